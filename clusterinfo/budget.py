@@ -1,0 +1,62 @@
+"""The bytes a process may hold in flight, shared by its lanes. Knows nothing of who holds them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+DEFAULT_LIMIT_BYTES = 32 * 1024 * 1024
+
+
+class ByteBudget:
+    """A counting semaphore in bytes; first come, first served.
+
+    A holder takes before it fetches. What is larger than the whole budget is granted when nothing else is held, so that
+    one huge page never blocks for ever. Waiting ends only when others give back: put a deadline around what you hold.
+    """
+
+    def __init__(self, limit_bytes: int = DEFAULT_LIMIT_BYTES) -> None:
+        self.limit_bytes = limit_bytes
+        self.held_bytes = 0
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()
+
+    @asynccontextmanager
+    async def hold(self, size_bytes: int) -> AsyncIterator[None]:
+        """Hold `size_bytes` for the length of the block."""
+        await self.take(size_bytes)
+        try:
+            yield
+        finally:
+            self.give_back(size_bytes)
+
+    async def take(self, size_bytes: int) -> None:
+        """Hold `size_bytes` until they are given back; waits until they are free. Safe to cancel."""
+        if not self._waiting and self._fits(size_bytes):
+            self.held_bytes += size_bytes
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((size_bytes, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.give_back(size_bytes)
+            raise
+
+    def force(self, size_bytes: int) -> None:
+        """Hold `size_bytes` at once, over the limit if need be: bytes that have arrived are there whatever we say."""
+        self.held_bytes += size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        """Return bytes taken before and let the next in line in."""
+        self.held_bytes -= size_bytes
+        while self._waiting and (self._waiting[0][1].done() or self._fits(self._waiting[0][0])):
+            size, turn = self._waiting.popleft()
+            if not turn.done():
+                self.held_bytes += size
+                turn.set_result(None)
+
+    def _fits(self, size_bytes: int) -> bool:
+        return self.held_bytes <= 0 or self.held_bytes + size_bytes <= self.limit_bytes

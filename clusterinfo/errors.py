@@ -1,0 +1,45 @@
+"""The errors of clusterinfo: one root, and the class says what the caller does next.
+
+Lives here: the classes alone. Foreign exceptions are translated into them at the edges (`kubernetes/client.py`,
+`kafka/`, `postgres/`), keeping the cause. A message names the thing, what was found, what was expected and what to do,
+and never quotes a secret.
+"""
+
+
+class ClusterinfoError(Exception):
+    """Root of every error clusterinfo raises on purpose."""
+
+    exit_code = 1
+
+
+class TransientError(ClusterinfoError):
+    """The same step may succeed later: do it again, after a pause that grows.
+
+    `retry_after_s`: the pause the other side asked for, in seconds; None leaves it to the caller's backoff.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class RestartError(ClusterinfoError):
+    """The lane cannot go on from here: start it again, from its beginning or from its stored position."""
+
+
+class LostError(ClusterinfoError):
+    """The lane belongs to somebody else now: let it go, without a word to the stored state."""
+
+
+class RecordError(ClusterinfoError):
+    """One record cannot be read or stored: set it aside and go on with the rest."""
+
+
+class ConfigError(ClusterinfoError):
+    """A setting or argument is wrong: tell the user which, what was given and what is allowed; exit 2."""
+
+    exit_code = 2
+
+
+class FatalError(ClusterinfoError):
+    """Nothing the program can do will help: stop with one line; exit 1."""

@@ -1,0 +1,227 @@
+"""The nouns that flow: what is observed, where it belongs, how it is batched.
+
+Pure: no I/O, no clock, no environment. Every other module may import this one; it imports nothing of the package.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from dataclasses import dataclass
+from enum import StrEnum
+
+import msgspec
+import xxhash
+
+DIGEST_MODULUS = 1 << 128
+INT64_MAX = (1 << 63) - 1
+
+
+class RecordType(StrEnum):
+    """CloudEvents `type` of a record: what is being said."""
+
+    OBSERVED = "io.clusterinfo.resource.observed.v1"
+    DELETED = "io.clusterinfo.resource.deleted.v1"
+    LIST_COMPLETED = "io.clusterinfo.list.completed.v1"
+    LIST_FAILED = "io.clusterinfo.list.failed.v1"
+    SNAPSHOT_STARTED = "io.clusterinfo.snapshot.started.v1"
+    SNAPSHOT_COMPLETED = "io.clusterinfo.snapshot.completed.v1"
+
+
+class Outcome(StrEnum):
+    """How a unit fared in a snapshot, as `snapshot.completed` reports it."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    FORBIDDEN = "forbidden"
+    EXCLUDED = "excluded"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class GroupVersionResource:
+    """One listable resource as discovery describes it.
+
+    `group` is "" for core; `version` the group's preferred one that serves the resource; `resource` the plural name;
+    `kind` its Kind; `verbs` what the server allows.
+    """
+
+    group: str
+    version: str
+    resource: str
+    kind: str
+    namespaced: bool
+    verbs: tuple[str, ...] = ()
+
+    @property
+    def api_version(self) -> str:
+        """`v1`, `apps/v1`: as manifests spell it."""
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def dotted(self) -> str:
+        """`pods`, `deployments.apps`: as kubectl and `INCLUDE`/`EXCLUDE` spell it."""
+        return f"{self.resource}.{self.group}" if self.group else self.resource
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Unit:
+    """A kind in a cluster: what is listed, ordered and verified as one. Not the API version: see DESIGN."""
+
+    cluster: str
+    group: str
+    resource: str
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One observation of one Kubernetes object, or one statement about a list or a snapshot.
+
+    Text attributes are "" when they do not apply. `body` is the object's JSON as it left normalisation (statements: a
+    small JSON object), never empty. Source of the attributes: the wire format in ARCHITECTURE.md.
+    """
+
+    type: RecordType
+    cluster: str
+    """Identity: uid of the kube-system namespace, or the cluster's name where that uid may not be read."""
+    cluster_name: str
+    """Label a person knows the cluster by."""
+    observed_at: dt.datetime
+    """When it was observed; aware, UTC."""
+    body: bytes
+    epoch: int = 0
+    group: str = ""
+    resource: str = ""
+    namespace: str = ""
+    name: str = ""
+    snapshot: str = ""
+    """UUIDv7 of the run of lists."""
+    list: str = ""
+    """UUIDv7 of one attempt to list one unit."""
+    reach: str = ""
+    """The namespace the list was confined to; "" for all."""
+    api_version: str = ""
+    kind: str = ""
+    uid: str = ""
+    resource_version: str = ""
+    """Opaque: compared for equality only."""
+    list_version: str = ""
+    """As of which the object was seen: the list's resourceVersion, or the object's own when watched."""
+    content_hash: str = ""
+    """32 hex digits: xxh3_128 of the normalised content without its version."""
+    normalization: int = 0
+    """Version of the redaction rules."""
+    state: str = ""
+    """"" whole; "oversize": body is `{size_bytes, sha256}`."""
+    offset: int = -1
+    """Kafka offset it was read from; -1 elsewhere."""
+
+    @property
+    def unit(self) -> Unit:
+        return Unit(self.cluster, self.group, self.resource)
+
+    @property
+    def is_object(self) -> bool:
+        """True for an observation or a deletion, False for a statement."""
+        return self.type is RecordType.OBSERVED or self.type is RecordType.DELETED
+
+
+class Rejected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A message that is no record of ours: goes to the dead letters as it came."""
+
+    offset: int
+    reason: str
+    headers: dict[str, str]
+    """Header name -> value, undecodable bytes as backslash escapes."""
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ListLane:
+    """The lane of one unit's list within one reach, or (resource "") of a snapshot's own statements."""
+
+    unit: Unit
+    reach: str = ""
+
+    def __str__(self) -> str:
+        name = f"{self.unit.resource}.{self.unit.group}" if self.unit.group else self.unit.resource or "snapshot"
+        return f"{name} in {self.reach}" if self.reach else name
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionLane:
+    """The lane of one partition: of which Kafka cluster, topic, and read by which consumer group."""
+
+    kafka_cluster: str
+    topic: str
+    partition: int
+    group_id: str
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}"
+
+
+Lane = ListLane | PartitionLane
+
+
+class Batch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a source hands over at once: stored whole or not at all.
+
+    Position of a batch: [start, end) in offsets for a partition, [page number, page number + 1) for a list. `list`
+    names the list attempt a page belongs to ("" for a partition).
+    """
+
+    lane: Lane
+    start: int
+    end: int
+    records: list[Record]
+    rejected: list[Rejected] = []
+    size_bytes: int = 0
+    list: str = ""
+
+
+class Receipt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A sink's word that a batch is stored.
+
+    `position` is where the lane goes on (the next offset, the next page); `partition` and `last_offset` where Kafka put
+    it (-1 elsewhere); `records` and `size_bytes` count what was taken.
+    """
+
+    lane: Lane
+    position: int
+    records: int
+    size_bytes: int = 0
+    partition: int = -1
+    last_offset: int = -1
+
+
+Position = int | None
+"""Where a lane goes on: the next offset to read; None: from its beginning."""
+
+
+def list_start(list_id: str) -> dt.datetime:
+    """When a list (or snapshot) was started, from its UUIDv7, to the millisecond.
+
+    Source: RFC 9562, 5.7, "unix_ts_ms: 48-bit big-endian unsigned number of the Unix Epoch timestamp in milliseconds".
+    """
+    return dt.datetime.fromtimestamp((uuid.UUID(list_id).int >> 80) / 1000, tz=dt.UTC)
+
+
+def list_start_us(list_id: str) -> int:
+    """`list_start` in microseconds since 1970: the live_at of a server whose list versions are no integers."""
+    return (uuid.UUID(list_id).int >> 80) * 1000
+
+
+def version_number(version: str) -> int | None:
+    """A list version as the 64-bit integer that live_at is, or None where it is no such integer."""
+    if not (version.isascii() and version.isdigit()) or (number := int(version)) > INT64_MAX or number == 0:
+        return None
+    return number
+
+
+def item_digest(namespace: str, name: str, resource_version: str) -> int:
+    """What an item adds to its list's digest: xxh3_128(namespace NUL name NUL resourceVersion), an int < 2**128."""
+    return xxhash.xxh3_128_intdigest(f"{namespace}\0{name}\0{resource_version}".encode())
+
+
+def digest_hex(digest: int) -> str:
+    """A digest as the wire shows it: 32 hex digits."""
+    return f"{digest % DIGEST_MODULUS:032x}"

@@ -1,0 +1,225 @@
+"""What can be observed about a run, as frozen facts.
+
+The parts that work make them and hand them to an `Observe`; `telemetry.py` turns each into a log line and metrics.
+Pure: no I/O, no clock. No fact carries an object's content, a value of a Secret, a password or a URL with userinfo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observation:
+    """Root of all observations."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discovered(Observation):
+    """Discovery ended: `units` will be listed, `excluded` were left out on purpose, `failing` groups did not answer."""
+
+    cluster: str
+    units: int
+    excluded: int
+    failing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageListed(Observation):
+    """A page of a list arrived whole: items and bytes as downloaded."""
+
+    resource: str
+    reach: str
+    items: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListEnded(Observation):
+    """A list ended; `outcome` is a `model.Outcome`, `error` empty when it completed."""
+
+    resource: str
+    reach: str
+    outcome: str
+    objects: int
+    size_bytes: int
+    seconds: float
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListRestarted(Observation):
+    """A list began again under a new list id."""
+
+    resource: str
+    reach: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SnapshotEnded(Observation):
+    """A run of lists ended: the summary of a `collect`."""
+
+    cluster: str
+    kinds: int
+    failed: int
+    forbidden: int
+    objects: int
+    size_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Produced(Observation):
+    """One list's records are in Kafka: `offset` is that of its last record, `size_bytes` of all its values."""
+
+    topic: str
+    partition: int
+    offset: int
+    size_bytes: int
+    records: int
+    resource: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stubbed(Observation):
+    """An object larger than the broker accepts was sent as a stub."""
+
+    resource: str
+    namespace: str
+    name: str
+    size_bytes: int
+    limit_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemSetAside(Observation):
+    """An item of a page could not be read as an object and was left out; its list does not complete."""
+
+    resource: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionsAssigned(Observation):
+    """The consumer group gave this member these partitions."""
+
+    topic: str
+    partitions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneClaimed(Observation):
+    """A partition is claimed in the database and read from `offset` (-1: from its beginning)."""
+
+    lane: str
+    offset: int
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OffsetGap(Observation):
+    """Records between the stored offset and the first one Kafka still holds are gone (retention)."""
+
+    lane: str
+    expected: int
+    found: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchStored(Observation):
+    """A batch is committed: what it held, what it did, and the seconds of its stages."""
+
+    lane: str
+    records: int
+    rows_written: int
+    rows_unchanged: int
+    rows_ignored: int
+    rows_deleted: int
+    history_rows: int
+    dead_letters: int
+    size_bytes: int
+    copy_s: float
+    merge_s: float
+    commit_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLettered(Observation):
+    """A record could not be stored and was set aside."""
+
+    lane: str
+    offset: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitVerified(Observation):
+    """A list's count and digest agree with what arrived: absent rows were deleted."""
+
+    cluster: str
+    resource: str
+    reach: str
+    objects: int
+    deleted: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitFailed(Observation):
+    """A unit is `failed`, `forbidden` or `unverified`; nothing of it was deleted."""
+
+    cluster: str
+    resource: str
+    reach: str
+    state: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrying(Observation):
+    """A step failed and is tried again after `wait_s`."""
+
+    lane: str
+    step: str
+    error: str
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneRestarted(Observation):
+    """A lane starts again from its beginning or its stored position."""
+
+    lane: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneLost(Observation):
+    """A lane was let go: somebody else owns it."""
+
+    lane: str
+    error: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Warned(Observation):
+    """Something a person should know and change; `remedy` says how."""
+
+    message: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Noted(Observation):
+    """Something worth a line that calls for no action."""
+
+    message: str
+
+
+Observe = Callable[[Observation], None]
+"""Takes one observation; never blocks, never raises."""
+
+
+def unobserved(_: Observation) -> None:
+    """The `Observe` of callers who do not look."""

@@ -1,0 +1,219 @@
+"""Every variable the program reads: its unit, its default and the reason for it.
+
+Flags become constructor arguments and beat the environment, which beats the defaults. Unknown variables never fail:
+Kubernetes injects `KAFKA_SERVICE_PORT` and its kin. Nothing here opens a connection; password files are read.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from clusterinfo.errors import ConfigError
+
+MIB = 1024 * 1024
+
+_DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZE_UNITS = {"B": 1, "KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)")
+
+DEFAULT_EXCLUDE = ["leases.coordination.k8s.io", "componentstatuses", "*.metrics.k8s.io", "events.events.k8s.io"]
+
+
+def parse_duration(value: Any) -> float:
+    """`500ms`, `5m`, `90d` -> seconds. Raises ValueError with what is allowed."""
+    if isinstance(value, int | float):
+        return float(value)
+    if match := _DURATION.fullmatch(str(value).strip()):
+        return float(match[1]) * _DURATION_UNITS_S[match[2]]
+    raise ValueError("allowed is a number and a unit: ms, s, m, h or d, such as 30s or 5m")
+
+
+def parse_size(value: Any) -> int:
+    """`512KiB`, `16MiB` -> bytes. Raises ValueError with what is allowed."""
+    if isinstance(value, int):
+        return value
+    if match := _SIZE.fullmatch(str(value).strip()):
+        return int(match[1]) * _SIZE_UNITS[match[2]]
+    raise ValueError("allowed is a whole number and a unit: B, KiB, MiB or GiB, such as 16MiB")
+
+
+def _split(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _port(value: Any) -> Any:
+    if isinstance(value, str) and value.startswith("tcp://"):
+        raise ValueError(
+            "allowed is a port number; Kubernetes injected this one for a Service of that name: set it yourself, "
+            "or enableServiceLinks: false in the Pod"
+        )
+    return value
+
+
+def _partition(value: Any) -> Any:
+    if value == "auto" or (isinstance(value, int) and value >= 0) or (isinstance(value, str) and value.isdecimal()):
+        return value if value == "auto" else int(value)
+    raise ValueError("allowed is a partition number from 0, or auto")
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration)]
+"""Seconds."""
+Size = Annotated[int, BeforeValidator(parse_size)]
+"""Bytes."""
+Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+"""Comma-separated text."""
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+
+
+class Settings(BaseSettings):
+    """All settings. The variable is the field's name in capitals; `description` is its line in the README's table."""
+
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, frozen=True, hide_input_in_errors=False)
+
+    kafka_enabled: bool = Field(
+        default=False, description="true sends to Kafka; false makes `collect` store directly (deprecated)"
+    )
+    kafka_brokers: Words = Field(
+        default=["localhost:9092"], min_length=1, description="Kafka brokers to bootstrap from, comma-separated"
+    )
+    kafka_topic: str = Field(default="cluster-info", min_length=1, description="Kafka topic")
+    kafka_group_id: str = Field(
+        default="cluster-info-consumer", min_length=1, description="consumer group; one database has one"
+    )
+    kafka_partition: Annotated[int | Literal["auto"], BeforeValidator(_partition)] = Field(
+        default=0, description="partition to send to, or `auto` to spread by kind"
+    )
+    kafka_topic_partitions: int = Field(
+        default=12,
+        ge=1,
+        description="partitions of a topic that has to be created: the most consumers that can share it",
+    )
+    kafka_topic_replication: int | None = Field(
+        default=None, ge=1, description="replicas of a topic that has to be created; the broker's default unless set"
+    )
+    kafka_security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        default="PLAINTEXT", description="how to talk to the brokers"
+    )
+    kafka_sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = Field(
+        default=None, description="PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 or OAUTHBEARER"
+    )
+    kafka_sasl_username: str | None = Field(default=None, description="SASL user")
+    kafka_sasl_password: SecretStr | None = Field(
+        default=None, description="SASL password, or OAUTHBEARER token; or KAFKA_SASL_PASSWORD_FILE"
+    )
+    kafka_ssl_ca_file: Path | None = Field(default=None, description="CA certificates (PEM); the system's unless set")
+    kafka_ssl_cert_file: Path | None = Field(default=None, description="client certificate (PEM)")
+    kafka_ssl_key_file: Path | None = Field(default=None, description="key of the client certificate (PEM)")
+
+    db_host: str = Field(default="localhost", min_length=1, description="PostgreSQL host, or directory of its socket")
+    db_port: Annotated[int, BeforeValidator(_port)] = Field(default=5432, ge=1, le=65535, description="PostgreSQL port")
+    db_user: str = Field(default="postgres", min_length=1, description="PostgreSQL user")
+    db_password: SecretStr | None = Field(default=None, description="PostgreSQL password; or DB_PASSWORD_FILE")
+    db_name: str = Field(default="postgres", min_length=1, description="PostgreSQL database")
+    db_ssl_mode: SslMode = Field(default="disable", description="libpq's sslmode; a remote host needs `verify-full`")
+    db_ssl_root_cert: Path | None = Field(default=None, description="CA certificates (PEM) of the server")
+    db_ssl_cert: Path | None = Field(default=None, description="client certificate (PEM)")
+    db_ssl_key: Path | None = Field(default=None, description="key of the client certificate (PEM)")
+    db_schema: str = Field(
+        default="clusterinfo", pattern=r"^[a-z_][a-z0-9_]{0,62}$", description="schema that holds everything"
+    )
+    db_pool_size: int = Field(
+        default=4, ge=1, le=1000, description="database connections: batches stored at the same time"
+    )
+
+    kubeconfig: Path | None = Field(
+        default=None, description="kubeconfig file; in-cluster credentials, else ~/.kube/config unless set"
+    )
+    kube_context: str | None = Field(default=None, description="context of the kubeconfig; its current one unless set")
+    cluster_name: str | None = Field(
+        default=None, description="name of the cluster; the kubeconfig's, else the cluster's uid, unless set"
+    )
+    cluster_epoch: int = Field(default=0, ge=0, description="raise by one after a cluster was restored from a backup")
+    namespaces: Words = Field(default=[], description="namespaces to list, comma-separated; all unless set")
+    include: Words = Field(default=[], description="kinds to list, as resource.group patterns; all unless set")
+    exclude: Words = Field(default=DEFAULT_EXCLUDE, description="kinds to leave out, as resource.group patterns")
+    redaction_key: SecretStr | None = Field(
+        default=None, description="key of the fingerprints that replace secret values; or REDACTION_KEY_FILE"
+    )
+    collect_interval: Duration = Field(
+        default=300.0, gt=0, description="from the start of one run of lists to the next"
+    )
+    collect_concurrency: int = Field(default=4, ge=1, le=64, description="kinds listed at the same time")
+    page_size: int = Field(default=500, ge=1, le=10000, description="objects asked for in a page")
+    page_bytes: Size = Field(
+        default=16 * MIB,
+        ge=64 * 1024,
+        description="a longer response is dropped and asked for again with half the objects",
+    )
+
+    batch_size: int = Field(default=5000, ge=1, le=100000, description="most records stored in one transaction")
+    batch_bytes: Size = Field(default=16 * MIB, ge=1024, description="most bytes stored in one transaction")
+    batch_wait: Duration = Field(default=1.0, ge=0, le=60, description="longest wait for a batch to fill")
+    history_retention: Duration = Field(default=90 * 86400.0, gt=0, description="how long superseded versions are kept")
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
+    log_format: Literal["json", "console"] = Field(default="json", description="`console` for people")
+    metrics_address: str = Field(
+        default=":8080", description="where `/metrics`, `/healthz` and `/readyz` are served; empty switches it off"
+    )
+    shutdown_grace_s: float = Field(default=25.0, gt=0, description="seconds to finish the batch in hand after SIGTERM")
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _together(self) -> Settings:
+        if self.kafka_security_protocol.startswith("SASL") and self.kafka_sasl_mechanism is None:
+            raise ValueError("KAFKA_SASL_MECHANISM is not set, but KAFKA_SECURITY_PROTOCOL asks for SASL")
+        return self
+
+    def was_set(self, field: str) -> bool:
+        """True if the environment or a flag gave `field`, False if it is the default."""
+        return field in self.model_fields_set
+
+
+SECRET_FIELDS = ("db_password", "kafka_sasl_password", "redaction_key")
+
+
+def load(environment: dict[str, str], **flags: Any) -> Settings:
+    """Settings from flags (None: not given), else `environment` and its `..._FILE` variables, else defaults.
+
+    Raises ConfigError whose one line names the variable, what was given and what is allowed.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    for field in SECRET_FIELDS:
+        if field not in given and (path := environment.get(f"{field.upper()}_FILE")):
+            given[field] = _read_secret(f"{field.upper()}_FILE", path)
+    if environment.get("METRICS_ADDRESS") == "":
+        given.setdefault("metrics_address", "")
+    if environment.get("EXCLUDE") == "":
+        given.setdefault("exclude", [])
+    try:
+        return Settings(**given)
+    except ValidationError as error:
+        raise ConfigError("; ".join(_explain(entry) for entry in error.errors())) from None
+
+
+def _read_secret(variable: str, path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{variable} names {path!r}, which cannot be read: {error}") from None
+
+
+def _explain(entry: Any) -> str:
+    if not entry["loc"]:
+        return str(entry["msg"]).removeprefix("Value error, ")
+    field = str(entry["loc"][0])
+    message = str(entry["msg"]).removeprefix("Value error, ")
+    if field in SECRET_FIELDS:
+        return f"{field.upper()}: {message}"
+    return f"{field.upper()} is {entry['input']!r}: {message[:1].lower()}{message[1:]}"
