@@ -1,0 +1,191 @@
+"""Response bytes -> pages of raw items, Status documents, watch events. Pure: no I/O, no clock, no environment.
+
+No object trees: a page is split into `msgspec.Raw` slices. A slice keeps its whole page alive: copy what outlives it.
+What msgspec refuses as a whole (an item nested some 1,000 deep, a lone-surrogate escape) is split by a scanner that
+looks at brackets and strings only, so that one strange item does not cost the others.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import msgspec
+
+from clusterinfo.errors import RecordError, TransientError
+
+Slice = msgspec.Raw | bytes
+"""JSON of one value, as it was received."""
+
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_UNSPLITTABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+# A string, or one of the characters that give structure. A quote that begins no whole string is a lone quote.
+_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],:"]', re.DOTALL)
+
+
+class ListMeta(msgspec.Struct, gc=False):
+    """A list's own metadata."""
+
+    resource_version: str = msgspec.field(name="resourceVersion", default="")
+    continue_token: str | None = msgspec.field(name="continue", default=None)
+    remaining: int | None = msgspec.field(name="remainingItemCount", default=None)
+
+
+class _List(msgspec.Struct, gc=False):
+    metadata: ListMeta | None
+    items: list[msgspec.Raw] | None
+    kind: str | None = None
+
+
+class ListPage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One page of a list: `items` as raw JSON; `continue_token` is "" on the last page; `remaining` is an estimate."""
+
+    resource_version: str
+    continue_token: str
+    remaining: int | None
+    items: list[Slice]
+
+
+class Status(msgspec.Struct, frozen=True, gc=False):
+    """A `Status` document: why a request failed. Texts are "" where the server is silent."""
+
+    reason: str = ""
+    message: str = ""
+    code: int = 0
+
+
+class WatchEvent(msgspec.Struct, frozen=True, gc=False):
+    """One line of a watch: ADDED, MODIFIED, DELETED, BOOKMARK, or ERROR with a Status for its object."""
+
+    type: str
+    object: msgspec.Raw
+
+
+_PAGE = msgspec.json.Decoder(_List)
+_META = msgspec.json.Decoder(ListMeta | None)
+_STATUS = msgspec.json.Decoder(Status)
+_EVENT = msgspec.json.Decoder(WatchEvent)
+
+
+def parse_page(body: bytes) -> ListPage:
+    """A list response -> its page; `items` null is an empty page.
+
+    Raises TransientError if it is no whole list: the same request may be answered better.
+    """
+    try:
+        page = _PAGE.decode(body)
+    except _UNSPLITTABLE as error:
+        return _scan_page(body, error)
+    return _page(page.metadata, list(page.items or []))
+
+
+def _page(metadata: ListMeta | None, items: list[Slice]) -> ListPage:
+    metadata = metadata or ListMeta()
+    return ListPage(
+        resource_version=metadata.resource_version,
+        continue_token=metadata.continue_token or "",
+        remaining=metadata.remaining,
+        items=items,
+    )
+
+
+def _scan_page(body: bytes, cause: Exception) -> ListPage:
+    try:
+        members = dict(scan_object(body))
+        items = members["items"]
+        return _page(_META.decode(members["metadata"]), [] if items == b"null" else list(scan_array(items)))
+    except (*_UNSPLITTABLE, RecordError, KeyError) as error:
+        raise TransientError(f"the answer is no list that can be read: {cause}") from error
+
+
+def parse_status(body: bytes) -> Status:
+    """An error response -> its Status; an empty one where the body is something else, such as `404 page not found`."""
+    try:
+        return _STATUS.decode(body)
+    except _UNSPLITTABLE:
+        return Status()
+
+
+def parse_event(line: bytes) -> WatchEvent:
+    """One line of a watch -> its event. Raises RecordError if it is none."""
+    try:
+        return _EVENT.decode(line)
+    except _UNSPLITTABLE as error:
+        raise RecordError(f"a line of the watch is no event: {error}") from error
+
+
+def take_lines(buffer: bytearray) -> list[bytes]:
+    """Take the whole lines out of `buffer` and leave the rest of it: newline-delimited JSON arrives in any pieces."""
+    whole, newline, rest = bytes(buffer).rpartition(b"\n")
+    buffer[:] = rest
+    return [line for line in whole.split(b"\n") if line.strip()] if newline else []
+
+
+# --- one level deep --------------------------------------------------------------------------------------------------
+
+
+def split_object(raw: Slice) -> dict[str, Slice]:
+    """An object's members, one level deep; of a key given twice the last wins. Raises RecordError if it is none."""
+    try:
+        return _OBJECT.decode(raw)  # type: ignore[return-value]  # dict is invariant; nobody writes through this one
+    except _UNSPLITTABLE:
+        return dict(scan_object(bytes(raw)))
+
+
+def split_array(raw: Slice) -> list[Slice]:
+    """An array's elements. Raises RecordError if it is none."""
+    try:
+        return _ARRAY.decode(raw)  # type: ignore[return-value]  # as above
+    except _UNSPLITTABLE:
+        return list(scan_array(bytes(raw)))
+
+
+def scan_object(data: bytes) -> Iterator[tuple[str, bytes]]:
+    """Like `split_object`, looking at brackets and strings only: any depth, any escape, no check of the rest."""
+    for start, colon, end in _elements(data, b"{"):
+        if colon < 0:
+            raise RecordError("a member of an object has no value")
+        yield _text(data[start : colon - 1]), data[colon:end].strip()
+
+
+def scan_array(data: bytes) -> Iterator[bytes]:
+    """Like `split_array`, looking at brackets and strings only."""
+    for start, _, end in _elements(data, b"["):
+        yield data[start:end].strip()
+
+
+def _text(key: bytes) -> str:
+    try:
+        return str(json.loads(key))
+    except ValueError as error:
+        raise RecordError("the name of a member cannot be read") from error
+
+
+def _elements(data: bytes, opening: bytes) -> Iterator[tuple[int, int, int]]:
+    """(start, position after the first colon or -1, end) of what stands between the outermost brackets' commas."""
+    if not data.lstrip().startswith(opening):
+        raise RecordError(f"expected a JSON value that begins with {opening.decode()}")
+    depth = start = 0
+    colon = -1
+    for token in _TOKEN.finditer(data):
+        match token[0]:
+            case b"{" | b"[":
+                depth += 1
+                start = token.end() if depth == 1 else start
+            case b"}" | b"]":
+                depth -= 1
+                if depth == 0:
+                    if data[start : token.start()].strip():
+                        yield start, colon, token.start()
+                    return
+            case b"," if depth == 1:
+                yield start, colon, token.start()
+                start, colon = token.end(), -1
+            case b":" if depth == 1 and colon < 0:
+                colon = token.end()
+            case b'"':
+                break
+    raise RecordError("the JSON ends in the middle of a value")
