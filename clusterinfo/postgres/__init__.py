@@ -1,0 +1,1 @@
+"""PostgreSQL: connecting, migrating, merging. Knows nothing of Kubernetes or Kafka."""

@@ -1,0 +1,387 @@
+-- The merge: what one transaction does with one batch, statement by statement, in the order they run.
+-- `-- name:` begins a statement; `statements.py` hands it to `sink.py` under that name. What the rules are and why they
+-- make any order and any repetition of records converge stands in ARCHITECTURE.md, "What makes it right".
+--
+-- All statements run at READ COMMITTED, after the batch's offset row and its units were locked: nobody else changes the
+-- rows of these units meanwhile.
+
+-- name: begin
+-- Settings for this transaction alone (so that a pooler in transaction mode may stand between), and its staging tables.
+set local client_min_messages = warning;
+create temp table if not exists staged_record (
+    ord integer not null, unit_id bigint not null, namespace text not null, name text not null, uid text not null,
+    resource_version text not null, epoch bigint not null, live_at bigint not null, deleted boolean not null,
+    fidelity smallint not null, normalization smallint not null, content_hash bytea not null,
+    observed_at timestamptz not null
+) on commit delete rows;
+create temp table if not exists staged_plan (
+    body_ord integer not null, unit_id bigint not null, namespace text not null, name text not null, uid text not null,
+    resource_version text not null, epoch bigint not null, live_at bigint not null, deleted boolean not null,
+    fidelity smallint not null, normalization smallint not null, content_hash bytea not null,
+    created boolean not null, ended_deleted boolean, valid_from timestamptz not null, valid_to timestamptz,
+    first_observed_at timestamptz not null, last_observed_at timestamptz not null
+) on commit delete rows;
+create temp table if not exists staged_body (
+    ord integer not null, body jsonb, original bytea
+) on commit delete rows;
+create temp table if not exists staged_list (
+    list uuid not null, unit_id bigint not null, reach text not null, snapshot uuid, epoch bigint not null,
+    live_at bigint not null, count bigint not null, digest numeric(39) not null, completed_at timestamptz not null
+) on commit delete rows;
+
+-- name: lock_offset
+-- The partition's offset row, locked until commit: whose it is and where it stands.
+select generation, next_offset from kafka_offset
+where kafka_cluster = $1 and topic = $2 and partition = $3
+for update;
+
+-- name: move_offset
+update kafka_offset set next_offset = $4 where kafka_cluster = $1 and topic = $2 and partition = $3;
+
+-- name: claim_partition
+-- A new owner: one generation more than the last. No row: another consumer group has this database.
+insert into kafka_offset as o (kafka_cluster, topic, partition, group_id, generation)
+select $1, $2, $3, $4, 1
+where not exists (select from kafka_offset where group_id <> $4)
+on conflict (kafka_cluster, topic, partition) do update set generation = o.generation + 1 where o.group_id = $4
+returning generation, next_offset;
+
+-- name: lock_pages
+-- Of a list written page by page: how many pages are stored.
+select pages from list_progress where list = $1 for update;
+
+-- name: adopt_cluster
+-- A cluster known by its name alone gains its uid and keeps its rows.
+update cluster set uid = $1 where uid = $2 and name = $2 and not exists (select from cluster where uid = $1);
+
+-- name: ensure_cluster
+-- The cluster's row; a second cluster of one name is shown as <name>-<first 8 of uid>.
+insert into cluster (uid, name, label, epoch, first_seen, last_seen)
+values ($1, $2, case when exists (select from cluster where label = $2) then $2 || '-' || left($1, 8) else $2 end, $3, $4, $4)
+on conflict (uid) do nothing;
+
+-- name: find_clusters
+select id, uid from cluster where uid = any ($1::text[]);
+
+-- name: see_cluster
+-- What a snapshot's start says of its cluster; an older snapshot changes nothing but first_seen.
+update cluster set
+    last_seen = greatest(last_seen, $2), first_seen = least(first_seen, $2), epoch = greatest(epoch, $3),
+    server_version = case when $2 >= last_seen then coalesce($4, server_version) else server_version end
+where id = $1;
+
+-- name: ensure_units
+-- Missing units, in natural order so that two batches never wait for each other.
+insert into unit (cluster_id, api_group, resource, kind, api_version)
+select * from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[]) order by 1, 2, 3
+on conflict (cluster_id, api_group, resource) do nothing;
+
+-- name: lock_units
+-- The batch's units, locked in id order until commit.
+select u.id, u.cluster_id, u.api_group, u.resource, u.kind, u.api_version, u.namespaced, u.live_at_source
+from unit u
+join unnest($1::bigint[], $2::text[], $3::text[]) as wanted (cluster_id, api_group, resource)
+    using (cluster_id, api_group, resource)
+order by u.id for update of u;
+
+-- name: lock_cluster_units
+-- Every unit of these clusters: a completed snapshot speaks of all of them.
+select id from unit where cluster_id = any ($1::bigint[]) order by id for update;
+
+-- name: describe_units
+-- What the newest records say of their kinds.
+update unit u set
+    kind = coalesce(nullif(d.kind, ''), u.kind), api_version = coalesce(nullif(d.api_version, ''), u.api_version),
+    namespaced = coalesce(d.namespaced, u.namespaced), live_at_source = coalesce(d.live_at_source, u.live_at_source)
+from unnest($1::bigint[], $2::text[], $3::text[], $4::boolean[], $5::text[])
+    as d (id, kind, api_version, namespaced, live_at_source)
+where u.id = d.id;
+
+-- name: plan
+-- What becomes of each staged record. Per key, the stored row and the records that count are put in order of
+-- (epoch, live_at) and read as a chain: *versions* (same epoch and resourceVersion), *runs* of versions with the same
+-- content, and *lives* (same uid). The last element becomes the row, every earlier run a row of history. body_ord says
+-- where the body comes from: a staged record's, -1 the stored row's, -2 none (a deletion).
+with candidate as (
+    select r.*
+    from staged_record r
+    left join resource s on s.unit_id = r.unit_id and s.namespace = r.namespace and s.name = r.name
+    where case
+        when s.unit_id is null then not exists (
+            select from unit_floor f
+            where f.unit_id = r.unit_id and f.reach in ('', r.namespace)
+                and (f.epoch, f.live_at) >= (r.epoch, r.live_at))
+        when (r.epoch, r.live_at) > (s.epoch, s.live_at) then true
+        else r.epoch = s.epoch and r.resource_version = s.resource_version and not r.deleted and not s.deleted
+            and (r.normalization, r.fidelity) > (s.normalization, s.fidelity)
+            and not (s.fidelity in (0, 2) and r.normalization = s.normalization and r.content_hash = s.content_hash)
+    end
+), element as (
+    select ord, unit_id, namespace, name, uid, resource_version, epoch, live_at, deleted, fidelity, normalization,
+        content_hash, false as created, observed_at as valid_from, observed_at as first_observed_at, observed_at
+    from candidate
+    union all
+    select -1, s.unit_id, s.namespace, s.name, s.uid, s.resource_version, s.epoch, s.live_at, s.deleted, s.fidelity,
+        s.normalization, s.content_hash, s.created, s.valid_from, s.first_observed_at, s.last_observed_at
+    from (select distinct unit_id, namespace, name from candidate) c
+    join resource s on s.unit_id = c.unit_id and s.namespace = c.namespace and s.name = c.name
+), compared as (
+    select e.*,
+        coalesce(epoch = lag(epoch) over chain and resource_version = lag(resource_version) over chain
+            and deleted = lag(deleted) over chain, false) as same_version,
+        coalesce(uid = lag(uid) over chain and not deleted and not lag(deleted) over chain, false) as same_life,
+        coalesce(content_hash = lag(content_hash) over chain and deleted = lag(deleted) over chain
+            and (deleted or uid = lag(uid) over chain), false) as same_content,
+        coalesce(content_hash = lag(content_hash) over chain and normalization = lag(normalization) over chain
+            and (fidelity <= lag(fidelity) over chain or lag(fidelity) over chain in (0, 2)), false) as same_body
+    from element e
+    window chain as (partition by unit_id, namespace, name order by epoch, live_at, ord)
+), numbered as (
+    select c.*,
+        count(*) filter (where not same_version) over chain as version_no,
+        count(*) filter (where not (same_version or same_content)) over chain as run_no,
+        count(*) filter (where not (same_life or deleted and same_version)) over chain as life_no,
+        count(*) filter (where not (same_version and same_body)) over chain as body_no
+    from compared c
+    window chain as (partition by unit_id, namespace, name order by epoch, live_at, ord)
+), originated as (
+    select n.*,
+        first_value(ord) over body as origin_ord,
+        first_value(fidelity) over body as origin_fidelity,
+        first_value(normalization) over body as origin_normalization,
+        first_value(content_hash) over body as origin_hash
+    from numbered n
+    window body as (partition by unit_id, namespace, name, body_no order by epoch, live_at, ord)
+), described as (
+    select o.*,
+        first_value(case when deleted then -2 else origin_ord end) over best as body_ord,
+        first_value(origin_fidelity) over best as body_fidelity,
+        first_value(origin_normalization) over best as body_normalization,
+        first_value(origin_hash) over best as body_hash,
+        first_value(case when ord = -1 then created else not same_life end) over run as run_created,
+        first_value(valid_from) over run as run_from,
+        min(first_observed_at) over life as life_from,
+        max(observed_at) over (partition by unit_id, namespace, name) as last_observed_at,
+        lead(run_no) over chain as next_run_no
+    from originated o
+    window chain as (partition by unit_id, namespace, name order by epoch, live_at, ord),
+        best as (partition by unit_id, namespace, name, version_no
+            order by origin_normalization desc, origin_fidelity desc, epoch desc, live_at desc, ord desc),
+        run as (partition by unit_id, namespace, name, run_no order by epoch, live_at, ord),
+        life as (partition by unit_id, namespace, name, life_no)
+), bounded as (
+    select d.*, max(run_from) over chain as starts_at
+    from described d
+    where next_run_no is distinct from run_no
+    window chain as (partition by unit_id, namespace, name order by run_no)
+)
+insert into staged_plan
+select
+    case when body_ord = -1 and deleted then -2 else body_ord end,
+    unit_id, namespace, name, uid, resource_version, epoch, live_at, deleted,
+    body_fidelity, body_normalization, body_hash, run_created,
+    lead(deleted) over chain or lead(life_no) over chain <> life_no,
+    starts_at, lead(starts_at) over chain, life_from, last_observed_at
+from bounded
+window chain as (partition by unit_id, namespace, name order by run_no);
+
+-- name: read_plan
+-- Which bodies are wanted, and what the plan will do, in rows.
+select
+    coalesce(array_agg(distinct body_ord) filter (where body_ord >= 0), '{}') as bodies,
+    count(*) filter (where valid_to is null and body_ord <> -1) as written,
+    count(*) filter (where valid_to is null and body_ord = -1) as unchanged,
+    count(*) filter (where valid_to is not null and not deleted) as history
+from staged_plan;
+
+-- name: set_aside
+-- Records whose body no column can hold: their identity is stored, as fidelity 0 (sanitised: 2).
+update staged_plan p set fidelity = d.fidelity
+from unnest($1::integer[], $2::smallint[]) as d (ord, fidelity)
+where p.body_ord = d.ord;
+
+-- name: apply_plan
+-- History first, while the stored bodies are still there; then the rows.
+insert into resource_history (
+    unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
+    created, deleted, valid_from, valid_to, first_observed_at, body, original)
+select p.unit_id, p.namespace, p.name, p.uid, p.resource_version, p.epoch, p.live_at, p.fidelity, p.normalization,
+    p.content_hash, p.created, p.ended_deleted, p.valid_from, p.valid_to, p.first_observed_at,
+    case when p.body_ord = -1 then s.body else b.body end,
+    case when p.body_ord = -1 then s.original else b.original end
+from staged_plan p
+left join staged_body b on b.ord = p.body_ord
+left join resource s
+    on p.body_ord = -1 and s.unit_id = p.unit_id and s.namespace = p.namespace and s.name = p.name
+where p.valid_to is not null and not p.deleted;
+
+update resource s set
+    live_at = p.live_at, epoch = p.epoch, last_observed_at = p.last_observed_at
+from staged_plan p
+where p.valid_to is null and p.body_ord = -1
+    and s.unit_id = p.unit_id and s.namespace = p.namespace and s.name = p.name;
+
+insert into resource (
+    unit_id, namespace, name, uid, resource_version, epoch, live_at, deleted, fidelity, normalization, content_hash,
+    created, valid_from, first_observed_at, last_observed_at, body, original)
+select p.unit_id, p.namespace, p.name, p.uid, p.resource_version, p.epoch, p.live_at, p.deleted, p.fidelity,
+    p.normalization, p.content_hash, p.created, p.valid_from, p.first_observed_at, p.last_observed_at, b.body, b.original
+from staged_plan p
+left join staged_body b on b.ord = p.body_ord
+where p.valid_to is null and p.body_ord <> -1
+on conflict (unit_id, namespace, name) do update set
+    uid = excluded.uid, resource_version = excluded.resource_version, epoch = excluded.epoch, live_at = excluded.live_at,
+    deleted = excluded.deleted, fidelity = excluded.fidelity, normalization = excluded.normalization,
+    content_hash = excluded.content_hash, created = excluded.created, valid_from = excluded.valid_from,
+    first_observed_at = excluded.first_observed_at, last_observed_at = excluded.last_observed_at,
+    body = excluded.body, original = excluded.original;
+
+-- name: add_dead_letters
+insert into dead_letter (topic, partition, record_offset, reason, sqlstate, headers, value)
+select * from unnest($1::text[], $2::integer[], $3::bigint[], $4::text[], $5::text[], $6::jsonb[], $7::bytea[]);
+
+-- name: add_progress
+-- What this batch brought of each list, added to what was there.
+insert into list_progress as p (
+    list, unit_id, reach, snapshot, epoch, live_at, pages, count, digest, expected_count, expected_digest, completed_at)
+select list, unit_id, reach, snapshot, epoch, live_at, pages, count, digest::numeric, expected_count,
+    expected_digest::numeric, completed_at
+from unnest($1::uuid[], $2::bigint[], $3::text[], $4::uuid[], $5::bigint[], $6::bigint[], $7::integer[], $8::bigint[],
+    $9::text[], $10::bigint[], $11::text[], $12::timestamptz[])
+    as t (list, unit_id, reach, snapshot, epoch, live_at, pages, count, digest, expected_count, expected_digest, completed_at)
+on conflict (list) do update set
+    pages = p.pages + excluded.pages, count = p.count + excluded.count,
+    digest = mod(p.digest + excluded.digest, 340282366920938463463374607431768211456),
+    expected_count = coalesce(excluded.expected_count, p.expected_count),
+    expected_digest = coalesce(excluded.expected_digest, p.expected_digest),
+    completed_at = coalesce(excluded.completed_at, p.completed_at), updated_at = now();
+
+-- name: settle_lists
+-- Of the lists touched, those that are complete and proven: count and digest agree with what the completion says. It
+-- does not matter which came last, the completion or an item.
+with settled as (
+    update list_progress set settled = true
+    where list = any ($1::uuid[]) and not settled and expected_count = count and expected_digest = digest
+    returning *
+)
+insert into staged_list
+select list, unit_id, reach, snapshot, epoch, live_at, count, digest, completed_at from settled
+returning list, unit_id, reach, count;
+
+-- name: ensure_floors
+insert into unit_floor (unit_id, reach)
+select distinct * from unnest($1::bigint[], $2::text[]) order by 1, 2
+on conflict (unit_id, reach) do nothing;
+
+-- name: find_standing
+-- Kinds whose list version stood still while their items changed: it orders nothing, so time has to from now on.
+update unit u set live_at_source = 'clock'
+from staged_list v
+join unit_floor f using (unit_id, reach)
+where u.id = v.unit_id and u.live_at_source = 'version'
+    and (f.epoch, f.live_at) = (v.epoch, v.live_at) and f.digest <> v.digest
+returning u.id;
+
+-- name: find_backwards
+-- Lists that were started after the one that set the floor and yet are older: the cluster was restored from a backup.
+select v.list, v.unit_id, v.reach, v.live_at, f.live_at as floor
+from staged_list v
+join unit_floor f using (unit_id, reach)
+join unit u on u.id = v.unit_id
+where v.epoch = f.epoch and v.live_at < f.live_at and v.completed_at > f.state_at and f.state_at > '-infinity';
+
+-- name: delete_absent
+-- Rows that a proven list does not name, within its reach: into history, and away. Tombstones the floor now covers go too.
+with proven as (
+    select distinct on (v.unit_id, v.reach) v.*
+    from staged_list v
+    join unit_floor f on f.unit_id = v.unit_id and f.reach = v.reach and (v.epoch, v.live_at) > (f.epoch, f.live_at)
+    order by v.unit_id, v.reach, v.epoch desc, v.live_at desc
+), doomed as (
+    delete from resource r using proven p
+    where r.unit_id = p.unit_id and (p.reach = '' or r.namespace = p.reach)
+        and ((r.epoch, r.live_at) < (p.epoch, p.live_at) or r.deleted and (r.epoch, r.live_at) = (p.epoch, p.live_at))
+    returning r.*, p.completed_at
+), remembered as (
+    insert into resource_history (
+        unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
+        created, deleted, valid_from, valid_to, first_observed_at, body, original)
+    select unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
+        created, true, valid_from, greatest(valid_from, completed_at), first_observed_at, body, original
+    from doomed where not deleted
+    returning unit_id
+), raised as (
+    update unit_floor f set epoch = p.epoch, live_at = p.live_at, digest = p.digest
+    from proven p where f.unit_id = p.unit_id and f.reach = p.reach
+)
+select p.list, p.unit_id, p.reach, p.count, (select count(*) from remembered m where m.unit_id = p.unit_id) as deleted
+from proven p;
+
+-- name: forget_lists
+-- Bookkeeping of lists that a proven one has overtaken.
+delete from list_progress p using staged_list v
+where p.unit_id = v.unit_id and p.reach = v.reach and p.list <> v.list and (p.epoch, p.live_at) <= (v.epoch, v.live_at);
+
+-- name: set_states
+-- The state of each unit and reach, from the newest statement about it; an older one is ignored.
+with said as (
+    select distinct on (unit_id, reach) *
+    from unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::bigint[])
+        as t (unit_id, reach, state, state_at, last_error, objects)
+    order by unit_id, reach, state_at desc, state desc
+), floors as (
+    update unit_floor f set
+        state = s.state, state_at = s.state_at, last_error = s.last_error, objects = coalesce(s.objects, f.objects),
+        verified_at = case when s.state = 'verified' then s.state_at else f.verified_at end
+    from said s where f.unit_id = s.unit_id and f.reach = s.reach and f.state_at <= s.state_at
+), newest as (
+    select distinct on (unit_id) * from said order by unit_id, state_at desc, reach
+)
+update unit u set
+    state = n.state, state_at = n.state_at, last_error = n.last_error, objects = coalesce(n.objects, u.objects),
+    last_verified = case when n.state = 'verified' then n.state_at else u.last_verified end
+from newest n where u.id = n.unit_id and u.state_at <= n.state_at;
+
+-- name: count_snapshot
+-- What the lists of a snapshot came to, so far.
+insert into snapshot as s (id, cluster_id, started_at, units_verified, units_failed, objects)
+values ($1, $2, $3, $4, $5, $6)
+on conflict (id) do update set
+    units_verified = s.units_verified + excluded.units_verified, units_failed = s.units_failed + excluded.units_failed,
+    objects = s.objects + excluded.objects;
+
+-- name: complete_snapshot
+update snapshot set completed_at = $2, discovery_complete = $3 where id = $1;
+
+-- name: exclude_units
+-- Kinds left out on purpose.
+update unit u set state = 'excluded', state_at = $4, last_error = null
+from unnest($2::text[], $3::text[]) as x (api_group, resource)
+where u.cluster_id = $1 and u.api_group = x.api_group and u.resource = x.resource and u.state_at <= $4;
+
+-- name: delete_gone
+-- Kinds that a complete discovery no longer names: what was last observed before that snapshot began is deleted.
+with gone as (
+    update unit u set state = 'gone', state_at = $4, last_error = null, objects = 0
+    where u.cluster_id = $1 and u.state_at < $5 and u.state <> 'gone'
+        and not exists (
+            select from unnest($2::text[], $3::text[]) as x (api_group, resource)
+            where u.api_group = x.api_group and u.resource = x.resource)
+    returning u.id, u.api_group, u.resource
+), doomed as (
+    delete from resource r using unit u
+    where u.cluster_id = $1 and r.unit_id = u.id and r.last_observed_at < $5
+        and not exists (
+            select from unnest($2::text[], $3::text[]) as x (api_group, resource)
+            where u.api_group = x.api_group and u.resource = x.resource)
+    returning r.*
+), remembered as (
+    insert into resource_history (
+        unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
+        created, deleted, valid_from, valid_to, first_observed_at, body, original)
+    select unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
+        created, true, valid_from, greatest(valid_from, $4), first_observed_at, body, original
+    from doomed where not deleted
+    returning unit_id
+)
+select g.api_group, g.resource, (select count(*) from remembered m where m.unit_id = g.id) as deleted from gone g;

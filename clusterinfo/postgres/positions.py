@@ -1,0 +1,80 @@
+"""Where a lane goes on, kept in the same transaction as its rows: claims, compare-and-set, the rules for a mismatch.
+
+A partition's position is its next offset, owned by the newest generation; a list's is the number of pages stored of it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from clusterinfo.errors import ConfigError, LostError, RestartError
+from clusterinfo.model import Batch, PartitionLane
+from clusterinfo.postgres.statements import statements
+
+ALREADY_STORED = True
+TO_BE_STORED = False
+
+
+class Positions:
+    """The generations this process holds, one a partition."""
+
+    def __init__(self) -> None:
+        self._generations: dict[PartitionLane, int] = {}
+
+    def generation(self, lane: PartitionLane) -> int:
+        """The generation of this process' claim; 0: none."""
+        return self._generations.get(lane, 0)
+
+    async def claim(self, connection: Any, lane: PartitionLane) -> int | None:
+        """Become the owner of a partition and return its next offset (None: it was never stored)."""
+        row = await connection.fetchrow(
+            statements()["claim_partition"], lane.kafka_cluster, lane.topic, lane.partition, lane.group_id
+        )
+        if row is None:
+            raise ConfigError(
+                f"KAFKA_GROUP_ID is {lane.group_id!r}, but this database already belongs to another consumer group: "
+                "use that group, another DB_SCHEMA, or `clusterinfo offsets reset`"
+            )
+        self._generations[lane] = row["generation"]
+        return row["next_offset"]  # type: ignore[no-any-return]
+
+    async def check(self, connection: Any, batch: Batch) -> bool:
+        """Lock the lane's position. True: the batch is stored already (its answer was lost). False: store it now.
+
+        Raises LostError (a newer owner) or RestartError (our claim or our place in the lane is not what we thought).
+        """
+        if isinstance(batch.lane, PartitionLane):
+            return await self._check_offset(connection, batch, batch.lane)
+        return await self._check_page(connection, batch)
+
+    async def move(self, connection: Any, batch: Batch) -> None:
+        """Move the position past the batch, in the transaction that stores it (pages move with their tally)."""
+        if isinstance(batch.lane, PartitionLane):
+            lane = batch.lane
+            await connection.execute(
+                statements()["move_offset"], lane.kafka_cluster, lane.topic, lane.partition, batch.end
+            )
+
+    async def _check_offset(self, connection: Any, batch: Batch, lane: PartitionLane) -> bool:
+        row = await connection.fetchrow(statements()["lock_offset"], lane.kafka_cluster, lane.topic, lane.partition)
+        generation, stored = (row["generation"], row["next_offset"]) if row else (0, None)
+        if generation > self.generation(lane):
+            raise LostError(f"{lane} was claimed by another consumer (generation {generation})")
+        if generation < self.generation(lane):
+            raise RestartError(f"the claim of {lane} was lost by the database: claiming again")
+        if stored is None or stored == batch.start:
+            return TO_BE_STORED
+        if stored == batch.end:
+            return ALREADY_STORED
+        raise RestartError(f"{lane} is stored up to offset {stored}, this batch begins at {batch.start}")
+
+    async def _check_page(self, connection: Any, batch: Batch) -> bool:
+        if not batch.list:
+            return TO_BE_STORED
+        pages = await connection.fetchval(statements()["lock_pages"], uuid.UUID(batch.list)) or 0
+        if pages == batch.start:
+            return TO_BE_STORED
+        if pages == batch.end:
+            return ALREADY_STORED
+        raise RestartError(f"{batch.lane}: {pages} pages of its list are stored, this is page {batch.start}")

@@ -1,0 +1,250 @@
+-- What the views are made of: functions that read a value out of a Kubernetes object and never raise.
+-- A value that is not what the API promises (a quantity "lots", a list that is a string) reads as NULL or as nothing, so
+-- that one odd object cannot make a view fail for all the others. The operators ->, ->>, #> and #>> are of that kind
+-- already; these functions guard what is not: casts, jsonb_array_elements, jsonb_object_keys, jsonpath.
+--
+-- Functions in SQL have `begin atomic` bodies: their names are bound here, whatever the caller's search_path says. The
+-- planner puts those of one expression, and those that return sets, in line. Those in plpgsql use pg_catalog only.
+
+create function quantity(value text) returns numeric
+    language plpgsql immutable strict parallel safe as $$
+begin
+    if value !~ '^[+-]?([0-9]{1,40}([.][0-9]{0,40})?|[.][0-9]{1,40})([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$' then
+        return null;
+    end if;
+    if right(value, 1) ~ '[0-9.]' then
+        return value::numeric;
+    end if;
+    return trim_scale(rtrim(value, 'numkMGTPEi')::numeric * case ltrim(value, '+-.0123456789')
+        when 'n' then 0.000000001 when 'u' then 0.000001 when 'm' then 0.001
+        when 'k' then 1e3 when 'M' then 1e6 when 'G' then 1e9 when 'T' then 1e12 when 'P' then 1e15 when 'E' then 1e18
+        when 'Ki' then 1024 when 'Mi' then 1048576 when 'Gi' then 1073741824 when 'Ti' then 1099511627776
+        when 'Pi' then 1125899906842624 when 'Ei' then 1152921504606846976
+    end);
+end
+$$;
+comment on function quantity is
+    'A Kubernetes quantity in its base unit: 250m is 0.25, 1Ki is 1024, 1e3 is 1000; NULL for what is none.';
+
+create function whole_bytes(amount numeric) returns bigint
+    language plpgsql immutable strict parallel safe as $$
+begin
+    if amount between -9223372036854775808 and 9223372036854775807 then
+        return ceil(amount);
+    end if;
+    return null;
+end
+$$;
+comment on function whole_bytes is 'Rounded up, as Kubernetes does; NULL beyond 64 bits.';
+
+create function moment(value text) returns timestamptz
+    language plpgsql immutable strict parallel safe as $$
+declare
+    year smallint;
+begin
+    if value !~ ('^[0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|[12][0-9]))'
+        'T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])$') then
+        return null;
+    end if;
+    year := left(value, 4);
+    if year = 0 or substr(value, 6, 5) = '02-29' and (year % 4 <> 0 or year % 100 = 0 and year % 400 <> 0) then
+        return null;
+    end if;
+    return value::timestamptz;
+end
+$$;
+comment on function moment is
+    'An RFC 3339 time; NULL for what is none. Immutable because what it casts has an offset and never asks for TimeZone.';
+
+create function as_integer(value text) returns integer
+    immutable parallel safe
+begin atomic
+    select case
+        when value ~ '^-?[0-9]{1,9}$' then value::integer
+        when value ~ '^-?[0-9]{10}$' then
+            case when value::bigint between -2147483648 and 2147483647 then value::integer end
+    end;
+end;
+comment on function as_integer is 'A 32-bit integer; NULL for what is none.';
+
+create function as_boolean(value text) returns boolean
+    immutable parallel safe
+begin atomic
+    select case value when 'true' then true when 'false' then false end;
+end;
+comment on function as_boolean is 'true or false as JSON spells them; NULL for anything else.';
+
+create function first_text(part jsonb, path jsonpath) returns text
+    immutable parallel safe
+begin atomic
+    select jsonb_path_query_first(part, path, '{}', true) #>> '{}';
+end;
+comment on function first_text is 'The first thing a path finds, as text; NULL if it finds nothing.';
+
+create function elements(part jsonb, field text) returns table (place bigint, element jsonb)
+    immutable parallel safe
+begin atomic
+    select e.place, e.element
+    from jsonb_array_elements(case jsonb_typeof(part -> field) when 'array' then part -> field end)
+        with ordinality as e (element, place);
+end;
+comment on function elements is 'The elements of the list in a field, counted from 1; nothing if it holds no list.';
+
+create function sorted_keys(part jsonb) returns setof text
+    immutable parallel safe
+begin atomic
+    select k.key collate "C"
+    from jsonb_object_keys(case jsonb_typeof(part) when 'object' then part end) as k (key)
+    order by 1;
+end;
+comment on function sorted_keys is 'The keys of an object, in byte order; nothing if it is none.';
+
+create function owner_of(metadata jsonb, field text) returns text
+    immutable parallel safe
+begin atomic
+    select coalesce(
+        jsonb_path_query_first(metadata, '$.ownerReferences[*] ? (@.controller == true)', '{}', true) ->> field,
+        metadata #>> array['ownerReferences', '0', field]);
+end;
+comment on function owner_of is 'A field of the reference to the controller that owns the object, else of the first reference.';
+
+-- What follows is about pods.
+
+create function is_sidecar(container jsonb) returns boolean
+    immutable parallel safe
+begin atomic
+    select coalesce(container ->> 'restartPolicy' = 'Always', false);
+end;
+comment on function is_sidecar is 'Of an init container: it goes on running beside the others.';
+
+-- Source: PodRequests and PodLimits of k8s.io/component-helpers/resource. Containers and sidecars run together; an init
+-- container runs alone but for the sidecars before it; what is given for the pod as a whole beats the sum; the overhead
+-- of the runtime class comes on top (of a limit only where there is one).
+create function pod_amount(spec jsonb, sort text, resource_name text) returns setof numeric
+    immutable parallel safe
+begin atomic
+    select trim_scale(case when sort = 'requests' or total.amount <> 0 or overhead.amount is null
+        then case when total.amount is null then overhead.amount else total.amount + coalesce(overhead.amount, 0) end
+        else total.amount end)
+    from (
+        select coalesce(
+            quantity(spec #>> array['resources', sort, resource_name]),
+            greatest(running.amount + coalesce(init.sidecars, 0), init.sidecars, init.peak)) as amount
+        from (
+            select sum(quantity(c.element #>> array['resources', sort, resource_name])) as amount
+            from elements(spec, 'containers') c
+        ) as running
+        left join lateral (
+            select max(i.sidecars) as sidecars, max(i.peak) as peak
+            from (
+                select
+                    sum(c.amount) filter (where c.sidecar) over upto as sidecars,
+                    coalesce(sum(c.amount) filter (where c.sidecar) over upto, 0)
+                        + case when not c.sidecar then c.amount end as peak
+                from (
+                    select e.place, is_sidecar(e.element) as sidecar,
+                        quantity(e.element #>> array['resources', sort, resource_name]) as amount
+                    from elements(spec, 'initContainers') e
+                ) as c
+                window upto as (order by c.place rows unbounded preceding)
+            ) as i
+        ) as init on spec ? 'initContainers'
+        offset 0
+    ) as total
+    cross join (select quantity(spec #>> array['overhead', resource_name]) as amount offset 0) as overhead;
+end;
+comment on function pod_amount is
+    'What the scheduler reckons a pod requests (sort: requests) or may use (limits) of cpu, memory...; NULL: nothing set.';
+
+-- Source: printPod of kubectl's printers (pkg/printers/internalversion/printers.go), for this function and the next two.
+create function pod_init(spec jsonb, status jsonb) returns table (reason text, restarts bigint)
+    immutable parallel safe
+begin atomic
+    select i.reason, i.restarts
+    from (
+        select
+            s.place,
+            sum(as_integer(s.element ->> 'restartCount')) over (order by s.place rows unbounded preceding) as restarts,
+            case
+                when s.element #>> '{state,terminated,exitCode}' = '0' then null
+                when s.element ->> 'started' = 'true' and exists (
+                    select from elements(spec, 'initContainers') c
+                    where c.element -> 'name' = s.element -> 'name' and is_sidecar(c.element)) then null
+                when s.element #> '{state,terminated}' is not null then 'Init:' || coalesce(
+                    nullif(s.element #>> '{state,terminated,reason}', ''),
+                    'Signal:' || nullif(s.element #>> '{state,terminated,signal}', '0'),
+                    'ExitCode:' || coalesce(s.element #>> '{state,terminated,exitCode}', '0'))
+                when s.element #>> '{state,waiting,reason}' not in ('', 'PodInitializing') then
+                    'Init:' || (s.element #>> '{state,waiting,reason}')
+                else format('Init:%s/%s', s.place - 1, (select count(*) from elements(spec, 'initContainers')))
+            end as reason
+        from elements(status, 'initContainerStatuses') s
+    ) as i
+    where i.reason is not null
+    order by i.place
+    limit 1;
+end;
+comment on function pod_init is
+    'The first init container that has not done its part: what STATUS says of it, restarts so far; no row: all have.';
+
+create function pod_status(spec jsonb, status jsonb) returns setof text
+    immutable parallel safe
+begin atomic
+    select case
+        when s.reason <> 'Completed' or s.reason is null then s.reason
+        when not exists (
+            select from elements(status, 'containerStatuses') c
+            where c.element ->> 'ready' = 'true' and c.element #> '{state,running}' is not null) then s.reason
+        when first_text(status, '$.conditions[*] ? (@.type == "Ready").status') = 'True' then 'Running'
+        else 'NotReady'
+    end
+    from (
+        select coalesce(
+            case when init.reason is null
+                    or first_text(status, '$.conditions[*] ? (@.type == "Initialized").status') = 'True' then (
+                select coalesce(
+                    nullif(c.element #>> '{state,waiting,reason}', ''),
+                    nullif(c.element #>> '{state,terminated,reason}', ''),
+                    'Signal:' || nullif(c.element #>> '{state,terminated,signal}', '0'),
+                    'ExitCode:' || coalesce(c.element #>> '{state,terminated,exitCode}', '0'))
+                from elements(status, 'containerStatuses') c
+                where nullif(c.element #>> '{state,waiting,reason}', '') is not null
+                    or c.element #> '{state,terminated}' is not null
+                order by c.place
+                limit 1)
+            end,
+            init.reason,
+            first_text(status,
+                '$.conditions[*] ? (@.type == "PodScheduled" && @.reason == "SchedulingGated").reason'),
+            nullif(status ->> 'reason', ''),
+            status ->> 'phase') as reason
+        from (select) as always
+        left join lateral (select i.reason from pod_init(spec, status) i) as init on true
+        offset 0
+    ) as s;
+end;
+comment on function pod_status is 'What kubectl shows as STATUS of a pod that is not being deleted.';
+
+create function pod_restarts(spec jsonb, status jsonb) returns setof bigint
+    immutable parallel safe
+begin atomic
+    select case
+        when init.restarts is not null
+                and first_text(status, '$.conditions[*] ? (@.type == "Initialized").status') is distinct from 'True'
+            then init.restarts
+        else (
+            select coalesce(sum(as_integer(c.element ->> 'restartCount')), 0)
+            from elements(status, 'containerStatuses') c
+        ) + case when status ? 'initContainerStatuses' then (
+            select coalesce(sum(as_integer(s.element ->> 'restartCount')), 0)
+            from elements(status, 'initContainerStatuses') s
+            where exists (
+                select from elements(spec, 'initContainers') c
+                where c.element -> 'name' = s.element -> 'name' and is_sidecar(c.element))
+        ) else 0 end
+    end
+    from (select) as always
+    left join lateral (select coalesce(i.restarts, 0) as restarts from pod_init(spec, status) i) as init on true;
+end;
+comment on function pod_restarts is
+    'What kubectl shows as RESTARTS: of init containers while they run, then of containers and sidecars.';

@@ -1,0 +1,172 @@
+"""PostgresSink: a batch into PostgreSQL in one transaction.
+
+Theory of operation. The order of the steps below is what makes any number of sinks safe side by side:
+
+1. the lane's position is locked and held against the batch: stored already, or not ours any more, or ours to store;
+2. missing clusters and units are made, the batch's units locked in id order;
+3. identities are copied to staging, and the merge plans what becomes of each (`merge.sql`, `plan`);
+4. only the bodies the plan wants are copied; history and rows are written;
+5. lists are counted, proven ones delete what is absent, states are written;
+6. dead letters and the position go in, and all of it commits or nothing does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from clusterinfo.model import Batch, Lane, PartitionLane, Position, Receipt
+from clusterinfo.observations import BatchStored, DeadLettered, LaneClaimed, Observe
+from clusterinfo.postgres.connection import open_pool
+from clusterinfo.postgres.copying import copy_bodies, copy_records
+from clusterinfo.postgres.lists import Settled, settle
+from clusterinfo.postgres.positions import Positions
+from clusterinfo.postgres.staging import MAX_DEAD_LETTER_BYTES, Staged, stage
+from clusterinfo.postgres.statements import statements
+from clusterinfo.postgres.translate import FOREIGN, translate
+from clusterinfo.postgres.units import lock_batch
+from clusterinfo.settings import Settings
+
+STATEMENT_TIMEOUT = "60s"
+LOCK_TIMEOUT = "20s"
+IDLE_TIMEOUT = "60s"
+WRITE_TIMEOUT_S = 300.0
+ACQUIRE_TIMEOUT_S = 60.0
+
+
+@dataclass(slots=True)
+class _Clock:
+    """Seconds of a batch's stages."""
+
+    started: float
+    copied: float = 0.0
+    merged: float = 0.0
+
+
+class PostgresSink:
+    """Stores batches of any lane; safe to use from several pumps at once, each on a connection of its own."""
+
+    def __init__(self, pool: Any, settings: Settings, observe: Observe, *, lz4: bool) -> None:
+        self._pool = pool
+        self._observe = observe
+        self._positions = Positions()
+        self._begin = (
+            f"set local search_path = {settings.db_schema}, pg_catalog;"
+            f"set local statement_timeout = '{STATEMENT_TIMEOUT}'; set local lock_timeout = '{LOCK_TIMEOUT}';"
+            f"set local idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}';"
+            + ("set local default_toast_compression = 'lz4';" if lz4 else "")
+            + statements()["begin"]
+        )
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, settings: Settings, observe: Observe) -> AsyncIterator[PostgresSink]:
+        """A sink on a pool of its own. The schema must be there. Raises FatalError when nothing answers for 20 s."""
+        async with open_pool(settings) as pool:
+            async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+                lz4 = await connection.fetchval(
+                    "select 'lz4' = any (enumvals) from pg_settings where name = 'default_toast_compression'"
+                )
+            yield cls(pool, settings, observe, lz4=bool(lz4))
+
+    async def open(self, lane: Lane) -> Position:
+        """Claim a partition and return its next offset; a list begins at its beginning."""
+        if not isinstance(lane, PartitionLane):
+            return None
+        async with self._connection(f"claiming {lane}") as connection:
+            await connection.execute(self._begin)
+            offset = await self._positions.claim(connection, lane)
+        generation = self._positions.generation(lane)
+        self._observe(LaneClaimed(lane=str(lane), offset=-1 if offset is None else offset, generation=generation))
+        return offset
+
+    async def write(self, batch: Batch) -> Receipt:
+        """Store the batch and move its lane's position, or do neither. A batch stored before changes nothing."""
+        clock = _Clock(time.perf_counter())
+        staged, plan, settled = None, None, None
+        async with self._connection(f"storing a batch of {batch.lane}") as connection:
+            await connection.execute(self._begin)
+            if not await self._positions.check(connection, batch):
+                units, clusters = await lock_batch(connection, batch)
+                staged = stage(batch, units)
+                plan = await self._merge(connection, staged, clock)
+                settled = await settle(connection, batch, staged, clusters)
+                await self._set_aside(connection, batch, staged)
+                await self._positions.move(connection, batch)
+                clock.merged = time.perf_counter()
+        if staged and settled:
+            self._report(batch, staged, plan, settled, clock)
+        return Receipt(lane=batch.lane, position=batch.end, records=len(batch.records), size_bytes=batch.size_bytes)
+
+    @asynccontextmanager
+    async def _connection(self, doing: str) -> AsyncIterator[Any]:
+        """A connection inside a transaction, with a deadline around all of it and foreign errors translated."""
+        try:
+            async with (
+                asyncio.timeout(WRITE_TIMEOUT_S),
+                self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection,
+                connection.transaction(),
+            ):
+                yield connection
+        except FOREIGN as error:
+            raise translate(error, doing) from error
+
+    async def _merge(self, connection: Any, staged: Staged, clock: _Clock) -> Any:
+        """Rows and history; return what the plan came to (None: no record of the batch is an object)."""
+        if not staged.rows:
+            return None
+        await copy_records(connection, staged)
+        await connection.execute(statements()["plan"])
+        plan = await connection.fetchrow(statements()["read_plan"])
+        await copy_bodies(connection, staged, plan["bodies"])
+        clock.copied = time.perf_counter()
+        await connection.execute(statements()["apply_plan"])
+        return plan
+
+    async def _set_aside(self, connection: Any, batch: Batch, staged: Staged) -> None:
+        letters = staged.dead_letters
+        if not letters:
+            return
+        partition = batch.lane.partition if isinstance(batch.lane, PartitionLane) else -1
+        topic = batch.lane.topic if isinstance(batch.lane, PartitionLane) else ""
+        await connection.execute(
+            statements()["add_dead_letters"],
+            [topic] * len(letters),
+            [partition] * len(letters),
+            [letter.offset for letter in letters],
+            [letter.reason for letter in letters],
+            [letter.sqlstate for letter in letters],
+            [orjson.dumps(letter.headers) for letter in letters],
+            [letter.value[:MAX_DEAD_LETTER_BYTES] for letter in letters],
+        )
+
+    def _report(self, batch: Batch, staged: Staged, plan: Any, settled: Settled, clock: _Clock) -> None:
+        now = time.perf_counter()
+        copied = clock.copied or clock.started
+        written, unchanged = (plan["written"], plan["unchanged"]) if plan else (0, 0)
+        self._observe(
+            BatchStored(
+                lane=str(batch.lane),
+                records=len(batch.records),
+                rows_written=written,
+                rows_unchanged=unchanged,
+                rows_ignored=max(0, len(staged.rows) - written - unchanged),
+                rows_deleted=settled.deleted,
+                history_rows=plan["history"] if plan else 0,
+                dead_letters=len(staged.dead_letters),
+                size_bytes=batch.size_bytes,
+                copy_s=round(copied - clock.started, 6),
+                merge_s=round(clock.merged - copied, 6),
+                commit_s=round(now - clock.merged, 6),
+            )
+        )
+        for letter in staged.dead_letters:
+            self._observe(DeadLettered(lane=str(batch.lane), offset=letter.offset, reason=letter.reason))
+        for observation in settled.observations:
+            self._observe(observation)

@@ -1,0 +1,274 @@
+"""A batch as the rows the merge wants: records, list tallies, statements. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import orjson
+
+from clusterinfo.errors import RecordError
+from clusterinfo.model import (
+    DIGEST_MODULUS,
+    Batch,
+    Record,
+    RecordType,
+    Unit,
+    item_digest,
+    list_start,
+    list_start_us,
+    version_number,
+)
+from clusterinfo.postgres.bodies import is_suspect, sanitise
+
+VERSION = "version"
+CLOCK = "clock"
+
+IDENTITY_ONLY, STUB, SANITISED, WHOLE = range(4)
+"""Fidelity: how much of an object is stored."""
+
+MAX_DEAD_LETTER_BYTES = 1024 * 1024
+
+
+@dataclass(slots=True)
+class UnitRow:
+    """A unit as the database has it: locked for this transaction."""
+
+    id: int
+    cluster_id: int
+    kind: str
+    api_version: str
+    namespaced: bool | None
+    live_at_source: str | None
+
+
+def _later_source(one: str | None, other: str | None) -> str | None:
+    """What live_at counts after both were said: a clock, once needed, is never given up."""
+    return CLOCK if CLOCK in (one, other) else one or other
+
+
+@dataclass(slots=True)
+class UnitNews:
+    """What a batch says of a unit: enough to make its row, and to keep it described."""
+
+    kind: str = ""
+    api_version: str = ""
+    namespaced: bool | None = None
+    live_at_source: str | None = None
+
+    def learn(self, record: Record) -> None:
+        """Take in one record; the last one to say a thing is believed."""
+        self.kind = record.kind or self.kind
+        self.api_version = record.api_version or self.api_version
+        if record.type is RecordType.OBSERVED and record.name:
+            self.namespaced = bool(record.namespace)
+        if record.list and record.type in (RecordType.OBSERVED, RecordType.LIST_COMPLETED):
+            source = CLOCK if version_number(record.list_version) is None else VERSION
+            self.live_at_source = _later_source(self.live_at_source, source)
+
+    def changes(self, row: UnitRow) -> bool:
+        """True if `row` has to be written: something said here differs from it."""
+        self.live_at_source = _later_source(row.live_at_source, self.live_at_source)
+        return (
+            (self.kind or row.kind, self.api_version or row.api_version) != (row.kind, row.api_version)
+            or self.namespaced not in (None, row.namespaced)
+            or self.live_at_source != row.live_at_source
+        )
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a batch brings of one list."""
+
+    unit: Unit
+    unit_id: int
+    reach: str
+    snapshot: uuid.UUID | None
+    epoch: int
+    live_at: int
+    count: int = 0
+    digest: int = 0
+    expected_count: int | None = None
+    expected_digest: int | None = None
+    completed_at: dt.datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A record set aside, as the table keeps it."""
+
+    offset: int
+    reason: str
+    headers: dict[str, object]
+    value: bytes
+    sqlstate: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """A statement about a unit's list: `state` as the unit table spells it."""
+
+    unit: Unit
+    unit_id: int
+    reach: str
+    state: str
+    at: dt.datetime
+    error: str | None = None
+    objects: int | None = None
+
+
+@dataclass(slots=True)
+class Staged:
+    """A batch, ready for the merge. `rows` are staged_record's columns; a row's first is its index in `records`."""
+
+    records: list[Record] = field(default_factory=list)
+    rows: list[tuple[object, ...]] = field(default_factory=list)
+    tallies: dict[str, Tally] = field(default_factory=dict)
+    failures: list[State] = field(default_factory=list)
+    failed_lists: list[Record] = field(default_factory=list)
+    snapshots: list[tuple[Record, dict[str, object]]] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+
+
+def news_of(records: Iterable[Record]) -> dict[Unit, UnitNews]:
+    """The units a batch speaks of and what it says of them; snapshot statements speak of none."""
+    news: dict[Unit, UnitNews] = {}
+    for record in records:
+        if not record.resource:
+            continue
+        unit = Unit(record.cluster, record.group, record.resource)
+        if unit not in news:
+            news[unit] = UnitNews()
+        news[unit].learn(record)
+    return news
+
+
+def stage(batch: Batch, units: dict[Unit, UnitRow]) -> Staged:
+    """Turn a batch into rows. `units` has every unit `news_of` named, with its settled live_at_source."""
+    staged = Staged(records=batch.records)
+    for rejected in batch.rejected:
+        headers: dict[str, object] = dict(rejected.headers)
+        staged.dead_letters.append(DeadLetter(rejected.offset, rejected.reason, headers, rejected.value))
+    for index, record in enumerate(batch.records):
+        try:
+            _STAGERS[record.type](staged, index, record, units)
+        except RecordError as error:
+            staged.dead_letters.append(dead_letter(record, str(error)))
+    return staged
+
+
+def dead_letter(record: Record, reason: str, sqlstate: str | None = None) -> DeadLetter:
+    """`record` as a dead letter: its attributes and the first MiB of its body."""
+    return DeadLetter(record.offset, reason, attributes(record), record.body[:MAX_DEAD_LETTER_BYTES], sqlstate)
+
+
+def attributes(record: Record) -> dict[str, object]:
+    """All of a record but its body, as plain JSON values; empty attributes are left out."""
+    names = (name for name in record.__struct_fields__ if name not in ("body", "offset"))
+    pairs = ((name, getattr(record, name)) for name in names)
+    return {
+        name: value.isoformat() if isinstance(value, dt.datetime) else value for name, value in pairs if value != ""
+    }
+
+
+def _live_at(record: Record, unit: UnitRow) -> int:
+    """As of when `record` was seen, counted as its unit counts: list versions, or microseconds."""
+    number = version_number(record.list_version)
+    if unit.live_at_source == VERSION and number is not None:
+        return number
+    if record.list:
+        return list_start_us(record.list)
+    return int(record.observed_at.timestamp() * 1_000_000)
+
+
+def _fidelity(record: Record) -> int:
+    if record.state == "oversize":
+        return STUB
+    return SANITISED if is_suspect(record.body) and sanitise(record.body) != record.body else WHOLE
+
+
+def _stage_object(staged: Staged, index: int, record: Record, units: dict[Unit, UnitRow]) -> None:
+    row = units[record.unit]
+    live_at = _live_at(record, row)
+    deleted = record.type is RecordType.DELETED
+    staged.rows.append(
+        (
+            index,
+            row.id,
+            record.namespace,
+            record.name,
+            record.uid,
+            record.resource_version,
+            record.epoch,
+            live_at,
+            deleted,
+            _fidelity(record),
+            record.normalization,
+            bytes.fromhex(record.content_hash),
+            record.observed_at,
+        )
+    )
+    if record.list and not deleted:
+        tally = _tally(staged, record, row, live_at)
+        tally.count += 1
+        tally.digest += item_digest(record.namespace, record.name, record.resource_version)
+
+
+def _tally(staged: Staged, record: Record, row: UnitRow, live_at: int) -> Tally:
+    tally = staged.tallies.get(record.list)
+    if tally is None:
+        snapshot = uuid.UUID(record.snapshot) if record.snapshot else None
+        tally = Tally(record.unit, row.id, record.reach, snapshot, record.epoch, live_at)
+        staged.tallies[record.list] = tally
+    return tally
+
+
+def _stage_completion(staged: Staged, index: int, record: Record, units: dict[Unit, UnitRow]) -> None:
+    said = _statement(record)
+    row = units[record.unit]
+    count, digest = said.get("count"), said.get("digest")
+    if not isinstance(count, int) or not isinstance(digest, str):
+        raise RecordError("list.completed without a count and a digest")
+    tally = _tally(staged, record, row, _live_at(record, row))
+    try:
+        tally.expected_count, tally.expected_digest = count, int(digest, 16) % DIGEST_MODULUS
+    except ValueError:
+        raise RecordError("list.completed with a digest that is not hexadecimal") from None
+    tally.completed_at = record.observed_at
+
+
+def _stage_failure(staged: Staged, index: int, record: Record, units: dict[Unit, UnitRow]) -> None:
+    said = _statement(record)
+    status, reason = said.get("http_status"), str(said.get("reason") or "unknown reason")
+    state = "forbidden" if status == 403 else "failed"
+    error = f"{status} {reason}" if status else reason
+    unit = record.unit
+    staged.failures.append(State(unit, units[unit].id, record.reach, state, record.observed_at, error[:1000]))
+    staged.failed_lists.append(record)
+
+
+def _stage_snapshot(staged: Staged, index: int, record: Record, units: dict[Unit, UnitRow]) -> None:
+    list_start(record.snapshot)
+    staged.snapshots.append((record, _statement(record)))
+
+
+def _statement(record: Record) -> dict[str, object]:
+    try:
+        said = orjson.loads(record.body)
+    except orjson.JSONDecodeError as error:
+        raise RecordError(f"{record.type} whose value is not JSON: {error}") from None
+    if not isinstance(said, dict):
+        raise RecordError(f"{record.type} whose value is not a JSON object")
+    return said
+
+
+_STAGERS = {
+    RecordType.OBSERVED: _stage_object,
+    RecordType.DELETED: _stage_object,
+    RecordType.LIST_COMPLETED: _stage_completion,
+    RecordType.LIST_FAILED: _stage_failure,
+    RecordType.SNAPSHOT_STARTED: _stage_snapshot,
+    RecordType.SNAPSHOT_COMPLETED: _stage_snapshot,
+}

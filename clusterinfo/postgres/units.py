@@ -1,0 +1,90 @@
+"""Clusters and units: making the rows a batch needs, and locking them in one order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clusterinfo.model import Batch, Record, RecordType, Unit
+from clusterinfo.postgres.staging import UnitNews, UnitRow, news_of
+from clusterinfo.postgres.statements import statements
+
+ClusterIds = dict[str, int]
+"""Cluster identity -> row id."""
+
+
+async def lock_batch(connection: Any, batch: Batch) -> tuple[dict[Unit, UnitRow], ClusterIds]:
+    """Make missing clusters and units, lock the batch's units in id order, and describe them anew."""
+    clusters = await _know_clusters(connection, batch.records)
+    news = news_of(batch.records)
+    rows = await _lock_units(connection, news, clusters)
+    if len(rows) < len(news):
+        await _make_units(connection, {unit: news[unit] for unit in news if unit not in rows}, clusters)
+        rows = await _lock_units(connection, news, clusters)
+    completed = {record.cluster for record in batch.records if record.type is RecordType.SNAPSHOT_COMPLETED}
+    if completed:
+        await connection.execute(statements()["lock_cluster_units"], sorted(clusters[uid] for uid in completed))
+    await _describe(connection, news, rows)
+    return rows, clusters
+
+
+async def _know_clusters(connection: Any, records: list[Record]) -> ClusterIds:
+    named = {record.cluster: record for record in records}
+    known = await _find(connection, list(named))
+    missing = {cluster: record for cluster, record in sorted(named.items()) if cluster not in known}
+    if not missing:
+        return known
+    # Labels are handed out one at a time: two clusters of one name must not both get the plain one.
+    await connection.execute("lock table cluster in share row exclusive mode")
+    for cluster, record in missing.items():
+        name = record.cluster_name
+        if cluster != name:
+            await connection.execute(statements()["adopt_cluster"], cluster, name)
+        await connection.execute(statements()["ensure_cluster"], cluster, name, record.epoch, record.observed_at)
+    return await _find(connection, list(named))
+
+
+async def _find(connection: Any, clusters: list[str]) -> ClusterIds:
+    return {row["uid"]: row["id"] for row in await connection.fetch(statements()["find_clusters"], clusters)}
+
+
+async def _lock_units(connection: Any, news: dict[Unit, UnitNews], clusters: ClusterIds) -> dict[Unit, UnitRow]:
+    uids = {clusters[unit.cluster]: unit.cluster for unit in news}
+    rows = await connection.fetch(
+        statements()["lock_units"],
+        [clusters[unit.cluster] for unit in news],
+        [unit.group for unit in news],
+        [unit.resource for unit in news],
+    )
+    return {
+        Unit(uids[row["cluster_id"]], row["api_group"], row["resource"]): UnitRow(
+            row["id"], row["cluster_id"], row["kind"], row["api_version"], row["namespaced"], row["live_at_source"]
+        )
+        for row in rows
+    }
+
+
+async def _make_units(connection: Any, missing: dict[Unit, UnitNews], clusters: ClusterIds) -> None:
+    await connection.execute(
+        statements()["ensure_units"],
+        [clusters[unit.cluster] for unit in missing],
+        [unit.group for unit in missing],
+        [unit.resource for unit in missing],
+        [said.kind for said in missing.values()],
+        [said.api_version for said in missing.values()],
+    )
+
+
+async def _describe(connection: Any, news: dict[Unit, UnitNews], rows: dict[Unit, UnitRow]) -> None:
+    changed = {unit: said for unit, said in news.items() if said.changes(rows[unit])}
+    if not changed:
+        return
+    await connection.execute(
+        statements()["describe_units"],
+        [rows[unit].id for unit in changed],
+        [said.kind for said in changed.values()],
+        [said.api_version for said in changed.values()],
+        [said.namespaced for said in changed.values()],
+        [said.live_at_source for said in changed.values()],
+    )
+    for unit, said in changed.items():
+        rows[unit].live_at_source = said.live_at_source
