@@ -37,7 +37,7 @@ def aggregated_document(catalog: Catalog, core: bool, version: str, stale: Colle
 
 
 def etag(document: bytes) -> str:
-    """As the aggregator makes it: SHA-512 in upper-case hex, quoted."""
+    """In the shape of the aggregator's: a SHA-512 in upper-case hex, quoted; the same for the same document."""
     return f'"{hashlib.sha512(document).hexdigest().upper()}"'
 
 

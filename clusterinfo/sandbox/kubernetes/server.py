@@ -23,6 +23,7 @@ from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
 from clusterinfo.sandbox.kubernetes.statuses import ApiFailure
 from clusterinfo.sandbox.kubernetes.tokens import INCONSISTENT, ContinueToken
 from clusterinfo.sandbox.kubernetes.watches import WatchQuery, is_watch, watch_events
+from clusterinfo.sandbox.processes import free_port
 
 CONTENT_LENGTH_MAX_BYTES = 2048  # Go's net/http: a longer answer written in one go is sent chunked
 GZIP_MIN_BYTES = 128 * 1024  # the API server's defaultGzipThresholdBytes; it compresses with level 1
@@ -141,9 +142,9 @@ class SimulatedKubernetes:
         app.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
+        self.port = self.port or free_port()
         site = web.TCPSite(self._runner, self.host, self.port)
         await site.start()
-        self.port = self._runner.addresses[0][1]
 
     async def stop(self) -> None:
         """Close every connection, watches too; the cluster stays."""

@@ -15,6 +15,13 @@ from clusterinfo.sandbox.kubernetes.tables import Stored, Table
 
 SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
 
+# Built-in kinds that count the changes of their spec in metadata.generation.
+WITH_GENERATION = {
+    "pods", "deployments.apps", "replicasets.apps", "statefulsets.apps", "daemonsets.apps", "jobs.batch",
+    "cronjobs.batch", "ingresses.networking.k8s.io", "endpointslices.discovery.k8s.io",
+    "customresourcedefinitions.apiextensions.k8s.io",
+}  # fmt: skip
+
 # Changes kept for consistent lists and watches before the oldest half is compacted away (etcd: 5 minutes).
 HISTORY_LIMIT = 100_000
 
@@ -130,7 +137,7 @@ class SimulatedCluster:
         now = self._now()
         metadata.setdefault("uid", self.new_uid())
         metadata.setdefault("creationTimestamp", now)
-        if served.custom or "spec" in body:
+        if served.custom or resource in WITH_GENERATION:
             metadata.setdefault("generation", 1)
         complete = {**body, "metadata": metadata}
         metadata.setdefault(

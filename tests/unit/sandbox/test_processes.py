@@ -1,0 +1,138 @@
+"""Children are awaited with a deadline, stopped by their id, and do not outlive us."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from clusterinfo.sandbox.processes import (
+    PORTS,
+    Process,
+    SandboxError,
+    free_port,
+    is_reachable,
+    make_directory,
+    remove_directory,
+    unprivileged_account,
+)
+
+
+def start(tmp_path: Path, code: str) -> Process:
+    return Process.start("child", [sys.executable, "-c", code], log=tmp_path / "log", cwd=Path("/"))
+
+
+async def wait_for_text(process: Process, text: str) -> None:
+    async def printed() -> bool:
+        return text in process.log_tail()
+
+    await process.wait_ready(printed, 10)
+
+
+async def test_stop_asks_first(tmp_path: Path) -> None:
+    process = start(tmp_path, "import time; print('up', flush=True); time.sleep(60)")
+    await wait_for_text(process, "up")
+    assert await process.stop(signal.SIGTERM, grace_s=5) == -signal.SIGTERM
+    assert not psutil.pid_exists(process.pid)
+
+
+async def test_stop_kills_what_does_not_listen(tmp_path: Path) -> None:
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    process = start(tmp_path, code)
+    await wait_for_text(process, "up")
+    assert await process.stop(signal.SIGTERM, grace_s=0.2) == -signal.SIGKILL
+
+
+async def test_cancelled_stop_leaves_nothing(tmp_path: Path) -> None:
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
+    process = start(tmp_path, code)
+    await wait_for_text(process, "up")
+    stopping = asyncio.create_task(process.stop(signal.SIGTERM, grace_s=30))
+    await asyncio.sleep(0.1)
+    stopping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await stopping
+    assert process.returncode == -signal.SIGKILL
+
+
+async def test_a_child_that_fails_is_reported_with_its_log(tmp_path: Path) -> None:
+    process = start(tmp_path, "import sys; sys.exit('no such thing')")
+
+    async def never() -> bool:
+        return False
+
+    with pytest.raises(SandboxError, match=r"(?s)child exited with 1.*no such thing"):
+        await process.wait_ready(never, 10)
+
+
+async def test_a_child_that_is_never_ready_is_reported(tmp_path: Path) -> None:
+    process = start(tmp_path, "import time; print('thinking', flush=True); time.sleep(60)")
+
+    async def never() -> bool:
+        return False
+
+    try:
+        with pytest.raises(SandboxError, match="not ready after"):
+            await process.wait_ready(never, 0.3)
+    finally:
+        await process.stop(signal.SIGKILL)
+
+
+async def test_what_cannot_be_executed_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(SandboxError, match="cannot execute /no/such/program"):
+        Process.start("child", ["/no/such/program"], log=tmp_path / "log", cwd=Path("/"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="prctl")
+def test_children_die_with_a_killed_parent(tmp_path: Path) -> None:
+    parent = textwrap.dedent(f"""
+        import pathlib, sys, time
+        from clusterinfo.sandbox.processes import Process
+        log = pathlib.Path({str(tmp_path)!r}) / "log"
+        child = Process.start("child", [sys.executable, "-c", "import time; time.sleep(60)"], log=log, cwd=log.parent)
+        print(child.pid, flush=True)
+        time.sleep(60)
+    """)
+    with subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True) as running:
+        assert running.stdout is not None
+        child = psutil.Process(int(running.stdout.readline()))
+        assert child.is_running()
+        running.kill()
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(child.pid) and child.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not psutil.pid_exists(child.pid) or child.status() == psutil.STATUS_ZOMBIE
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has rights to drop")
+async def test_root_drops_its_rights(tmp_path: Path) -> None:
+    account = unprivileged_account()
+    assert account is not None
+    argv = ["/bin/sh", "-c", "id -u; id -g; id -G"]
+    process = Process.start("id", argv, log=tmp_path / "log", cwd=Path("/"), account=account)
+    await process.finish(10)
+    assert process.log_tail().split() == [str(account.uid), str(account.gid), str(account.gid)]
+
+
+def test_directories_are_private_and_reachable() -> None:
+    account = unprivileged_account()
+    directory = make_directory("clusterinfo-test-", account)
+    try:
+        assert directory.stat().st_mode & 0o777 == 0o700
+        assert account is None or is_reachable(directory, account)
+        assert account is None or directory.stat().st_uid == account.uid
+    finally:
+        remove_directory(directory)
+    assert not directory.exists()
+    remove_directory(directory)
+
+
+def test_ports_are_not_ephemeral() -> None:
+    ports = {free_port() for _ in range(20)}
+    assert all(port in PORTS for port in ports)
