@@ -1,0 +1,61 @@
+# make demo | test | lint | bench: all that a checkout needs is Python 3.11 or newer with venv, and pip's access to PyPI.
+#
+# Everything is installed into $(VENV), once: two stamp files remember what was installed, pyproject.toml outdates them.
+# The installation is editable, so that a changed source needs no second one. ARGS is handed on, as in
+# `make demo ARGS="--objects 500"` or `make test ARGS="tests/unit -x"`; PYTHON names another interpreter.
+
+VENV ?= .venv
+ARGS ?=
+PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
+
+BIN := $(VENV)/bin
+SANDBOX := $(VENV)/.clusterinfo-sandbox
+DEV := $(VENV)/.clusterinfo-dev
+PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test lint bench install clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n '1s/^# //p' Makefile
+
+demo: $(SANDBOX)
+	@$(BIN)/clusterinfo demo $(ARGS)
+
+test: $(DEV)
+	@$(BIN)/python -m pytest $(ARGS)
+
+lint: $(DEV)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(DEV)
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+install: $(DEV)
+
+clean:
+	rm -rf $(VENV)
+
+# What tests need includes what the demo needs: after `make test`, `make demo` installs nothing.
+$(DEV): pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV) (once)"
+	@$(PIP_INSTALL) -e '.[sandbox,dev]'
+	@touch $(SANDBOX) $@
+
+$(SANDBOX): pyproject.toml | $(BIN)/python
+	@echo "Installing into $(VENV) (once)"
+	@$(PIP_INSTALL) -e '.[sandbox]'
+	@touch $@
+
+# A name on PATH may be a shim of a version that is not there, or a Debian python3 without python3-venv: ask it to work.
+$(BIN)/python:
+	@for python in $(PYTHON); do \
+	  if $$python -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+	    exec $$python -m venv $(VENV); \
+	  fi; \
+	done; \
+	echo "clusterinfo needs Python 3.11 or newer with venv, and none of these is it: $(PYTHON)." \
+	  "Debian and Ubuntu: apt-get install python3 python3-venv" >&2; exit 1
