@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from clusterinfo.model import Batch, ListLane, Outcome, Record, RecordType, Unit, list_start
+from clusterinfo.model import DIGEST_MODULUS, Batch, ListLane, Outcome, Record, RecordType, Unit, list_start
 from clusterinfo.observations import Observation, UnitFailed, UnitVerified, Warned
 from clusterinfo.postgres.staging import Staged, State, Tally
 from clusterinfo.postgres.statements import statements
@@ -65,7 +65,7 @@ async def _add_progress(connection: Any, batch: Batch, tallies: dict[str, Tally]
         [t.live_at for _, t in ordered],
         [pages for _ in ordered],
         [t.count for _, t in ordered],
-        [str(t.digest) for _, t in ordered],
+        [str(t.digest % DIGEST_MODULUS) for _, t in ordered],
         [t.expected_count for _, t in ordered],
         [None if t.expected_digest is None else str(t.expected_digest) for _, t in ordered],
         [t.completed_at for _, t in ordered],

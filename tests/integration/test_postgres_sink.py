@@ -1,0 +1,361 @@
+"""PostgresSink on a real server: what becomes of batches, in order, out of order, repeated, and refused."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import orjson
+import pytest
+
+from clusterinfo.errors import ConfigError, LostError, RestartError
+from clusterinfo.model import Batch, PartitionLane, Record, Rejected
+from clusterinfo.observations import BatchStored, Observation, UnitVerified, Warned
+from clusterinfo.postgres.sink import PostgresSink
+from tests.conftest import Database
+from tests.support.records import CLUSTER, LANE, NOON, Feed, Listing, page
+
+MINUTE = dt.timedelta(minutes=1)
+
+
+class Bench:
+    """A sink on a database, a partition that feeds it, and a look at what is stored."""
+
+    def __init__(self, sink: PostgresSink, connection: asyncpg.Connection, seen: list[Observation]) -> None:
+        self.sink, self.connection, self.seen, self.feed = sink, connection, seen, Feed()
+
+    async def store(self, *records: Record, rejected: tuple[Rejected, ...] = ()) -> Batch:
+        batch = self.feed.batch(*records, rejected=rejected)
+        receipt = await self.sink.write(batch)
+        assert receipt.position == batch.end
+        return batch
+
+    async def live(self) -> dict[str, str]:
+        """Name -> resourceVersion of the live rows."""
+        rows = await self.connection.fetch("select name, resource_version from resource where not deleted order by 1")
+        return {row["name"]: row["resource_version"] for row in rows}
+
+    async def history(self) -> list[tuple[str, str, bool]]:
+        """(name, resourceVersion, ended by deletion) of the history, oldest first."""
+        rows = await self.connection.fetch(
+            "select name, resource_version, deleted from resource_history order by valid_to, valid_from, name"
+        )
+        return [(row["name"], row["resource_version"], row["deleted"]) for row in rows]
+
+    async def states(self) -> dict[str, str]:
+        return {row["resource"]: row["state"] for row in await self.connection.fetch("select * from unit")}
+
+    def last(self, kind: type[Any]) -> Any:
+        return next(seen for seen in reversed(self.seen) if isinstance(seen, kind))
+
+
+@pytest.fixture
+async def bench(database: Database, connection: asyncpg.Connection) -> AsyncIterator[Bench]:
+    seen: list[Observation] = []
+    async with PostgresSink.connect(database.settings(), seen.append) as sink:
+        assert await sink.open(LANE) is None
+        yield Bench(sink, connection, seen)
+
+
+async def test_a_list_is_stored_and_verified(bench: Bench) -> None:
+    listing = Listing("100")
+    await bench.store(*[listing.item(f"a{i}", str(i), {"k": i}) for i in range(10)], listing.completed())
+    assert len(await bench.live()) == 10
+    assert await bench.states() == {"configmaps": "verified"}
+    assert bench.last(UnitVerified) == UnitVerified(
+        cluster=CLUSTER, resource="configmaps", reach="", objects=10, deleted=0
+    )
+    row = await bench.connection.fetchrow("select * from resource where name = 'a3'")
+    assert (row["uid"], row["live_at"], row["fidelity"], row["created"]) == ("uid-a3", 100, 3, True)
+    assert orjson.loads(row["body"])["data"] == {"k": 3}
+    assert await bench.connection.fetchval("select next_offset from kafka_offset") == 11
+
+
+async def test_a_verified_list_deletes_what_it_does_not_name(bench: Bench) -> None:
+    first = Listing("100")
+    await bench.store(first.item("a", "1"), first.item("b", "2"), first.completed())
+    second = Listing("200", NOON + MINUTE)
+    await bench.store(second.item("a", "1"), second.completed())
+    assert await bench.live() == {"a": "1"}
+    assert await bench.history() == [("b", "2", True)]
+    assert bench.last(UnitVerified).deleted == 1
+    assert bench.last(BatchStored).rows_unchanged == 1
+
+
+async def test_an_unproven_list_deletes_nothing(bench: Bench) -> None:
+    first = Listing("100")
+    await bench.store(first.item("a", "1"), first.item("b", "2"), first.completed())
+    second = Listing("200", NOON + MINUTE)
+    lost = second.item("a", "3")
+    completed = second.completed()
+    await bench.store(completed)
+    assert await bench.live() == {"a": "1", "b": "2"}
+    assert await bench.states() == {"configmaps": "unverified"}
+    await bench.store(lost)
+    assert await bench.live() == {"a": "3"}, "a completion that overtook its items is looked at again"
+    assert await bench.states() == {"configmaps": "verified"}
+
+
+async def test_a_failed_list_deletes_nothing(bench: Bench) -> None:
+    first = Listing("100")
+    await bench.store(first.item("a", "1"), first.completed())
+    await bench.store(Listing("200", NOON + MINUTE).failed(403, "Forbidden"))
+    assert await bench.live() == {"a": "1"}
+    assert await bench.states() == {"configmaps": "forbidden"}
+    await bench.store(Listing("150", NOON + MINUTE / 2).failed(500, "InternalError"))
+    assert await bench.states() == {"configmaps": "forbidden"}, "an older statement changes nothing"
+    await bench.store(Listing("300", NOON + 2 * MINUTE).failed(500, "InternalError"))
+    assert await bench.states() == {"configmaps": "failed"}
+
+
+async def test_versions_go_into_history_only_when_content_changed(bench: Bench) -> None:
+    for number, content in enumerate(["x", "x", "y", "z", "z"], start=1):
+        listing = Listing(str(number * 100), NOON + number * MINUTE)
+        await bench.store(listing.item("a", str(number), content), listing.completed())
+    assert await bench.history() == [("a", "2", False), ("a", "3", False)]
+    row = await bench.connection.fetchrow("select resource_version, valid_from, created from resource")
+    assert (row["resource_version"], row["valid_from"], row["created"]) == ("5", NOON + 4 * MINUTE, False)
+    spans = await bench.connection.fetch("select valid_from, valid_to, created from resource_history order by 1")
+    assert [tuple(span) for span in spans] == [
+        (NOON + 1 * MINUTE, NOON + 3 * MINUTE, True),
+        (NOON + 3 * MINUTE, NOON + 4 * MINUTE, False),
+    ]
+
+
+async def test_one_batch_holds_the_same_history_as_many(bench: Bench) -> None:
+    records = []
+    for number, content in enumerate(["x", "x", "y", "z", "z"], start=1):
+        listing = Listing(str(number * 100), NOON + number * MINUTE)
+        records += [listing.item("a", str(number), content), listing.completed()]
+    await bench.store(*records)
+    assert await bench.history() == [("a", "2", False), ("a", "3", False)]
+    row = await bench.connection.fetchrow("select resource_version, valid_from, created from resource")
+    assert (row["resource_version"], row["valid_from"], row["created"]) == ("5", NOON + 4 * MINUTE, False)
+    bodies = await bench.connection.fetch("select body from resource_history order by valid_from")
+    assert [orjson.loads(body["body"])["data"] for body in bodies] == ["x", "y"]
+
+
+async def test_an_object_recreated_under_its_name_is_another_version(bench: Bench) -> None:
+    first = Listing("100")
+    await bench.store(first.item("a", "1", "x", uid="one"), first.completed())
+    second = Listing("200", NOON + MINUTE)
+    await bench.store(second.item("a", "150", "x", uid="two"), second.completed())
+    assert await bench.history() == [("a", "1", True)]
+    row = await bench.connection.fetchrow("select uid, created, first_observed_at from resource")
+    assert tuple(row) == ("two", True, NOON + MINUTE)
+
+
+async def test_order_does_not_matter(bench: Bench) -> None:
+    old, new = Listing("100"), Listing("200", NOON + MINUTE)
+    await bench.store(new.item("a", "5", "new"), new.completed())
+    await bench.store(old.item("a", "1", "old"), old.item("gone", "2"), old.completed())
+    assert await bench.live() == {"a": "5"}, "an older list neither overwrites nor brings back"
+    assert bench.last(BatchStored).rows_ignored == 2
+
+
+async def test_a_watched_deletion_is_a_tombstone_until_a_list_covers_it(bench: Bench) -> None:
+    first = Listing("100")
+    await bench.store(first.item("a", "1"), first.completed(), first.deleted("a", "120"))
+    assert await bench.live() == {}
+    assert await bench.history() == [("a", "1", True)]
+    late = Listing("110", NOON + MINUTE)
+    await bench.store(late.item("a", "1"))
+    assert await bench.live() == {}, "what was seen before the deletion does not undo it"
+    second = Listing("200", NOON + 2 * MINUTE)
+    await bench.store(second.completed())
+    assert await bench.connection.fetchval("select count(*) from resource") == 0
+
+
+async def test_reaches_prove_only_their_namespace(bench: Bench) -> None:
+    everything = Listing("100")
+    await bench.store(
+        everything.item("a", "1", namespace="one"), everything.item("b", "2", namespace="two"), everything.completed()
+    )
+    narrow = Listing("200", NOON + MINUTE, reach="one")
+    await bench.store(narrow.completed())
+    assert await bench.live() == {"b": "2"}
+
+
+async def test_a_higher_epoch_beats_a_higher_version(bench: Bench) -> None:
+    before = Listing("1000")
+    await bench.store(before.item("a", "900", "before"), before.item("b", "901"), before.completed())
+    backwards = Listing("500", NOON + MINUTE)
+    await bench.store(backwards.item("a", "400", "restored"), backwards.completed())
+    assert await bench.live() == {"a": "900", "b": "901"}
+    assert await bench.states() == {"configmaps": "failed"}
+    raised = Listing("510", NOON + 2 * MINUTE, epoch=1)
+    await bench.store(raised.item("a", "400", "restored"), raised.completed())
+    assert await bench.live() == {"a": "400"}
+    assert await bench.states() == {"configmaps": "verified"}
+
+
+async def test_a_stub_is_replaced_by_the_whole_object_and_not_the_other_way(bench: Bench) -> None:
+    stub = b'{"size_bytes":9000000,"sha256":"00"}'
+    first = Listing("100")
+    await bench.store(first.item("a", "1", "x", body=stub, state="oversize"), first.completed())
+    assert await bench.connection.fetchval("select fidelity from resource") == 1
+    second = Listing("200", NOON + MINUTE)
+    await bench.store(second.item("a", "1", "x"), second.completed())
+    assert await bench.connection.fetchval("select fidelity from resource") == 3
+    third = Listing("300", NOON + 2 * MINUTE)
+    await bench.store(third.item("a", "1", "x", body=stub, state="oversize"), third.completed())
+    row = await bench.connection.fetchrow("select fidelity, live_at from resource")
+    assert tuple(row) == (3, 300)
+    assert await bench.history() == []
+
+
+async def test_better_redaction_rewrites_the_body_and_adds_no_history(bench: Bench) -> None:
+    first = Listing("100")
+    await bench.store(first.item("a", "1", "secret"), first.completed())
+    second = Listing("200", NOON + MINUTE, normalization=2)
+    await bench.store(second.item("a", "1", "redacted"), second.completed())
+    row = await bench.connection.fetchrow("select body, normalization from resource")
+    assert (orjson.loads(row["body"])["data"], row["normalization"]) == ("redacted", 2)
+    assert await bench.history() == []
+    third = Listing("300", NOON + 2 * MINUTE, normalization=1)
+    await bench.store(third.item("a", "1", "secret"), third.completed())
+    assert orjson.loads(await bench.connection.fetchval("select body from resource"))["data"] == "redacted"
+
+
+async def test_list_versions_that_are_no_numbers_are_ordered_by_time(bench: Bench) -> None:
+    first = Listing("abc")
+    await bench.store(first.item("a", "x1"), first.item("b", "x2"), first.completed())
+    second = Listing("aab", NOON + MINUTE)
+    await bench.store(second.item("a", "x3"), second.completed())
+    assert await bench.live() == {"a": "x3"}
+    assert await bench.connection.fetchval("select live_at_source from unit") == "clock"
+
+
+async def test_a_list_version_that_stands_still_gives_way_to_time(bench: Bench) -> None:
+    for minute, names in enumerate([("a", "b"), ("a",), ("a",)]):
+        listing = Listing("7", NOON + minute * MINUTE)
+        await bench.store(*[listing.item(name, "1") for name in names], listing.completed())
+    assert "stood still" in bench.last(Warned).message
+    assert await bench.live() == {"a": "1"}
+
+
+async def test_what_jsonb_refuses_is_stored_sanitised_with_its_bytes(bench: Bench) -> None:
+    listing = Listing("100")
+    body = b'{"a":"nul \\u0000 lone \\ud800 pair \\ud83d\\ude00 text \\\\u0000"}'
+    await bench.store(listing.item("a", "1", body=body), listing.item("b", "2"), listing.completed())
+    row = await bench.connection.fetchrow("select body, original, fidelity from resource where name = 'a'")
+    assert orjson.loads(row["body"]) == {"a": "nul � lone � pair 😀 text \\u0000"}
+    assert (row["original"], row["fidelity"]) == (body, 2)
+    assert await bench.states() == {"configmaps": "verified"}
+
+
+async def test_a_body_postgresql_refuses_is_set_aside_and_counts(bench: Bench) -> None:
+    listing = Listing("100")
+    bodies = {"a": b'{"n":1e999999}', "c": b"not json"}
+    await bench.store(
+        *[listing.item(name, "1", body=bodies.get(name)) for name in ("a", "b", "c", "d", "e")], listing.completed()
+    )
+    assert await bench.live() == dict.fromkeys("abcde", "1")
+    assert await bench.states() == {"configmaps": "verified"}
+    letters = await bench.connection.fetch("select * from dead_letter order by record_offset")
+    assert [(row["record_offset"], row["sqlstate"], row["value"]) for row in letters] == [
+        (0, "22003", bodies["a"]),
+        (2, "22P02", bodies["c"]),
+    ]
+    assert orjson.loads(letters[0]["headers"])["name"] == "a"
+    fidelities = await bench.connection.fetch("select name, fidelity from resource where fidelity < 3 order by 1")
+    assert [tuple(row) for row in fidelities] == [("a", 0), ("c", 0)]
+    again = Listing("200", NOON + MINUTE)
+    await bench.store(
+        *[again.item(name, "1", body=bodies.get(name)) for name in ("a", "b", "c", "d", "e")], again.completed()
+    )
+    assert await bench.connection.fetchval("select count(*) from dead_letter") == 2, "known culprits are not sent again"
+    assert await bench.connection.fetchval("select min(live_at) from resource") == 200
+
+
+async def test_a_rejected_message_becomes_a_dead_letter(bench: Bench) -> None:
+    stranger = Rejected(offset=0, reason="no ce_type", headers={"x": "y"}, value=b"hello")
+    await bench.store(rejected=(stranger,))
+    row = await bench.connection.fetchrow("select topic, partition, record_offset, reason, value from dead_letter")
+    assert tuple(row) == ("cluster-info", 0, 0, "no ce_type", b"hello")
+
+
+async def test_a_batch_stored_before_is_stored_once(bench: Bench) -> None:
+    listing = Listing("100")
+    batch = await bench.store(listing.item("a", "1"))
+    assert (await bench.sink.write(batch)).position == batch.end
+    assert await bench.connection.fetchval("select count from list_progress") == 1
+
+
+async def test_a_batch_from_elsewhere_makes_the_lane_start_again(bench: Bench) -> None:
+    listing = Listing("100")
+    await bench.store(listing.item("a", "1"), listing.item("b", "2"))
+    bench.feed.next_offset = 1
+    with pytest.raises(RestartError, match="stored up to offset 2"):
+        await bench.store(listing.item("c", "3"), listing.item("d", "4"))
+    assert await bench.sink.open(LANE) == 2
+
+
+async def test_only_the_newest_owner_may_write(bench: Bench, database: Database) -> None:
+    async with PostgresSink.connect(database.settings(), lambda _: None) as other:
+        assert await other.open(LANE) is None
+        with pytest.raises(LostError):
+            await bench.store(Listing("100").item("a", "1"))
+    assert await bench.live() == {}
+
+
+async def test_a_claim_the_database_lost_is_made_again(bench: Bench) -> None:
+    await bench.connection.execute("update kafka_offset set generation = 0")
+    with pytest.raises(RestartError, match="claim"):
+        await bench.store(Listing("100").item("a", "1"))
+
+
+async def test_a_second_consumer_group_is_refused(bench: Bench) -> None:
+    for topic in ("cluster-info", "other"):
+        with pytest.raises(ConfigError, match="KAFKA_GROUP_ID"):
+            await bench.sink.open(PartitionLane("kafka-1", topic, 0, "another-group"))
+
+
+async def test_pages_without_kafka_are_stored_once_and_in_order(bench: Bench) -> None:
+    listing = Listing("100")
+    first, second = page(listing, 0, listing.item("a", "1")), page(listing, 1, listing.item("b", "2"))
+    await bench.sink.write(first)
+    await bench.sink.write(first)
+    with pytest.raises(RestartError):
+        await bench.sink.write(page(listing, 2, listing.completed()))
+    await bench.sink.write(second)
+    await bench.sink.write(page(listing, 2, listing.completed()))
+    assert await bench.states() == {"configmaps": "verified"}
+
+
+async def test_kinds_that_are_gone_or_excluded(bench: Bench) -> None:
+    widgets = Listing("100", resource="widgets", group="shop.example.com", kind="Widget")
+    maps = Listing("100")
+    await bench.store(
+        widgets.snapshot_started(), widgets.item("w", "1"), widgets.completed(), maps.item("a", "2"), maps.completed()
+    )
+    later = Listing("200", NOON + 5 * MINUTE)
+    outcomes = {("", "configmaps"): "failed", ("coordination.k8s.io", "leases"): "excluded"}
+    await bench.store(later.snapshot_completed(outcomes, discovery_complete=False))
+    assert await bench.live() == {"a": "2", "w": "1"}, "an incomplete discovery proves nothing"
+    await bench.store(later.snapshot_completed(outcomes))
+    assert await bench.live() == {"a": "2"}
+    assert await bench.states() == {"configmaps": "verified", "widgets": "gone", "leases": "excluded"}
+    assert await bench.history() == [("w", "1", True)]
+    snapshots = await bench.connection.fetch("select units_verified, objects from snapshot order by started_at")
+    assert [tuple(row) for row in snapshots] == [(1, 1), (1, 1), (0, 0)]
+    assert await bench.connection.fetchval("select server_version from cluster") == "v1.36.0"
+
+
+async def test_two_clusters_of_one_name_are_told_apart(bench: Bench) -> None:
+    for uid in ("11111111-aaaa", "22222222-bbbb"):
+        listing = Listing("100", cluster=uid, cluster_name="prod")
+        await bench.store(listing.item("a", "1"), listing.completed())
+    labels = await bench.connection.fetch("select label from cluster order by id")
+    assert [row["label"] for row in labels] == ["prod", "prod-22222222"]
+
+
+async def test_a_cluster_that_gains_its_uid_keeps_its_rows(bench: Bench) -> None:
+    nameless = Listing("100", cluster="prod", cluster_name="prod")
+    await bench.store(nameless.item("a", "1"), nameless.completed())
+    named = Listing("200", NOON + MINUTE, cluster="3333-cccc", cluster_name="prod")
+    await bench.store(named.item("a", "1"), named.completed())
+    assert await bench.connection.fetchval("select count(*) from resource") == 1
+    assert await bench.connection.fetchval("select string_agg(uid, ',') from cluster") == "3333-cccc"

@@ -1,0 +1,152 @@
+"""Records as a collector would make them, for tests of what becomes of them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from dataclasses import dataclass, field
+
+import msgspec
+import orjson
+import xxhash
+
+from clusterinfo.model import (
+    Batch,
+    ListLane,
+    PartitionLane,
+    Record,
+    RecordType,
+    Rejected,
+    Unit,
+    digest_hex,
+    item_digest,
+)
+
+CLUSTER = "5180eaa4-7a47-4e30-81ab-2135c8f2a0e5"
+LANE = PartitionLane("kafka-1", "cluster-info", 0, "cluster-info-consumer")
+NOON = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
+
+
+def uuid7(at: dt.datetime) -> str:
+    """A UUIDv7 of that moment."""
+    random = uuid.uuid4().int & ((1 << 74) - 1)
+    ms = int(at.timestamp() * 1000)
+    return str(uuid.UUID(int=ms << 80 | 7 << 76 | (random >> 62) << 64 | 2 << 62 | random & ((1 << 62) - 1)))
+
+
+@dataclass
+class Listing:
+    """One list of one unit at one version; `at` is when it ran."""
+
+    version: str
+    at: dt.datetime = NOON
+    resource: str = "configmaps"
+    group: str = ""
+    reach: str = ""
+    epoch: int = 0
+    cluster: str = CLUSTER
+    cluster_name: str = "test"
+    kind: str = "ConfigMap"
+    normalization: int = 1
+    snapshot: str = ""
+    id: str = ""
+    items: list[Record] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.id = self.id or uuid7(self.at)
+        self.snapshot = self.snapshot or uuid7(self.at)
+
+    def record(self, type_: RecordType, body: bytes, **attributes: object) -> Record:
+        """A record of this list."""
+        fixed: dict[str, object] = {
+            "cluster": self.cluster, "cluster_name": self.cluster_name, "observed_at": self.at, "epoch": self.epoch,
+            "group": self.group, "resource": self.resource, "snapshot": self.snapshot, "list": self.id,
+            "reach": self.reach, "api_version": f"{self.group}/v1" if self.group else "v1", "kind": self.kind,
+            "list_version": self.version, "normalization": self.normalization,
+        }  # fmt: skip
+        return Record(type=type_, body=body, **(fixed | attributes))  # type: ignore[arg-type]
+
+    def item(
+        self,
+        name: str,
+        version: str,
+        content: object = None,
+        namespace: str = "ns",
+        uid: str = "",
+        **attributes: object,
+    ) -> Record:
+        """An observed object; its hash follows its content, not its version."""
+        uid = uid or f"uid-{name}"
+        metadata = {"name": name, "namespace": namespace, "uid": uid, "resourceVersion": version}
+        body = attributes.pop("body", None) or orjson.dumps(
+            {"apiVersion": "v1", "kind": self.kind, "metadata": metadata, "data": content}
+        )
+        hashed = xxhash.xxh3_128_hexdigest(orjson.dumps([name, namespace, uid, content]))
+        record = self.record(
+            RecordType.OBSERVED, body, namespace=namespace, name=name, uid=uid, resource_version=version,
+            **({"content_hash": hashed} | attributes),
+        )  # fmt: skip
+        self.items.append(record)
+        return record
+
+    def deleted(self, name: str, version: str, namespace: str = "ns", uid: str = "") -> Record:
+        """A watched deletion at `version`."""
+        return self.record(
+            RecordType.DELETED, b"{}", namespace=namespace, name=name, uid=uid or f"uid-{name}",
+            resource_version=version, list_version=version, list="", content_hash="0" * 32,
+        )  # fmt: skip
+
+    def completed(self) -> Record:
+        """The completion of what `item` made."""
+        digest = sum(item_digest(item.namespace, item.name, item.resource_version) for item in self.items)
+        body = orjson.dumps({"count": len(self.items), "digest": digest_hex(digest)})
+        return self.record(RecordType.LIST_COMPLETED, body)
+
+    def failed(self, status: int, reason: str) -> Record:
+        """The list failed."""
+        body = orjson.dumps({"http_status": status, "reason": reason, "sent": len(self.items)})
+        return self.record(RecordType.LIST_FAILED, body, list_version="")
+
+    def snapshot_started(self) -> Record:
+        """The snapshot this list belongs to began."""
+        return self._statement(RecordType.SNAPSHOT_STARTED, {"server_version": "v1.36.0"})
+
+    def snapshot_completed(self, outcomes: dict[tuple[str, str], str], *, discovery_complete: bool = True) -> Record:
+        """The snapshot ended; `outcomes` by (group, resource)."""
+        units = [{"group": g, "resource": r, "outcome": outcome} for (g, r), outcome in outcomes.items()]
+        said = {"discovery_complete": discovery_complete, "units": units}
+        return self._statement(RecordType.SNAPSHOT_COMPLETED, said)
+
+    def _statement(self, type_: RecordType, said: object) -> Record:
+        return self.record(
+            type_, orjson.dumps(said), group="", resource="", list="", kind="", api_version="", list_version=""
+        )
+
+
+@dataclass
+class Feed:
+    """Numbers records as a partition would and makes batches of them."""
+
+    lane: PartitionLane = LANE
+    next_offset: int = 0
+
+    def batch(self, *records: Record, rejected: tuple[Rejected, ...] = ()) -> Batch:
+        """The next batch of the partition."""
+        start = self.next_offset
+        numbered = [msgspec.structs.replace(record, offset=start + i) for i, record in enumerate(records)]
+        self.next_offset += len(records) + len(rejected)
+        size = sum(len(record.body) for record in records)
+        return Batch(
+            lane=self.lane,
+            start=start,
+            end=self.next_offset,
+            records=numbered,
+            rejected=list(rejected),
+            size_bytes=size,
+        )
+
+
+def page(listing: Listing, number: int, *records: Record) -> Batch:
+    """A page of a list written without Kafka."""
+    lane = ListLane(Unit(listing.cluster, listing.group, listing.resource), listing.reach)
+    return Batch(lane=lane, start=number, end=number + 1, records=list(records), list=listing.id)
