@@ -1,0 +1,64 @@
+-- What was, and what changed. Both functions only read; the planner puts them in line, so a condition on cluster,
+-- namespace or name reaches the tables' indexes.
+
+create function resources_as_of(at timestamptz) returns table (
+    cluster text, api_group text, api_version text, resource text, kind text, namespace text, name text, uid text,
+    resource_version text, created_at timestamptz, first_observed_at timestamptz, state text, labels jsonb,
+    annotations jsonb, owner_kind text, owner_name text, object jsonb)
+    stable parallel safe
+begin atomic
+    select
+        c.label, u.api_group, coalesce(b.object ->> 'apiVersion', u.api_version), u.resource, u.kind,
+        v.namespace, v.name, v.uid, v.resource_version,
+        moment(b.object #>> '{metadata,creationTimestamp}'),
+        v.first_observed_at,
+        case v.fidelity when 3 then 'whole' when 2 then 'sanitised' when 1 then 'oversize' else 'identity' end,
+        case when v.fidelity >= 2 then coalesce(b.object #> '{metadata,labels}', '{}') end,
+        case when v.fidelity >= 2 then coalesce(b.object #> '{metadata,annotations}', '{}') end,
+        owner_of(b.object -> 'metadata', 'kind'),
+        owner_of(b.object -> 'metadata', 'name'),
+        b.object
+    from (
+        select r.unit_id, r.namespace, r.name, r.uid, r.resource_version, r.first_observed_at, r.fidelity, r.body
+        from resource r
+        where not r.deleted and r.valid_from <= resources_as_of.at
+        union all
+        select h.unit_id, h.namespace, h.name, h.uid, h.resource_version, h.first_observed_at, h.fidelity, h.body
+        from resource_history h
+        where h.valid_from <= resources_as_of.at and h.valid_to > resources_as_of.at
+    ) as v
+    join unit u on u.id = v.unit_id
+    join cluster c on c.id = u.cluster_id
+    left join lateral (select case when v.fidelity >= 2 then v.body #> '{}' end as object having true) as b on true;
+end;
+comment on function resources_as_of is
+    'The objects as they were known at a moment. Columns of the view resources but for last_observed_at: history keeps when a '
+    'version was first and no longer seen, not every time in between. The api_version is the one it was stored under.';
+
+create function resource_changes(from_time timestamptz, to_time timestamptz) returns table (
+    cluster text, api_group text, resource text, namespace text, name text, uid text, change text, at timestamptz,
+    resource_version text)
+    stable parallel safe
+begin atomic
+    select c.label, u.api_group, u.resource, v.namespace, v.name, v.uid, v.change, v.at, v.resource_version
+    from (
+        select r.unit_id, r.namespace, r.name, r.uid, r.resource_version, r.valid_from as at,
+            case when r.created then 'created' else 'updated' end as change
+        from resource r
+        where not r.deleted and r.valid_from >= from_time and r.valid_from < to_time
+        union all
+        select h.unit_id, h.namespace, h.name, h.uid, h.resource_version, h.valid_from,
+            case when h.created then 'created' else 'updated' end
+        from resource_history h
+        where h.valid_from >= from_time and h.valid_from < to_time
+        union all
+        select h.unit_id, h.namespace, h.name, h.uid, h.resource_version, h.valid_to, 'deleted'
+        from resource_history h
+        where h.deleted and h.valid_to >= from_time and h.valid_to < to_time
+    ) as v
+    join unit u on u.id = v.unit_id
+    join cluster c on c.id = u.cluster_id;
+end;
+comment on function resource_changes is
+    'What was created, updated or deleted from from_time to before to_time, as observed: what the first list found counts as '
+    'created. In no order: add ORDER BY at. A deletion bears the last version seen.';
