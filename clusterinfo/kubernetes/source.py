@@ -1,0 +1,602 @@
+"""KubernetesSource: a cluster's lists as lanes of batches, and the snapshot that holds them together.
+
+A `ListSource` lists one kind within one reach, page by page, and proves what it listed; a `StatementSource` hands over
+one statement; a `Snapshot` says which lanes a run has and, at its end, how they fared. HTTP belongs to `client.py`,
+what leaves the cluster to `normalize.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import msgspec
+import uuid_utils
+
+from clusterinfo.budget import ByteBudget
+from clusterinfo.errors import FatalError, RecordError, TransientError
+from clusterinfo.kubernetes.client import ApiStatusError, ApiTransientError, ClusterIdentity, PageTooLargeError
+from clusterinfo.kubernetes.discovery import Discovery
+from clusterinfo.kubernetes.normalize import NORMALIZATION, NormalizedObject, Redaction, normalize
+from clusterinfo.kubernetes.pages import ListPage, parse_page
+from clusterinfo.model import (
+    Batch,
+    GroupVersionResource,
+    Lane,
+    ListLane,
+    Outcome,
+    Position,
+    Receipt,
+    Record,
+    RecordType,
+    Unit,
+    digest_hex,
+    item_digest,
+)
+from clusterinfo.observations import Discovered, ItemSetAside, ListEnded, ListRestarted, Observe, PageListed
+from clusterinfo.settings import Settings
+
+PAGE_FAILURES = 5
+"""Transient failures of one page in a row, after which its list failed: see DESIGN, "broken body"."""
+TOKEN_EXPIRIES = 2
+"""Continue tokens that expired, after which a kind cannot be listed faster than its server forgets."""
+FIRST_PAGE_OBJECT_BYTES = 8 * 1024
+FIRST_PAGE_BYTES = 2 * 1024 * 1024
+"""Estimate of a page before one was seen: 8 KiB an object, at most 2 MiB, so that many small kinds start at once."""
+OBJECTS_IN_A_ROW = 100
+"""Objects normalised before the event loop runs again: about 5 ms."""
+
+
+class PageReader(Protocol):
+    """What a list needs of `KubernetesClient`; see `KubernetesClient.get_page` for its errors."""
+
+    async def get_page(
+        self, gvr: GroupVersionResource, *, namespace: str, limit: int, continue_token: str, max_bytes: int
+    ) -> bytes:
+        """One page of a list, whole."""
+
+
+def new_id() -> str:
+    """A UUIDv7: of a list or a snapshot; it carries the time of its making."""
+    return str(uuid_utils.uuid7())
+
+
+def utc_now() -> dt.datetime:
+    """Now, aware, UTC."""
+    return dt.datetime.now(dt.UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListOptions:
+    """What all lists of a run share. Sizes in bytes, `page_size` in objects."""
+
+    cluster: ClusterIdentity
+    snapshot: str
+    epoch: int = 0
+    page_size: int = 500
+    page_bytes: int = 16 * 1024 * 1024
+    redaction: Redaction = field(default_factory=Redaction)
+    now: Callable[[], dt.datetime] = utc_now
+    new_id: Callable[[], str] = new_id
+
+    def record(self, kind: RecordType, body: bytes, unit: Unit) -> Record:
+        """A statement of this run about `unit`."""
+        return Record(
+            type=kind,
+            cluster=self.cluster.id,
+            cluster_name=self.cluster.name,
+            observed_at=self.now(),
+            body=body,
+            epoch=self.epoch,
+            group=unit.group,
+            resource=unit.resource,
+            snapshot=self.snapshot,
+        )
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One attempt to list: everything that starts again with a new list id."""
+
+    list_id: str
+    page: int = 0
+    """Number of the page to fetch next."""
+    position: int = 0
+    """Number of the batch to hand over next."""
+    token: str = ""
+    version: str | None = None
+    """resourceVersion of the list: that of its first page."""
+    count: int = 0
+    digest: int = 0
+    whole: bool = False
+    """True once the last page is in hand."""
+    unlike: bool = False
+    """True once a page came that belongs to another list."""
+    defect: str = ""
+    """Why this list may not complete although all its pages came."""
+
+
+class _Hold:
+    """The share of the byte budget that one lane holds, and nobody but it."""
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
+        self.size_bytes = 0
+
+    async def take(self, size_bytes: int) -> None:
+        """Wait for `size_bytes`. A lane waits only while it holds nothing, so that lanes never wait for each other."""
+        await self._budget.take(size_bytes)
+        self.size_bytes += size_bytes
+
+    def try_take(self, size_bytes: int) -> bool:
+        """Take `size_bytes` if they are free now."""
+        if self._budget.held_bytes + size_bytes > self._budget.limit_bytes:
+            return False
+        self._budget.force(size_bytes)
+        self.size_bytes += size_bytes
+        return True
+
+    def resize(self, size_bytes: int) -> None:
+        """Hold what is really there instead of what was expected."""
+        if (more := size_bytes - self.size_bytes) > 0:
+            self._budget.force(more)
+        elif more < 0:
+            self._budget.give_back(-more)
+        self.size_bytes = size_bytes
+
+
+class ListSource:
+    """The batches of one list: a `pump.Source` for one `ListLane`. `close` it when its pump has ended.
+
+    After the end (its last batch acked): `outcome`, `objects` sent, `size_bytes` downloaded, `error` ("" if completed).
+    Before, `outcome` is None: an abandoned list is not a completed one.
+    """
+
+    def __init__(
+        self,
+        lane: ListLane,
+        gvr: GroupVersionResource,
+        pages: PageReader,
+        options: ListOptions,
+        *,
+        budget: ByteBudget,
+        observe: Observe,
+    ) -> None:
+        self.lane = lane
+        self.gvr = gvr
+        self.outcome: Outcome | None = None
+        self.objects = 0
+        self.size_bytes = 0
+        self.error = ""
+        self._pages = pages
+        self._options = options
+        self._observe = observe
+        self._limit = options.page_size
+        self._page_estimate_bytes = min(options.page_bytes, self._limit * FIRST_PAGE_OBJECT_BYTES, FIRST_PAGE_BYTES)
+        self._attempt = _Attempt(options.new_id())
+        self._failures = 0
+        self._expiries = 0
+        self._batch: Batch | None = None
+        self._verdict: Outcome | None = None
+        self._prefetch: asyncio.Task[bytes] | None = None
+        self._batch_hold = _Hold(budget)
+        self._page_hold = _Hold(budget)
+        self._began_s = time.monotonic()
+
+    # --- pump.Source -------------------------------------------------------------------------------------------------
+
+    async def open(self, lane: Lane, position: Position) -> None:
+        """Begin. `position` says nothing here: pages of an earlier attempt prove nothing about this one."""
+        if lane != self.lane:
+            raise FatalError(f"the source of {self.lane} was opened for {lane}")
+        self._began_s = time.monotonic()
+
+    async def read(self) -> Batch | None:
+        """The next page as a batch, at the end the list's statement, then None. Raises TransientError, FatalError."""
+        if self._batch is None and self.outcome is None:
+            self._batch = await self._next_batch()
+            self._start_prefetch()
+        return self._batch
+
+    async def ack(self, receipt: Receipt) -> None:
+        """The batch is stored: give back its bytes; after the statement, the list has ended."""
+        del receipt
+        if self._batch is not None:
+            self.objects += sum(record.is_object for record in self._batch.records)
+        self._batch = None
+        self._batch_hold.resize(0)
+        if self._verdict is not None and self.outcome is None:
+            self._end(self._verdict)
+
+    async def restart(self) -> None:
+        """Begin again under a new list id: what was sent belongs to a list that never completes."""
+        await self._abandon("the lane starts again")
+
+    async def close(self) -> None:
+        """Let go of everything: the page on its way, the bytes held. Safe to call twice."""
+        await self._drop_prefetch()
+        self._batch = None
+        self._batch_hold.resize(0)
+
+    # --- batches -----------------------------------------------------------------------------------------------------
+
+    async def _next_batch(self) -> Batch:
+        while not self._attempt.whole:
+            try:
+                batch = await self._page_batch()
+            except TransientError as error:
+                if (failed := self._after_transient(error)) is None:
+                    raise
+                return failed
+            except PageTooLargeError as error:
+                return self._failed(0, f"a single object passes PAGE_BYTES: {error}")
+            except ApiStatusError as error:
+                if (failed := await self._after_refusal(error)) is not None:
+                    return failed
+            else:
+                if batch.records:
+                    return batch
+        return self._failed(0, self._attempt.defect) if self._attempt.defect else self._completed()
+
+    async def _page_batch(self) -> Batch:
+        """Fetch the next page (or take the one fetched ahead), check it, turn it into records."""
+        try:
+            body = await self._next_body()
+            page = parse_page(body)
+            size_bytes = len(body)
+            del body  # the page's slices keep it alive until they are records
+            self._failures = 0
+            self._admit(page, size_bytes)
+            return self._hand_over([] if self._attempt.unlike else await self._records(page))
+        finally:
+            self._page_hold.resize(0)
+
+    def _admit(self, page: ListPage, size_bytes: int) -> None:
+        """Take note of a whole page, and of the token of the next."""
+        attempt = self._attempt
+        if attempt.version is None:
+            attempt.version = page.resource_version
+        elif attempt.version != page.resource_version:
+            attempt.whole = attempt.unlike = True
+            attempt.defect = f"page {attempt.page} is of resourceVersion {page.resource_version}, not {attempt.version}"
+            return
+        self.size_bytes += size_bytes
+        self._page_estimate_bytes = max(self._page_estimate_bytes, size_bytes)
+        attempt.page += 1
+        attempt.token = page.continue_token
+        attempt.whole = not page.continue_token
+        self._observe(
+            PageListed(resource=self.gvr.dotted, reach=self.lane.reach, items=len(page.items), size_bytes=size_bytes)
+        )
+
+    async def _records(self, page: ListPage) -> list[Record]:
+        """The page's items as records; one that cannot be read is set aside and its list will not complete."""
+        records: list[Record] = []
+        observed_at = self._options.now()
+        for number, raw in enumerate(page.items):
+            if number % OBJECTS_IN_A_ROW == OBJECTS_IN_A_ROW - 1:
+                await asyncio.sleep(0)
+            try:
+                records.append(self._record(normalize(raw, self.gvr, self._options.redaction), observed_at))
+            except RecordError as error:
+                self._set_aside(str(error))
+        return records
+
+    def _record(self, item: NormalizedObject, observed_at: dt.datetime) -> Record:
+        attempt = self._attempt
+        attempt.count += 1
+        attempt.digest += item_digest(item.namespace, item.name, item.resource_version)
+        options = self._options
+        return Record(
+            type=RecordType.OBSERVED,
+            cluster=options.cluster.id,
+            cluster_name=options.cluster.name,
+            observed_at=observed_at,
+            body=item.body,
+            epoch=options.epoch,
+            group=self.gvr.group,
+            resource=self.gvr.resource,
+            namespace=item.namespace,
+            name=item.name,
+            snapshot=options.snapshot,
+            list=attempt.list_id,
+            reach=self.lane.reach,
+            api_version=item.api_version,
+            kind=item.kind,
+            uid=item.uid,
+            resource_version=item.resource_version,
+            list_version=attempt.version or "",
+            content_hash=item.content_hash,
+            normalization=NORMALIZATION,
+        )
+
+    def _set_aside(self, reason: str) -> None:
+        self._attempt.defect = self._attempt.defect or reason
+        self._observe(ItemSetAside(resource=self.gvr.dotted, reason=reason))
+
+    def _hand_over(self, records: list[Record]) -> Batch:
+        """A batch at the next position; its bodies are what the lane holds until it is acked."""
+        size_bytes = sum(len(record.body) for record in records)
+        self._batch_hold.resize(size_bytes)
+        position = self._attempt.position
+        self._attempt.position += 1 if records else 0
+        return Batch(
+            lane=self.lane,
+            start=position,
+            end=position + 1,
+            records=records,
+            size_bytes=size_bytes,
+            list=self._attempt.list_id,
+        )
+
+    # --- pages -------------------------------------------------------------------------------------------------------
+
+    async def _next_body(self) -> bytes:
+        """The next page's bytes, held in the budget; on any error nothing is held."""
+        task, self._prefetch = self._prefetch, None
+        if task is not None:
+            return await task
+        await self._page_hold.take(self._page_estimate_bytes)
+        return await self._fetch()
+
+    async def _fetch(self) -> bytes:
+        """One page, of fewer and fewer objects while it passes PAGE_BYTES. Its estimate has been taken already."""
+        try:
+            body = await self._fetch_fitting()
+        except BaseException:
+            self._page_hold.resize(0)
+            raise
+        self._page_hold.resize(len(body))
+        return body
+
+    async def _fetch_fitting(self) -> bytes:
+        while True:
+            try:
+                return await self._pages.get_page(
+                    self.gvr,
+                    namespace=self.lane.reach,
+                    limit=self._limit,
+                    continue_token=self._attempt.token,
+                    max_bytes=self._options.page_bytes,
+                )
+            except PageTooLargeError:
+                if self._limit == 1:
+                    raise
+                self._limit //= 2
+
+    def _start_prefetch(self) -> None:
+        """Fetch the next page while this one is written, if the budget has room now: never wait for one's own batch."""
+        if self._verdict is None and not self._attempt.whole and self._page_hold.try_take(self._page_estimate_bytes):
+            self._prefetch = asyncio.create_task(self._fetch(), name=f"page {self._attempt.page} of {self.lane}")
+
+    async def _drop_prefetch(self) -> None:
+        task, self._prefetch = self._prefetch, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+            if not task.cancelled():
+                task.exception()  # seen: the page is not wanted any more
+        self._page_hold.resize(0)
+
+    # --- ends --------------------------------------------------------------------------------------------------------
+
+    def _after_transient(self, error: TransientError) -> Batch | None:
+        """None: try that page again; after 5 failures in a row the batch that gives the list up."""
+        self._failures += 1
+        if self._failures < PAGE_FAILURES:
+            return None
+        status = error.status if isinstance(error, ApiTransientError) else 0
+        return self._failed(status, f"{self._failures} failures in a row, the last: {error}")
+
+    async def _after_refusal(self, error: ApiStatusError) -> Batch | None:
+        """None: the list begins again, because its token expired; else the batch that says why it failed."""
+        if error.status == 410 and self._attempt.token:
+            self._expiries += 1
+            if self._expiries < TOKEN_EXPIRIES:
+                await self._abandon(f"the continue token expired: {error}")
+                return None
+            return self._failed(410, f"the continue token expired {self._expiries} times: list fewer (NAMESPACES)")
+        if error.status == 403:
+            return self._failed(403, "Forbidden", Outcome.FORBIDDEN, error.message)
+        return self._failed(error.status, f"{error.reason}: {error.message}" if error.message else error.reason)
+
+    async def _abandon(self, reason: str) -> None:
+        await self.close()
+        self._attempt = _Attempt(self._options.new_id())
+        self._failures = 0
+        self._verdict = None
+        self.objects = self.size_bytes = 0
+        self._observe(ListRestarted(resource=self.gvr.dotted, reach=self.lane.reach, reason=reason))
+
+    def _completed(self) -> Batch:
+        body: dict[str, int | str] = {"count": self._attempt.count, "digest": digest_hex(self._attempt.digest)}
+        return self._statement(RecordType.LIST_COMPLETED, body, Outcome.COMPLETED)
+
+    def _failed(self, http_status: int, reason: str, outcome: Outcome = Outcome.FAILED, detail: str = "") -> Batch:
+        self.error = f"{reason}: {detail}" if detail else reason
+        body: dict[str, int | str] = {"http_status": http_status, "reason": reason, "sent": self._attempt.count}
+        return self._statement(RecordType.LIST_FAILED, body, outcome)
+
+    def _statement(self, kind: RecordType, body: dict[str, int | str], outcome: Outcome) -> Batch:
+        self._verdict = outcome
+        record = msgspec.structs.replace(
+            self._options.record(kind, msgspec.json.encode(body), self.lane.unit),
+            list=self._attempt.list_id,
+            reach=self.lane.reach,
+            api_version=self.gvr.api_version,
+            kind=self.gvr.kind,
+            list_version=self._attempt.version or "",
+            normalization=NORMALIZATION,
+        )
+        return self._hand_over([record])
+
+    def _end(self, outcome: Outcome) -> None:
+        self.outcome = outcome
+        self._observe(
+            ListEnded(
+                resource=self.gvr.dotted,
+                reach=self.lane.reach,
+                outcome=outcome,
+                objects=self.objects,
+                size_bytes=self.size_bytes,
+                seconds=time.monotonic() - self._began_s,
+                error=self.error,
+            )
+        )
+
+
+class StatementSource:
+    """A lane of one statement: a `pump.Source`."""
+
+    def __init__(self, lane: ListLane, record: Record) -> None:
+        self.lane = lane
+        self._batch: Batch | None = Batch(
+            lane=lane, start=0, end=1, records=[record], size_bytes=len(record.body), list=record.list
+        )
+
+    async def open(self, lane: Lane, position: Position) -> None:
+        """Nothing to open."""
+
+    async def read(self) -> Batch | None:
+        """The statement, until it is acked; then None."""
+        return self._batch
+
+    async def restart(self) -> None:
+        """Nothing to forget: what is not acked is still to be said."""
+
+    async def ack(self, receipt: Receipt) -> None:
+        """It is said."""
+        self._batch = None
+
+    async def close(self) -> None:
+        """Nothing is held."""
+
+
+# --- a run of lists --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedList:
+    """One list of a snapshot: its lane, what it lists, and `open`, which makes its source, once."""
+
+    lane: ListLane
+    gvr: GroupVersionResource
+    open: Callable[[], ListSource]
+
+
+class _Outcome(msgspec.Struct):
+    group: str
+    resource: str
+    outcome: Outcome
+
+
+class _Completed(msgspec.Struct):
+    discovery_complete: bool
+    units: list[_Outcome]
+
+
+class _Started(msgspec.Struct):
+    server_version: str
+    cluster_name: str
+    identity_known: bool
+
+
+class Snapshot:
+    """A run of lists over everything discovery found: `started`, the lists of `plan`, `completed`.
+
+    `started()` is stored before the first list and `completed()` after the last. Kinds of a namespace are listed once
+    for each of `NAMESPACES`, kinds of the cluster always whole.
+    """
+
+    def __init__(
+        self,
+        cluster: ClusterIdentity,
+        discovery: Discovery,
+        pages: PageReader,
+        settings: Settings,
+        *,
+        budget: ByteBudget,
+        observe: Observe,
+        now: Callable[[], dt.datetime] = utc_now,
+    ) -> None:
+        key = settings.redaction_key.get_secret_value().encode() if settings.redaction_key else None
+        self.discovery = discovery
+        self.id = new_id()
+        self.lane = ListLane(Unit(cluster.id, "", ""))
+        self.sources: dict[ListLane, ListSource] = {}
+        """The sources opened so far."""
+        self._cluster = cluster
+        self._pages = pages
+        self._namespaces = list(dict.fromkeys(settings.namespaces))
+        self._budget = budget
+        self._observe = observe
+        self._options = ListOptions(
+            cluster=cluster,
+            snapshot=self.id,
+            epoch=settings.cluster_epoch,
+            page_size=settings.page_size,
+            page_bytes=settings.page_bytes,
+            redaction=Redaction(key),
+            now=now,
+        )
+        observe(
+            Discovered(
+                cluster=cluster.name,
+                units=len(discovery.resources),
+                excluded=len(discovery.excluded),
+                failing=discovery.failing,
+            )
+        )
+
+    def lanes(self) -> list[PlannedList]:
+        """The lists of this run, in the order of discovery."""
+        return [self._plan(gvr, reach) for gvr in self.discovery.resources for reach in self._reaches(gvr)]
+
+    def started(self) -> StatementSource:
+        """The statement that opens the run: `{server_version, cluster_name, identity_known}`."""
+        cluster = self._cluster
+        body = _Started(cluster.server_version, cluster.name, cluster.identity_known)
+        return self._say(RecordType.SNAPSHOT_STARTED, msgspec.json.encode(body))
+
+    def completed(self) -> StatementSource:
+        """The statement that closes the run; a list that did not end counts as failed.
+
+        `{discovery_complete, units: [{group, resource, outcome}]}`: a unit listed in several reaches is named once,
+        with the worst of their outcomes.
+        """
+        units = [_Outcome(group, resource, outcome) for (group, resource), outcome in self.outcomes().items()]
+        units += [_Outcome(gvr.group, gvr.resource, Outcome.EXCLUDED) for gvr in self.discovery.excluded]
+        body = _Completed(self.discovery.complete, units)
+        return self._say(RecordType.SNAPSHOT_COMPLETED, msgspec.json.encode(body))
+
+    def outcomes(self) -> dict[tuple[str, str], Outcome]:
+        """(group, resource) -> how that kind fared so far."""
+        found: dict[tuple[str, str], Outcome] = {}
+        for planned in self.lanes():
+            source = self.sources.get(planned.lane)
+            outcome = (source.outcome if source else None) or Outcome.FAILED
+            unit = (planned.gvr.group, planned.gvr.resource)
+            found[unit] = max(outcome, found.get(unit, outcome), key=_SEVERITY.index)
+        return found
+
+    def _reaches(self, gvr: GroupVersionResource) -> list[str]:
+        return self._namespaces if gvr.namespaced and self._namespaces else [""]
+
+    def _plan(self, gvr: GroupVersionResource, reach: str) -> PlannedList:
+        lane = ListLane(Unit(self._cluster.id, gvr.group, gvr.resource), reach)
+        return PlannedList(lane, gvr, lambda: self._open(lane, gvr))
+
+    def _open(self, lane: ListLane, gvr: GroupVersionResource) -> ListSource:
+        source = ListSource(lane, gvr, self._pages, self._options, budget=self._budget, observe=self._observe)
+        self.sources[lane] = source
+        return source
+
+    def _say(self, kind: RecordType, body: bytes) -> StatementSource:
+        return StatementSource(self.lane, self._options.record(kind, body, self.lane.unit))
+
+
+_SEVERITY = [Outcome.COMPLETED, Outcome.FORBIDDEN, Outcome.FAILED]
