@@ -31,7 +31,8 @@ CLUSTER_OPERATIONS = frozenset(
 )  # fmt: skip
 FAULT_OPERATIONS = frozenset(
     {
-        "forbid", "fail", "throttle", "expire_token", "cut_body", "stall", "wrong_resource_version", "null_items",
+        "forbid", "fail", "throttle", "expire_token", "cut_body", "stall", "wrong_resource_version",
+        "list_version", "null_items",
         "stale_discovery", "no_aggregated_discovery", "only_beta_discovery", "unauthorized", "clear",
     }
 )  # fmt: skip

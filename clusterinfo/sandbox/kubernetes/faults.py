@@ -10,7 +10,7 @@ from typing import Literal
 
 Verb = Literal["get", "list", "watch"]
 What = Literal[
-    "forbid", "fail", "throttle", "expire", "cut", "stall", "wrong-version", "null-items",
+    "forbid", "fail", "throttle", "expire", "cut", "stall", "wrong-version", "list-version", "null-items",
 ]  # fmt: skip
 
 
@@ -25,6 +25,7 @@ class Rule:
     page: int | None = None
     namespace: str | None = None
     verb: Verb | None = None
+    text: str = ""
 
     def applies(self, resource: str, verb: Verb, namespace: str | None, page: int) -> bool:
         return (
@@ -80,6 +81,10 @@ class Faults:
     def wrong_resource_version(self, resource: str, page: int = 2, times: int | None = None) -> None:
         """The page claims another list resourceVersion than the list's."""
         self.rules.append(Rule("wrong-version", resource, 0, times, page))
+
+    def list_version(self, resource: str, version: str) -> None:
+        """All its lists claim this resourceVersion whatever changes; "" leaves it out, as computed kinds do."""
+        self.rules.append(Rule("list-version", resource, text=version))
 
     def null_items(self, resource: str, times: int | None = None) -> None:
         """An empty list says `"items":null`, as some aggregated servers do."""

@@ -56,7 +56,8 @@ def plan(objects: int, kinds: int | None) -> dict[str, int]:
     if not 0 < len(shares) <= objects:
         raise ValueError(f"{objects} objects of {len(shares)} kinds: at least one of each, please")
     total = sum(shares.values())
-    counts = {resource: max(1, int(objects * share / total)) for resource, share in shares.items()}
+    spare = objects - len(shares)
+    counts = {resource: 1 + int(spare * share / total) for resource, share in shares.items()}
     largest = max(counts, key=lambda resource: counts[resource])
     counts[largest] += objects - sum(counts.values())
     return counts

@@ -5,6 +5,7 @@ import secrets
 import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -257,17 +258,19 @@ class SimulatedKubernetes:
             raise statuses.method_not_allowed()
         token = request.query.get("continue", "")
         page = self._pages.get(token, 2) if token else 1
-        self._check_faults(resource, verb, target.namespace, user, page)
+        self._check_faults(resource, verb, target, user, page)
         if verb == "get":
             return _json(self._object(resource, target))
         if verb == "watch":
             return await self._watch(request, resource, WatchQuery.parse(target.namespace, request.query))
         return await self._list(request, resource, ListQuery.parse(target.namespace, request.query), page)
 
-    def _check_faults(self, resource: ApiResource, verb: Verb, namespace: str | None, user: str, page: int) -> None:
-        name = resource.qualified
+    def _check_faults(self, resource: ApiResource, verb: Verb, target: Target, user: str, page: int) -> None:
+        name, namespace = resource.qualified, target.namespace
         if self.faults.take("forbid", name, verb, namespace, page):
-            raise statuses.forbidden(resource, namespace, user, verb)
+            # A namespace is looked up as if it were within itself.
+            where = target.name if resource.qualified == "namespaces" and target.name else namespace
+            raise statuses.forbidden(resource, where, user, verb, target.name)
         if rule := self.faults.take("throttle", name, verb, namespace, page):
             raise statuses.too_many_requests(int(rule.value))
         if rule := self.faults.take("fail", name, verb, namespace, page):
@@ -283,8 +286,10 @@ class SimulatedKubernetes:
     async def _watch(self, request: web.Request, resource: ApiResource, query: WatchQuery) -> web.StreamResponse:
         response = _stream({**NO_CACHE, **FLOW_SCHEMA})
         await response.prepare(request)
-        async for line in watch_events(self.cluster, resource, query, self.bookmark_interval_s):
-            await response.write(line)
+        # aclosing: a client that leaves ends its subscription now, not when the generator is collected.
+        async with aclosing(watch_events(self.cluster, resource, query, self.bookmark_interval_s)) as events:
+            async for line in events:
+                await response.write(line)
         await response.write_eof()
         return response
 
@@ -300,6 +305,9 @@ class SimulatedKubernetes:
         if self.faults.take("wrong-version", name, "list", where, number):
             wrong = {**page.metadata, "resourceVersion": str(int(page.metadata["resourceVersion"]) + 1)}
             page = ListPage(resource, page.items, wrong)
+        if rule := self.faults.take("list-version", name, "list", where, number):
+            other = {key: value for key, value in page.metadata.items() if key != "resourceVersion"}
+            page = ListPage(resource, page.items, other | ({"resourceVersion": rule.text} if rule.text else {}))
         if not page.items and self.faults.take("null-items", name, "list", where, number):
             page = ListPage(resource, page.items, page.metadata, null_items=True)
         if self.faults.take("cut", name, "list", where, number):

@@ -41,13 +41,14 @@ def unauthorized() -> ApiFailure:
     return failure(401, "Unauthorized", "Unauthorized")
 
 
-def forbidden(resource: ApiResource, namespace: str | None, user: str, verb: str) -> ApiFailure:
+def forbidden(resource: ApiResource, namespace: str | None, user: str, verb: str, name: str = "") -> ApiFailure:
     scope = f'in the namespace "{namespace}"' if namespace else "at the cluster scope"
+    subject = f'{resource.qualified} "{name}"' if name else resource.qualified
     message = (
-        f'{resource.qualified} is forbidden: User "{user}" cannot {verb} resource "{resource.resource}" '
+        f'{subject} is forbidden: User "{user}" cannot {verb} resource "{resource.resource}" '
         f'in API group "{resource.group}" {scope}'
     )
-    return failure(403, "Forbidden", message, _details(resource))
+    return failure(403, "Forbidden", message, ({"name": name} if name else {}) | _details(resource))
 
 
 def not_found(resource: ApiResource, name: str) -> ApiFailure:

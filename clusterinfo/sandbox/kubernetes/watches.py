@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -52,7 +52,7 @@ def is_watch(query: Mapping[str, str]) -> bool:
 
 async def watch_events(
     cluster: SimulatedCluster, resource: ApiResource, query: WatchQuery, bookmark_interval_s: float
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     """Lines until the watch's time is up, its subscription is closed, or its revision has expired (one ERROR).
 
     Waits on changes for `bookmark_interval_s` at most, then sends a BOOKMARK if they were asked for.
@@ -93,7 +93,7 @@ async def _live(
     query: WatchQuery,
     seen: int,
     bookmark_interval_s: float,
-) -> AsyncIterator[bytes]:
+) -> AsyncGenerator[bytes, None]:
     end = time.monotonic() + query.timeout_s
     bookmark_at = time.monotonic() + bookmark_interval_s
     while (now := time.monotonic()) < end:

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import asyncpg
-import psutil
 import pytest
 
 from clusterinfo.sandbox import postgres as module
@@ -37,7 +36,7 @@ async def test_data_outlives_a_restart(mode: str) -> None:
         assert await ask(postgres, "select answer from t") == 42
         pid, directory = postgres.pid, postgres.directory
     assert pid is not None
-    assert not psutil.pid_exists(pid)
+    assert not Path(f"/proc/{pid}").exists()
     assert not directory.exists()
 
 
@@ -65,7 +64,7 @@ async def test_nothing_is_left_when_the_block_fails() -> None:
     directory, pid = await fail_within(EmbeddedPostgres())
     assert pid is not None
     assert not directory.exists()
-    assert not psutil.pid_exists(pid)
+    assert not Path(f"/proc/{pid}").exists()
 
 
 async def test_a_setting_it_refuses_is_reported_with_its_log() -> None:
@@ -105,7 +104,7 @@ async def test_an_installation_out_of_reach_is_copied(monkeypatch: pytest.Monkey
     monkeypatch.setattr(module, "find_binaries", lambda: hidden / package.name / "pginstall" / "bin")
     async with EmbeddedPostgres() as postgres:
         assert postgres.pid is not None
-        assert Path(psutil.Process(postgres.pid).exe()).is_relative_to(postgres.directory)
+        assert Path(f"/proc/{postgres.pid}/exe").readlink().is_relative_to(postgres.directory)
         account = unprivileged_account()
         assert account is not None
-        assert psutil.Process(postgres.pid).uids().real == account.uid
+        assert Path(f"/proc/{postgres.pid}").stat().st_uid == account.uid

@@ -1,0 +1,76 @@
+"""Watches of the simulated API: what changed since a revision, what there is, and when they end."""
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .conftest import Client
+
+PATH = "/api/v1/configmaps"
+
+
+def configmap(name: str, namespace: str = "default") -> dict[str, Any]:
+    return {"metadata": {"name": name, "namespace": namespace}, "data": {"key": name}}
+
+
+def summary(events: list[Any]) -> list[tuple[str, str]]:
+    return [(event["type"], event["object"]["metadata"].get("name", "")) for event in events]
+
+
+async def test_changes_since_a_revision_and_from_now_on(client: "Client") -> None:
+    cluster = client.api.cluster
+    cluster.create("configmaps", configmap("before"))
+    revision = cluster.revision
+    cluster.create("configmaps", configmap("a"))
+    cluster.create("secrets", configmap("not-asked-for"))
+    watching = asyncio.create_task(client.watch(PATH, resourceVersion=str(revision), timeoutSeconds="1"))
+    await asyncio.sleep(0.2)
+    cluster.recreate("configmaps", "default", "a")
+    events = await watching
+    assert summary(events) == [("ADDED", "a"), ("DELETED", "a"), ("ADDED", "a")]
+    assert events[0]["object"]["metadata"]["uid"] == events[1]["object"]["metadata"]["uid"]
+    assert events[0]["object"]["metadata"]["uid"] != events[2]["object"]["metadata"]["uid"]
+    assert list(events[0]["object"]) == ["kind", "apiVersion", "metadata", "data"]
+
+
+async def test_without_a_revision_it_begins_with_what_there_is(client: "Client") -> None:
+    client.api.cluster.create("configmaps", configmap("a"))
+    client.api.cluster.create("configmaps", configmap("b", "other"))
+    assert summary(await client.watch(PATH, timeoutSeconds="1")) == [("ADDED", "a"), ("ADDED", "b")]
+    path = "/api/v1/namespaces/other/configmaps"
+    assert summary(await client.watch(path, resourceVersion="0", timeoutSeconds="1")) == [("ADDED", "b")]
+
+
+async def test_bookmarks_tell_the_revision(client: "Client") -> None:
+    cluster = client.api.cluster
+    events = await client.watch(
+        PATH, resourceVersion=str(cluster.revision), timeoutSeconds="1", allowWatchBookmarks="true"
+    )
+    assert {event["type"] for event in events} == {"BOOKMARK"}
+    assert events[-1]["object"]["metadata"]["resourceVersion"] == str(cluster.revision)
+
+
+async def test_expired_revision_is_an_error_event(client: "Client") -> None:
+    cluster = client.api.cluster
+    revision = cluster.revision
+    cluster.compact()
+    [event] = await client.watch(PATH, resourceVersion=str(revision))
+    assert event["type"] == "ERROR"
+    assert event["object"]["code"] == 410
+
+
+async def test_a_watch_that_is_dropped_or_left_is_forgotten(client: "Client") -> None:
+    cluster = client.api.cluster
+    table = cluster.table(cluster.catalog.preferred("configmaps"))
+    watching = asyncio.create_task(client.watch(PATH, resourceVersion=str(cluster.revision)))
+    await asyncio.sleep(0.2)
+    assert len(table.subscriptions) == 1
+    client.api.drop_watches("configmaps")
+    assert await watching == []
+    leaving = asyncio.create_task(client.watch(PATH, resourceVersion=str(cluster.revision)))
+    await asyncio.sleep(0.2)
+    leaving.cancel()
+    await asyncio.gather(leaving, return_exceptions=True)
+    async with asyncio.timeout(5):
+        while table.subscriptions:
+            await asyncio.sleep(0.02)
