@@ -187,6 +187,15 @@ class Retrying(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Recovered(Observation):
+    """A step that had failed succeeded."""
+
+    lane: str
+    step: str
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LaneRestarted(Observation):
     """A lane starts again from its beginning or its stored position."""
 

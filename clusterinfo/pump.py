@@ -13,11 +13,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol, TypeVar
 
 from clusterinfo.errors import LostError, RestartError, TransientError
 from clusterinfo.model import Batch, Lane, Position, Receipt
-from clusterinfo.observations import LaneLost, LaneRestarted, Observe, Retrying
+from clusterinfo.observations import LaneLost, LaneRestarted, Observe, Recovered, Retrying
 
 T = TypeVar("T")
 
@@ -79,20 +80,46 @@ class Backoff:
         self._ceiling_s = self._first_s
 
 
-async def retried(step: Callable[[], Awaitable[T]], *, lane: Lane, name: str, observe: Observe) -> T:
-    """Call `step` until it raises no TransientError; every failure is observed."""
+async def retried(
+    step: Callable[[], Awaitable[T]], *, lane: Lane, name: str, observe: Observe, stopping: asyncio.Event | None = None
+) -> T:
+    """Call `step` until it raises no TransientError; every failure is observed.
+
+    Once `stopping` is set there is no next attempt: the TransientError is raised.
+    """
     backoff = Backoff()
+    failures = 0
     while True:
         try:
-            return await step()
+            result = await step()
         except TransientError as error:
+            failures += 1
             wait_s = backoff.next_s(error)
             observe(Retrying(lane=str(lane), step=name, error=str(error), wait_s=round(wait_s, 3)))
-            await asyncio.sleep(wait_s)
+            if await _is_set_within(stopping, wait_s):
+                raise
+        else:
+            if failures:
+                observe(Recovered(lane=str(lane), step=name, attempts=failures + 1))
+            return result
+
+
+async def _is_set_within(stopping: asyncio.Event | None, seconds: float) -> bool:
+    if stopping is None:
+        await asyncio.sleep(seconds)
+        return False
+    try:
+        async with asyncio.timeout(seconds):
+            return await stopping.wait()
+    except TimeoutError:
+        return False
 
 
 async def pump(source: Source, sink: Sink, lane: Lane, observe: Observe, stopping: asyncio.Event | None = None) -> None:
-    """Move one lane from source to sink until it ends, is lost, or `stopping` is set between two batches."""
+    """Move one lane from source to sink until it ends, is lost, or `stopping` is set between two batches.
+
+    Told to stop while a step fails, it raises that step's TransientError: the batch in hand is not stored.
+    """
     while True:
         try:
             return await _run(source, sink, lane, observe, stopping)
@@ -105,11 +132,14 @@ async def pump(source: Source, sink: Sink, lane: Lane, observe: Observe, stoppin
 
 
 async def _run(source: Source, sink: Sink, lane: Lane, observe: Observe, stopping: asyncio.Event | None) -> None:
-    position = await retried(lambda: sink.open(lane), lane=lane, name="open", observe=observe)
+    async def persist(name: str, step: Callable[[], Awaitable[T]]) -> T:
+        return await retried(step, lane=lane, name=name, observe=observe, stopping=stopping)
+
+    position = await persist("open", lambda: sink.open(lane))
     await source.open(lane, position)
     while not (stopping and stopping.is_set()):
-        batch = await retried(source.read, lane=lane, name="read", observe=observe)
+        batch = await persist("read", source.read)
         if batch is None:
             return
-        receipt = await retried(lambda b=batch: sink.write(b), lane=lane, name="write", observe=observe)  # type: ignore[misc]
+        receipt = await persist("write", partial(sink.write, batch))
         await source.ack(receipt)

@@ -1,0 +1,94 @@
+"""Signals, grace periods and the event loop: how a run begins and ends. Knows nothing of what runs."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+Main = Callable[[asyncio.Event], Coroutine[Any, Any, int]]
+"""The work: takes the event that asks it to drain, returns the exit code."""
+
+EXIT_STOPPED_AT_ONCE = 1
+
+
+def run(main: Main, grace_s: float) -> int:
+    """Run `main` on a fresh event loop (uvloop's where it is installed) and return its exit code."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(_until_signalled(main, grace_s))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
+
+
+async def _until_signalled(main: Main, grace_s: float) -> int:
+    """The first SIGTERM or SIGINT asks `main` to drain, for at most `grace_s`; a second one ends it now."""
+    loop = asyncio.get_running_loop()
+    draining, now = asyncio.Event(), asyncio.Event()
+
+    def asked() -> None:
+        (now if draining.is_set() else draining).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked)
+    work = asyncio.create_task(main(draining))
+    warden = asyncio.create_task(_patience(draining, now, grace_s))
+    try:
+        await asyncio.wait({work, warden}, return_when=asyncio.FIRST_COMPLETED)
+        return await _ended(work)
+    finally:
+        warden.cancel()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _patience(draining: asyncio.Event, now: asyncio.Event, grace_s: float) -> None:
+    """Return when the time to drain is over."""
+    await draining.wait()
+    try:
+        async with asyncio.timeout(grace_s):
+            await now.wait()
+    except TimeoutError:
+        return
+
+
+async def _ended(work: asyncio.Task[int]) -> int:
+    if work.done():
+        return work.result()
+    work.cancel()
+    try:
+        return await work
+    except asyncio.CancelledError:
+        return EXIT_STOPPED_AT_ONCE
+
+
+async def unless(stopping: asyncio.Event, work: Awaitable[None]) -> bool:
+    """Do `work` unless `stopping` is set first; True if the work was done, False if it was cancelled."""
+    task = asyncio.ensure_future(work)
+    stopped = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+            return True
+        return False
+    finally:
+        stopped.cancel()
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+
+
+async def sleep_unless(stopping: asyncio.Event, seconds: float) -> None:
+    """Sleep, or return as soon as `stopping` is set."""
+    try:
+        async with asyncio.timeout(max(0.0, seconds)):
+            await stopping.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,298 @@
+"""Observation -> log line and Prometheus metric; `/metrics`, `/healthz`, `/readyz`.
+
+Logs go to stderr, as JSON with `level`, `msg`, `timestamp` first. Libraries' own records take the same road, warnings
+and up, each logger at most 5 lines in 10 s.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import structlog
+from aiohttp import web
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.aiohttp import make_aiohttp_handler
+
+from clusterinfo import observations as seen
+from clusterinfo.errors import ConfigError
+from clusterinfo.observations import Observation, Observe
+from clusterinfo.settings import Settings
+
+USERINFO = re.compile(r"(\w+://)[^/\s:@]+(?::[^/\s@]*)?@")
+FOREIGN_LINES, FOREIGN_WINDOW_S = 5, 10.0
+_FIRST_KEYS = ("level", "msg", "timestamp")
+
+# --- log lines -------------------------------------------------------------------------------------------------------
+
+MESSAGES: dict[type[Observation], tuple[str, str]] = {
+    seen.Discovered: ("info", "Discovered what the cluster serves"),
+    seen.PageListed: ("debug", "Page listed"),
+    seen.ListEnded: ("info", "List ended"),
+    seen.ListRestarted: ("warning", "List begins again"),
+    seen.SnapshotEnded: ("info", "Snapshot ended"),
+    seen.Produced: ("info", "Cluster info sent to Kafka"),
+    seen.Stubbed: ("warning", "Object too large for the broker: a stub was sent"),
+    seen.ItemSetAside: ("error", "Item of a page could not be read: its list does not complete"),
+    seen.PartitionsAssigned: ("info", "Partitions assigned"),
+    seen.LaneClaimed: ("info", "Partition claimed"),
+    seen.OffsetGap: ("error", "Records are missing: Kafka no longer holds them"),
+    seen.BatchStored: ("info", "Batch stored"),
+    seen.DeadLettered: ("error", "Record set aside as a dead letter"),
+    seen.UnitVerified: ("debug", "List proven"),
+    seen.UnitFailed: ("warning", "Kind is not verified"),
+    seen.Retrying: ("warning", "Step failed, trying again"),
+    seen.Recovered: ("info", "Step succeeded again"),
+    seen.LaneRestarted: ("warning", "Lane begins again"),
+    seen.LaneLost: ("info", "Lane let go"),
+}
+"""Observation -> level and message; `Warned` and `Noted` bring their own."""
+
+
+def configure_logging(level: str, log_format: str) -> None:
+    """Send everything that is logged in this process to stderr, in one format."""
+    shared: list[Any] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        structlog.processors.EventRenamer("msg"),
+        _redact,
+    ]
+    renderer: Any = _render_json if log_format == "json" else _console()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    handler.addFilter(_ForeignLimit())
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("clusterinfo").setLevel(level.upper())
+    structlog.configure(
+        processors=[structlog.stdlib.filter_by_level, *shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+def log_error(message: str) -> None:
+    """The one line that says why the program ends."""
+    structlog.stdlib.get_logger("clusterinfo").error(message)
+
+
+def _render_json(_: Any, __: str, event: dict[str, Any]) -> str:
+    first = {key: event.pop(key) for key in _FIRST_KEYS if key in event}
+    return orjson.dumps(first | event, default=str).decode()
+
+
+def _console() -> Any:
+    return structlog.dev.ConsoleRenderer(event_key="msg", colors=sys.stderr.isatty())
+
+
+def _redact(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+    return {key: USERINFO.sub(r"\1***@", value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+class _ForeignLimit(logging.Filter):
+    """At most 5 lines in 10 s from each logger that is not ours: aiokafka writes hundreds in an outage of seconds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._windows: dict[str, tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.startswith("clusterinfo"):
+            return True
+        record.exc_info = None if record.levelno < logging.CRITICAL else record.exc_info
+        since, count = self._windows.get(record.name, (record.created, 0))
+        if record.created - since > FOREIGN_WINDOW_S:
+            since, count = record.created, 0
+        self._windows[record.name] = (since, count + 1)
+        return count < FOREIGN_LINES
+
+
+def log_observation(observation: Observation) -> None:
+    """One log line for one observation."""
+    logger = structlog.stdlib.get_logger("clusterinfo")
+    match observation:
+        case seen.Warned(message=message, remedy=remedy):
+            logger.warning(message, **({"remedy": remedy} if remedy else {}))
+        case seen.Noted(message=message):
+            logger.info(message)
+        case seen.Produced():
+            logger.info(MESSAGES[seen.Produced][1], **_produced(observation))
+        case _:
+            level, message = MESSAGES[type(observation)]
+            getattr(logger, level)(message, **dataclasses.asdict(observation))
+
+
+def _produced(observation: seen.Produced) -> dict[str, Any]:
+    fields = dataclasses.asdict(observation)
+    return fields | {"size": fields.pop("size_bytes")}
+
+
+# --- metrics ---------------------------------------------------------------------------------------------------------
+
+
+class Metrics:
+    """Prometheus metrics of one process, on a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        make: dict[str, Any] = {"namespace": "clusterinfo", "registry": self.registry}
+        self.listed_objects = Counter("listed_objects", "Objects listed", ["resource"], **make)
+        self.listed_bytes = Counter("listed_bytes", "Bytes of pages downloaded", ["resource"], **make)
+        self.list_seconds = Histogram("list_seconds", "Seconds to list a kind", ["resource", "outcome"], **make)
+        self.produced_records = Counter("produced_records", "Records sent to Kafka", ["topic"], **make)
+        self.produced_bytes = Counter("produced_bytes", "Bytes of values sent to Kafka", ["topic"], **make)
+        self.batches = Counter("batches", "Batches stored", **make)
+        self.records = Counter("records", "Records stored, by what became of them", ["result"], **make)
+        self.stored_bytes = Counter("stored_bytes", "Bytes of values stored", **make)
+        self.batch_seconds = Histogram("batch_seconds", "Seconds of a batch's stages", ["stage"], **make)
+        self.dead_letters = Counter("dead_letters", "Records set aside", **make)
+        self.retries = Counter("retries", "Steps that failed and were tried again", ["step"], **make)
+        self.last_verified = Gauge("last_verified_timestamp_seconds", "When a kind was last proven", ["cluster", "resource"], **make)  # fmt: skip  # noqa: E501
+
+    def observe(self, observation: Observation) -> None:
+        """Count one observation; those without metrics pass."""
+        if count := _COUNTERS.get(type(observation)):
+            count(self, observation)
+
+
+def _count_page(metrics: Metrics, page: seen.PageListed) -> None:
+    metrics.listed_objects.labels(page.resource).inc(page.items)
+    metrics.listed_bytes.labels(page.resource).inc(page.size_bytes)
+
+
+def _count_produced(metrics: Metrics, produced: seen.Produced) -> None:
+    metrics.produced_records.labels(produced.topic).inc(produced.records)
+    metrics.produced_bytes.labels(produced.topic).inc(produced.size_bytes)
+
+
+def _count_batch(metrics: Metrics, batch: seen.BatchStored) -> None:
+    metrics.batches.inc()
+    metrics.stored_bytes.inc(batch.size_bytes)
+    results = {
+        "written": batch.rows_written,
+        "unchanged": batch.rows_unchanged,
+        "ignored": batch.rows_ignored,
+        "deleted": batch.rows_deleted,
+    }
+    for result, rows in results.items():
+        metrics.records.labels(result).inc(rows)
+    for stage, seconds in {"copy": batch.copy_s, "merge": batch.merge_s, "commit": batch.commit_s}.items():
+        metrics.batch_seconds.labels(stage).observe(seconds)
+
+
+def _count_verified(metrics: Metrics, verified: seen.UnitVerified) -> None:
+    metrics.last_verified.labels(verified.cluster, verified.resource).set(time.time())
+
+
+_COUNTERS: dict[type[Observation], Callable[[Metrics, Any], None]] = {
+    seen.PageListed: _count_page,
+    seen.ListEnded: lambda m, o: m.list_seconds.labels(o.resource, o.outcome).observe(o.seconds),
+    seen.Produced: _count_produced,
+    seen.BatchStored: _count_batch,
+    seen.DeadLettered: lambda m, _: m.dead_letters.inc(),
+    seen.Retrying: lambda m, o: m.retries.labels(o.step).inc(),
+    seen.UnitVerified: _count_verified,
+}
+
+
+# --- health ----------------------------------------------------------------------------------------------------------
+
+
+class Health:
+    """Ready while no step is failing; alive while the event loop answers."""
+
+    def __init__(self) -> None:
+        self.failing: dict[tuple[str, str], str] = {}
+        """(lane, step) -> why it failed last."""
+
+    def observe(self, observation: Observation) -> None:
+        """Learn from a step that failed, or that succeeded again."""
+        match observation:
+            case seen.Retrying(lane=lane, step=step, error=error):
+                self.failing[lane, step] = error
+            case seen.Recovered(lane=lane, step=step):
+                self.failing.pop((lane, step), None)
+            case seen.LaneLost(lane=lane) | seen.LaneRestarted(lane=lane):
+                self.failing = {key: error for key, error in self.failing.items() if key[0] != lane}
+            case seen.ListEnded(resource=resource, reach=reach):
+                name = f"{resource} in {reach}" if reach else resource
+                self.failing = {key: error for key, error in self.failing.items() if key[0] != name}
+
+
+class Telemetry:
+    """Everything that looks at a run: give its `observe` to the parts that work."""
+
+    def __init__(self, *observers: Observe) -> None:
+        self.metrics = Metrics()
+        self.health = Health()
+        self._observers = (self.metrics.observe, self.health.observe, *observers)
+
+    def observe(self, observation: Observation) -> None:
+        """Pass one observation to all who look."""
+        for observer in self._observers:
+            observer(observation)
+
+    @asynccontextmanager
+    async def served(self, settings: Settings, *, wanted: bool) -> AsyncIterator[None]:
+        """Serve the endpoints at METRICS_ADDRESS while the block runs.
+
+        A default address that is in use is a warning; an explicit one a ConfigError.
+        """
+        explicit = settings.was_set("metrics_address")
+        if not settings.metrics_address or not (wanted or explicit):
+            yield
+            return
+        runner = web.AppRunner(self._app(), access_log=None, handle_signals=False)
+        await runner.setup()
+        try:
+            await self._listen(runner, settings.metrics_address, explicit)
+            yield
+        finally:
+            await runner.cleanup()
+
+    async def _listen(self, runner: web.AppRunner, address: str, explicit: bool) -> None:
+        host, port = parse_address(address)
+        try:
+            await web.TCPSite(runner, host, port, shutdown_timeout=1).start()
+        except OSError as error:
+            message = f"METRICS_ADDRESS is {address!r}, where nothing can be served: {error.strerror or error}"
+            if explicit:
+                raise ConfigError(f"{message}; use another address, or an empty one to switch it off") from error
+            self.observe(seen.Warned(message=message, remedy="set METRICS_ADDRESS, empty to switch it off"))
+
+    def _app(self) -> web.Application:
+        app = web.Application()
+        app.router.add_get("/metrics", make_aiohttp_handler(self.metrics.registry))
+        app.router.add_get("/healthz", self._healthz)
+        app.router.add_get("/readyz", self._readyz)
+        return app
+
+    async def _healthz(self, _: web.Request) -> web.Response:
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, _: web.Request) -> web.Response:
+        failing = self.health.failing
+        lines = [f"{lane}, {step}: {USERINFO.sub(r'***@', error)}" for (lane, step), error in failing.items()]
+        return web.Response(status=503 if failing else 200, text="\n".join(lines or ["ok"]) + "\n")
+
+
+def parse_address(address: str) -> tuple[str | None, int]:
+    """`:8080`, `127.0.0.1:8080` or `[::1]:8080` -> host (None: all) and port. Raises ConfigError."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        raise ConfigError(f"METRICS_ADDRESS is {address!r}: allowed is host:port or :port, or nothing to switch it off")
+    return host.strip("[]") or None, int(port)
