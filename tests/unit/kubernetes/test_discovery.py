@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clusterinfo.errors import FatalError
+from clusterinfo.kubernetes import discovery
+from clusterinfo.kubernetes.discovery import ApiGroup, ApiVersion, Selection
+from clusterinfo.model import GroupVersionResource
+from clusterinfo.settings import DEFAULT_EXCLUDE
+
+RECORDED = Path(__file__).parents[2] / "recorded"
+
+
+def recorded(name: str) -> bytes:
+    body: str = json.loads((RECORDED / f"{name}.json").read_text())["body"]
+    return body.encode()
+
+
+def aggregated() -> list[ApiGroup]:
+    return discovery.aggregated_groups(recorded("discovery-aggregated-core")) + discovery.aggregated_groups(
+        recorded("discovery-aggregated-groups")
+    )
+
+
+def gvr(dotted: str, version: str = "v1", verbs: tuple[str, ...] = ("list",)) -> GroupVersionResource:
+    resource, _, group = dotted.partition(".")
+    return GroupVersionResource(group, version, resource, resource.title(), namespaced=True, verbs=verbs)
+
+
+def test_a_real_server_is_listed_each_kind_once() -> None:
+    found = discovery.choose(aggregated(), Selection())
+
+    names = [(one.group, one.resource) for one in found.resources]
+    assert len(names) == len(set(names))
+    assert {"pods", "deployments.apps", "widgets.shop.example.com"} <= {one.dotted for one in found.resources}
+    assert found.complete
+
+
+def test_kinds_without_list_and_subresources_are_left() -> None:
+    names = {one.dotted for one in discovery.choose(aggregated(), Selection()).resources}
+
+    assert "bindings" not in names
+    assert "tokenreviews.authentication.k8s.io" not in names
+    assert not any("/" in name for name in names)
+
+
+def test_the_preferred_version_is_taken() -> None:
+    found = {one.dotted: one for one in discovery.choose(aggregated(), Selection()).resources}
+
+    hpa = found["horizontalpodautoscalers.autoscaling"]
+    assert (hpa.version, hpa.kind, hpa.namespaced) == ("v2", "HorizontalPodAutoscaler", True)
+    assert found["namespaces"].namespaced is False
+
+
+def test_a_kind_the_preferred_version_lacks_is_taken_from_the_next() -> None:
+    group = ApiGroup(
+        "g.io",
+        (
+            ApiVersion("v2", (gvr("a.g.io", "v2"), gvr("b.g.io", "v2", ("get",)))),
+            ApiVersion("v1", (gvr("a.g.io"), gvr("b.g.io"))),
+            ApiVersion("v1beta1", (gvr("b.g.io", "v1beta1"),)),
+        ),
+    )
+
+    found = discovery.choose([group], Selection())
+
+    assert [(one.resource, one.version) for one in found.resources] == [("a", "v2"), ("b", "v1")]
+
+
+def test_the_defaults_leave_out_what_they_name() -> None:
+    found = discovery.choose(aggregated(), Selection(exclude=tuple(DEFAULT_EXCLUDE)))
+
+    assert {one.dotted for one in found.excluded} == {
+        "componentstatuses",
+        "leases.coordination.k8s.io",
+        "events.events.k8s.io",
+    }
+    assert "events" in {one.dotted for one in found.resources}
+
+
+@pytest.mark.parametrize(
+    ("pattern", "dotted", "expected"),
+    [
+        ("pods", "pods", True),
+        ("pods", "pods.metrics.k8s.io", False),
+        ("po*", "pods", True),
+        ("*", "pods", True),
+        ("*", "deployments.apps", True),
+        ("*.*", "pods", False),
+        ("*.*", "deployments.apps", True),
+        ("*.metrics.k8s.io", "pods.metrics.k8s.io", True),
+        ("*.metrics.k8s.io", "things.custom.metrics.k8s.io", True),
+        ("deployments.apps", "deployments.apps", True),
+        ("deployments", "deployments.apps", False),
+        ("Pods", "pods", False),
+        ("[ps]*", "secrets", True),
+    ],
+)
+def test_patterns(pattern: str, dotted: str, expected: bool) -> None:
+    resource, _, group = dotted.partition(".")
+
+    assert discovery.matches(pattern, group, resource) is expected
+
+
+def test_exclude_wins_over_include_and_both_are_excluded() -> None:
+    selection = Selection(include=("pods", "secrets", "nothing"), exclude=("secrets",))
+
+    found = discovery.choose(aggregated(), selection)
+
+    assert [one.dotted for one in found.resources] == ["pods"]
+    assert {"secrets", "configmaps", "deployments.apps"} <= {one.dotted for one in found.excluded}
+    assert found.unmatched == ("secrets", "nothing")
+
+
+def _stale(name: str, resources: list[dict[str, Any]]) -> bytes:
+    version = {"version": "v1beta1", "freshness": "Stale", "resources": resources}
+    items = [{"metadata": {"name": name}, "versions": [version]}]
+    return json.dumps({"kind": "APIGroupDiscoveryList", "items": items}).encode()
+
+
+def test_a_stale_group_fails_but_what_it_lists_is_listed() -> None:
+    pods = {"resource": "pods", "responseKind": {"kind": "PodX"}, "scope": "Namespaced", "verbs": ["list"]}
+    groups = discovery.aggregated_groups(_stale("x.io", [pods]))
+
+    found = discovery.choose(groups, Selection())
+
+    assert [one.dotted for one in found.resources] == ["pods.x.io"]
+    assert found.failing == ("x.io",)
+    assert not found.complete
+
+
+def test_a_stale_group_that_is_left_out_as_a_whole_does_not_count() -> None:
+    groups = discovery.aggregated_groups(_stale("metrics.k8s.io", []))
+
+    assert discovery.choose(groups, Selection(exclude=tuple(DEFAULT_EXCLUDE))).complete
+    assert not discovery.choose(groups, Selection(exclude=("pods.metrics.k8s.io",))).complete
+
+
+def test_resources_of_subresources_only_have_no_verbs() -> None:
+    odd = {"resource": "ghosts", "responseKind": None, "scope": "Cluster"}
+
+    assert discovery.choose(discovery.aggregated_groups(_stale("x.io", [odd])), Selection()).resources == ()
+
+
+def test_legacy_discovery_finds_what_aggregated_discovery_finds() -> None:
+    index = discovery.legacy_index(recorded("discovery-legacy-api"), recorded("discovery-legacy-apis"))
+    documents: dict[tuple[str, str], bytes | None] = {
+        ("", "v1"): recorded("discovery-legacy-v1"),
+        ("apps", "v1"): recorded("discovery-legacy-apps-v1"),
+    }
+
+    found = discovery.choose(discovery.legacy_groups(index, documents), Selection())
+
+    expected = discovery.choose(aggregated(), Selection())
+    assert sorted(found.resources) == sorted(one for one in expected.resources if one.group in ("", "apps"))
+    assert "apps" not in found.failing
+    assert "batch" in found.failing, "a document that did not come"
+    assert ("autoscaling", "v2") in index.group_versions()
+
+
+def test_legacy_discovery_puts_the_preferred_version_first() -> None:
+    group = {
+        "name": "g.io",
+        "versions": [{"version": "v1"}, {"version": "v2"}],
+        "preferredVersion": {"version": "v2"},
+    }
+
+    index = discovery.legacy_index(b'{"versions":null}', json.dumps({"groups": [group]}).encode())
+
+    assert index.versions == {"": [], "g.io": ["v2", "v1"]}
+
+
+def test_the_form_of_an_answer_is_known_by_its_kind() -> None:
+    assert discovery.is_aggregated(recorded("discovery-aggregated-core"))
+    assert not discovery.is_aggregated(recorded("discovery-legacy-api"))
+
+
+def test_what_is_no_document_is_fatal() -> None:
+    with pytest.raises(FatalError, match="discovery document"):
+        discovery.aggregated_groups(b"<html>")

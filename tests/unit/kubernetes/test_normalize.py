@@ -1,0 +1,401 @@
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import xxhash
+
+from clusterinfo.errors import RecordError
+from clusterinfo.kubernetes.normalize import Redaction, looks_secret, normalize
+from clusterinfo.kubernetes.pages import parse_page
+from clusterinfo.model import GroupVersionResource
+
+RECORDED = Path(__file__).parents[2] / "recorded"
+KINDS = {
+    "list-clusterroles": GroupVersionResource("rbac.authorization.k8s.io", "v1", "clusterroles", "ClusterRole", False),
+    "list-configmaps": GroupVersionResource("", "v1", "configmaps", "ConfigMap", True),
+    "list-crds": GroupVersionResource(
+        "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", False
+    ),
+    "list-deployments": GroupVersionResource("apps", "v1", "deployments", "Deployment", True),
+    "list-namespaces": GroupVersionResource("", "v1", "namespaces", "Namespace", False),
+    "list-nodes": GroupVersionResource("", "v1", "nodes", "Node", False),
+    "list-pods-page-1": GroupVersionResource("", "v1", "pods", "Pod", True),
+    "list-secrets": GroupVersionResource("", "v1", "secrets", "Secret", True),
+    "list-services": GroupVersionResource("", "v1", "services", "Service", True),
+    "list-widgets": GroupVersionResource("shop.example.com", "v1", "widgets", "Widget", True),
+}
+PODS, SECRETS, WIDGETS = KINDS["list-pods-page-1"], KINDS["list-secrets"], KINDS["list-widgets"]
+DEPLOYMENTS, CONFIGMAPS = KINDS["list-deployments"], KINDS["list-configmaps"]
+KEYLESS = Redaction()
+
+
+def recorded(name: str) -> bytes:
+    body: str = json.loads((RECORDED / f"{name}.json").read_text())["body"]
+    return body.encode()
+
+
+def compact(tree: Any) -> bytes:
+    return json.dumps(tree, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def normalized(tree: Any, gvr: GroupVersionResource, redaction: Redaction = KEYLESS) -> Any:
+    return json.loads(normalize(compact(tree), gvr, redaction).body)
+
+
+def named(**members: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "one", "namespace": "ns"}, **members}
+
+
+# --- against a reference that works on trees -------------------------------------------------------------------------
+
+
+def reference(item: dict[str, Any], gvr: GroupVersionResource) -> dict[str, Any]:
+    """The rules of normalisation over a JSON tree, as far as the recorded objects need them."""
+    tree = _without(item)
+    if gvr.resource == "secrets":
+        tree["data"] = {key: _length_class(base64.b64decode(value)) for key, value in tree["data"].items()}
+    if gvr.resource == "widgets" and "credentials" in tree["spec"]:
+        password = tree["spec"]["credentials"]["password"]
+        tree["spec"]["credentials"]["password"] = _length_class(password.encode())
+    return {"apiVersion": gvr.api_version, "kind": gvr.kind, **tree}
+
+
+def _without(tree: Any) -> Any:
+    if isinstance(tree, list):
+        return [_without(element) for element in tree]
+    if not isinstance(tree, dict):
+        return tree
+    kept = {k: _without(v) for k, v in tree.items() if k != "managedFields" and "last-applied" not in k}
+    if tree.get("annotations") and not kept["annotations"]:
+        del kept["annotations"]
+    return kept
+
+
+def _length_class(value: bytes) -> str:
+    limit = 16
+    while limit < len(value):
+        limit *= 2
+    return f"redacted:len<={limit}"
+
+
+@pytest.mark.parametrize(("name", "gvr"), KINDS.items())
+def test_splicing_gives_what_a_tree_gives(name: str, gvr: GroupVersionResource) -> None:
+    body = recorded(name)
+
+    found = [normalize(item, gvr, KEYLESS) for item in parse_page(body).items]
+
+    assert [json.loads(one.body) for one in found] == [reference(item, gvr) for item in json.loads(body)["items"]]
+    for one, item in zip(found, json.loads(body)["items"], strict=True):
+        metadata = item["metadata"]
+        assert one.name == metadata["name"]
+        assert one.namespace == metadata.get("namespace", "")
+        assert (one.uid, one.resource_version) == (metadata["uid"], metadata["resourceVersion"])
+        assert (one.api_version, one.kind) == (gvr.api_version, gvr.kind)
+        assert one.body.startswith(b'{"apiVersion":"%s","kind":"%s"' % (gvr.api_version.encode(), gvr.kind.encode()))
+
+
+@pytest.mark.parametrize(("name", "gvr"), KINDS.items())
+@pytest.mark.parametrize("redaction", [KEYLESS, Redaction(b"key")], ids=["without key", "with key"])
+def test_no_recorded_secret_leaves(name: str, gvr: GroupVersionResource, redaction: Redaction) -> None:
+    tree = json.loads(recorded(name))
+    canaries = {"hunter2", base64.b64encode(b"hunter2").decode().rstrip("=")[:-1]}
+    if gvr is SECRETS:
+        canaries |= {value for item in tree["items"] for value in item["data"].values()}
+
+    bodies = b"\n".join(normalize(item, gvr, redaction).body for item in parse_page(recorded(name)).items).decode()
+
+    assert [canary for canary in canaries if canary in bodies] == []
+    assert "managedFields" not in bodies
+    assert "last-applied" not in bodies
+
+
+# --- identity and hash -----------------------------------------------------------------------------------------------
+
+
+def test_the_items_own_version_and_kind_are_kept_and_come_first() -> None:
+    one = normalize(compact(named(kind="Other", apiVersion="shop.example.com/v2")), WIDGETS, KEYLESS)
+
+    assert (one.api_version, one.kind) == ("shop.example.com/v2", "Other")
+    assert one.body.startswith(b'{"apiVersion":"shop.example.com/v2","kind":"Other","metadata":')
+
+
+def test_the_hash_is_that_of_the_sorted_content() -> None:
+    one = normalize(b'{"spec":{"b":1,"a":2},"metadata":{"resourceVersion":"5","name":"x"}}', PODS, KEYLESS)
+
+    assert one.content_hash == xxhash.xxh3_128_hexdigest(b'"name":"x"\n\n"spec":{"b":1,"a":2}')
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"metadata": {"name": "one", "namespace": "ns", "resourceVersion": "6"}, "spec": {"a": 1}},
+        {"spec": {"a": 1}, "metadata": {"namespace": "ns", "name": "one"}},
+        {"metadata": {"name": "one", "namespace": "ns", "managedFields": [{"manager": "x"}]}, "spec": {"a": 1}},
+        {"kind": "Pod", "apiVersion": "v2", "metadata": {"name": "one", "namespace": "ns"}, "spec": {"a": 1}},
+    ],
+    ids=["resourceVersion", "order", "managedFields", "apiVersion"],
+)
+def test_what_is_no_change_keeps_the_hash(other: dict[str, Any]) -> None:
+    before = normalize(compact(named(spec={"a": 1})), PODS, KEYLESS)
+
+    assert normalize(compact(other), PODS, KEYLESS).content_hash == before.content_hash
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        named(spec={"a": 2}),
+        named(spec={"a": 1}, status={}),
+        {"metadata": {"name": "one", "namespace": "ns", "labels": {}}, "spec": {"a": 1}},
+    ],
+)
+def test_a_change_changes_the_hash(other: dict[str, Any]) -> None:
+    before = normalize(compact(named(spec={"a": 1})), PODS, KEYLESS)
+
+    assert normalize(compact(other), PODS, KEYLESS).content_hash != before.content_hash
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"5",
+        b"null",
+        b"{}",
+        b'{"metadata":null}',
+        b'{"metadata":{"uid":"x"}}',
+        b'{"metadata":{"name":5}}',
+        b'{"metadata":{"name":"x"},"spec":"\xff"}',
+        b'{"metadata":{"name":"x"',
+    ],
+)
+def test_what_is_no_object_is_a_record_error(raw: bytes) -> None:
+    with pytest.raises(RecordError):
+        normalize(raw, PODS, KEYLESS)
+
+
+def test_an_error_quotes_nothing_of_a_secret() -> None:
+    with pytest.raises(RecordError) as caught:
+        normalize(b'{"metadata":{},"data":{"password":"hunter2"}}', SECRETS, KEYLESS)
+
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "member",
+    [b'"spec":' + b"[" * 3000 + b"]" * 3000, rb'"spec":{"x":"\ud800"}', rb'"x\ud800":1', b'"spec":1e999999'],
+    ids=["depth", "lone surrogate", "lone surrogate in a name", "number"],
+)
+def test_what_the_database_may_refuse_still_leaves_as_it_is(member: bytes) -> None:
+    one = normalize(b'{"metadata":{"name":"x"},' + member + b"}", PODS, KEYLESS)
+
+    assert one.body == b'{"apiVersion":"v1","kind":"Pod","metadata":{"name":"x"},' + member + b"}"
+
+
+# --- what is removed -------------------------------------------------------------------------------------------------
+
+COPIES = [
+    "kubectl.kubernetes.io/last-applied-configuration",
+    "kopf.zalando.org/last-handled-configuration",
+    "objectset.rio.cattle.io/applied",
+    "kapp.k14s.io/original",
+    "banzaicloud.com/last-applied",
+]
+
+
+@pytest.mark.parametrize("annotation", COPIES)
+def test_copies_are_removed_wherever_they_occur(annotation: str) -> None:
+    annotations = {annotation: '{"password":"hunter2"}', "kept": "yes"}
+    template = {"metadata": {"annotations": annotations, "managedFields": [{}]}, "spec": {"x": 1.50}}
+    tree = named(spec={"template": template, "list": [template]})
+    tree["metadata"]["annotations"] = annotations
+
+    found = normalized(tree, DEPLOYMENTS)
+
+    clean = {"metadata": {"annotations": {"kept": "yes"}}, "spec": {"x": 1.5}}
+    assert found["spec"] == {"template": clean, "list": [clean]}
+    assert found["metadata"]["annotations"] == {"kept": "yes"}
+
+
+def test_what_only_mentions_managed_fields_stays_as_it_is() -> None:
+    data = {"rego": 'input.object["managedFields"] kubectl.kubernetes.io/last-applied-configuration'}
+    schema = {"managedFields": {"type": "array"}}
+
+    assert normalized(named(data=data), CONFIGMAPS)["data"] == data
+    assert normalized(named(spec=schema), WIDGETS)["spec"] == schema
+
+
+def test_numbers_around_what_is_removed_are_not_written_anew() -> None:
+    raw = b'{"metadata":{"name":"x"},"spec":{"managedFields":[],"big":123456789012345678901234567890,"f":1.50}}'
+
+    assert normalize(raw, PODS, KEYLESS).body.endswith(b'"spec":{"big":123456789012345678901234567890,"f":1.50}}')
+
+
+# --- secrets ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_secret_keeps_its_keys_and_shows_a_rotation_with_a_key() -> None:
+    redaction = Redaction(b"key")
+    value = base64.b64encode(b"hunter2").decode()
+    expected = "hmac-sha256:" + hmac.new(b"key", b"hunter2", hashlib.sha256).hexdigest()[:32]
+
+    found = normalized(named(data={"a": value, "b": value}, stringData={"c": "hunter2"}), SECRETS, redaction)
+
+    assert found["data"] == {"a": expected, "b": expected}
+    assert found["stringData"] == {"c": expected}
+    assert redaction.fingerprint(b"hunter3") != expected
+
+
+@pytest.mark.parametrize(("length", "limit"), [(0, 16), (1, 16), (16, 16), (17, 32), (32, 32), (33, 64), (5000, 8192)])
+def test_without_a_key_only_the_length_class_is_told(length: int, limit: int) -> None:
+    assert KEYLESS.fingerprint(b"x" * length) == f"redacted:len<={limit}"
+
+
+@pytest.mark.parametrize("data", ["hunter2", ["hunter2"], 5, {"a": {"b": "hunter2"}}, {"a": ["hunter2"]}, {"a": "?"}])
+def test_a_secret_of_any_shape_tells_nothing(data: Any) -> None:
+    found = compact(normalized(named(data=data), SECRETS))
+
+    assert b"hunter2" not in found
+    assert b'"?"' not in found
+
+
+def test_an_empty_secret_stays_empty() -> None:
+    assert normalized(named(data=None, stringData={}), SECRETS)["data"] is None
+
+
+def test_secrets_wrapped_in_other_objects_are_redacted() -> None:
+    wrapped = {"kind": "Secret", "apiVersion": "v1", "data": {"a": "aHVudGVyMg=="}, "stringData": {"b": "hunter2"}}
+    tree = named(spec={"manifests": [wrapped], "inner": {"kind": "List", "items": [wrapped]}})
+
+    found = compact(normalized(tree, WIDGETS))
+
+    assert b"aHVudGVyMg==" not in found
+    assert b"hunter2" not in found
+    assert found.count(b'"kind":"Secret"') == 2
+
+
+def test_configmap_values_are_redacted_on_demand_only() -> None:
+    tree = named(data={"a": "plain"}, binaryData={"b": "cGxhaW4="})
+
+    assert normalized(tree, CONFIGMAPS) == {"apiVersion": "v1", "kind": "ConfigMap", **tree}
+    found = normalized(tree, CONFIGMAPS, Redaction(b"key", configmap_values=True))
+    assert found["data"]["a"] == found["binaryData"]["b"] == Redaction(b"key").fingerprint(b"plain")
+
+
+def _workload(*env: dict[str, Any]) -> dict[str, Any]:
+    return named(spec={"template": {"spec": {"containers": [{"name": "main", "env": list(env)}]}}})
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (", ", ": ")])
+def test_environment_values_with_secret_names_are_redacted(separators: tuple[str, str]) -> None:
+    raw = json.dumps(
+        _workload(
+            {"name": "DB_PASSWORD", "value": 'hunter2 "quoted" \\ é'},
+            {"name": "DB_HOST", "value": "db"},
+            {"name": "TOKEN", "valueFrom": {"secretKeyRef": {"name": "s", "key": "token"}}},
+            {"name": "SECRET_NAME", "value": "kept"},
+        ),
+        separators=separators,
+    ).encode()
+
+    found = json.loads(normalize(raw, DEPLOYMENTS, Redaction(b"k")).body)
+
+    env = found["spec"]["template"]["spec"]["containers"][0]["env"]
+    expected = Redaction(b"k").fingerprint('hunter2 "quoted" \\ é'.encode())
+    assert [entry.get("value") for entry in env] == [expected, "db", None, "kept"]
+    assert env[2]["valueFrom"]["secretKeyRef"]["key"] == "token"
+
+
+def test_fields_of_custom_resources_with_secret_names_are_redacted() -> None:
+    spec = {
+        "password": "hunter2",
+        "pin": {"apiToken": 12345, "tokens": ["hunter2", {"name": "kept"}]},
+        "env": [{"name": "API_KEY", "value": "hunter2"}, {"name": "COLOUR", "value": "red"}],
+        "passwordSecretRef": {"name": "kept", "key": "password"},
+        "secretName": "kept",
+        "tokenExpirationSeconds": 3600,
+        "automountServiceAccountToken": True,
+    }
+
+    found = normalized(named(spec=spec, token="hunter2"), WIDGETS)
+
+    assert "hunter2" not in json.dumps(found)
+    assert found["spec"] == {
+        "password": "redacted:len<=16",
+        "pin": {"apiToken": "redacted:len<=16", "tokens": ["redacted:len<=16", {"name": "kept"}]},
+        "env": [{"name": "API_KEY", "value": "redacted:len<=16"}, {"name": "COLOUR", "value": "red"}],
+        **{k: spec[k] for k in list(spec)[3:]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("password", True),
+        ("DB_PASSWORD", True),
+        ("adminPasswd", True),
+        ("apiKey", True),
+        ("API-KEY", True),
+        ("secretKey", True),
+        ("AWS_SECRET_ACCESS_KEY", True),
+        ("privateKey", True),
+        ("SECRET_KEY_BASE", True),
+        ("authToken", True),
+        ("clientSecret", True),
+        ("credentials", True),
+        ("secretName", False),
+        ("passwordSecretRef", False),
+        ("tokenPath", False),
+        ("TOKEN_FILE", False),
+        ("publicKey", False),
+        ("key", False),
+        ("keys", False),
+        ("compass", False),
+        ("author", False),
+        ("", False),
+        ("123", False),
+    ],
+)
+def test_names_that_look_secret(name: str, expected: bool) -> None:
+    assert looks_secret(name) is expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("postgres://app:hunter2@db:5432/x", "postgres://app:redacted:len<=16@db:5432/x"),
+        ("https://ghp_hunter2@github.com/a", "https://redacted:len<=16@github.com/a"),
+        ("ssh://git@github.com/a", "ssh://git@github.com/a"),
+        ("docker-pullable://nginx@sha256:abc", "docker-pullable://nginx@sha256:abc"),
+        ("https://a.example.com/x@y", "https://a.example.com/x@y"),
+        ("mail me@example.com or see https://example.com", "mail me@example.com or see https://example.com"),
+        ("a=b://u:p@h c=d://u:p@h", "a=b://u:redacted:len<=16@h c=d://u:redacted:len<=16@h"),
+    ],
+)
+def test_userinfo_in_urls_is_redacted_everywhere(text: str, expected: str) -> None:
+    tree = named(data={"url": text})
+    tree["metadata"]["annotations"] = {"url": text}
+
+    found = normalized(tree, CONFIGMAPS)
+
+    assert found["data"]["url"] == found["metadata"]["annotations"]["url"] == expected
+
+
+def test_certificate_requests_are_redacted() -> None:
+    csr = GroupVersionResource("certificates.k8s.io", "v1", "certificatesigningrequests", "X", namespaced=False)
+
+    found = normalized(named(spec={"request": "aHVudGVyMg==", "usages": ["client auth"]}), csr, Redaction(b"k"))
+
+    assert found["spec"] == {"request": Redaction(b"k").fingerprint(b"hunter2"), "usages": ["client auth"]}
+
+
+def test_a_normalised_body_is_json_without_white_space_of_its_own() -> None:
+    body = normalize(compact(named(spec={"a": 1})), PODS, KEYLESS).body
+
+    assert re.search(rb"\s", body) is None

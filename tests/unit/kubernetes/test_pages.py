@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clusterinfo.errors import RecordError, TransientError
+from clusterinfo.kubernetes import pages
+
+RECORDED = Path(__file__).parents[2] / "recorded"
+
+
+def recorded(name: str) -> bytes:
+    body: str = json.loads((RECORDED / f"{name}.json").read_text())["body"]
+    return body.encode()
+
+
+@pytest.mark.parametrize("path", sorted(RECORDED.glob("list-*.json")), ids=lambda path: path.stem)
+def test_a_recorded_page_is_split_as_a_tree_would_be(path: Path) -> None:
+    body = recorded(path.stem)
+    tree = json.loads(body)
+
+    page = pages.parse_page(body)
+
+    assert [json.loads(bytes(item)) for item in page.items] == tree["items"]
+    assert page.resource_version == tree["metadata"]["resourceVersion"]
+    assert page.continue_token == tree["metadata"].get("continue", "")
+    assert page.remaining == tree["metadata"].get("remainingItemCount")
+
+
+def test_null_items_are_none() -> None:
+    assert pages.parse_page(b'{"kind":"PodList","metadata":{"resourceVersion":"5"},"items":null}').items == []
+
+
+STRANGE = {
+    "nested": b'{"metadata":{"name":"deep"},"spec":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    "surrogate": rb'{"metadata":{"name":"odd"},"spec":{"x\ud800":"\ud800 \" ] } , : \\"}}',
+}
+
+
+@pytest.mark.parametrize("strange", STRANGE.values(), ids=STRANGE.keys())
+def test_a_strange_item_does_not_cost_the_others(strange: bytes) -> None:
+    items = [b'{"metadata":{"name":"a"}}', strange, b'{"metadata":{"name":"b"}}']
+    body = b'{"items": [' + b" ,\n".join(items) + b'], "metadata": {"resourceVersion":"5","continue":"t"}}'
+
+    page = pages.parse_page(body)
+
+    assert page.items == items
+    assert (page.resource_version, page.continue_token) == ("5", "t")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>a proxy's page</html>",
+        b'{"metadata":{},"items":[{"a":1}',
+        b'{"metadata":{},"items":[{"a":"b]}',
+        b"[]",
+        b'{"kind":"Status"}',
+    ],
+)
+def test_what_is_no_whole_list_may_come_better_next_time(body: bytes) -> None:
+    with pytest.raises(TransientError):
+        pages.parse_page(body)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(st.text(), JSON, max_size=5), st.booleans(), st.sampled_from([None, 2]))
+def test_the_scanner_splits_any_object_as_a_parser_does(
+    tree: dict[str, object], ascii_only: bool, indent: int | None
+) -> None:
+    data = json.dumps(tree, ensure_ascii=ascii_only, indent=indent).encode("utf-8", "surrogatepass")
+
+    assert {key: json.loads(value) for key, value in pages.scan_object(data)} == tree
+
+
+@given(st.lists(JSON, max_size=5))
+def test_the_scanner_splits_any_array_as_a_parser_does(tree: list[object]) -> None:
+    assert [json.loads(value) for value in pages.scan_array(json.dumps(tree).encode())] == tree
+
+
+def test_what_is_no_object_is_refused() -> None:
+    with pytest.raises(RecordError):
+        pages.split_object(b"[1]")
+    with pytest.raises(RecordError):
+        pages.split_array(b'{"a":1}')
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "reason"),
+    [
+        ("error-400-continue", 400, "BadRequest"),
+        ("error-401", 401, "Unauthorized"),
+        ("error-403", 403, "Forbidden"),
+        ("error-404", 0, ""),
+        ("error-405", 405, "MethodNotAllowed"),
+        ("error-410-continue", 410, "Expired"),
+    ],
+)
+def test_recorded_errors(name: str, code: int, reason: str) -> None:
+    status = pages.parse_status(recorded(name))
+
+    assert (status.code, status.reason) == (code, reason)
+
+
+def test_watch_events_arrive_in_any_pieces() -> None:
+    stream = recorded("watch-widgets")
+    expected = [json.loads(line) for line in stream.splitlines()]
+    buffer, lines = bytearray(), []
+    for start in range(0, len(stream), 37):
+        buffer += stream[start : start + 37]
+        lines += pages.take_lines(buffer)
+
+    events = [pages.parse_event(line) for line in lines]
+
+    assert buffer == b""
+    assert [event.type for event in events] == [event["type"] for event in expected]
+    assert [json.loads(bytes(event.object)) for event in events] == [event["object"] for event in expected]
+
+
+def test_an_expired_watch_is_an_error_event() -> None:
+    (line,) = recorded("watch-410").splitlines()
+
+    event = pages.parse_event(line)
+
+    assert event.type == "ERROR"
+    assert pages.parse_status(bytes(event.object)).code == 410
+
+
+def test_a_broken_line_is_a_record_error() -> None:
+    with pytest.raises(RecordError):
+        pages.parse_event(b'{"type":')
