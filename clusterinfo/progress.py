@@ -30,7 +30,7 @@ class _Tally:
                 self._update(description=f"listing {cluster}", total=units, completed=0)
             case seen.PageListed(items=items, size_bytes=size_bytes):
                 self._add(items, size_bytes)
-            case seen.BatchStored(records=records, size_bytes=size_bytes, lane=lane):
+            case seen.BatchStored(lane=lane):
                 self._progress.update(self._task, description=f"storing {lane}")
             case seen.ListEnded():
                 self._progress.advance(self._task)

@@ -65,15 +65,20 @@ class PostgresSink:
         )
 
     @classmethod
+    async def on(cls, pool: Any, settings: Settings, observe: Observe) -> PostgresSink:
+        """A sink on `pool` (see `open_pool`), whose schema must be there."""
+        async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+            lz4 = await connection.fetchval(
+                "select 'lz4' = any (enumvals) from pg_settings where name = 'default_toast_compression'"
+            )
+        return cls(pool, settings, observe, lz4=bool(lz4))
+
+    @classmethod
     @asynccontextmanager
     async def connect(cls, settings: Settings, observe: Observe) -> AsyncIterator[PostgresSink]:
-        """A sink on a pool of its own. The schema must be there. Raises FatalError when nothing answers for 20 s."""
+        """A sink on a pool of its own. Raises FatalError when nothing answers for 20 s."""
         async with open_pool(settings) as pool:
-            async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
-                lz4 = await connection.fetchval(
-                    "select 'lz4' = any (enumvals) from pg_settings where name = 'default_toast_compression'"
-                )
-            yield cls(pool, settings, observe, lz4=bool(lz4))
+            yield await cls.on(pool, settings, observe)
 
     async def open(self, lane: Lane) -> Position:
         """Claim a partition and return its next offset; a list begins at its beginning."""
