@@ -1,7 +1,8 @@
 """A Kafka-compatible broker of our own for `clusterinfo demo` and the tests: `noida-db`, its other services off.
 
-For development only: it keeps its data in memory and writes it to one file, and it never evicts a group member that
-died without a word. The binary is run itself, since the package's Python wrapper forwards no signals.
+For development only: it keeps its data in memory and writes all of it to one file every second and on SIGTERM (0.2.3,
+measured), so that a kill loses what was confirmed since; and it never evicts a group member that died without a word.
+The binary is run itself, since the package's Python wrapper forwards no signals.
 """
 
 import asyncio
@@ -114,7 +115,7 @@ class EmbeddedBroker:
             raise
 
     async def stop(self, mode: Literal["graceful", "kill"] = "graceful") -> None:
-        """Stop the broker. `graceful` saves its data; `kill` loses what came since the last save."""
+        """Stop the broker. `graceful` saves its data; `kill` loses what was confirmed in the last second."""
         process, self._process = self._process, None
         if process is not None:
             await process.stop(_STOP_SIGNALS[mode])

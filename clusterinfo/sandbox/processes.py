@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,9 @@ class Process:
         `account`: the user it runs as, None for ourselves. `death_signal`: what it gets when this process is killed.
         Raises SandboxError if it cannot be executed.
         """
-        with log.open("ab") as output:
+        with log.open("ab") as output, warnings.catch_warnings():
+            # Python 3.12 and later warn of preexec_fn in a process with threads: ours takes no lock.
+            warnings.simplefilter("ignore", DeprecationWarning)
             try:
                 child = subprocess.Popen(
                     [str(part) for part in argv],
@@ -168,7 +171,7 @@ class Process:
                     user=account.uid if account else None,
                     group=account.gid if account else None,
                     extra_groups=[] if account else None,
-                    preexec_fn=_die_with_parent(death_signal),  # noqa: PLW1509 - it calls prctl, getppid and kill only
+                    preexec_fn=_die_with_parent(death_signal),  # noqa: PLW1509 - see _die_with_parent
                 )
             except OSError as error:
                 raise SandboxError(f"{name}: cannot execute {argv[0]}: {error}") from error

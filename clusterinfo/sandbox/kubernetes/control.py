@@ -2,7 +2,7 @@
 
     GET  /_control/objects    NDJSON, each object once: `[group, resource, namespace, name, uid, resourceVersion]`
     GET  /_control/canaries   JSON array of every secret text planted
-    GET  /_control/requests   JSON array of the requests so far
+    GET  /_control/requests   JSON array of the last 10,000 requests
     GET  /_control            {"uid", "revision", "compacted", "objects"}
     POST /_control            {"op": ..., arguments of that operation}; answers {"result": ...}
 
@@ -51,7 +51,7 @@ async def answer(api: "SimulatedKubernetes", request: web.Request) -> web.Stream
     if path == "canaries":
         return _json(sorted(api.cluster.canaries()))
     if path == "requests":
-        return _json([dataclasses.asdict(one) | {"headers": {}} for one in api.requests])
+        return _json(list(api.requests))
     if path:
         raise page_not_found()
     cluster = api.cluster

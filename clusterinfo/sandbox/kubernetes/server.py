@@ -6,7 +6,7 @@ import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,7 +28,7 @@ from clusterinfo.sandbox.processes import free_port
 
 CONTENT_LENGTH_MAX_BYTES = 2048  # Go's net/http: a longer answer written in one go is sent chunked
 GZIP_MIN_BYTES = 128 * 1024  # the API server's defaultGzipThresholdBytes; it compresses with level 1
-KEPT_REQUESTS = 100_000
+KEPT_REQUESTS = 10_000
 KEPT_TOKENS = 10_000
 FLOW_SCHEMA = {"X-Kubernetes-Pf-Flowschema-Uid": "395d7f18-51db-4d54-a852-b83666e23434"}
 NO_CACHE = {"Cache-Control": "no-cache, private"}
@@ -59,7 +59,7 @@ class LoggedRequest:
     query: dict[str, str]
     user: str
     status: int = 0
-    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    accept: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def parse_path(path: str) -> Target | None:
 class SimulatedKubernetes:
     """`async with SimulatedKubernetes(cluster) as api:` serves a cluster over HTTP until the block ends.
 
-    Attributes: `cluster`, `faults`, `requests` (what was asked so far), `base_url`, `token` (of the user `admin`).
+    Attributes: `cluster`, `faults`, `requests` (the last 10,000), `base_url`, `token` (of the user `admin`).
     """
 
     def __init__(
@@ -180,7 +180,8 @@ class SimulatedKubernetes:
 
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         user = self._authenticate(request)
-        logged = LoggedRequest(request.method, request.path, dict(request.query), user, headers=dict(request.headers))
+        accept = request.headers.get("Accept", "")
+        logged = LoggedRequest(request.method, request.path, dict(request.query), user, accept=accept)
         self.requests.append(logged)
         try:
             response = await self._answer(request, user)
