@@ -33,6 +33,8 @@ LIST_KEYS: Mapping[str, tuple[str, ...]] = {
     "podIPs": ("ip",),
 }
 
+NO_FIELDS: JSON = {}  # one for all leaves: read only
+
 SHARED_MIN_BYTES = 200  # shorter field sets are cheaper kept in place than looked up and cut out
 
 
@@ -48,18 +50,21 @@ def object_prefix(resource: ApiResource) -> bytes:
     return b'{"kind":"%s","apiVersion":"%s",' % (resource.kind.encode(), resource.api_version.encode())
 
 
-def fields_of(value: Any, name: str = "") -> JSON:
+def fields_of(value: JSON | list[Any], name: str = "") -> JSON:
     """FieldsV1 of a value: its members with `f:` before the name, keyed list items with `k:`, all else `{}`."""
-    if isinstance(value, Mapping):
-        return {f"f:{key}": fields_of(member, key) for key, member in sorted(value.items())}
+    if isinstance(value, dict):
+        return {
+            f"f:{key}": fields_of(member, key) if isinstance(member, dict | list) else NO_FIELDS
+            for key, member in sorted(value.items())
+        }
     keys = LIST_KEYS.get(name)
-    if keys and isinstance(value, list) and value and isinstance(value[0], Mapping):
-        fields: JSON = {".": {}}
-        for item in value:
-            present = {key: item[key] for key in keys if key in item}
-            fields["k:" + orjson.dumps(present).decode()] = {".": {}, **fields_of(item)}
-        return fields
-    return {}
+    if not keys or not value or not isinstance(value[0], dict):
+        return NO_FIELDS
+    fields: JSON = {".": NO_FIELDS}
+    for item in value:
+        present = {key: item[key] for key in keys if key in item}
+        fields["k:" + orjson.dumps(present).decode()] = {".": NO_FIELDS, **fields_of(item)}
+    return fields
 
 
 def managed_fields(body: Mapping[str, Any], api_version: str, time: str) -> list[JSON]:
