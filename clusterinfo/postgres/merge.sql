@@ -112,6 +112,8 @@ with candidate as (
             where f.unit_id = r.unit_id and f.reach in ('', r.namespace)
                 and (f.epoch, f.live_at) >= (r.epoch, r.live_at))
         when (r.epoch, r.live_at) > (s.epoch, s.live_at) then true
+        when (r.epoch, r.live_at) = (s.epoch, s.live_at) and r.resource_version = s.resource_version
+            and r.deleted = s.deleted then true
         else r.epoch = s.epoch and r.resource_version = s.resource_version and not r.deleted and not s.deleted
             and (r.normalization, r.fidelity) > (s.normalization, s.fidelity)
             and not (s.fidelity in (0, 2) and r.normalization = s.normalization and r.content_hash = s.content_hash)
@@ -166,7 +168,7 @@ with candidate as (
     from originated o
     window chain as (partition by unit_id, namespace, name order by epoch, live_at, ord),
         best as (partition by unit_id, namespace, name, version_no
-            order by origin_normalization desc, origin_fidelity desc, epoch desc, live_at desc, ord desc),
+            order by origin_normalization desc, origin_fidelity desc, epoch desc, live_at desc, origin_hash, ord desc),
         run as (partition by unit_id, namespace, name, run_no order by epoch, live_at, ord),
         life as (partition by unit_id, namespace, name, life_no)
 ), bounded as (

@@ -155,6 +155,23 @@ async def test_order_does_not_matter(bench: Bench) -> None:
     assert bench.last(BatchStored).rows_ignored == 2
 
 
+async def test_an_idle_cluster_is_seen_again(bench: Bench) -> None:
+    for minute in range(2):
+        listing = Listing("100", NOON + minute * MINUTE)
+        await bench.store(listing.item("a", "1", "x"), listing.completed())
+    assert bench.last(BatchStored).rows_unchanged == 1
+    assert await bench.connection.fetchval("select last_observed_at from resource") == NOON + MINUTE
+
+
+@pytest.mark.parametrize("contents", [("x", "y"), ("y", "x")])
+async def test_two_contents_of_one_version_and_moment_end_the_same(bench: Bench, contents: tuple[str, str]) -> None:
+    for content in contents:
+        listing = Listing("100")
+        await bench.store(listing.item("a", "1", content))
+    assert orjson.loads(await bench.connection.fetchval("select body from resource"))["data"] == "y"
+    assert await bench.history() == []
+
+
 async def test_a_watched_deletion_is_a_tombstone_until_a_list_covers_it(bench: Bench) -> None:
     first = Listing("100")
     await bench.store(first.item("a", "1"), first.completed(), first.deleted("a", "120"))
