@@ -1,0 +1,104 @@
+"""Bounded decompression for aiokafka's readers, which know no bound: 33 kB of zstd could become 1 GiB.
+
+`install()` replaces the codec functions where the readers look them up: in the compiled and the plain modules of
+`aiokafka.record`. A batch that would grow beyond the bound raises CorruptRecordException, as one with a bad CRC does.
+A test proves that the readers which are in use honour it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import struct
+import zlib
+from collections.abc import Callable
+
+import cramjam
+from aiokafka.errors import CorruptRecordException
+
+# A batch of our own holds at most one record above 1 MiB, and that is at most 8 MiB (sink.py). Others may pack more.
+LIMIT_BYTES = 32 * 1024 * 1024
+
+_MODULES = (
+    "aiokafka.record.default_records",
+    "aiokafka.record.legacy_records",
+    "aiokafka.record._crecords.default_records",
+    "aiokafka.record._crecords.legacy_records",
+)
+_XERIAL = b"\x82SNAPPY\x00"  # the framing of snappy-java: a header of 16 bytes, then blocks with their length in front
+_GZIP_WBITS = 31  # zlib.decompressobj: 16 + the largest window reads a gzip stream
+
+
+def install() -> None:
+    """Make every reader of aiokafka decompress with a bound. Calling it again changes nothing."""
+    for name in _MODULES:
+        try:
+            module = importlib.import_module(name)
+        except ImportError:  # built without the extension: the plain module is then the one in use
+            continue
+        for codec, decode in DECODERS.items():
+            if hasattr(module, f"{codec}_decode"):
+                setattr(module, f"{codec}_decode", decode)
+
+
+def _bounded(decompress: Callable[[bytes], bytes]) -> Callable[[bytes | memoryview], bytes]:
+    def decode(payload: bytes | memoryview) -> bytes:
+        try:
+            return decompress(bytes(payload))
+        except (cramjam.DecompressionError, zlib.error, struct.error, ValueError, MemoryError) as error:
+            raise CorruptRecordException(f"cannot decompress within {LIMIT_BYTES} bytes: {str(error)[:100]}") from error
+
+    return decode
+
+
+def _gzip(payload: bytes) -> bytes:
+    stream = zlib.decompressobj(_GZIP_WBITS)
+    data = stream.decompress(payload, LIMIT_BYTES)
+    if not stream.eof:
+        raise ValueError("larger, or cut short")
+    return data
+
+
+def _snappy(payload: bytes) -> bytes:
+    if not payload.startswith(_XERIAL):
+        return _snappy_block(payload, LIMIT_BYTES)
+    data = bytearray()
+    cursor = 16
+    while cursor < len(payload):
+        (length,) = struct.unpack_from("!i", payload, cursor)
+        if length <= 0:
+            raise ValueError("a block without a length")
+        cursor += 4
+        data += _snappy_block(payload[cursor : cursor + length], LIMIT_BYTES - len(data))
+        cursor += length
+    return bytes(data)
+
+
+def _snappy_block(block: bytes, limit_bytes: int) -> bytes:
+    if cramjam.snappy.decompress_raw_len(block) > limit_bytes:
+        raise ValueError("larger")
+    return bytes(cramjam.snappy.decompress_raw(block))
+
+
+def _into(decompress_into: Callable[[bytes, bytearray], int]) -> Callable[[bytes], bytes]:
+    """Decompress into a buffer that grows by doubling up to the limit: no format promises to tell its size."""
+
+    def decompress(payload: bytes) -> bytes:
+        size_bytes = min(max(len(payload) * 32, 4096), LIMIT_BYTES)
+        while True:
+            buffer = bytearray(size_bytes)
+            try:
+                return bytes(memoryview(buffer)[: decompress_into(payload, buffer)])
+            except cramjam.DecompressionError:
+                if size_bytes == LIMIT_BYTES:
+                    raise
+                size_bytes = min(size_bytes * 4, LIMIT_BYTES)
+
+    return decompress
+
+
+DECODERS: dict[str, Callable[[bytes | memoryview], bytes]] = {
+    "gzip": _bounded(_gzip),
+    "snappy": _bounded(_snappy),
+    "lz4": _bounded(_into(cramjam.lz4.decompress_into)),
+    "zstd": _bounded(_into(cramjam.zstd.decompress_into)),
+}

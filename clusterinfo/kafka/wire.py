@@ -1,0 +1,271 @@
+"""A record as a Kafka message and back: CloudEvents 1.0, Kafka protocol binding, binary content mode.
+
+Pure: bytes in, bytes out; no Kafka client, no clock. The attributes are a contract with other readers: see
+ARCHITECTURE.md. Decoding is strict, because what passes here goes to the database unread.
+
+Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+from urllib.parse import quote
+
+import msgspec
+
+from clusterinfo.errors import RecordError
+from clusterinfo.model import Record, RecordType
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+CONTENT_TYPE = ("content-type", b"application/json")
+SPECVERSION = ("ce_specversion", b"1.0")
+STATES = frozenset({"", "oversize"})
+
+# "Integer: A whole number in the range -2,147,483,648 to +2,147,483,647 inclusive." (CloudEvents 1.0.2, type system)
+INTEGER_MAX = (1 << 31) - 1
+MAX_QUOTED_CHARS = 60  # of what a reason quotes: enough to recognise a value, too little to leak one
+_CACHED = 4096  # distinct ids remembered: more than the lists of a run that are read side by side
+
+_KEY = msgspec.json.Decoder(tuple[str, str, str, str, str])
+_ENCODER = msgspec.json.Encoder()
+_HASH = re.compile(rb"[0-9a-f]{32}")
+# RFC 9562, 4: "hexadecimal ... output as lower case, and input is case-insensitive"; version 7 carries the time.
+_UUID7 = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_TYPES = {kind.value.encode(): kind for kind in RecordType}
+_REQUIRED = {
+    RecordType.OBSERVED: ("resource", "name", "api_version", "kind", "content_hash"),
+    RecordType.DELETED: ("resource", "name", "list_version"),
+    RecordType.LIST_COMPLETED: ("resource", "list"),
+    RecordType.LIST_FAILED: ("resource", "list"),
+    RecordType.SNAPSHOT_STARTED: ("snapshot",),
+    RecordType.SNAPSHOT_COMPLETED: ("snapshot",),
+}
+
+
+class Message(NamedTuple):
+    """What Kafka carries: `key` a JSON array, `value` the body, `headers` the attributes."""
+
+    key: bytes
+    value: bytes
+    headers: list[tuple[str, bytes]]
+
+
+def encode(record: Record) -> Message:
+    """The message that says `record`. Raises RecordError if a text cannot be UTF-8 or the body is empty."""
+    if not record.body:
+        raise RecordError("the record has no body, but a value is never null or empty")
+    try:
+        return Message(_key(record), record.body, _headers(record))
+    except UnicodeEncodeError as error:
+        raise RecordError(f"an attribute is no Unicode text: {error.reason}") from error
+
+
+def _key(record: Record) -> bytes:
+    return _ENCODER.encode((record.cluster, record.group, record.resource, record.namespace, record.name))
+
+
+def _headers(record: Record) -> list[tuple[str, bytes]]:
+    texts = (
+        ("ce_id", record_id(record)),
+        ("ce_time", _time(record.observed_at)),
+        ("ce_subject", subject(record.group, record.resource, record.namespace, record.name)),
+        ("ce_clustername", record.cluster_name),
+        ("ce_snapshot", record.snapshot),
+        ("ce_list", record.list),
+        ("ce_reach", record.reach),
+        ("ce_apiversion", record.api_version),
+        ("ce_kind", record.kind),
+        ("ce_uid", record.uid),
+        ("ce_resourceversion", record.resource_version),
+        ("ce_listversion", record.list_version),
+        ("ce_contenthash", record.content_hash),
+        ("ce_state", record.state),
+    )
+    headers = [
+        SPECVERSION,
+        ("ce_type", record.type.value.encode()),
+        ("ce_source", source(record.cluster)),
+        CONTENT_TYPE,
+        ("ce_epoch", b"%d" % record.epoch),
+        ("ce_normalization", b"%d" % record.normalization),
+    ]
+    headers += [(name, text.encode()) for name, text in texts if text]
+    return headers
+
+
+def record_id(record: Record) -> str:
+    """CloudEvents `id`, the same whenever the same statement is sent again.
+
+    "Producers MUST ensure that source + id is unique for each distinct event." A list attempt (a UUID of its own)
+    sees a version of an object once; a watched version is told by its key and resourceVersion alone. A resourceVersion
+    may be reused by the deletion of what it names, hence the verb.
+    """
+    verb = record.type.value.rpartition(".v")[0].rpartition(".")[2]
+    if not record.is_object:
+        return f"{record.list or record.snapshot}/{verb}"
+    scope = record.list or f"{record.group or 'core'}/{record.resource}"
+    return f"{scope}/{record.namespace}/{record.name}/{record.resource_version}/{verb}"
+
+
+@lru_cache(_CACHED)
+def source(cluster: str) -> bytes:
+    """CloudEvents `source` of a cluster: a URI-reference, hence the percent-encoding."""
+    return f"/clusters/{quote(cluster, safe='')}".encode()
+
+
+def subject(group: str, resource: str, namespace: str, name: str) -> str:
+    """CloudEvents `subject`, `-` for what does not apply; "" (absent) for a statement about a whole snapshot."""
+    return f"{group or 'core'}/{resource}/{namespace or '-'}/{name or '-'}" if resource else ""
+
+
+def _time(moment: dt.datetime) -> str:
+    """RFC 3339, UTC, always with microseconds. A naive time would be read as local: refuse it."""
+    if moment.tzinfo is None:
+        raise RecordError("observed_at has no time zone, expected UTC")
+    if moment.tzinfo is not dt.UTC:
+        moment = moment.astimezone(dt.UTC)
+    return f"{moment.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+
+
+def decode(key: bytes | None, value: bytes | None, headers: Headers, offset: int = -1) -> Record:
+    """The record that a message says. Raises RecordError whose one line says what is wrong with it.
+
+    The object's identity is taken from the key; `source` and `subject` must agree with it. The body is not parsed.
+    """
+    if not value:
+        raise RecordError("the value is null or empty")
+    attributes = _attributes(headers)
+    get = attributes.get
+    kind = _type_of(attributes)
+    cluster, group, resource, namespace, name = _identity(key)
+    try:
+        record = Record(
+            type=kind,
+            cluster=cluster,
+            cluster_name=get("ce_clustername", b"").decode(),
+            observed_at=_moment(get("ce_time", b"")),
+            body=value,
+            epoch=_integer("epoch", get("ce_epoch", b"0")),
+            group=group,
+            resource=resource,
+            namespace=namespace,
+            name=name,
+            snapshot=_uuid7(get("ce_snapshot", b"")),
+            list=_uuid7(get("ce_list", b"")),
+            reach=get("ce_reach", b"").decode(),
+            api_version=get("ce_apiversion", b"").decode(),
+            kind=get("ce_kind", b"").decode(),
+            uid=get("ce_uid", b"").decode(),
+            resource_version=get("ce_resourceversion", b"").decode(),
+            list_version=get("ce_listversion", b"").decode(),
+            content_hash=_content_hash(get("ce_contenthash", b"")),
+            normalization=_integer("normalization", get("ce_normalization", b"0")),
+            state=get("ce_state", b"").decode(),
+            offset=offset,
+        )
+    except UnicodeDecodeError as error:
+        raise RecordError("an attribute is not UTF-8") from error
+    _check(record, attributes)
+    return record
+
+
+def _attributes(headers: Headers) -> dict[str, bytes]:
+    attributes: dict[str, Any] = dict(headers)
+    if len(attributes) != len(headers):
+        names = [name for name, _ in headers if name.startswith("ce_")]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise RecordError(f"header {quoted(min(twice))} is there more than once")
+    if None in attributes.values():
+        attributes = {name: value for name, value in attributes.items() if value is not None}
+    if b"\0" in b"".join(attributes.values()):
+        raise RecordError("an attribute contains a NUL character, which no text of a database can hold")
+    return attributes
+
+
+def _type_of(attributes: dict[str, bytes]) -> RecordType:
+    if attributes.get("ce_specversion") != b"1.0":
+        raise RecordError(f"no CloudEvent 1.0: ce_specversion is {quoted(attributes.get('ce_specversion'))}")
+    if (kind := _TYPES.get(attributes.get("ce_type", b""))) is None:
+        raise RecordError(f"ce_type is {quoted(attributes.get('ce_type'))}, which is no type of record")
+    if not attributes.get("ce_id"):
+        raise RecordError("ce_id is missing")
+    return kind
+
+
+def _identity(key: bytes | None) -> tuple[str, str, str, str, str]:
+    try:
+        identity = _KEY.decode(key or b"")
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecordError(
+            f"the key is {quoted(key)}, expected [cluster, group, resource, namespace, name] as JSON"
+        ) from error
+    if "\0" in "".join(identity):
+        raise RecordError("the key contains a NUL character, which no text of a database can hold")
+    if not identity[0]:
+        raise RecordError("the key names no cluster")
+    return identity
+
+
+def _moment(text: bytes) -> dt.datetime:
+    try:
+        moment = dt.datetime.fromisoformat(text.decode("ascii"))
+    except ValueError as error:
+        raise RecordError(f"ce_time is {quoted(text)}, expected an RFC 3339 timestamp") from error
+    if moment.tzinfo is None:
+        raise RecordError(f"ce_time is {quoted(text)}, which has no time zone")
+    try:
+        return moment if moment.tzinfo is dt.UTC else moment.astimezone(dt.UTC)
+    except OverflowError as error:
+        raise RecordError(f"ce_time is {quoted(text)}, which is out of range") from error
+
+
+@lru_cache(_CACHED)
+def _uuid7(text: bytes) -> str:
+    if text and not _UUID7.fullmatch(text):
+        raise RecordError(f"ce_list or ce_snapshot is {quoted(text)}, expected a UUIDv7")
+    return text.decode()
+
+
+def _integer(name: str, text: bytes) -> int:
+    if len(text) <= 10 and text.isdigit() and (number := int(text)) <= INTEGER_MAX:
+        return number
+    raise RecordError(f"ce_{name} is {quoted(text)}, expected a whole number from 0 to {INTEGER_MAX}")
+
+
+def _content_hash(text: bytes) -> str:
+    if text and not _HASH.fullmatch(text):
+        raise RecordError(f"ce_contenthash is {quoted(text)}, expected 32 hexadecimal digits")
+    return text.decode()
+
+
+def _check(record: Record, attributes: dict[str, bytes]) -> None:
+    if attributes.get("ce_source") != source(record.cluster):
+        raise RecordError(f"ce_source is {quoted(attributes.get('ce_source'))}, but the key says another cluster")
+    told = subject(record.group, record.resource, record.namespace, record.name)
+    if attributes.get("ce_subject", b"") != told.encode():
+        raise RecordError(f"ce_subject is {quoted(attributes.get('ce_subject'))}, but the key says {quoted(told)}")
+    if record.state not in STATES:
+        raise RecordError(f"ce_state is {quoted(record.state)}, expected oversize or none")
+    if missing := _missing(record):
+        raise RecordError(f"{missing} is missing from a record of type {record.type.value}")
+
+
+def _missing(record: Record) -> str:
+    """What a record of its type cannot do without and has not; "" if it has everything."""
+    if missing := next((name for name in _REQUIRED[record.type] if not getattr(record, name)), ""):
+        return missing
+    return "" if record.list or record.list_version or not record.is_object else "list or list_version"
+
+
+def quoted(value: str | bytes | None) -> str:
+    """`value` as a message may show it: at most 60 characters, one line, printable."""
+    if value is None:
+        return "missing"
+    text = value.decode(errors="backslashreplace") if isinstance(value, bytes) else value
+    shown = text if len(text) <= MAX_QUOTED_CHARS else f"{text[:MAX_QUOTED_CHARS]}..."
+    return ascii(shown)
