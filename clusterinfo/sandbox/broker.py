@@ -14,13 +14,12 @@ from typing import Literal, Self
 
 from clusterinfo.sandbox.processes import (
     Account,
+    PrivateDirectory,
     Process,
     SandboxError,
     free_port,
     give,
     is_reachable,
-    make_directory,
-    remove_directory,
     unprivileged_account,
 )
 
@@ -48,14 +47,14 @@ class EmbeddedBroker:
         self.host = "127.0.0.1"
         self.port = 0
         self._account: Account | None = None
-        self._directory: Path | None = None
+        self._directory: PrivateDirectory | None = None
         self._process: Process | None = None
 
     async def __aenter__(self) -> Self:
         account = unprivileged_account()
         # It does not insist on an ordinary user, so root serves where an ordinary user cannot reach the binary.
         self._account = account if account and is_reachable(find_binary(), account) else None
-        self._directory = make_directory("clusterinfo-broker-", self._account)
+        self._directory = PrivateDirectory("broker", self._account)
         try:
             self.data.mkdir()
             give(self.data, self._account)
@@ -75,7 +74,7 @@ class EmbeddedBroker:
         """Everything of this broker on disk. Raises SandboxError outside the `async with` block."""
         if self._directory is None:
             raise SandboxError("this broker is not running: use it inside `async with`")
-        return self._directory
+        return self._directory.path
 
     @property
     def data(self) -> Path:
@@ -125,7 +124,7 @@ class EmbeddedBroker:
             await self.stop("kill")
         finally:
             if self._directory is not None:
-                remove_directory(self._directory)
+                self._directory.remove()
                 self._directory = None
 
     async def _first_start(self) -> None:

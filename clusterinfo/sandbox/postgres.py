@@ -20,13 +20,12 @@ import asyncpg
 
 from clusterinfo.sandbox.processes import (
     Account,
+    PrivateDirectory,
     Process,
     SandboxError,
     free_port,
     give,
     is_reachable,
-    make_directory,
-    remove_directory,
     unprivileged_account,
 )
 
@@ -80,13 +79,13 @@ class EmbeddedPostgres:
         self.settings = {**DEFAULT_SETTINGS, **(settings or {})}
         self._files = dict(files or {})
         self._account: Account | None = None
-        self._directory: Path | None = None
+        self._directory: PrivateDirectory | None = None
         self._binaries = Path()
         self._process: Process | None = None
 
     async def __aenter__(self) -> Self:
         self._account = unprivileged_account()
-        self._directory = make_directory("clusterinfo-postgres-", self._account)
+        self._directory = PrivateDirectory("postgres", self._account)
         try:
             self._binaries = self._usable_binaries()
             await self._initialize()
@@ -106,7 +105,7 @@ class EmbeddedPostgres:
         """Everything of this server on disk. Raises SandboxError outside the `async with` block."""
         if self._directory is None:
             raise SandboxError("this PostgreSQL is not running: use it inside `async with`")
-        return self._directory
+        return self._directory.path
 
     @property
     def data(self) -> Path:
@@ -167,7 +166,7 @@ class EmbeddedPostgres:
             await self.stop("immediate")
         finally:
             if self._directory is not None:
-                remove_directory(self._directory)
+                self._directory.remove()
                 self._directory = None
 
     def _usable_binaries(self) -> Path:

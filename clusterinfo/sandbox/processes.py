@@ -7,6 +7,7 @@ because a server may outlive the event loop that started it, and because uvloop 
 import asyncio
 import contextlib
 import ctypes
+import fcntl
 import os
 import pwd
 import random
@@ -77,20 +78,61 @@ def free_port() -> int:
     raise SandboxError(f"200 ports tried between {PORTS.start} and {PORTS.stop}, none is free on 127.0.0.1")
 
 
-def make_directory(prefix: str, account: Account | None) -> Path:
-    """A new private directory that `account` (None: ourselves) owns and can reach. The caller removes it."""
+class PrivateDirectory:
+    """A new directory under the temporary one that `account` (None: ourselves) owns and can reach.
+
+    `path` is locked (flock) while its maker lives. Making one also removes those of makers who were killed.
+    """
+
+    def __init__(self, name: str, account: Account | None) -> None:
+        """`name` goes into the directory's name. Raises SandboxError if `account` can reach no temporary directory."""
+        prefix = f"clusterinfo-sandbox-{name}-"
+        parent = _temporary_parent(account)
+        for left in parent.glob(f"{prefix}*"):
+            _remove_if_abandoned(left)
+        while True:
+            self.path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+            lock = _lock(self.path)
+            if lock is not None:  # else somebody took it, still unlocked, for abandoned
+                self._lock = lock
+                break
+        give(self.path, account)
+
+    def remove(self) -> None:
+        """Remove it with all that is in it. Called once."""
+        shutil.rmtree(self.path)
+        os.close(self._lock)
+
+
+def _temporary_parent(account: Account | None) -> Path:
     for parent in dict.fromkeys([Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]):  # noqa: S108 - fallbacks
         if account is None or is_reachable(parent, account):
-            directory = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-            give(directory, account)
-            return directory
+            return parent
     raise SandboxError(f"user {account.name if account else '?'} can enter no temporary directory; set TMPDIR to one")
 
 
-def remove_directory(directory: Path) -> None:
-    """Remove a directory of `make_directory` with all that is in it; one that is gone already is no error."""
-    with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(directory)
+def _lock(directory: Path) -> int | None:
+    """A descriptor that holds the lock on `directory`; None if another process has it, or it is gone, or not ours."""
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except (FileNotFoundError, PermissionError):
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink:  # not removed in the meantime
+            return descriptor
+    except BlockingIOError:
+        pass
+    os.close(descriptor)
+    return None
+
+
+def _remove_if_abandoned(directory: Path) -> None:
+    """Best effort: what cannot be removed now may be at the next start."""
+    descriptor = _lock(directory)
+    if descriptor is not None:
+        shutil.rmtree(directory, ignore_errors=True)
+        os.close(descriptor)
 
 
 def give(path: Path, account: Account | None) -> None:

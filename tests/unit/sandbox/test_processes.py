@@ -13,12 +13,11 @@ import pytest
 
 from clusterinfo.sandbox.processes import (
     PORTS,
+    PrivateDirectory,
     Process,
     SandboxError,
     free_port,
     is_reachable,
-    make_directory,
-    remove_directory,
     unprivileged_account,
 )
 
@@ -129,15 +128,27 @@ async def test_root_drops_its_rights(tmp_path: Path) -> None:
 
 def test_directories_are_private_and_reachable() -> None:
     account = unprivileged_account()
-    directory = make_directory("clusterinfo-test-", account)
+    directory = PrivateDirectory("test", account)
     try:
-        assert directory.stat().st_mode & 0o777 == 0o700
-        assert account is None or is_reachable(directory, account)
-        assert account is None or directory.stat().st_uid == account.uid
+        assert directory.path.stat().st_mode & 0o777 == 0o700
+        assert account is None or is_reachable(directory.path, account)
+        assert account is None or directory.path.stat().st_uid == account.uid
     finally:
-        remove_directory(directory)
-    assert not directory.exists()
-    remove_directory(directory)
+        directory.remove()
+    assert not directory.path.exists()
+
+
+def test_directories_of_the_killed_are_removed_and_of_the_living_kept() -> None:
+    code = "from clusterinfo.sandbox.processes import *; d = PrivateDirectory('test', unprivileged_account())"
+    code += "; (d.path / 'file').touch(); print(d.path, flush=True); import time; time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as maker:
+        assert maker.stdout is not None
+        path = Path(maker.stdout.readline().strip())
+        PrivateDirectory("test", unprivileged_account()).remove()
+        assert path.exists()
+        maker.kill()
+    PrivateDirectory("test", unprivileged_account()).remove()
+    assert not path.exists()
 
 
 def test_ports_are_not_ephemeral() -> None:
