@@ -15,7 +15,7 @@ begin
     if right(value, 1) ~ '[0-9.]' then
         return value::numeric;
     end if;
-    return trim_scale(rtrim(value, 'numkMGTPEi')::numeric * case ltrim(value, '+-.0123456789')
+    return trim_scale(rtrim(value, 'numkKMGTPEi')::numeric * case ltrim(value, '+-.0123456789')
         when 'n' then 0.000000001 when 'u' then 0.000001 when 'm' then 0.001
         when 'k' then 1e3 when 'M' then 1e6 when 'G' then 1e9 when 'T' then 1e12 when 'P' then 1e15 when 'E' then 1e18
         when 'Ki' then 1024 when 'Mi' then 1048576 when 'Gi' then 1073741824 when 'Ti' then 1099511627776

@@ -1,0 +1,60 @@
+"""What the schema's SQL must keep to, whatever it says: held against its text, without a server."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+import pytest
+
+FILES = {
+    entry.name: entry.read_text(encoding="utf-8")
+    for entry in files("clusterinfo.postgres").joinpath("schema").iterdir()
+    if entry.name.endswith(".sql")
+}
+ALL = "\n".join(FILES[name] for name in sorted(FILES))
+FUNCTIONS = {
+    match[1]: match[0]
+    for match in re.finditer(r"^create function (\w+).*?^(?:\$\$;|end;)$", ALL, re.MULTILINE | re.DOTALL)
+}
+
+
+def without_comments(sql: str) -> str:
+    return re.sub(r"--[^\n]*|comment on .*?;$", "", sql, flags=re.MULTILINE | re.DOTALL)
+
+
+def test_files_are_numbered_without_a_gap() -> None:
+    assert [int(name[:4]) for name in sorted(FILES)] == list(range(1, len(FILES) + 1))
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_no_name_is_qualified_by_a_schema(name: str) -> None:
+    """The schema's name is the user's to choose (DB_SCHEMA)."""
+    assert not re.search(r"\bclusterinfo\.", without_comments(FILES[name]))
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_lines_fit_a_screen(name: str) -> None:
+    assert [line for line in FILES[name].splitlines() if len(line) > 140] == []
+
+
+def test_functions_are_bound_to_the_schema_when_created() -> None:
+    """Plain SQL bodies are atomic; a body kept as text may call no function of ours: its names are looked up later."""
+    assert FUNCTIONS
+    for name, text in FUNCTIONS.items():
+        if "begin atomic" in text:
+            continue
+        assert "language plpgsql" in text, name
+        assert re.search(rf"\b({'|'.join(FUNCTIONS)}) ?\(", text.partition("$$")[2]) is None, name
+
+
+def test_functions_are_declared_as_what_they_are() -> None:
+    """Not volatile, which would keep the planner from putting them in line, and no SET clause, for the same reason."""
+    for name, text in FUNCTIONS.items():
+        head = re.split(r"begin atomic|\$\$", text)[0]
+        assert re.search(r"\b(immutable|stable)\b.*\bparallel safe\b", head, re.DOTALL), name
+        assert not re.search(r"\bset\b", head), name
+
+
+def test_every_function_says_what_it_is() -> None:
+    assert set(FUNCTIONS) == set(re.findall(r"^comment on function (\w+)", ALL, re.MULTILINE))
