@@ -13,7 +13,7 @@ import io
 import os
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -321,11 +321,11 @@ async def _translated() -> AsyncIterator[None]:
 class KubernetesClient:
     """One cluster's API. Made by `connect`; its methods may be called side by side."""
 
-    def __init__(self, settings: Settings, credentials: Credentials, api: ApiClient, stack: AsyncExitStack) -> None:
+    def __init__(self, settings: Settings, credentials: Credentials) -> None:
         self._settings = settings
         self._credentials = credentials
-        self._api = api
-        self._stack = stack
+        self._api = _open_api(credentials)
+        self._retired: ApiClient | None = None
         self._renewing = asyncio.Lock()
         self.cluster = ClusterIdentity("", "", "", identity_known=False)
 
@@ -336,11 +336,18 @@ class KubernetesClient:
 
         Raises ConfigError for settings a user can correct, FatalError if the API cannot be reached or refuses us.
         """
-        async with AsyncExitStack() as stack:
-            credentials = await load_credentials(settings)
-            client = cls(settings, credentials, await _open_api(credentials, stack), stack)
+        credentials = await load_credentials(settings)
+        client = cls(settings, credentials)
+        try:
             client.cluster = await _within(CONNECT_WITHIN_S, client._identify, str(credentials.configuration.host))
             yield client
+        finally:
+            await client._close()
+
+    async def _close(self) -> None:
+        await self._api.close()
+        if self._retired is not None:
+            await self._retired.close()
 
     async def discover(self, selection: discovery.Selection | None = None) -> discovery.Discovery:
         """The kinds to list, by `selection` or else the settings' INCLUDE and EXCLUDE.
@@ -405,11 +412,18 @@ class KubernetesClient:
                 return await _read_answer(response, max_bytes)
 
     async def _renew(self, stale: ApiClient) -> None:
-        """Read credentials and certificates again, unless somebody did meanwhile. Requests under way keep the old."""
+        """Read credentials and certificates again, unless somebody did meanwhile.
+
+        Requests under way keep the session they began with, which is closed at the next renewal.
+        """
         async with self._renewing:
-            if self._api is stale:
-                self._credentials = await load_credentials(self._settings)
-                self._api = await _open_api(self._credentials, self._stack)
+            if self._api is not stale:
+                return
+            self._credentials = await load_credentials(self._settings)
+            fresh = _open_api(self._credentials)
+            if self._retired is not None:
+                await self._retired.close()
+            self._retired, self._api = self._api, fresh
 
     async def _identify(self) -> ClusterIdentity:
         """Who this is: the uid of kube-system; only a 403 on it makes the name the identity (see DESIGN, section 4)."""
@@ -450,13 +464,12 @@ def resource_path(gvr: GroupVersionResource, namespace: str = "") -> str:
     return f"{version_path(gvr.group, gvr.version)}{within}/{quote(gvr.resource, safe='')}"
 
 
-async def _open_api(credentials: Credentials, stack: AsyncExitStack) -> ApiClient:
+def _open_api(credentials: Credentials) -> ApiClient:
     from kubernetes_asyncio.client import ApiClient
 
     with _explained("the certificates of the kubeconfig cannot be used"):
         api = ApiClient(credentials.configuration)
     api.user_agent = "clusterinfo"
-    stack.push_async_callback(api.close)
     return api
 
 

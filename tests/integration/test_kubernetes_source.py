@@ -27,7 +27,7 @@ from clusterinfo.model import (
     digest_hex,
     item_digest,
 )
-from clusterinfo.observations import ItemSetAside, ListEnded, ListRestarted, Observation, PageListed
+from clusterinfo.observations import ItemSetAside, ListEnded, ListRestarted, Observation, PageListed, Warned
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
 from clusterinfo.settings import Settings
@@ -622,6 +622,9 @@ async def test_a_snapshot_says_how_every_kind_fared(api: SimulatedKubernetes, st
     assert outcomes["", "secrets"] == "forbidden"
     assert outcomes["", "namespaces"] == "failed", "a list that was not begun is not proven"
     assert outcomes["", "pods"] == outcomes["apps", "deployments"] == "excluded"
+    summary = run.snapshot.summary()
+    assert (summary.kinds, summary.failed, summary.forbidden, summary.objects) == (3, 1, 1, 25)
+    assert [warned.message for warned in run.observed(Warned)] == ["INCLUDE names no kind that is listed: pods"]
 
 
 async def test_a_unit_in_several_reaches_has_the_worst_outcome(api: SimulatedKubernetes, start: Any) -> None:
