@@ -7,7 +7,8 @@
 -- A body is detoasted once, for all columns together, and not at all when only identities are asked for. `#> '{}'` hands
 -- back the whole value, in memory; HAVING makes the subquery one that the planner can neither merge into the query
 -- (that would detoast once a column) nor fail to see as exactly one row (so it leaves the join out when no column of the
--- body is wanted). 10,000 pods of 6.6 kB, six columns: 50 ms, where body -> ... a column takes 190 ms (PostgreSQL 15, lz4).
+-- body is wanted). Six columns of 10,000 pods of 6.6 kB take 87 ms, with body -> ... for each column 245 ms; counting
+-- them takes 2 ms (PostgreSQL 15, lz4).
 create function live(group_name text, resource_name text) returns table (
     cluster text, namespace text, name text, uid text, created_at timestamptz, labels jsonb,
     stored boolean, object jsonb, metadata jsonb, spec jsonb, status jsonb)
