@@ -25,6 +25,7 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import ClusterinfoError, FatalError
 from clusterinfo.kafka import connection
+from clusterinfo.kafka.offsets import commit
 from clusterinfo.kafka.source import Limits, PartitionSource
 from clusterinfo.kafka.topics import Topic, ensure_topic
 from clusterinfo.model import PartitionLane
@@ -39,6 +40,8 @@ REVOKE_TIMEOUT_S = 30.0  # within the rebalance timeout, or the group goes on wi
 SESSION_TIMEOUT_S = 30.0  # how long a member that was killed keeps its partitions
 COMMIT_INTERVAL_S = 1.0
 COMMIT_TIMEOUT_S = 3.0
+COMMIT_FAILURES_TOLD = 10  # in a row; a few belong to every rebalance
+REQUEST_TIMEOUT_S = REBALANCE_TIMEOUT_S + 15  # a broker answers "join" only when all members have joined
 KEEP_S = 1.0
 TICK_S = 0.1
 LEAVING_S = connection.STOP_TIMEOUT_S + COMMIT_TIMEOUT_S  # of SHUTDOWN_GRACE_S, what is left for after the drain
@@ -50,6 +53,7 @@ CONSUMER: dict[str, Any] = {
     "auto_offset_reset": "earliest",  # "none" races the assigned callback; every lane seeks explicitly anyway
     "partition_assignment_strategy": (RangePartitionAssignor,),  # exactly one: aiokafka #1168
     "rebalance_timeout_ms": int(REBALANCE_TIMEOUT_S * 1000),
+    "request_timeout_ms": int(REQUEST_TIMEOUT_S * 1000),
     "max_poll_interval_ms": 5 * 60 * 1000,
     "fetch_max_wait_ms": 100,  # one fetch a broker is in flight: a quiet partition must not hold up the others
     "fetch_max_bytes": 4 * MIB,  # compressed, of one response; a larger batch comes alone (KIP-74)
@@ -107,7 +111,7 @@ class ConsumerGroup:
         self._membership = _Membership()
         self._lanes: dict[int, list[_Lane]] = {}
         self._committed: dict[int, int] = {}
-        self._commit_fails = False
+        self._commit_failures = 0
         self._moved_at_s = 0.0
 
     @classmethod
@@ -249,7 +253,7 @@ class ConsumerGroup:
         await self._commit()
 
     async def _revoked(self) -> None:
-        """Before a rebalance: no new batch, wait for the writes in hand, commit."""
+        """Before a rebalance: no new batch; wait for the writes in hand."""
         lanes = self._living()
         for lane in lanes:
             lane.stopping.set()
@@ -257,7 +261,6 @@ class ConsumerGroup:
             await asyncio.wait(waits, timeout=REVOKE_TIMEOUT_S)
         for wait in waits:
             wait.cancel()
-        await self._commit()
 
     def _assigned(self, partitions: frozenset[int]) -> None:
         """After a rebalance: pause, since a new assignment forgets pauses, until the lane has claimed and sought."""
@@ -308,22 +311,22 @@ class ConsumerGroup:
 
     async def _commit(self) -> None:
         """Tell Kafka what is stored, for those who look at the lag. Best effort: our offsets are in the database."""
+        if self._membership.assigned is None:
+            return  # in a rebalance the partitions are nobody's
         current = {number: lane.source.position for number, lane in self._current_lanes().items()}
-        news = {n: at for n, at in current.items() if at >= 0 and self._committed.get(n) != at}
-        assigned = self._live.assignment()
-        offsets = {self._partition(n): at for n, at in news.items() if self._partition(n) in assigned}
+        offsets = {n: at for n, at in current.items() if at >= 0 and self._committed.get(n) != at}
         if not offsets:
             return
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_S):
-                await self._live.commit(offsets)
+                await commit(self._live, self.topic.name, offsets)
         except (KafkaError, TimeoutError) as error:
-            if not self._commit_fails:
+            self._commit_failures += 1
+            if self._commit_failures == COMMIT_FAILURES_TOLD:
                 self._observe(Warned(message=f"offsets are not shown in Kafka for now: {connection.explain(error)}"))
-            self._commit_fails = True
         else:
-            self._commit_fails = False
-            self._committed.update({partition.partition: at for partition, at in offsets.items()})
+            self._commit_failures = 0
+            self._committed.update(offsets)
 
     def _moved(self) -> None:
         self._moved_at_s = _now()
@@ -341,8 +344,7 @@ class ConsumerGroup:
 
     async def _start(self) -> None:
         self._consumer = AIOKafkaConsumer(
-            **connection.client_arguments(self._settings),
-            **CONSUMER,
+            **connection.client_arguments(self._settings) | CONSUMER,
             group_id=self._settings.kafka_group_id,
             session_timeout_ms=int(self._session_timeout_s * 1000),
             heartbeat_interval_ms=int(min(3.0, self._session_timeout_s / 3) * 1000),

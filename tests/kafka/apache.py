@@ -1,0 +1,158 @@
+"""A real Apache Kafka of one node (KRaft) for the tests: the only judge of groups, leaders and refusals.
+
+`mvn dependency:copy-dependencies` (see pom.xml) fetches its jars from Maven Central into `target/jars`, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+import tempfile
+import uuid
+from base64 import urlsafe_b64encode
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, Self
+
+from clusterinfo.sandbox.processes import Process, free_port, signal
+
+HERE = Path(__file__).parent
+JARS = HERE / "target" / "jars"
+START_TIMEOUT_S = 60.0
+STOP_GRACE_S = 20.0
+_HEAP = ["-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Xshare:auto"]
+_SIGNALS = {"clean": signal.SIGTERM, "hard": signal.SIGKILL}
+
+
+def fetch_jars() -> None:
+    """Have Maven fetch Kafka unless it has already."""
+    if not JARS.is_dir():
+        subprocess.run(["mvn", "-B", "-q", "dependency:copy-dependencies"], cwd=HERE, check=True, timeout=600)
+
+
+def _java(*arguments: str | Path, log_level: str = "error") -> list[str | Path]:
+    logging = f"-Dorg.slf4j.simpleLogger.defaultLogLevel={log_level}"
+    return ["java", *_HEAP, logging, "-cp", f"{JARS}/*", *arguments]
+
+
+class ApacheKafka:
+    """`async with ApacheKafka() as broker:` runs Apache Kafka on 127.0.0.1 until the block ends.
+
+    Attributes: `bootstrap` (`host:port`), `log` (a file). `properties` are server properties on top of ours.
+    """
+
+    def __init__(self, **properties: str) -> None:
+        self.host = "127.0.0.1"
+        self.port = free_port()
+        self._controller_port = free_port()
+        self._properties = {name.replace("_", "."): value for name, value in properties.items()}
+        self._directory: Path | None = None
+        self._process: Process | None = None
+
+    async def __aenter__(self) -> Self:
+        await asyncio.to_thread(fetch_jars)
+        self._directory = Path(tempfile.mkdtemp(prefix="clusterinfo-kafka-"))
+        try:
+            self.config.write_text(self._config())
+            await self._format()
+            await self.start()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._close()
+
+    @property
+    def directory(self) -> Path:
+        assert self._directory is not None, "use it inside `async with`"
+        return self._directory
+
+    @property
+    def config(self) -> Path:
+        return self.directory / "server.properties"
+
+    @property
+    def log(self) -> Path:
+        return self.directory / "log"
+
+    @property
+    def bootstrap(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    async def start(self) -> None:
+        """Start (again), on the same port and data; returns when it answers requests."""
+        argv = _java("kafka.Kafka", self.config, log_level="warn")
+        self._process = Process.start("kafka", argv, log=self.log, cwd=self.directory)
+        await self._process.wait_ready(self._accepts_connections, START_TIMEOUT_S)
+
+    async def stop(self, mode: Literal["clean", "hard"] = "clean") -> None:
+        """Stop it: `clean` hands over its groups, `hard` kills it."""
+        process, self._process = self._process, None
+        if process is not None:
+            await process.stop(_SIGNALS[mode], STOP_GRACE_S)
+
+    async def restart(self, mode: Literal["clean", "hard"] = "clean") -> None:
+        await self.stop(mode)
+        await self.start()
+
+    async def consumer_groups_describe(self, group: str) -> str:
+        """What `kafka-consumer-groups --describe --group <group>` prints."""
+        argv = _java(
+            "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+            *("--bootstrap-server", self.bootstrap, "--describe", "--group", group),
+        )
+        ended = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=60, check=True)
+        return str(ended.stdout)
+
+    async def _format(self) -> None:
+        cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        argv = _java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", self.config)
+        await Process.start("kafka-storage", argv, log=self.log, cwd=self.directory).finish(START_TIMEOUT_S)
+
+    def _config(self) -> str:
+        ours = {
+            "process.roles": "broker,controller",
+            "node.id": "1",
+            "controller.quorum.voters": f"1@{self.host}:{self._controller_port}",
+            "listeners": f"PLAINTEXT://{self.host}:{self.port},CONTROLLER://{self.host}:{self._controller_port}",
+            "advertised.listeners": f"PLAINTEXT://{self.host}:{self.port}",
+            "controller.listener.names": "CONTROLLER",
+            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+            "log.dirs": str(self.directory / "data"),
+            "offsets.topic.replication.factor": "1",
+            "offsets.topic.num.partitions": "1",
+            "transaction.state.log.replication.factor": "1",
+            "transaction.state.log.min.isr": "1",
+            "transaction.state.log.num.partitions": "1",
+            "group.initial.rebalance.delay.ms": "0",
+            "log.retention.check.interval.ms": "1000",
+        }
+        return "".join(f"{name}={value}\n" for name, value in (ours | self._properties).items())
+
+    async def _accepts_connections(self) -> bool:
+        try:
+            async with asyncio.timeout(5):
+                _, writer = await asyncio.open_connection(self.host, self.port)
+                writer.close()
+                await writer.wait_closed()
+        except OSError:
+            await asyncio.sleep(0.1)
+            return False
+        return True
+
+    async def _close(self) -> None:
+        try:
+            await self.stop("hard")
+        finally:
+            if self._directory is not None:
+                shutil.rmtree(self._directory)
+                self._directory = None
