@@ -9,8 +9,8 @@ from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
 from typing import Annotated, Any
 
-import click
 import typer
+from typer._click.exceptions import ClickException  # typer brings its own click and names only some of its errors
 
 from clusterinfo import __version__
 from clusterinfo import lifecycle as life
@@ -160,10 +160,11 @@ def main() -> None:
     except ClusterinfoError as error:
         _say(str(error))
         code = error.exit_code
-    except click.exceptions.Abort:
+    except typer.Abort:
         code = EXIT_ABORTED
-    except click.ClickException as error:
-        _say(error.format_message())
+    except ClickException as error:
+        if message := error.format_message():  # none where the help was shown instead
+            _say(f"{message.rstrip('.')}; see `clusterinfo --help`")
         code = error.exit_code
     sys.exit(code if isinstance(code, int) else 0)
 

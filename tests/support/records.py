@@ -78,8 +78,11 @@ class Listing:
         """An observed object; its hash follows its content, not its version."""
         uid = uid or f"uid-{name}"
         metadata = {"name": name, "namespace": namespace, "uid": uid, "resourceVersion": version}
-        body = attributes.pop("body", None) or orjson.dumps(
-            {"apiVersion": "v1", "kind": self.kind, "metadata": metadata, "data": content}
+        given = attributes.pop("body", None)
+        body = (
+            given
+            if isinstance(given, bytes)
+            else orjson.dumps({"apiVersion": "v1", "kind": self.kind, "metadata": metadata, "data": content})
         )
         hashed = xxhash.xxh3_128_hexdigest(orjson.dumps([name, namespace, uid, content]))
         record = self.record(

@@ -94,6 +94,7 @@ comment on column resource.created is 'This version began the object''s life (no
 comment on column resource.valid_from is 'When this content was first observed.';
 comment on column resource.original is 'The bytes as they came, where jsonb could not hold them as they are.';
 create index resource_uid on resource (uid);
+create index resource_valid_from on resource (valid_from);
 
 create table resource_history (
     unit_id bigint not null,
@@ -115,10 +116,11 @@ create table resource_history (
     original bytea,
     check (valid_from <= valid_to)
 ) partition by range (valid_to);
-comment on table resource_history is 'A superseded or deleted version of an object, valid from valid_from to before valid_to.';
+comment on table resource_history is 'A superseded or deleted version of an object, from valid_from to before valid_to.';
 comment on column resource_history.deleted is 'The version ended with the deletion of the object.';
 create index resource_history_key on resource_history (unit_id, namespace, name, valid_to);
 create index resource_history_from on resource_history (valid_from);
+create index resource_history_deleted on resource_history (valid_to) where deleted;
 create table resource_history_default partition of resource_history default;
 
 create table kafka_offset (

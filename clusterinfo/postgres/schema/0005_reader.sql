@@ -12,7 +12,7 @@ begin
             when duplicate_object or unique_violation then
                 null;  -- made by another database meanwhile
             when insufficient_privilege then
-                raise notice 'no right to create the role clusterinfo_reader: have it created, then grant it usage on '
+                raise warning 'no right to create the role clusterinfo_reader: have it created, then grant it usage on '
                     'schema % and select on all tables in it', current_schema();
         end;
     end if;

@@ -1,0 +1,66 @@
+"""What the documents say twice is checked against the code that says it first."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+import typer
+
+from clusterinfo import cli, commands, errors
+from clusterinfo.model import RecordType
+from clusterinfo.settings import Settings, load
+from tests.support.settings_table import BEGIN, END, SHOWN, table
+
+ROOT = Path(__file__).parents[3]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
+
+
+def test_the_settings_table_is_the_settings() -> None:
+    found = README.split(BEGIN)[1].split(END)[0].strip()
+    assert found == table(), "paste the output of `python -m tests.support.settings_table` between the markers"
+
+
+@pytest.mark.parametrize("name", sorted(SHOWN))
+def test_defaults_that_are_written_differently_mean_the_same(name: str) -> None:
+    assert getattr(load({}, **{name: SHOWN[name]}), name) == Settings.model_fields[name].default
+
+
+def test_every_command_and_flag_of_the_readme_exists() -> None:
+    group = typer.main.get_command(cli.app)
+    commands_ = cast(Any, group).commands
+    known = {name: {flag for p in command.params for flag in p.opts} for name, command in commands_.items()}
+    used = re.findall(r"\bclusterinfo ([a-z][a-z-]+)((?: +(?:--[a-z-]+|[0-9]\w*))*)", README)
+    assert {name for name, _ in used} == set(known), "the README shows every command, and no other"
+    for name, rest in used:
+        assert set(re.findall(r"--[a-z-]+", rest)) <= known[name] | {"--help"}, name
+
+
+def test_the_exit_codes_are_the_programs() -> None:
+    documented = {int(code) for code in re.findall(r"^\| `(\d)` \|", README, re.MULTILINE)}
+    raised = {kind.exit_code for kind in vars(errors).values() if hasattr(kind, "exit_code")}
+    assert documented == raised | {commands.EXIT_DONE, commands.EXIT_STOPPED, commands.EXIT_KIND_FAILED}
+
+
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CHANGELOG.md"])
+def test_links_lead_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", text):
+        assert (ROOT / target).exists(), target
+
+
+def test_the_walk_names_functions_that_exist() -> None:
+    steps = re.findall(r"\[`(\w+(?:\.\w+)*)`\]\((clusterinfo/[\w/]+\.(?:py|sql))\)", ARCHITECTURE)
+    assert len(steps) > 10
+    for name, path in steps:
+        source = (ROOT / path).read_text(encoding="utf-8")
+        last = name.split(".")[-1]
+        assert re.search(rf"(?:def|class|name:|view|table) {last}\b", source), f"{name} is not in {path}"
+
+
+def test_the_wire_table_names_every_type() -> None:
+    for kind in RecordType:
+        assert kind.value in ARCHITECTURE
