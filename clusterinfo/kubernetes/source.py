@@ -36,6 +36,7 @@ from clusterinfo.model import (
     Unit,
     digest_hex,
     item_digest,
+    version_number,
 )
 from clusterinfo.observations import (
     Discovered,
@@ -89,6 +90,8 @@ class ListOptions:
     page_size: int = 500
     page_bytes: int = 16 * 1024 * 1024
     redaction: Redaction = field(default_factory=Redaction)
+    newest: dict[ListLane, int] = field(default_factory=dict)
+    """Newest list version completed by this process: kept by the lists themselves, shared by successive runs."""
     now: Callable[[], dt.datetime] = utc_now
     new_id: Callable[[], str] = new_id
 
@@ -267,12 +270,11 @@ class ListSource:
     def _admit(self, page: ListPage, size_bytes: int) -> None:
         """Take note of a whole page, and of the token of the next."""
         attempt = self._attempt
-        if attempt.version is None:
-            attempt.version = page.resource_version
-        elif attempt.version != page.resource_version:
+        if unlike := self._unlike(page.resource_version):
             attempt.whole = attempt.unlike = True
-            attempt.defect = f"page {attempt.page} is of resourceVersion {page.resource_version}, not {attempt.version}"
+            attempt.defect = unlike
             return
+        attempt.version = page.resource_version
         self.size_bytes += size_bytes
         self._page_estimate_bytes = max(self._page_estimate_bytes, size_bytes)
         attempt.page += 1
@@ -281,6 +283,18 @@ class ListSource:
         self._observe(
             PageListed(resource=self.gvr.dotted, reach=self.lane.reach, items=len(page.items), size_bytes=size_bytes)
         )
+
+    def _unlike(self, version: str) -> str:
+        """Why a page of this resourceVersion cannot belong to this list; "" if it can."""
+        if self._attempt.version not in (None, version):
+            return f"page {self._attempt.page} is of resourceVersion {version}, not {self._attempt.version}"
+        newest = self._options.newest.get(self.lane, 0)
+        if (number := version_number(version)) is not None and number < newest:
+            return (
+                f"the list's resourceVersion went back from {newest} to {number}: if the cluster was restored from a "
+                "backup, raise CLUSTER_EPOCH by one and restart"
+            )
+        return ""
 
     async def _records(self, page: ListPage) -> list[Record]:
         """The page's items as records; one that cannot be read is set aside and its list will not complete."""
@@ -445,6 +459,8 @@ class ListSource:
 
     def _end(self, outcome: Outcome) -> None:
         self.outcome = outcome
+        if outcome is Outcome.COMPLETED and (number := version_number(self._attempt.version or "")) is not None:
+            self._options.newest[self.lane] = number
         self._observe(
             ListEnded(
                 resource=self.gvr.dotted,
@@ -518,7 +534,8 @@ class Snapshot:
     """A run of lists over everything discovery found: `started`, the lists of `plan`, `completed`.
 
     `started()` is stored before the first list and `completed()` after the last. Kinds of a namespace are listed once
-    for each of `NAMESPACES`, kinds of the cluster always whole.
+    for each of `NAMESPACES`, kinds of the cluster always whole. Give successive runs of one process the same `newest`
+    dict (empty at first): a list that is older than the one before it fails.
     """
 
     def __init__(
@@ -530,6 +547,7 @@ class Snapshot:
         *,
         budget: ByteBudget,
         observe: Observe,
+        newest: dict[ListLane, int] | None = None,
         now: Callable[[], dt.datetime] = utc_now,
     ) -> None:
         key = settings.redaction_key.get_secret_value().encode() if settings.redaction_key else None
@@ -551,6 +569,7 @@ class Snapshot:
             page_size=settings.page_size,
             page_bytes=settings.page_bytes,
             redaction=Redaction(key),
+            newest={} if newest is None else newest,
             now=now,
         )
         observe(

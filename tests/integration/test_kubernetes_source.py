@@ -503,6 +503,22 @@ async def test_an_item_that_is_no_object_keeps_its_list_from_completing(
     assert len(run.observed(ItemSetAside)) == 2
 
 
+async def test_a_list_older_than_the_one_before_fails(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = await start()
+    versions = iter(["9", "9", "10", "9"])
+
+    async def get_page(*_: Any, **__: Any) -> bytes:
+        return json.dumps({"metadata": {"resourceVersion": next(versions)}, "items": None}).encode()
+
+    monkeypatch.setattr(run.client, "get_page", get_page)
+
+    ends = [statement(await drain(run.open("configmaps"))) for _ in range(4)]
+
+    assert [record.type for record, _ in ends] == [RecordType.LIST_COMPLETED] * 3 + [RecordType.LIST_FAILED]
+    assert "from 10 to 9" in ends[-1][1]["reason"]
+    assert "CLUSTER_EPOCH" in ends[-1][1]["reason"]
+
+
 async def test_restart_is_a_new_list(start: Any) -> None:
     run = await start()
     source = run.open("configmaps")

@@ -46,6 +46,8 @@ def test_kinds_without_list_and_subresources_are_left() -> None:
     assert "bindings" not in names
     assert "tokenreviews.authentication.k8s.io" not in names
     assert not any("/" in name for name in names)
+    scale = ApiGroup("apps", (ApiVersion("v1", (gvr("deployments/scale.apps"),)),))
+    assert discovery.choose([scale], Selection()).resources == ()
 
 
 def test_the_preferred_version_is_taken() -> None:
