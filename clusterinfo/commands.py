@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -169,20 +169,24 @@ async def consume(
             "KAFKA_ENABLED is false, but `clusterinfo consume` reads from Kafka: set it to true, or run "
             "`clusterinfo legacy` to store directly"
         )
-    from clusterinfo.kafka.source import ConsumerGroup
+    from clusterinfo.kafka.group import ConsumerGroup
 
     async with AsyncExitStack() as stack:
         sink = await stack.enter_async_context(_database(settings, observe, do_migrate=do_migrate))
         group = await stack.enter_async_context(ConsumerGroup.connect(settings, observe))
+        stopper = asyncio.create_task(_stop_when(stopping, group.stop))
         try:
             await group.run(
-                lambda lane, source, ending: pump(source, sink, lane, observe, ending),
-                stopping=stopping,
-                until_idle_s=until_idle_s,
+                lambda lane, source, ending: pump(source, sink, lane, observe, ending), until_idle_s=until_idle_s
             )
-        except BaseExceptionGroup as errors:
-            raise _first(errors) from errors
+        finally:
+            stopper.cancel()
     return EXIT_DONE
+
+
+async def _stop_when(stopping: asyncio.Event, stop: Callable[[], None]) -> None:
+    await stopping.wait()
+    stop()
 
 
 # --- the database ----------------------------------------------------------------------------------------------------
