@@ -4,8 +4,8 @@
 #   docker build --target consumer  -t cluster-info-consumer:latest .
 #   docker build --target sandbox   -t cluster-info-sandbox:latest .
 #
-# Python 3.12, though 3.13 would do: from 3.13 on ssl verifies with VERIFY_X509_STRICT, which refuses the certificate
-# authorities that some older clusters still have.
+# Python 3.12, though 3.13 would do: from 3.13 on ssl verifies with VERIFY_X509_STRICT, which refuses many a private
+# certificate authority that Kafka and PostgreSQL are run with.
 
 FROM python:3.12-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
