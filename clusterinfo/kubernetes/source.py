@@ -45,8 +45,6 @@ from clusterinfo.observations import (
     ListRestarted,
     Observe,
     PageListed,
-    SnapshotEnded,
-    Warned,
 )
 from clusterinfo.settings import Settings
 
@@ -559,7 +557,6 @@ class Snapshot:
         self._cluster = cluster
         self._pages = pages
         self._namespaces = list(dict.fromkeys(settings.namespaces))
-        self._began_s = time.monotonic()
         self._budget = budget
         self._observe = observe
         self._options = ListOptions(
@@ -580,11 +577,6 @@ class Snapshot:
                 failing=discovery.failing,
             )
         )
-        if discovery.unmatched:
-            named = ", ".join(discovery.unmatched)
-            observe(
-                Warned(message=f"INCLUDE names no kind that is listed: {named}", remedy="check its spelling, EXCLUDE")
-            )
 
     def lanes(self) -> list[PlannedList]:
         """The lists of this run, in the order of discovery."""
@@ -616,19 +608,6 @@ class Snapshot:
             unit = (planned.gvr.group, planned.gvr.resource)
             found[unit] = max(outcome, found.get(unit, outcome), key=_SEVERITY.index)
         return found
-
-    def summary(self) -> SnapshotEnded:
-        """The run in numbers: kinds, objects sent, bytes downloaded, seconds since it began."""
-        outcomes = list(self.outcomes().values())
-        return SnapshotEnded(
-            cluster=self._cluster.name,
-            kinds=len(outcomes),
-            failed=outcomes.count(Outcome.FAILED),
-            forbidden=outcomes.count(Outcome.FORBIDDEN),
-            objects=sum(source.objects for source in self.sources.values()),
-            size_bytes=sum(source.size_bytes for source in self.sources.values()),
-            seconds=time.monotonic() - self._began_s,
-        )
 
     def _reaches(self, gvr: GroupVersionResource) -> list[str]:
         return self._namespaces if gvr.namespaced and self._namespaces else [""]
