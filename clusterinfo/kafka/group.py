@@ -23,7 +23,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from clusterinfo.budget import ByteBudget
-from clusterinfo.errors import ClusterinfoError, FatalError
+from clusterinfo.errors import ClusterinfoError, FatalError, TransientError
 from clusterinfo.kafka import connection
 from clusterinfo.kafka.offsets import commit
 from clusterinfo.kafka.source import Limits, PartitionSource
@@ -400,7 +400,11 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
 
 
 async def _drive_after(before: list[asyncio.Task[None]], drive: Drive, lane: _Lane) -> None:
-    """Drive a lane once the earlier lanes of its partition have ended; they may still be writing."""
+    """Drive a lane once the earlier lanes of its partition have ended; they may still be writing.
+
+    A lane that is told to stop while its step fails ends with that TransientError: nothing is lost, whoever has the
+    partition next reads the batch again.
+    """
     try:
         stop = asyncio.ensure_future(lane.stopping.wait())
         try:
@@ -410,6 +414,9 @@ async def _drive_after(before: list[asyncio.Task[None]], drive: Drive, lane: _La
             stop.cancel()
         if not lane.stopping.is_set():
             await drive(lane.source.lane, lane.source, lane.stopping)
+    except TransientError:
+        if not lane.stopping.is_set():
+            raise
     finally:
         await lane.source.close()
 

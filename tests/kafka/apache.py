@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import subprocess
 import tempfile
 import uuid
@@ -15,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
 
-from clusterinfo.sandbox.processes import Process, free_port, signal
+from clusterinfo.sandbox.processes import Process, free_port
 
 HERE = Path(__file__).parent
 JARS = HERE / "target" / "jars"
