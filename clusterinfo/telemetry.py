@@ -256,7 +256,7 @@ class Telemetry:
         if not settings.metrics_address or not (wanted or explicit):
             yield
             return
-        runner = web.AppRunner(self._app(), access_log=None, handle_signals=False)
+        runner = web.AppRunner(self._app(), access_log=None, handle_signals=False, shutdown_timeout=1)
         await runner.setup()
         try:
             await self._listen(runner, settings.metrics_address, explicit)
@@ -267,7 +267,7 @@ class Telemetry:
     async def _listen(self, runner: web.AppRunner, address: str, explicit: bool) -> None:
         host, port = parse_address(address)
         try:
-            await web.TCPSite(runner, host, port, shutdown_timeout=1).start()
+            await web.TCPSite(runner, host, port).start()
         except OSError as error:
             message = f"METRICS_ADDRESS is {address!r}, where nothing can be served: {error.strerror or error}"
             if explicit:
@@ -292,7 +292,7 @@ class Telemetry:
 
 def parse_address(address: str) -> tuple[str | None, int]:
     """`:8080`, `127.0.0.1:8080` or `[::1]:8080` -> host (None: all) and port. Raises ConfigError."""
-    host, _, port = address.rpartition(":")
-    if not port.isdecimal() or int(port) > 65535:
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
         raise ConfigError(f"METRICS_ADDRESS is {address!r}: allowed is host:port or :port, or nothing to switch it off")
     return host.strip("[]") or None, int(port)

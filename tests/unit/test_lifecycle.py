@@ -1,0 +1,80 @@
+"""How a run ends: by itself, asked to drain, out of patience, told twice."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from clusterinfo import lifecycle
+
+
+async def _signal(delay_s: float = 0.05) -> None:
+    asyncio.get_running_loop().call_later(delay_s, os.kill, os.getpid(), signal.SIGTERM)
+
+
+def test_a_run_that_ends_by_itself_returns_its_code() -> None:
+    async def main(_: asyncio.Event) -> int:
+        return 3
+
+    assert lifecycle.run(main, 5) == 3
+
+
+def test_asked_to_drain_it_returns_what_main_returns() -> None:
+    async def main(draining: asyncio.Event) -> int:
+        await _signal()
+        await draining.wait()
+        return 0
+
+    assert lifecycle.run(main, 5) == 0
+
+
+def test_out_of_patience_the_work_is_cancelled() -> None:
+    cancelled = []
+
+    async def main(_: asyncio.Event) -> int:
+        await _signal()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            cancelled.append(True)
+            raise
+        return 0
+
+    assert lifecycle.run(main, 0.1) == lifecycle.EXIT_STOPPED_AT_ONCE
+    assert cancelled == [True]
+
+
+def test_a_second_signal_ends_it_now() -> None:
+    async def main(_: asyncio.Event) -> int:
+        await _signal(0.05)
+        await _signal(0.15)
+        await asyncio.sleep(60)
+        return 0
+
+    assert lifecycle.run(main, 50) == lifecycle.EXIT_STOPPED_AT_ONCE
+
+
+def test_an_error_of_the_work_is_raised() -> None:
+    async def main(_: asyncio.Event) -> int:
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        lifecycle.run(main, 5)
+
+
+async def test_unless_cancels_work_when_stopped() -> None:
+    stopping = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.05, stopping.set)
+    assert await lifecycle.unless(stopping, asyncio.sleep(60)) is False
+    assert await lifecycle.unless(asyncio.Event(), asyncio.sleep(0)) is True
+
+
+async def test_sleep_unless_wakes_up() -> None:
+    stopping = asyncio.Event()
+    stopping.set()
+    async with asyncio.timeout(1):
+        await lifecycle.sleep_unless(stopping, 60)
+    await lifecycle.sleep_unless(asyncio.Event(), 0.01)

@@ -1,0 +1,131 @@
+"""The pump: which step follows which error, and that nothing is read twice or acked unwritten."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from clusterinfo.errors import FatalError, LostError, RestartError, TransientError
+from clusterinfo.model import Batch, Lane, ListLane, Position, Receipt, Unit
+from clusterinfo.observations import LaneLost, LaneRestarted, Observation, Recovered, Retrying
+from clusterinfo.pump import Backoff, pump, retried
+
+LANE = ListLane(Unit("c", "", "pods"))
+
+
+class Ends:
+    """A source of `batches` and a sink, in one: each step may be told to fail first."""
+
+    def __init__(self, batches: int) -> None:
+        self.batches = batches
+        self.position = 0
+        self.stored: list[int] = []
+        self.acked: list[int] = []
+        self.steps: list[str] = []
+        self.failures: dict[str, list[Exception]] = {}
+        self.on_ack: Callable[[], None] = lambda: None
+
+    def _step(self, name: str) -> None:
+        self.steps.append(name)
+        if self.failures.get(name):
+            raise self.failures[name].pop(0)
+
+    async def open(self, lane: Lane, position: Position = None) -> None:
+        self._step("open")
+
+    async def read(self) -> Batch | None:
+        self._step("read")
+        if self.position == self.batches:
+            return None
+        return Batch(lane=LANE, start=self.position, end=self.position + 1, records=[])
+
+    async def restart(self) -> None:
+        self._step("restart")
+        self.position = 0
+
+    async def ack(self, receipt: Receipt) -> None:
+        self.acked.append(receipt.position)
+        self.position = receipt.position
+        self.on_ack()
+
+    async def write(self, batch: Batch) -> Receipt:
+        self._step("write")
+        self.stored.append(batch.start)
+        return Receipt(lane=batch.lane, position=batch.end, records=0)
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clusterinfo.pump.FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(Backoff, "next_s", lambda self, error: 0.001)
+
+
+async def _pump(ends: Ends, stopping: asyncio.Event | None = None) -> list[Observation]:
+    seen: list[Observation] = []
+    await pump(ends, ends, LANE, seen.append, stopping)
+    return seen
+
+
+async def test_every_batch_is_written_once_and_acked_after() -> None:
+    ends = Ends(3)
+    assert await _pump(ends) == []
+    assert (ends.stored, ends.acked) == ([0, 1, 2], [1, 2, 3])
+
+
+@pytest.mark.parametrize("step", ["open", "read", "write"])
+async def test_a_transient_error_repeats_that_step_alone(step: str) -> None:
+    ends = Ends(1)
+    ends.failures[step] = [TransientError("no"), TransientError("no")]
+    seen = await _pump(ends)
+    assert ends.stored == [0]
+    assert [type(observation) for observation in seen] == [Retrying, Retrying, Recovered]
+
+
+async def test_a_restart_opens_the_lane_again() -> None:
+    ends = Ends(2)
+    ends.failures["write"] = [RestartError("moved")]
+    seen = await _pump(ends)
+    assert ends.steps[:6] == ["open", "open", "read", "write", "restart", "open"]
+    assert ends.stored == [0, 1]
+    assert [type(observation) for observation in seen] == [LaneRestarted]
+
+
+async def test_a_lost_lane_is_let_go_quietly() -> None:
+    ends = Ends(2)
+    ends.failures["write"] = [LostError("theirs")]
+    assert [type(observation) for observation in await _pump(ends)] == [LaneLost]
+    assert ends.acked == []
+
+
+async def test_a_fatal_error_ends_the_pump() -> None:
+    ends = Ends(2)
+    ends.failures["write"] = [FatalError("broken")]
+    with pytest.raises(FatalError, match="broken"):
+        await _pump(ends)
+
+
+async def test_told_to_stop_it_finishes_the_batch_in_hand() -> None:
+    ends, stopping = Ends(5), asyncio.Event()
+    ends.on_ack = stopping.set
+    await _pump(ends, stopping)
+    assert ends.acked == [1]
+
+
+async def test_told_to_stop_it_does_not_wait_for_a_failing_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Backoff, "next_s", lambda self, error: 60.0)
+    ends, stopping = Ends(1), asyncio.Event()
+    ends.failures["write"] = [TransientError("away")]
+    asyncio.get_running_loop().call_later(0.05, stopping.set)
+    async with asyncio.timeout(5):
+        with pytest.raises(TransientError, match="away"):
+            await _pump(ends, stopping)
+
+
+async def test_retried_passes_other_errors_on() -> None:
+    async def fail() -> None:
+        raise ValueError
+
+    with pytest.raises(ValueError):
+        await retried(fail, lane=LANE, name="x", observe=lambda _: None)

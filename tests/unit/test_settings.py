@@ -1,0 +1,116 @@
+"""Settings: what is allowed, what beats what, and that a mistake is told in one line without secrets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clusterinfo.errors import ConfigError
+from clusterinfo.settings import DEFAULT_EXCLUDE, Settings, load, parse_duration, parse_size
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def _load(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], **flags: Any) -> Settings:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    return load(environment, **flags)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("5m", 300), ("1.5h", 5400), ("90d", 7776000), (3, 3.0)]
+)
+def test_durations(text: Any, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["5", "m", "-1s", "5 minutes", "", "1e3s"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ValueError, match="ms, s, m, h or d"):
+        parse_duration(text)
+
+
+@pytest.mark.parametrize(("text", "size"), [("512B", 512), ("4KiB", 4096), ("16MiB", 1 << 24), ("1 GiB", 1 << 30)])
+def test_sizes(text: str, size: int) -> None:
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize("text", ["16MB", "16", "1.5MiB", ""])
+def test_what_is_no_size(text: str) -> None:
+    with pytest.raises(ValueError, match="MiB"):
+        parse_size(text)
+
+
+def test_the_defaults_of_the_guide() -> None:
+    settings = load({})
+    assert settings.kafka_enabled is False
+    assert settings.kafka_brokers == ["localhost:9092"]
+    assert (settings.kafka_topic, settings.kafka_partition) == ("cluster-info", 0)
+    assert (settings.db_host, settings.db_port, settings.db_user) == ("localhost", 5432, "postgres")
+    assert (settings.db_name, settings.db_ssl_mode) == ("postgres", "disable")
+    assert settings.kafka_group_id == "cluster-info-consumer"
+
+
+def test_flags_beat_the_environment_which_beats_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _load(monkeypatch, {"BATCH_SIZE": "7"}).batch_size == 7
+    assert _load(monkeypatch, {"BATCH_SIZE": "7"}, batch_size=9).batch_size == 9
+    assert _load(monkeypatch, {"BATCH_SIZE": "7"}, batch_size=None).batch_size == 7
+
+
+def test_lists_are_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = _load(monkeypatch, {"KAFKA_BROKERS": "a:1, b:2,", "NAMESPACES": "one,two"})
+    assert settings.kafka_brokers == ["a:1", "b:2"]
+    assert settings.namespaces == ["one", "two"]
+
+
+def test_empty_variables_mean_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _load(monkeypatch, {"METRICS_ADDRESS": "", "EXCLUDE": ""}).metrics_address == ""
+    assert _load(monkeypatch, {"METRICS_ADDRESS": "", "EXCLUDE": ""}).exclude == []
+    assert load({}).exclude == DEFAULT_EXCLUDE
+
+
+def test_variables_kubernetes_injects_do_not_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    injected = {"KAFKA_SERVICE_PORT": "9092", "KAFKA_PORT": "tcp://10.0.0.1:9092", "DB_SERVICE_HOST": "x"}
+    assert _load(monkeypatch, injected).kafka_topic == "cluster-info"
+
+
+def test_passwords_come_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("s3cret\n")
+    settings = _load(monkeypatch, {"DB_PASSWORD_FILE": str(tmp_path / "password")})
+    assert settings.db_password is not None
+    assert settings.db_password.get_secret_value() == "s3cret"
+    assert "s3cret" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({"KAFKA_PARTITION": "x"}, "KAFKA_PARTITION is 'x': allowed is a partition number from 0, or auto"),
+        ({"KAFKA_PARTITION": "-1"}, "KAFKA_PARTITION is '-1': allowed"),
+        ({"DB_PORT": "tcp://10.0.0.1:5432"}, "enableServiceLinks"),
+        ({"DB_PORT": "0"}, "DB_PORT is '0'"),
+        ({"DB_SSL_MODE": "on"}, "DB_SSL_MODE is 'on'"),
+        ({"KAFKA_ENABLED": "perhaps"}, "KAFKA_ENABLED is 'perhaps'"),
+        ({"COLLECT_INTERVAL": "5"}, "COLLECT_INTERVAL is '5': allowed is a number and a unit"),
+        ({"DB_SCHEMA": "a;drop"}, "DB_SCHEMA is 'a;drop'"),
+        ({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, "KAFKA_SASL_MECHANISM is not set"),
+        ({"DB_PASSWORD_FILE": "/nowhere/at/all"}, "DB_PASSWORD_FILE names '/nowhere/at/all', which cannot be read"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _load(monkeypatch, environment)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_setting_says_what_it_is() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []

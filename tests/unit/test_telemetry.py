@@ -1,0 +1,125 @@
+"""Observations become log lines of the documented form, metrics, and readiness."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from typing import Any, get_type_hints
+
+import aiohttp
+import orjson
+import pytest
+import structlog
+
+from clusterinfo import observations as seen
+from clusterinfo import telemetry
+from clusterinfo.errors import ConfigError
+from clusterinfo.observations import Observation
+from clusterinfo.settings import load
+
+RETRYING = seen.Retrying(lane="pods", step="write", error="PostgreSQL is away", wait_s=1)
+VALUES: dict[Any, Any] = {str: "x", int: 1, float: 0.5, tuple[str, ...]: ("x",), tuple[int, ...]: (1,)}
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    root, ours = logging.getLogger(), logging.getLogger("clusterinfo")
+    before = root.handlers[:], root.level, ours.level
+    yield
+    root.handlers[:], root.level, ours.level = before
+    structlog.reset_defaults()
+
+
+def _lines(captured: str) -> list[dict[str, Any]]:
+    return [orjson.loads(line) for line in captured.splitlines()]
+
+
+def _all_observations() -> list[Observation]:
+    kinds = [kind for kind in vars(seen).values() if isinstance(kind, type) and issubclass(kind, Observation)]
+    return [
+        kind(**{field.name: VALUES[get_type_hints(kind)[field.name]] for field in dataclasses.fields(kind)})
+        for kind in kinds
+        if kind is not Observation
+    ]
+
+
+def test_every_observation_has_a_line_and_passes_the_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure_logging("debug", "json")
+    observer = telemetry.Telemetry(telemetry.log_observation)
+    for observation in _all_observations():
+        observer.observe(observation)
+    lines = _lines(capsys.readouterr().err)
+    assert len(lines) == len(_all_observations())
+    assert all(list(line)[:3] == ["level", "msg", "timestamp"] for line in lines)
+
+
+def test_what_was_sent_to_kafka_is_logged_as_the_guide_says(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure_logging("info", "json")
+    telemetry.log_observation(
+        seen.Produced(topic="cluster-info", partition=0, offset=12345, size_bytes=1024000, records=3, resource="pods")
+    )
+    (line,) = _lines(capsys.readouterr().err)
+    guide = {"level": "info", "msg": "Cluster info sent to Kafka", "topic": "cluster-info", "partition": 0}
+    assert line.items() >= (guide | {"offset": 12345, "size": 1024000}).items()
+    assert line["timestamp"].endswith("Z")
+
+
+def test_levels_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure_logging("warning", "json")
+    telemetry.log_observation(seen.Noted(message="quiet"))
+    telemetry.log_observation(seen.Warned(message="loud", remedy="do this"))
+    assert [(line["msg"], line["remedy"]) for line in _lines(capsys.readouterr().err)] == [("loud", "do this")]
+
+
+def test_userinfo_never_reaches_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    telemetry.configure_logging("info", "json")
+    telemetry.log_error("cannot reach https://admin:hunter2@proxy:3128/x")
+    assert "hunter2" not in (out := capsys.readouterr().err)
+    assert "https://***@proxy:3128/x" in out
+
+
+def test_libraries_are_heard_five_times_in_ten_seconds_and_without_tracebacks(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    telemetry.configure_logging("info", "json")
+    try:
+        raise ValueError("inner")
+    except ValueError:
+        for number in range(50):
+            logging.getLogger("aiokafka.conn").exception("broken %d", number)
+    logging.getLogger("aiokafka.conn").info("chatter")
+    lines = _lines(capsys.readouterr().err)
+    assert [line["msg"] for line in lines] == [f"broken {number}" for number in range(5)]
+    assert "Traceback" not in str(lines)
+
+
+def test_readiness_follows_failing_steps() -> None:
+    health = telemetry.Health()
+    health.observe(RETRYING)
+    assert health.failing == {("pods", "write"): "PostgreSQL is away"}
+    health.observe(seen.Recovered(lane="pods", step="write", attempts=2))
+    assert health.failing == {}
+
+
+@pytest.mark.parametrize("address", ["8080", ":x", ":70000", "localhost"])
+def test_an_address_that_is_none(address: str) -> None:
+    with pytest.raises(ConfigError, match="METRICS_ADDRESS"):
+        telemetry.parse_address(address)
+
+
+async def test_the_endpoints_answer(unused_tcp_port: int) -> None:
+    observer = telemetry.Telemetry()
+    settings = load({}, metrics_address=f"127.0.0.1:{unused_tcp_port}")
+    url = f"http://127.0.0.1:{unused_tcp_port}"
+    async with observer.served(settings, wanted=True), aiohttp.ClientSession() as http:
+        observer.observe(seen.PageListed(resource="pods", reach="", items=7, size_bytes=100))
+        async with http.get(f"{url}/metrics") as answer:
+            assert 'clusterinfo_listed_objects_total{resource="pods"} 7.0' in await answer.text()
+        async with http.get(f"{url}/readyz") as answer:
+            assert answer.status == 200
+        observer.observe(RETRYING)
+        async with http.get(f"{url}/readyz") as answer:
+            assert (answer.status, await answer.text()) == (503, "pods, write: PostgreSQL is away\n")
+        async with http.get(f"{url}/healthz") as answer:
+            assert answer.status == 200, "a database that is away is no reason to be restarted"
