@@ -45,6 +45,13 @@ class ByteBudget:
                 self.give_back(size_bytes)
             raise
 
+    def try_take(self, size_bytes: int) -> bool:
+        """Hold `size_bytes` if they are free now and nobody waits for them; says whether."""
+        if self._waiting or self.held_bytes + size_bytes > self.limit_bytes:
+            return False
+        self.held_bytes += size_bytes
+        return True
+
     def force(self, size_bytes: int) -> None:
         """Hold `size_bytes` at once, over the limit if need be: bytes that have arrived are there whatever we say."""
         self.held_bytes += size_bytes

@@ -14,7 +14,7 @@ from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError, Transi
 from clusterinfo.kubernetes.client import ApiStatusError, KubernetesClient
 from clusterinfo.kubernetes.source import PlannedList, Snapshot
 from clusterinfo.lifecycle import sleep_unless, unless
-from clusterinfo.model import Outcome
+from clusterinfo.model import ListLane, Outcome
 from clusterinfo.observations import Noted, Observe, SnapshotEnded, Warned
 from clusterinfo.postgres.connection import open_pool
 from clusterinfo.postgres.migrations import check_migrated, migrate
@@ -59,13 +59,14 @@ async def _collect_into(
     sink: Sink, client: KubernetesClient, settings: Settings, observe: Observe, stopping: asyncio.Event, *, once: bool
 ) -> int:
     backoff = Backoff()
+    newest: dict[ListLane, int] = {}
     while True:
         started = time.monotonic()
         code = EXIT_STOPPED
 
         async def run() -> None:
             nonlocal code
-            code = await snapshot(client, sink, settings, observe)
+            code = await snapshot(client, sink, settings, observe, newest)
 
         try:
             finished = await unless(stopping, run())
@@ -85,16 +86,19 @@ async def _collect_into(
             return EXIT_DONE
 
 
-async def snapshot(client: KubernetesClient, sink: Sink, settings: Settings, observe: Observe) -> int:
+async def snapshot(
+    client: KubernetesClient, sink: Sink, settings: Settings, observe: Observe, newest: dict[ListLane, int]
+) -> int:
     """One run of lists: what began, every list, what came of them. Returns 0, or 3 if a kind failed.
 
+    `newest` remembers from run to run at which version each list was seen: one that goes backwards fails.
     Cancelled, it abandons its open lists: what was not completed proves nothing.
     """
     began = time.monotonic()
     discovery = await client.discover()
     for pattern in discovery.unmatched:
         observe(Warned(message=f"INCLUDE names {pattern!r}, which matches no kind this cluster serves"))
-    run = Snapshot(client.cluster, discovery, client, settings, budget=ByteBudget(), observe=observe)
+    run = Snapshot(client.cluster, discovery, client, settings, budget=ByteBudget(), observe=observe, newest=newest)
     await pump(run.started(), sink, run.lane, observe)
     await _list_all(run, sink, settings.collect_concurrency, observe)
     await pump(run.completed(), sink, run.lane, observe)

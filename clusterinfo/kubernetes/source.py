@@ -144,11 +144,9 @@ class _Hold:
 
     def try_take(self, size_bytes: int) -> bool:
         """Take `size_bytes` if they are free now."""
-        if self._budget.held_bytes + size_bytes > self._budget.limit_bytes:
-            return False
-        self._budget.force(size_bytes)
-        self.size_bytes += size_bytes
-        return True
+        taken = self._budget.try_take(size_bytes)
+        self.size_bytes += size_bytes if taken else 0
+        return taken
 
     def resize(self, size_bytes: int) -> None:
         """Hold what is really there instead of what was expected."""
@@ -235,24 +233,26 @@ class ListSource:
     # --- batches -----------------------------------------------------------------------------------------------------
 
     async def _next_batch(self) -> Batch:
-        while not self._attempt.whole:
+        """The next page's records; the last page's come with the list's statement, so that most lists are one batch."""
+        while True:
             try:
-                batch = await self._page_batch()
+                records = await self._page_records()
             except TransientError as error:
                 if (failed := self._after_transient(error)) is None:
                     raise
-                return failed
+                return self._hand_over([failed])
             except PageTooLargeError as error:
-                return self._failed(0, f"a single object passes PAGE_BYTES: {error}")
+                return self._hand_over([self._failed(0, f"a single object passes PAGE_BYTES: {error}")])
             except ApiStatusError as error:
                 if (failed := await self._after_refusal(error)) is not None:
-                    return failed
+                    return self._hand_over([failed])
             else:
-                if batch.records:
-                    return batch
-        return self._failed(0, self._attempt.defect) if self._attempt.defect else self._completed()
+                if self._attempt.whole:
+                    return self._hand_over([*records, self._verdict_record()])
+                if records:
+                    return self._hand_over(records)
 
-    async def _page_batch(self) -> Batch:
+    async def _page_records(self) -> list[Record]:
         """Fetch the next page (or take the one fetched ahead), check it, turn it into records."""
         try:
             body = await self._next_body()
@@ -261,7 +261,7 @@ class ListSource:
             del body  # the page's slices keep it alive until they are records
             self._failures = 0
             self._admit(page, size_bytes)
-            return self._hand_over([] if self._attempt.unlike else await self._records(page))
+            return [] if self._attempt.unlike else await self._records(page)
         finally:
             self._page_hold.resize(0)
 
@@ -344,7 +344,7 @@ class ListSource:
         size_bytes = sum(len(record.body) for record in records)
         self._batch_hold.resize(size_bytes)
         position = self._attempt.position
-        self._attempt.position += 1 if records else 0
+        self._attempt.position += 1
         return Batch(
             lane=self.lane,
             start=position,
@@ -405,16 +405,16 @@ class ListSource:
 
     # --- ends --------------------------------------------------------------------------------------------------------
 
-    def _after_transient(self, error: TransientError) -> Batch | None:
-        """None: try that page again; after 5 failures in a row the batch that gives the list up."""
+    def _after_transient(self, error: TransientError) -> Record | None:
+        """None: try that page again; after 5 failures in a row the statement that gives the list up."""
         self._failures += 1
         if self._failures < PAGE_FAILURES:
             return None
         status = error.status if isinstance(error, ApiTransientError) else 0
         return self._failed(status, f"{self._failures} failures in a row, the last: {error}")
 
-    async def _after_refusal(self, error: ApiStatusError) -> Batch | None:
-        """None: the list begins again, because its token expired; else the batch that says why it failed."""
+    async def _after_refusal(self, error: ApiStatusError) -> Record | None:
+        """None: the list begins again, because its token expired; else the statement that says why it failed."""
         if error.status == 410 and self._attempt.token:
             self._expiries += 1
             if self._expiries < TOKEN_EXPIRIES:
@@ -430,21 +430,26 @@ class ListSource:
         self._attempt = _Attempt(self._options.new_id())
         self._failures = 0
         self._verdict = None
+        self.error = ""
         self.objects = self.size_bytes = 0
         self._observe(ListRestarted(resource=self.gvr.dotted, reach=self.lane.reach, reason=reason))
 
-    def _completed(self) -> Batch:
+    def _verdict_record(self) -> Record:
+        """What is to be said of a list all of whose pages came."""
+        return self._failed(0, self._attempt.defect) if self._attempt.defect else self._completed()
+
+    def _completed(self) -> Record:
         body: dict[str, int | str] = {"count": self._attempt.count, "digest": digest_hex(self._attempt.digest)}
         return self._statement(RecordType.LIST_COMPLETED, body, Outcome.COMPLETED)
 
-    def _failed(self, http_status: int, reason: str, outcome: Outcome = Outcome.FAILED, detail: str = "") -> Batch:
+    def _failed(self, http_status: int, reason: str, outcome: Outcome = Outcome.FAILED, detail: str = "") -> Record:
         self.error = f"{reason}: {detail}" if detail else reason
         body: dict[str, int | str] = {"http_status": http_status, "reason": reason, "sent": self._attempt.count}
         return self._statement(RecordType.LIST_FAILED, body, outcome)
 
-    def _statement(self, kind: RecordType, body: dict[str, int | str], outcome: Outcome) -> Batch:
+    def _statement(self, kind: RecordType, body: dict[str, int | str], outcome: Outcome) -> Record:
         self._verdict = outcome
-        record = msgspec.structs.replace(
+        return msgspec.structs.replace(
             self._options.record(kind, msgspec.json.encode(body), self.lane.unit),
             list=self._attempt.list_id,
             reach=self.lane.reach,
@@ -453,7 +458,6 @@ class ListSource:
             list_version=self._attempt.version or "",
             normalization=NORMALIZATION,
         )
-        return self._hand_over([record])
 
     def _end(self, outcome: Outcome) -> None:
         self.outcome = outcome

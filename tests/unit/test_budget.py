@@ -76,3 +76,16 @@ async def test_hold_gives_back_on_an_error() -> None:
         async with budget.hold(10):
             raise ValueError
     assert budget.held_bytes == 0
+
+
+async def test_try_take_never_overtakes_who_waits() -> None:
+    budget = ByteBudget(100)
+    assert budget.try_take(60)
+    assert not budget.try_take(50)
+    waiting = asyncio.create_task(budget.take(50))
+    await asyncio.sleep(0)
+    assert not budget.try_take(10)
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    budget.give_back(60)
+    assert budget.try_take(100)
