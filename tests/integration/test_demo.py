@@ -1,0 +1,210 @@
+"""`clusterinfo demo` as a user runs it: what it says is true, and it leaves nothing behind however it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from clusterinfo.errors import ConfigError
+from clusterinfo.sandbox.demo import check_extra
+from clusterinfo.sandbox.demo_servers import child_environment
+from clusterinfo.sandbox.demo_tables import cell
+from clusterinfo.sandbox.kubernetes import CANARY_MARKS, SimulatedCluster, SimulatedKubernetes
+
+OBJECTS = 200
+MARK = "CLUSTERINFO_TEST_MARK"
+DEADLINE_S = 90
+ELSEWHERE = {"KAFKA_PARTITION": "x", "DB_HOST": "db.invalid", "db_schema": "other", "KUBECONFIG": "/nowhere"}
+
+
+@dataclass
+class Machine:
+    """Where a demonstration runs: a temporary directory of its own, and a variable that all its processes inherit."""
+
+    temporary: Path
+    mark: str = field(default_factory=lambda: uuid.uuid4().hex)
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, **variables, MARK: self.mark, "TMPDIR": str(self.temporary)}
+        argv = [sys.executable, "-m", "clusterinfo", "demo", *arguments]
+        with self._file("stdout").open("w") as stdout, self._file("stderr").open("w") as stderr:
+            return subprocess.Popen(
+                argv, env=environment, text=True, start_new_session=True, stdout=stdout, stderr=stderr
+            )
+
+    def _file(self, name: str) -> Path:
+        return self.temporary.with_name(f"{self.temporary.name}-{name}")
+
+    def output(self, name: str = "stdout") -> str:
+        return self._file(name).read_text()
+
+    def wait_for(self, pattern: str, name: str, running: subprocess.Popen[str]) -> re.Match[str]:
+        """Until the pattern has been printed."""
+        deadline = time.monotonic() + DEADLINE_S
+        while time.monotonic() < deadline:
+            if found := re.search(pattern, self.output(name)):
+                return found
+            assert running.poll() is None, self.output("stderr")
+            time.sleep(0.05)
+        raise AssertionError(f"{pattern!r} was never printed: {self.output('stderr')}")
+
+    def processes(self) -> dict[int, str]:
+        """Every process with our variable: its id and command line."""
+        found = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if f"{MARK}={self.mark}".encode() in (entry / "environ").read_bytes():
+                    found[int(entry.name)] = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except (PermissionError, ProcessLookupError, FileNotFoundError):
+                continue
+        return found
+
+    def is_clean(self) -> bool:
+        assert self.processes() == {}
+        assert list(self.temporary.iterdir()) == []
+        return True
+
+
+@pytest.fixture
+def machine() -> Iterator[Machine]:
+    # Not tmp_path: an unprivileged PostgreSQL could not reach it.
+    one = Machine(Path(tempfile.mkdtemp(prefix="clusterinfo-test-demo-")))
+    one.temporary.chmod(0o755)
+    yield one
+    for pid in one.processes():
+        os.kill(pid, signal.SIGKILL)
+    for left in one.temporary.parent.glob(f"{one.temporary.name}-*"):
+        left.unlink()
+    shutil.rmtree(one.temporary)
+
+
+def held(cluster: SimulatedCluster) -> Counter[str]:
+    """How many objects of each kind are collected."""
+    counts: Counter[str] = Counter()
+    for one in cluster.identities():
+        if one.resource != "leases":
+            counts[cluster.catalog.preferred(f"{one.resource}.{one.group}".rstrip(".")).kind] += 1
+    return counts
+
+
+def printed(output: str) -> Counter[str]:
+    """Kind -> objects, as the table says."""
+    rows = re.findall(r"^(\w+) .*?([\d,]+) +verified +\d+ *$", output, re.MULTILINE)
+    return Counter({kind: int(count.replace(",", "")) for kind, count in rows})
+
+
+def populated(objects: int) -> SimulatedCluster:
+    """What `--objects` makes, too."""
+    cluster = SimulatedCluster(seed=0)
+    cluster.populate(objects, None, 0)
+    return cluster
+
+
+def test_it_shows_what_the_api_holds_and_what_changed(machine: Machine) -> None:
+    running = machine.start("--objects", str(OBJECTS), **ELSEWHERE)
+    assert running.wait(DEADLINE_S) == 0, machine.output("stderr")
+    assert machine.is_clean()
+    output = machine.output()
+    assert printed(output) == held(populated(OBJECTS))
+    assert output.count("the database holds exactly") == 2
+    changes = re.findall(r"^(created|updated|deleted) +(\w+) ", output, re.MULTILINE)
+    assert changes == [
+        ("created", "configmaps"),
+        ("updated", "deployments"),
+        ("deleted", "pods"),
+        ("updated", "secrets"),
+    ]
+    assert "hmac-sha256:" in output
+    assert "postgresql://" not in output
+    assert not any(mark.decode() in output for mark in CANARY_MARKS)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_stopped_in_the_middle_it_leaves_nothing(machine: Machine, number: signal.Signals) -> None:
+    running = machine.start("--objects", str(OBJECTS))
+    machine.wait_for(r"servers: ready", "stderr", running)
+    time.sleep(1)
+    assert len(machine.processes()) > 5
+    running.send_signal(number)
+    assert running.wait(30) == 1
+    assert machine.is_clean()
+    assert "Traceback" not in machine.output("stderr")
+
+
+@pytest.mark.parametrize(
+    ("victim", "said"),
+    [("sandbox.kubernetes", "the simulated Kubernetes API has ended"), ("bin/postgres -D", "PostgreSQL has ended")],
+)
+def test_a_child_that_dies_ends_it_with_one_line(machine: Machine, victim: str, said: str) -> None:
+    running = machine.start("--objects", str(OBJECTS))
+    machine.wait_for(r"servers: ready", "stderr", running)
+    (pid,) = [pid for pid, line in machine.processes().items() if victim in line]
+    os.kill(pid, signal.SIGKILL)
+    assert running.wait(30) == 1
+    assert machine.is_clean()
+    assert said in machine.output("stderr").splitlines()[-1]
+    assert "Traceback" not in machine.output("stderr")
+
+
+async def test_an_own_cluster_is_read_and_kept_until_stopped(machine: Machine, tmp_path: Path) -> None:
+    cluster = populated(100)
+    async with SimulatedKubernetes(cluster) as api:
+        kubeconfig = api.write_kubeconfig(tmp_path / "kubeconfig", "mine")
+        running = machine.start("--context", "mine", "--keep", KUBECONFIG=str(kubeconfig))
+        url = (await asyncio.to_thread(machine.wait_for, r"psql '(\S+)'", "stdout", running))[1]
+        connection = await asyncpg.connect(url, ssl=False, timeout=10)
+        assert await connection.fetchval("select count(*) from resources") == held(cluster).total()
+        await connection.close()
+        running.send_signal(signal.SIGINT)
+        assert await asyncio.to_thread(running.wait, 30) == 0
+    assert machine.is_clean()
+    assert printed(machine.output()) == held(cluster)
+    assert "What has changed?" not in machine.output()
+
+
+def test_a_context_that_does_not_exist_is_one_line(machine: Machine, tmp_path: Path) -> None:
+    kubeconfig = SimulatedKubernetes(SimulatedCluster()).write_kubeconfig(tmp_path / "kubeconfig", "mine")
+    running = machine.start("--context", "yours", KUBECONFIG=str(kubeconfig))
+    assert running.wait(DEADLINE_S) == 1
+    assert machine.is_clean()
+    assert "yours" in machine.output("stderr").splitlines()[-1]
+    assert "Traceback" not in machine.output("stderr")
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(ConfigError, match=re.escape("pip install 'clusterinfo[sandbox]'")):
+        check_extra({})
+
+
+@pytest.mark.parametrize(
+    ("simulated", "kept"),
+    [(True, {"PATH": "/bin"}), (False, {"PATH": "/bin", "KUBECONFIG": "mine", "EXCLUDE": "events"})],
+)
+def test_only_what_concerns_the_cluster_is_taken_over(simulated: bool, kept: dict[str, str]) -> None:
+    user = {"PATH": "/bin", "KUBECONFIG": "mine", "EXCLUDE": "events", "DB_PASSWORD_FILE": "x", "kafka_topic": "y"}
+    made = child_environment(user, {"DB_HOST": "ours"}, simulated=simulated)
+    assert {name: made[name] for name in made.keys() & user.keys()} == kept
+    assert made["DB_HOST"] == "ours"
+    assert len(made["REDACTION_KEY"]) == 32
+
+
+@pytest.mark.parametrize(("value", "shown"), [(None, "-"), (1234, "1,234"), ("a\x1b[2Jb", "a?[2Jb")])
+def test_cells_are_harmless(value: object, shown: str) -> None:
+    assert cell(value) == shown
