@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -44,7 +44,7 @@ COMMIT_FAILURES_TOLD = 10  # in a row; a few belong to every rebalance
 REQUEST_TIMEOUT_S = REBALANCE_TIMEOUT_S + 15  # a broker answers "join" only when all members have joined
 KEEP_S = 1.0
 TICK_S = 0.1
-LEAVING_S = connection.STOP_TIMEOUT_S + COMMIT_TIMEOUT_S  # of SHUTDOWN_GRACE_S, what is left for after the drain
+LEAVING_S = connection.STOP_TIMEOUT_S + 2 * COMMIT_TIMEOUT_S  # of SHUTDOWN_GRACE_S, what a drain leaves over
 BREAKS_ALLOWED = 3  # errors of the coordination in a row before the consumer is built anew
 NOBODY = 2**31 - 1  # a partition that does not exist: polling it takes nothing from anyone
 
@@ -78,7 +78,7 @@ class _Membership:
     """What the callbacks tell `run`. `assigned` is None until a rebalance has ended, and again while one goes on."""
 
     assigned: frozenset[int] | None = None
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    is_new: bool = False
     failure: BaseException | None = None
 
 
@@ -145,7 +145,6 @@ class ConsumerGroup:
     def stop(self) -> None:
         """Ask `run` to finish the batches in hand and return; at once, from anywhere in the loop."""
         self._stopping.set()
-        self._membership.changed.set()
 
     def lag(self) -> dict[int, int]:
         """Partition -> messages that are in Kafka and not stored, as of the last fetch; without those never fetched."""
@@ -194,19 +193,17 @@ class ConsumerGroup:
         """Start lanes as partitions are assigned; commit; return when told to stop, or when all is idle."""
         committed_at_s = 0.0
         while not self._stopping.is_set():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(TICK_S):
-                    await membership.changed.wait()
             if membership.failure is not None:
                 raise membership.failure
-            if membership.changed.is_set() and membership.assigned is not None:
+            if membership.is_new and membership.assigned is not None:
+                membership.is_new = False
                 start(membership.assigned)
-            membership.changed.clear()
             if _now() - committed_at_s >= COMMIT_INTERVAL_S:
                 await self._commit()
                 committed_at_s = _now()
             if until_idle_s is not None and membership.assigned is not None and await self._is_idle(until_idle_s):
                 return
+            await asyncio.sleep(TICK_S)
 
     # --- lanes -------------------------------------------------------------------------------------------------
 
@@ -390,13 +387,12 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is
             partitions = frozenset(partition.partition for partition in assigned)
             self._group._assigned(partitions)
             self._membership.assigned = partitions
-            self._membership.changed.set()
+            self._membership.is_new = True
         except Exception as error:  # noqa: BLE001 - raised again by run
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         self._membership.failure = error
-        self._membership.changed.set()
 
 
 async def _drive_after(before: list[asyncio.Task[None]], drive: Drive, lane: _Lane) -> None:

@@ -1,0 +1,67 @@
+"""The broker that integration tests talk to: the embedded one, or Apache Kafka if CLUSTERINFO_TEST_KAFKA=apache."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+import pytest
+
+from clusterinfo.sandbox.broker import EmbeddedBroker
+from clusterinfo.settings import Settings, load
+from tests.kafka.apache import ApacheKafka
+
+IS_APACHE = os.environ.get("CLUSTERINFO_TEST_KAFKA") == "apache"
+only_apache = pytest.mark.skipif(not IS_APACHE, reason="needs Apache Kafka: set CLUSTERINFO_TEST_KAFKA=apache")
+
+
+class Broker(Protocol):
+    """What both brokers can do."""
+
+    @property
+    def bootstrap(self) -> str: ...
+
+    @property
+    def pid(self) -> int | None: ...
+
+    async def start(self) -> None: ...
+
+
+@asynccontextmanager
+async def running_broker(**properties: str) -> AsyncIterator[EmbeddedBroker | ApacheKafka]:
+    """A broker of the test's own, to be broken; `properties` reach Apache Kafka alone."""
+    async with ApacheKafka(**properties) if IS_APACHE else EmbeddedBroker() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+async def broker() -> AsyncIterator[EmbeddedBroker | ApacheKafka]:
+    """The session's broker; every test has topics and groups of its own on it."""
+    async with running_broker() as started:
+        yield started
+
+
+async def kill(broker: EmbeddedBroker | ApacheKafka) -> None:
+    """End the broker without a word."""
+    if isinstance(broker, ApacheKafka):
+        await broker.stop("hard")
+    else:
+        await broker.stop("kill")
+
+
+def kafka_settings(broker: Broker, **flags: object) -> Settings:
+    """Settings for this broker, with a topic and a group of their own."""
+    unique = uuid.uuid4().hex[:8]
+    given: dict[str, object] = {
+        "kafka_brokers": broker.bootstrap,
+        "kafka_topic": f"topic-{unique}",
+        "kafka_group_id": f"group-{unique}",
+        "kafka_topic_partitions": 6,
+        "kafka_partition": "auto",
+        "batch_wait": "100ms",
+        "batch_size": 500,
+    }
+    return load({}, **(given | flags))

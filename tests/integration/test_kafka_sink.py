@@ -1,0 +1,248 @@
+"""KafkaSink against a broker: what arrives, what is refused, and what happens when the broker is not there."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+
+import msgspec
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+from clusterinfo.errors import ConfigError, FatalError, RestartError, TransientError
+from clusterinfo.kafka import connection, sink, wire
+from clusterinfo.kafka.sink import KafkaSink, partition_for
+from clusterinfo.model import Record
+from clusterinfo.observations import Observation, Produced, Stubbed, Warned, unobserved
+from clusterinfo.settings import MIB, Settings
+from tests.integration.brokers import Broker, broker, kafka_settings, only_apache, running_broker  # noqa: F401
+from tests.support.kafka import completed, item, lane_of, new_list, page_of, read_all
+
+# ruff: noqa: F811 - pytest hands fixtures over by the name of an argument
+
+
+@contextmanager
+def frozen(pid: int | None) -> Iterator[None]:
+    """The broker hears nothing and says nothing in the block, as behind a broken switch."""
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    time.sleep(0.1)  # a signal takes a moment to reach every thread
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left_behind() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    await asyncio.sleep(0.05)
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert [str(task) for task in left] == []
+
+
+async def records_of(settings: Settings) -> dict[int, list[Record]]:
+    return {
+        partition: [wire.decode(m.key, m.value, m.headers, m.offset) for m in messages]
+        for partition, messages in (await read_all(settings)).items()
+    }
+
+
+async def test_a_list_arrives_whole_in_order_on_its_partition_and_is_told_once(broker: Broker) -> None:
+    settings, seen = kafka_settings(broker), list[Observation]()
+    sent: dict[str, list[Record]] = {}
+    async with KafkaSink.connect(settings, seen.append) as kafka:
+        for resource in ("pods", "secrets", "nodes"):
+            list_id = new_list()
+            pages = [[item(page * 700 + i, resource, list_id) for i in range(700)] for page in range(2)]
+            pages[1].append(completed(resource, list_id))
+            sent[resource] = pages[0] + pages[1]
+            await kafka.open(lane_of(resource))
+            for number, records in enumerate(pages):
+                receipt = await kafka.write(page_of(resource, number, records))
+                assert (receipt.position, receipt.records) == (number + 1, len(records))
+    found = await records_of(settings)
+    for resource, records in sent.items():
+        partition = partition_for(lane_of(resource).unit, 6)
+        arrived = [record for record in found[partition] if record.resource == resource]
+        assert [msgspec.structs.replace(record, offset=-1) for record in arrived] == records
+        [produced] = [one for one in seen if isinstance(one, Produced) and one.resource == resource]
+        assert produced == Produced(
+            topic=settings.kafka_topic,
+            partition=partition,
+            offset=arrived[-1].offset,
+            size_bytes=sum(len(record.body) for record in records),
+            records=len(records),
+            resource=resource,
+        )
+
+
+async def test_lists_side_by_side_on_one_partition_all_get_their_turn(broker: Broker) -> None:
+    settings = kafka_settings(broker, kafka_topic_partitions=1)
+    body = b'"' + b"x" * 20_000 + b'"'
+    async with KafkaSink.connect(settings, unobserved) as kafka, asyncio.timeout(30):
+
+        async def send(resource: str) -> None:
+            for number in range(4):
+                list_id = new_list()
+                await kafka.write(page_of(resource, number, [item(i, resource, list_id, body) for i in range(150)]))
+
+        await asyncio.gather(*(send(f"r{number}") for number in range(6)))
+    assert len((await read_all(settings))[0]) == 6 * 4 * 150
+
+
+async def test_an_abandoned_list_is_not_counted_into_the_next(broker: Broker) -> None:
+    settings, seen = kafka_settings(broker), list[Observation]()
+    async with KafkaSink.connect(settings, seen.append) as kafka:
+        await kafka.write(page_of("pods", 0, [item(i, "pods", new_list()) for i in range(1)]))
+        list_id = new_list()
+        await kafka.write(page_of("pods", 0, [item(1, "pods", list_id), completed("pods", list_id)]))
+    [produced] = [one for one in seen if isinstance(one, Produced)]
+    assert produced.records == 2
+
+
+async def test_a_pinned_partition_takes_everything_and_is_warned_about_if_nobody_chose_it(broker: Broker) -> None:
+    settings, seen = kafka_settings(broker, kafka_partition=0), list[Observation]()
+    async with KafkaSink.connect(settings, seen.append) as kafka:
+        for resource in ("pods", "secrets", "nodes"):
+            receipt = await kafka.write(page_of(resource, 0, [item(1, resource, new_list())]))
+            assert receipt.partition == 0
+    [warning] = [one for one in seen if isinstance(one, Warned)]
+    assert "KAFKA_PARTITION=auto" in warning.remedy
+    beyond = settings.model_copy(update={"kafka_partition": 6})
+    with pytest.raises(ConfigError, match="KAFKA_PARTITION is 6"):
+        async with KafkaSink.connect(beyond, unobserved):
+            pass
+
+
+async def test_an_object_above_the_limit_becomes_a_stub_that_still_counts(broker: Broker) -> None:
+    settings, seen = kafka_settings(broker), list[Observation]()
+    body, list_id = b'"' + b"x" * (9 * MIB) + b'"', new_list()
+    big = item(1, "pods", list_id, body)
+    async with KafkaSink.connect(settings, seen.append) as kafka:
+        receipt = await kafka.write(page_of("pods", 0, [item(0, "pods", list_id), big, completed("pods", list_id)]))
+    assert receipt.records == 3
+    arrived = (await records_of(settings))[receipt.partition]
+    assert [record.state for record in arrived] == ["", "oversize", ""]
+    assert msgspec.json.decode(arrived[1].body) == {
+        "size_bytes": len(body),
+        "sha256": hashlib.sha256(body).hexdigest(),
+    }
+    assert arrived[1].resource_version == big.resource_version
+    [stubbed] = [one for one in seen if isinstance(one, Stubbed)]
+    assert (stubbed.name, stubbed.size_bytes) == (big.name, len(body))
+
+
+async def test_a_large_object_that_compresses_well_arrives_whole(broker: Broker) -> None:
+    settings = kafka_settings(broker)
+    body = b'"' + b"x" * (7 * MIB) + b'"'
+    async with KafkaSink.connect(settings, unobserved) as kafka:
+        receipt = await kafka.write(page_of("pods", 0, [item(1, "pods", new_list(), body)]))
+    assert (await records_of(settings))[receipt.partition][0].body == body
+
+
+@only_apache
+@pytest.mark.parametrize("knows", [True, False], ids=["limit known", "limit refused"])
+async def test_an_existing_topic_is_not_altered_and_its_limit_is_kept(broker: Broker, knows: bool) -> None:
+    settings, seen = kafka_settings(broker), list[Observation]()
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    await admin.start()
+    await admin.create_topics([NewTopic(settings.kafka_topic, 2, 1, topic_configs={"max.message.bytes": "200000"})])
+    await admin.close()
+    noise = os.urandom(200_000).hex().encode()
+    list_id = new_list()
+    records = [item(i, "pods", list_id, b'"%s"' % noise[: 1000 if i != 5 else 400_000]) for i in range(10)]
+    async with KafkaSink.connect(settings, seen.append) as kafka:
+        assert (kafka.topic.partitions, kafka.topic.max_message_bytes) == (2, 200_000)
+        if not knows:
+            kafka._limit_bytes = 8 * MIB
+            kafka._producer, old = None, kafka._producer
+            await connection.drop_producer(old)
+        for number in range(3):
+            receipt = await kafka.write(page_of("pods", number, records))
+    arrived = (await records_of(settings))[receipt.partition]
+    assert len(arrived) == 30
+    assert sorted(record.state for record in arrived) == [""] * 27 + ["oversize"] * 3
+    assert len([one for one in seen if isinstance(one, Stubbed)]) == 3
+
+
+async def test_no_broker_is_one_line_within_the_time_given(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connection.probe, "__defaults__", (1.0,))
+    settings = kafka_settings(broker, kafka_brokers="127.0.0.1:1,127.0.0.1:2")
+    began = time.monotonic()
+    with pytest.raises(FatalError, match=r"127\.0\.0\.1:1,127\.0\.0\.1:2.*refused.*KAFKA_BROKERS") as failure:
+        async with KafkaSink.connect(settings, unobserved):
+            pass
+    assert time.monotonic() - began < 3
+    assert "\n" not in str(failure.value)
+    assert caplog.records == []
+    assert connection.CONNECT_TIMEOUT_S == 20
+
+
+@only_apache
+async def test_a_login_nobody_asked_for_is_said_at_once(broker: Broker) -> None:
+    settings = kafka_settings(
+        broker, kafka_security_protocol="SASL_PLAINTEXT", kafka_sasl_mechanism="PLAIN", kafka_sasl_username="me",
+        kafka_sasl_password="hunter2",
+    )  # fmt: skip
+    with pytest.raises(FatalError) as failure:
+        async with asyncio.timeout(10):
+            await connection.probe(settings, 5)
+    assert "hunter2" not in str(failure.value)
+
+
+async def test_an_outage_restarts_the_list_and_the_next_one_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sink, "SEND_TIMEOUT_S", 1.5)
+    monkeypatch.setattr(connection, "CONNECT_TIMEOUT_S", 1.0)
+    async with running_broker() as own:
+        settings = kafka_settings(own)
+        async with KafkaSink.connect(settings, unobserved) as kafka:
+            await kafka.write(page_of("pods", 0, [item(1, "pods", new_list())]))
+            with frozen(own.pid):
+                with pytest.raises(RestartError, match="pods"):
+                    await kafka.write(page_of("pods", 0, [item(2, "pods", new_list())]))
+                with pytest.raises(TransientError):  # no producer to be had: nothing was sent
+                    await kafka.write(page_of("pods", 0, [item(3, "pods", new_list())]))
+            monkeypatch.undo()
+            await kafka.write(page_of("pods", 0, [item(4, "pods", new_list())]))
+
+
+async def test_leaving_in_an_outage_returns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "STOP_TIMEOUT_S", 1.0)
+    async with running_broker() as own:
+        settings = kafka_settings(own)
+        async with KafkaSink.connect(settings, unobserved) as kafka:
+            await kafka.write(page_of("pods", 0, [item(1, "pods", new_list())]))
+            os.kill(own.pid or 0, signal.SIGSTOP)
+            await asyncio.sleep(0.1)  # a signal takes a moment to reach every thread
+            writing = asyncio.create_task(kafka.write(page_of("pods", 0, [item(2, "pods", new_list())])))
+            await asyncio.sleep(0.2)
+            writing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await writing
+            left = time.monotonic()
+        assert time.monotonic() - left < 8
+        os.kill(own.pid or 0, signal.SIGCONT)
+
+
+async def test_a_cancelled_write_leaves_a_sink_that_works(broker: Broker) -> None:
+    settings = kafka_settings(broker)
+    body = b'"' + b"x" * 20_000 + b'"'
+    async with KafkaSink.connect(settings, unobserved) as kafka:
+        for pause_s in (0.0, 0.001, 0.01):
+            list_id = new_list()
+            records = [item(i, "pods", list_id, body) for i in range(300)]
+            writing = asyncio.create_task(kafka.write(page_of("pods", 0, records)))
+            await asyncio.sleep(pause_s)
+            writing.cancel()
+            await asyncio.wait([writing])
+        receipt = await kafka.write(page_of("pods", 0, [item(1, "pods", new_list())]))
+    assert (await records_of(settings))[receipt.partition][-1].offset == receipt.last_offset
