@@ -11,8 +11,9 @@ from typing import Any
 
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError, TransientError
-from clusterinfo.kubernetes.client import ApiStatusError, KubernetesClient
-from clusterinfo.kubernetes.source import PlannedList, Snapshot
+from clusterinfo.kubernetes.api_errors import ApiStatusError
+from clusterinfo.kubernetes.client import KubernetesClient
+from clusterinfo.kubernetes.snapshot import PlannedList, Snapshot
 from clusterinfo.lifecycle import sleep_unless, unless
 from clusterinfo.model import ListLane, Outcome
 from clusterinfo.observations import Noted, Observe, SnapshotEnded, Warned

@@ -1,8 +1,7 @@
-"""Authenticated HTTP to one Kubernetes API; foreign errors become ours here, from a table.
+"""Authenticated HTTP to one Kubernetes API: answers as raw bytes, their size capped, a deadline on every wait.
 
-The only module that imports kubernetes_asyncio, and only when a connection is made: it costs about a second and 70 MB.
-That library finds the credentials and makes the aiohttp session; answers are read as raw bytes, with a cap on their
-size and a deadline on every wait. What a list means is `source.py`'s business.
+`credentials.py` finds the credentials, `api_errors.py` says what a failure means, kubernetes_asyncio (imported when a
+connection is made, not before) makes the aiohttp session. What a list means is `source.py`'s business.
 """
 
 from __future__ import annotations
@@ -10,27 +9,24 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import io
-import os
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 import aiohttp
 import msgspec
 
-from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError, TransientError
+from clusterinfo.errors import ConfigError, FatalError, TransientError
 from clusterinfo.kubernetes import discovery
-from clusterinfo.kubernetes.pages import parse_status
+from clusterinfo.kubernetes.api_errors import ApiStatusError, PageTooLargeError, RefusedError, status_error, translated
+from clusterinfo.kubernetes.credentials import Credentials, explained, load_credentials
 from clusterinfo.model import GroupVersionResource
 from clusterinfo.settings import Settings
 
 if TYPE_CHECKING:
-    from kubernetes_asyncio.client import ApiClient, Configuration
+    from kubernetes_asyncio.client import ApiClient
 
 T = TypeVar("T")
 
@@ -42,49 +38,16 @@ FIRST_BYTE_S = 65.0
 BETWEEN_CHUNKS_S = 30.0
 WHOLE_ANSWER_S = 300.0
 """The life of a continue token: etcd's history is compacted every 5 minutes."""
-CREDENTIALS_S = 30.0
-"""For a kubeconfig's exec plugin to print a token."""
 RETRY_PAUSE_S = 0.5
 SMALL_ANSWER_BYTES = 16 * 1024 * 1024
 """Cap on answers that are no pages: discovery of 1,000 custom resources takes 1 MB."""
 ERROR_BODY_BYTES = 64 * 1024
 
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 AGGREGATED = (
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,"
     "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
 )
 JSON = "application/json"
-
-
-class ApiStatusError(ClusterinfoError):
-    """The API refused a request, and will refuse it again: `status` (HTTP), `reason` and `message` as it says why."""
-
-    def __init__(self, status: int, reason: str, message: str) -> None:
-        super().__init__(f"{status} {reason}: {message}" if message else f"{status} {reason}")
-        self.status = status
-        self.reason = reason
-        self.message = message
-
-
-class ApiTransientError(TransientError):
-    """The API could not answer now: `status` (HTTP) says how it put it."""
-
-    def __init__(self, message: str, *, status: int, retry_after_s: float | None = None) -> None:
-        super().__init__(message, retry_after_s=retry_after_s)
-        self.status = status
-
-
-class PageTooLargeError(ClusterinfoError):
-    """An answer was dropped because it passed `limit_bytes`: ask for fewer objects."""
-
-    def __init__(self, limit_bytes: int) -> None:
-        super().__init__(f"the answer is longer than {limit_bytes} bytes")
-        self.limit_bytes = limit_bytes
-
-
-class _RefusedError(Exception):
-    """Credentials or certificates are not, or no longer, accepted: read them again, once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,227 +58,6 @@ class ClusterIdentity:
     name: str
     server_version: str
     identity_known: bool
-
-
-# --- credentials -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class Credentials:
-    """A configuration of kubernetes_asyncio, and how it stays fresh."""
-
-    configuration: Configuration
-    cluster_name: str = ""
-    """As the kubeconfig calls the cluster; "" in a cluster."""
-
-
-async def load_credentials(settings: Settings) -> Credentials:
-    """In-cluster credentials, or those of a kubeconfig where one is named or there are no others.
-
-    Raises ConfigError (exit 2) that names the variable to set, TransientError if an exec plugin does not answer.
-    """
-    if settings.kubeconfig is None and settings.kube_context is None and _in_cluster():
-        return _load_in_cluster()
-    try:
-        async with asyncio.timeout(CREDENTIALS_S):
-            return await _load_kubeconfig(settings)
-    except TimeoutError as error:
-        raise TransientError(f"the kubeconfig's plugin gave no credentials within {CREDENTIALS_S:.0f} s") from error
-
-
-def _in_cluster() -> bool:
-    return bool(os.environ.get("KUBERNETES_SERVICE_HOST")) and (SERVICE_ACCOUNT / "token").exists()
-
-
-def _load_in_cluster() -> Credentials:
-    from kubernetes_asyncio.config import ConfigException
-    from kubernetes_asyncio.config.incluster_config import InClusterConfigLoader
-
-    configuration = _new_configuration()
-    loader = InClusterConfigLoader(str(SERVICE_ACCOUNT / "token"), str(SERVICE_ACCOUNT / "ca.crt"))
-    try:
-        loader.load_and_set(configuration)
-    except (ConfigException, OSError) as error:
-        raise ConfigError(f"the Pod's service account cannot be used: {error}; or set KUBECONFIG") from error
-    _strip_token(configuration)
-    reread: Callable[[Configuration], object] = configuration.refresh_api_key_hook  # type: ignore[assignment]
-
-    def refresh(current: Configuration) -> None:
-        reread(current)  # reads the file again when a minute has passed
-        _strip_token(current)
-
-    configuration.refresh_api_key_hook = refresh
-    return Credentials(configuration)
-
-
-def _new_configuration() -> Configuration:
-    from kubernetes_asyncio.client import Configuration
-
-    configuration = Configuration()
-    # As kubectl does: Go accepts certificate authorities without the extensions that RFC 5280 asks for, Python 3.13 and
-    # later only with this switch. Signatures, names and dates are checked all the same.
-    configuration.disable_strict_ssl_verification = True
-    return configuration
-
-
-def _strip_token(configuration: Configuration) -> None:
-    """A token file often ends in a newline, which no HTTP header may hold."""
-    if token := configuration.api_key.get("BearerToken"):
-        configuration.api_key["BearerToken"] = token.strip()
-
-
-async def _load_kubeconfig(settings: Settings) -> Credentials:
-    from kubernetes_asyncio.config.kube_config import KubeConfigLoader
-
-    merged, current = _read_kubeconfig(_kubeconfig_paths(settings))
-    context = settings.kube_context or current
-    _check_context(merged, context, settings)
-    configuration = _new_configuration()
-    with _explained(f"context {context!r} of the kubeconfig cannot be used"):
-        loader = KubeConfigLoader(config_dict=merged, active_context=context, config_base_path=None)
-        await loader.load_and_set(configuration)
-    _strip_token(configuration)
-    if getattr(loader, "exec_plugin_expiry", None) is not None:
-        configuration.refresh_api_key_hook = _exec_refresh(loader)
-    chosen: Any = loader.current_context
-    return Credentials(configuration, str(chosen["context"]["cluster"]))
-
-
-def _kubeconfig_paths(settings: Settings) -> str:
-    """The files to read, colon-separated, as kubectl takes them. Raises ConfigError if there is none."""
-    given = str(settings.kubeconfig) if settings.kubeconfig else "~/.kube/config"
-    paths = [Path(path).expanduser() for path in given.split(os.pathsep) if path]
-    if any(path.is_file() for path in paths):
-        return os.pathsep.join(str(path) for path in paths if path.is_file())
-    looked_for = ", ".join(str(path) for path in paths)
-    if settings.kubeconfig:
-        raise ConfigError(f"KUBECONFIG is {given!r}: there is no such file ({looked_for}); name a kubeconfig file")
-    raise ConfigError(
-        f"there is no kubeconfig: KUBECONFIG is not set, {looked_for} does not exist, and this is no Pod with a "
-        "service account; set KUBECONFIG to a kubeconfig file"
-    )
-
-
-@contextmanager
-def _explained(what: str) -> Iterator[None]:
-    """Turns what the loader raises for a file a user wrote (for most it has no error of its own) into ConfigError."""
-    try:
-        yield
-    except (ClusterinfoError, TimeoutError):
-        raise
-    except Exception as error:
-        raise ConfigError(f"{what}: {_quotable(error)}; check KUBECONFIG and KUBE_CONTEXT") from error
-
-
-def _read_kubeconfig(paths: str) -> tuple[Any, str | None]:
-    """The merged kubeconfig and its current context: of several files the first that sets it, as kubectl has it."""
-    from kubernetes_asyncio.config.kube_config import KubeConfigMerger
-
-    with _explained(f"KUBECONFIG {paths!r} cannot be read"):
-        merger = KubeConfigMerger(paths)
-    contexts = (loaded.get("current-context") for loaded in merger.config_files.values())
-    return merger.config, next((context for context in contexts if context), None)
-
-
-def _check_context(merged: Any, context: str | None, settings: Settings) -> None:
-    with _explained("the kubeconfig's contexts cannot be read"):
-        known = sorted(str(entry["name"]) for entry in merged.value["contexts"])
-    if context in known:
-        return
-    allowed = f"allowed is one of {', '.join(known)}" if known else "the kubeconfig has no contexts"
-    if settings.kube_context:
-        raise ConfigError(f"KUBE_CONTEXT is {context!r}: {allowed}")
-    found = f"its current-context is {context!r}" if context else "the kubeconfig has no current-context"
-    raise ConfigError(f"KUBE_CONTEXT is not set and {found}: {allowed}")
-
-
-def _exec_refresh(loader: Any) -> Callable[[Configuration], Awaitable[None]]:
-    """A hook that asks the exec plugin again when its token nears its end; the library itself asks once only."""
-    lock = asyncio.Lock()
-
-    async def refresh(configuration: Configuration) -> None:
-        async with lock:
-            try:
-                async with asyncio.timeout(CREDENTIALS_S):
-                    await loader.load_from_exec_plugin()  # returns at once while the token is good for 5 minutes
-            except Exception as error:
-                raise TransientError(f"the kubeconfig's plugin gave no token: {_quotable(error)}") from error
-            configuration.api_key["BearerToken"] = loader.token.strip()
-
-    return refresh
-
-
-# --- errors ----------------------------------------------------------------------------------------------------------
-
-TRANSIENT_STATUS = frozenset((408, 429))
-"""And every 5xx. Source: Kubernetes API concepts; 429 and 503 may carry Retry-After."""
-
-_USERINFO = re.compile(r"//[^/@\s]*@")
-
-
-def _quotable(error: BaseException) -> str:
-    """An error in one short line without userinfo."""
-    text = _USERINFO.sub("//", " ".join(str(error).split())) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:300]}..."
-
-
-def parse_retry_after(value: str | None, now: dt.datetime) -> float | None:
-    """`Retry-After` -> seconds from `now`, None if absent or unreadable.
-
-    "The Retry-After field value can be either an HTTP-date or a number of seconds": RFC 9110, 10.2.3.
-    """
-    if not value:
-        return None
-    if value.strip().isdecimal():
-        return float(value)
-    try:
-        return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
-    except (ValueError, TypeError):
-        return None
-
-
-def status_error(status: int, body: bytes, retry_after: str | None, now: dt.datetime) -> ClusterinfoError:
-    """An answer other than 2xx -> the error it means: ApiTransientError or ApiStatusError."""
-    told = parse_status(body)
-    plain = body[:200].decode(errors="replace").strip() if not told.reason and not told.message else ""
-    message = " ".join((told.message or plain)[:300].split())
-    if status in TRANSIENT_STATUS or status >= 500:
-        wait_s = parse_retry_after(retry_after, now)
-        return ApiTransientError(f"the API answered {status} {message}".rstrip(), status=status, retry_after_s=wait_s)
-    return ApiStatusError(status, told.reason or _REASONS.get(status, "Unknown"), message)
-
-
-# What the server calls them, for answers without a Status document. Source: k8s.io/apimachinery, metav1.StatusReason.
-_REASONS = {
-    400: "BadRequest",
-    403: "Forbidden",
-    404: "NotFound",
-    405: "MethodNotAllowed",
-    406: "NotAcceptable",
-    410: "Expired",
-}
-
-
-@asynccontextmanager
-async def _translated() -> AsyncIterator[None]:
-    """Transport errors as ours; which certificate errors mean that credentials are to be read again."""
-    try:
-        yield
-    except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
-        raise _RefusedError(f"TLS with the API failed: {_quotable(error)}") from error
-    except (TimeoutError, aiohttp.ServerTimeoutError) as error:
-        raise TransientError(f"the API did not answer in time: {_quotable(error)}") from error
-    except aiohttp.ClientConnectorError as error:
-        raise TransientError(f"the API cannot be reached: {_quotable(error)}") from error
-    except aiohttp.ClientPayloadError as error:
-        raise TransientError(f"the answer broke off: {_quotable(error)}") from error
-    except (aiohttp.InvalidURL, ValueError) as error:
-        raise FatalError(f"no request can be made with these settings: {_quotable(error)}") from error
-    except (aiohttp.ClientError, OSError) as error:
-        raise TransientError(f"the connection to the API failed: {_quotable(error)}") from error
-
-
-# --- the client ------------------------------------------------------------------------------------------------------
 
 
 class KubernetesClient:
@@ -387,16 +129,16 @@ class KubernetesClient:
         api = self._api
         try:
             return await self._get(api, path, query or [], accept, max_bytes)
-        except _RefusedError:
+        except RefusedError:
             await self._renew(api)
         try:
             return await self._get(self._api, path, query or [], accept, max_bytes)
-        except _RefusedError as error:
+        except RefusedError as error:
             host = self._credentials.configuration.host
             raise FatalError(f"{host}: {error}; check the credentials in KUBECONFIG or the service account") from error
 
     async def _get(self, api: ApiClient, path: str, query: list[tuple[str, str]], accept: str, max_bytes: int) -> bytes:
-        async with _translated(), asyncio.timeout(WHOLE_ANSWER_S):
+        async with translated(), asyncio.timeout(WHOLE_ANSWER_S):
             response = await api.call_api(
                 path,
                 "GET",
@@ -467,7 +209,7 @@ def resource_path(gvr: GroupVersionResource, namespace: str = "") -> str:
 def _open_api(credentials: Credentials) -> ApiClient:
     from kubernetes_asyncio.client import ApiClient
 
-    with _explained("the certificates of the kubeconfig cannot be used"):
+    with explained("the certificates of the kubeconfig cannot be used"):
         api = ApiClient(credentials.configuration)
     api.user_agent = "clusterinfo"
     return api
@@ -475,7 +217,7 @@ def _open_api(credentials: Credentials) -> ApiClient:
 
 async def _read_answer(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     if response.status == 401:
-        raise _RefusedError("the API does not accept our credentials (401 Unauthorized)")
+        raise RefusedError("the API does not accept our credentials (401 Unauthorized)")
     if not 200 <= response.status < 300:
         body = await _read_body(response, ERROR_BODY_BYTES, cut=True)
         now = dt.datetime.now(dt.UTC)

@@ -18,9 +18,11 @@ import yaml
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import ConfigError, FatalError, TransientError
 from clusterinfo.kubernetes import client as client_module
-from clusterinfo.kubernetes.client import ApiStatusError, KubernetesClient, PageTooLargeError
+from clusterinfo.kubernetes.api_errors import ApiStatusError, PageTooLargeError
+from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.discovery import Discovery, Selection
-from clusterinfo.kubernetes.source import ListSource, Snapshot, StatementSource
+from clusterinfo.kubernetes.snapshot import Snapshot, StatementSource
+from clusterinfo.kubernetes.source import ListSource
 from clusterinfo.model import (
     Batch,
     GroupVersionResource,

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 
 from clusterinfo.errors import ConfigError, TransientError
-from clusterinfo.kubernetes import client
-from clusterinfo.kubernetes.client import ApiStatusError, ApiTransientError, load_credentials
+from clusterinfo.kubernetes import api_errors, client
+from clusterinfo.kubernetes import credentials as credentials_module
+from clusterinfo.kubernetes.api_errors import ApiStatusError, ApiTransientError
+from clusterinfo.kubernetes.credentials import load_credentials
 from clusterinfo.model import GroupVersionResource
 from clusterinfo.settings import Settings
 
@@ -32,12 +34,12 @@ NOW = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
     ],
 )
 def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
-    assert client.parse_retry_after(value, NOW) == seconds
+    assert api_errors.parse_retry_after(value, NOW) == seconds
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 599])
 def test_what_may_pass_is_transient(status: int) -> None:
-    error = client.status_error(status, b"oops", "3", NOW)
+    error = api_errors.status_error(status, b"oops", "3", NOW)
 
     assert isinstance(error, ApiTransientError)
     assert (error.status, error.retry_after_s) == (status, 3)
@@ -56,7 +58,7 @@ def test_what_may_pass_is_transient(status: int) -> None:
 def test_what_will_be_refused_again_is_a_status(name: str, reason: str) -> None:
     exchange = json.loads((RECORDED / f"{name}.json").read_text())
 
-    error = client.status_error(exchange["status"], exchange["body"].encode(), None, NOW)
+    error = api_errors.status_error(exchange["status"], exchange["body"].encode(), None, NOW)
 
     assert isinstance(error, ApiStatusError)
     assert (error.status, error.reason) == (exchange["status"], reason)
@@ -74,9 +76,10 @@ def test_paths_are_those_of_the_api() -> None:
 
 def test_errors_quote_no_userinfo() -> None:
     assert (
-        client._quotable(ValueError("proxy http://me:hunter2@proxy:3128\nfailed")) == "proxy http://proxy:3128 failed"
+        api_errors.quotable(ValueError("proxy http://me:hunter2@proxy:3128\nfailed"))
+        == "proxy http://proxy:3128 failed"
     )
-    assert len(client._quotable(ValueError("x" * 1000))) < 310
+    assert len(api_errors.quotable(ValueError("x" * 1000))) < 310
 
 
 # --- credentials -----------------------------------------------------------------------------------------------------
@@ -93,7 +96,7 @@ def _kubeconfig(path: Path, user: dict[str, Any], **cluster: Any) -> Settings:
     return Settings(kubeconfig=path)
 
 
-async def _token(credentials: client.Credentials) -> str:
+async def _token(credentials: credentials_module.Credentials) -> str:
     return str(await credentials.configuration.get_api_key_with_prefix("BearerToken"))
 
 
@@ -152,7 +155,7 @@ async def test_in_a_cluster_the_service_account_is_used_and_read_again(
 ) -> None:
     (tmp_path / "token").write_text("abc\n")
     (tmp_path / "ca.crt").write_text("a certificate")
-    monkeypatch.setattr(client, "SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setattr(credentials_module, "SERVICE_ACCOUNT", tmp_path)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     monkeypatch.delenv("KUBECONFIG", raising=False)
@@ -168,7 +171,7 @@ async def test_in_a_cluster_the_service_account_is_used_and_read_again(
 
 async def test_a_named_kubeconfig_beats_the_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "token").write_text("abc")
-    monkeypatch.setattr(client, "SERVICE_ACCOUNT", tmp_path)
+    monkeypatch.setattr(credentials_module, "SERVICE_ACCOUNT", tmp_path)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
 
     credentials = await load_credentials(_kubeconfig(tmp_path / "config", {"token": "mine"}))

@@ -1,0 +1,112 @@
+"""What goes wrong with a Kubernetes API, as our errors: HTTP answers and transport failures, each from a table."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from email.utils import parsedate_to_datetime
+
+import aiohttp
+
+from clusterinfo.errors import ClusterinfoError, FatalError, TransientError
+from clusterinfo.kubernetes.pages import parse_status
+
+
+class ApiStatusError(ClusterinfoError):
+    """The API refused a request, and will refuse it again: `status` (HTTP), `reason` and `message` as it says why."""
+
+    def __init__(self, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{status} {reason}: {message}" if message else f"{status} {reason}")
+        self.status = status
+        self.reason = reason
+        self.message = message
+
+
+class ApiTransientError(TransientError):
+    """The API could not answer now: `status` (HTTP) says how it put it."""
+
+    def __init__(self, message: str, *, status: int, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.status = status
+
+
+class PageTooLargeError(ClusterinfoError):
+    """An answer was dropped because it passed `limit_bytes`: ask for fewer objects."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the answer is longer than {limit_bytes} bytes")
+        self.limit_bytes = limit_bytes
+
+
+class RefusedError(Exception):
+    """Credentials or certificates are not, or no longer, accepted: read them again, once."""
+
+
+TRANSIENT_STATUS = frozenset((408, 429))
+"""And every 5xx. Source: Kubernetes API concepts; 429 and 503 may carry Retry-After."""
+
+_USERINFO = re.compile(r"//[^/@\s]*@")
+
+
+def quotable(error: BaseException) -> str:
+    """An error in one short line without userinfo."""
+    text = _USERINFO.sub("//", " ".join(str(error).split())) or type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def parse_retry_after(value: str | None, now: dt.datetime) -> float | None:
+    """`Retry-After` -> seconds from `now`, None if absent or unreadable.
+
+    "The Retry-After field value can be either an HTTP-date or a number of seconds": RFC 9110, 10.2.3.
+    """
+    if not value:
+        return None
+    if value.strip().isdecimal():
+        return float(value)
+    try:
+        return max(0.0, (parsedate_to_datetime(value) - now).total_seconds())
+    except (ValueError, TypeError):
+        return None
+
+
+def status_error(status: int, body: bytes, retry_after: str | None, now: dt.datetime) -> ClusterinfoError:
+    """An answer other than 2xx -> the error it means: ApiTransientError or ApiStatusError."""
+    told = parse_status(body)
+    plain = body[:200].decode(errors="replace").strip() if not told.reason and not told.message else ""
+    message = " ".join((told.message or plain)[:300].split())
+    if status in TRANSIENT_STATUS or status >= 500:
+        wait_s = parse_retry_after(retry_after, now)
+        return ApiTransientError(f"the API answered {status} {message}".rstrip(), status=status, retry_after_s=wait_s)
+    return ApiStatusError(status, told.reason or _REASONS.get(status, "Unknown"), message)
+
+
+# What the server calls them, for answers without a Status document. Source: k8s.io/apimachinery, metav1.StatusReason.
+_REASONS = {
+    400: "BadRequest",
+    403: "Forbidden",
+    404: "NotFound",
+    405: "MethodNotAllowed",
+    406: "NotAcceptable",
+    410: "Expired",
+}
+
+
+@asynccontextmanager
+async def translated() -> AsyncIterator[None]:
+    """Transport errors as ours; which certificate errors mean that credentials are to be read again."""
+    try:
+        yield
+    except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
+        raise RefusedError(f"TLS with the API failed: {quotable(error)}") from error
+    except (TimeoutError, aiohttp.ServerTimeoutError) as error:
+        raise TransientError(f"the API did not answer in time: {quotable(error)}") from error
+    except aiohttp.ClientConnectorError as error:
+        raise TransientError(f"the API cannot be reached: {quotable(error)}") from error
+    except aiohttp.ClientPayloadError as error:
+        raise TransientError(f"the answer broke off: {quotable(error)}") from error
+    except (aiohttp.InvalidURL, ValueError) as error:
+        raise FatalError(f"no request can be made with these settings: {quotable(error)}") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise TransientError(f"the connection to the API failed: {quotable(error)}") from error
