@@ -1,0 +1,25 @@
+"""Fixtures of the tests that talk to servers. The broker is Apache Kafka's where CI has it."""
+
+from __future__ import annotations
+
+import uuid
+
+import pytest
+
+from tests.integration.brokers import Broker, broker
+
+__all__ = ["broker", "kafka_env"]
+
+
+@pytest.fixture
+def kafka_env(broker: Broker) -> dict[str, str]:
+    """What makes `clusterinfo` use a topic of this test's own, of six partitions, spread by kind."""
+    name = uuid.uuid4().hex[:12]
+    return {
+        "KAFKA_ENABLED": "true",
+        "KAFKA_BROKERS": broker.bootstrap,
+        "KAFKA_TOPIC": f"topic-{name}",
+        "KAFKA_GROUP_ID": f"group-{name}",
+        "KAFKA_PARTITION": "auto",
+        "KAFKA_TOPIC_PARTITIONS": "6",
+    }

@@ -1,0 +1,148 @@
+"""A cluster in PostgreSQL, by the executable alone: through Kafka with three consumers, and directly: the same rows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+
+import asyncpg
+import pytest
+
+from clusterinfo.sandbox.postgres import EmbeddedPostgres
+from tests.conftest import TEMPLATE, Database
+from tests.support import checker
+from tests.support.programs import Api, run, run_all, simulated_api
+
+OBJECTS = int(os.environ.get("CLUSTERINFO_TEST_OBJECTS", "5000"))
+"""20,000 take a minute and a half: for a closer look."""
+KINDS = 12
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    async with simulated_api(OBJECTS, KINDS) as running:
+        yield running
+
+
+@pytest.fixture
+async def other(postgres: EmbeddedPostgres, database: Database) -> AsyncIterator[Database]:
+    """A second database."""
+    name = f"{database.name}_b"
+    admin = await asyncpg.connect(postgres.dsn(), timeout=10)
+    await admin.execute(f"create database {name} template {TEMPLATE}")
+    yield Database(name, postgres.env(name), postgres.dsn(name))
+    await admin.execute(f"drop database {name} with (force)")
+    await admin.close()
+
+
+async def test_the_database_equals_the_api_by_either_way(
+    api: Api, database: Database, other: Database, kafka_env: dict[str, str]
+) -> None:
+    env = api.env | kafka_env | database.env
+    collected = await run("collect", "--once", env=env, timeout_s=120)
+    collected.expect(0)
+    consumers = await run_all(*[("consume", "--until-idle", "5s")] * 3, env=env, timeout_s=120)
+    for consumer in consumers:
+        consumer.expect(0)
+    direct = await run("legacy", "--once", env=api.env | other.env, timeout_s=120)
+    direct.expect(0)
+
+    truth = await checker.truth(api.url, api.token)
+    assert await checker.problems(truth, database.dsn) == []
+    assert await checker.problems(truth, other.dsn) == []
+    await _holds_all_that_was_made(api, database)
+    await _holds_no_secret(api, database, other)
+    await _same_rows(database, other)
+    await _nothing_is_left_in_kafka(database, kafka_env)
+    shares = [one.said("Partitions assigned")[-1]["partitions"] for one in consumers]
+    print("partitions", shares)
+    for ended in (collected, *consumers, direct):
+        print(*ended.args, f"{ended.seconds:.1f} s, {ended.peak_mib:.0f} MiB")
+
+
+async def _holds_all_that_was_made(api: Api, database: Database) -> None:
+    """The simulation's own count agrees with what its lists said."""
+    made = (await api.get("/_control"))["objects"]
+    connection = await checker.connect(database.dsn)
+    try:
+        assert made > OBJECTS
+        assert len(await checker.live(connection)) == made
+    finally:
+        await connection.close()
+
+
+async def _holds_no_secret(api: Api, *databases: Database) -> None:
+    canaries = await checker.secrets(api.url, api.token, await api.canaries())
+    for database in databases:
+        connection = await checker.connect(database.dsn)
+        try:
+            assert await checker.leaks(connection, canaries) == []
+        finally:
+            await connection.close()
+
+
+async def _same_rows(database: Database, other: Database) -> None:
+    first, second = await checker.connect(database.dsn), await checker.connect(other.dsn)
+    try:
+        assert await checker.rows(first) == await checker.rows(second)
+    finally:
+        await first.close()
+        await second.close()
+
+
+async def _nothing_is_left_in_kafka(database: Database, kafka_env: dict[str, str]) -> None:
+    connection = await checker.connect(database.dsn)
+    try:
+        lag = await checker.lag(connection, kafka_env["KAFKA_BROKERS"], kafka_env["KAFKA_TOPIC"])
+    finally:
+        await connection.close()
+    assert lag == dict.fromkeys(range(6), 0)
+
+
+async def test_the_checker_sees_what_is_wrong(database: Database) -> None:
+    async with simulated_api(100, KINDS) as api:
+        (await run("legacy", "--once", env=api.env | database.env)).expect(0)
+        truth = await checker.truth(api.url, api.token)
+        assert await checker.problems(truth, database.dsn) == []
+        secret = next(text for text in await api.canaries())
+        connection = await checker.connect(database.dsn)
+        try:
+            for spoil, seen in SPOILT.items():
+                transaction = connection.transaction()
+                await transaction.start()
+                await connection.execute(spoil.replace("SECRET", secret))
+                found = str(checker.compare(truth, await checker.live(connection)))
+                found += str(await checker.wrong_bodies(connection, truth))
+                found += str(await checker.wrong_history(connection))
+                found += str(await checker.leaks(connection, [secret]))
+                await transaction.rollback()
+                assert seen in found, spoil
+        finally:
+            await connection.close()
+
+
+SPOILT = {
+    "delete from resource where name = 'kube-system'": "1 missing",
+    "update resource set deleted = true where name = 'kube-system'": "1 missing",
+    "update resource set name = 'kube-sistem' where name = 'kube-system'": "1 missing: ",
+    "insert into resource select r.unit_id, 'x', r.name, r.uid, r.resource_version, r.epoch, r.live_at, r.deleted, "
+    "r.fidelity, r.normalization, r.content_hash, r.created, r.valid_from, r.first_observed_at, r.last_observed_at, "
+    "r.body from resource r where r.name = 'kube-system'": "1 extra",
+    "update resource set resource_version = '0' where name = 'kube-system'": "1 differing",
+    "update resource set uid = '0' where name = 'kube-system'": "1 differing",
+    "update resource set body = body #- '{metadata,labels}' where name = 'kube-system'": ".metadata.labels",
+    "update resource set body = jsonb_set(body, '{metadata,labels,x}', '1') where name = 'kube-system'": ".labels.x",
+    "insert into resource_history select r.unit_id, r.namespace, r.name, r.uid, '0', r.epoch, 0, 3::smallint, "
+    "r.normalization, r.content_hash, true, false, r.valid_from - interval '1 hour', r.valid_from + interval '1 hour', "
+    "r.first_observed_at, r.body from resource r where r.name = 'kube-system'": "overlapping",
+    "update resource set body = jsonb_set(body, '{x}', to_jsonb('aSECRETb'::text)) where name = 'kube-system'": (
+        "resource.body: "
+    ),
+    "update resource set original = convert_to(jsonb_set(body, '{x}', to_jsonb('aSECRETb'::text))::text, 'UTF8') "
+    "where name = 'kube-system'": "resource.original: ",
+    "update resource set body = jsonb_set(body, '{metadata,managedFields}', '[]') where name = 'kube-system'": (
+        ".metadata.managedFields"
+    ),
+    "update unit set last_error = 'SECRET' where resource = 'nodes'": "unit.last_error: ",
+}
+"""What is done to the database, and what the checker must say of it."""
