@@ -94,9 +94,9 @@ def consume(
     _run(settings, main, serve=until_idle_s is None)
 
 
-@app.command(deprecated=True)
+@app.command()
 def legacy(once: Once = False, interval: Interval = None, no_migrate: NoMigrate = False) -> None:
-    """List every kind straight into PostgreSQL, without Kafka: for development."""
+    """Deprecated, for development: list every kind straight into PostgreSQL, without Kafka."""
     _check_interval(once, interval)
     settings = load(dict(os.environ), collect_interval=interval)
 
@@ -140,7 +140,13 @@ def demo(
     show = Demonstration(Options(objects or DEFAULT_OBJECTS, context, keep), dict(os.environ))
 
     async def main(stopping: asyncio.Event) -> int:
-        finished = await life.unless(stopping, show.run())
+        showing = asyncio.ensure_future(show.run())
+        try:
+            finished = await life.unless(stopping, showing)
+        except asyncio.CancelledError:  # the second signal: end at once, but still end everything
+            showing.cancel()
+            await asyncio.wait({showing})
+            raise
         return 0 if finished or show.shown else life.EXIT_STOPPED_AT_ONCE
 
     raise typer.Exit(life.run(main, DEMO_GRACE_S))
