@@ -26,6 +26,7 @@ from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import ClusterinfoError, FatalError, TransientError
 from clusterinfo.kafka import connection
 from clusterinfo.kafka.offsets import commit
+from clusterinfo.kafka.pacing import pace_empty_fetches
 from clusterinfo.kafka.source import Limits, PartitionSource
 from clusterinfo.kafka.topics import Topic, ensure_topic
 from clusterinfo.model import PartitionLane
@@ -44,6 +45,7 @@ COMMIT_FAILURES_TOLD = 10  # in a row; a few belong to every rebalance
 REQUEST_TIMEOUT_S = REBALANCE_TIMEOUT_S + 15  # a broker answers "join" only when all members have joined
 KEEP_S = 1.0
 TICK_S = 0.1
+FETCH_WAIT_S = 0.1
 LEAVING_S = connection.STOP_TIMEOUT_S + 2 * COMMIT_TIMEOUT_S  # of SHUTDOWN_GRACE_S, what a drain leaves over
 BREAKS_ALLOWED = 3  # errors of the coordination in a row before the consumer is built anew
 NOBODY = 2**31 - 1  # a partition that does not exist: polling it takes nothing from anyone
@@ -55,7 +57,9 @@ CONSUMER: dict[str, Any] = {
     "rebalance_timeout_ms": int(REBALANCE_TIMEOUT_S * 1000),
     "request_timeout_ms": int(REQUEST_TIMEOUT_S * 1000),
     "max_poll_interval_ms": 5 * 60 * 1000,
-    "fetch_max_wait_ms": 100,  # one fetch a broker is in flight: a quiet partition must not hold up the others
+    "fetch_max_wait_ms": int(
+        FETCH_WAIT_S * 1000
+    ),  # one fetch a broker is in flight: a quiet partition must not hold up the others
     "fetch_max_bytes": 4 * MIB,  # compressed, of one response; a larger batch comes alone (KIP-74)
     "max_partition_fetch_bytes": 512 * 1024,  # compressed, kept for each partition until it is taken
     "check_crcs": True,
@@ -347,6 +351,7 @@ class ConsumerGroup:
             heartbeat_interval_ms=int(min(3.0, self._session_timeout_s / 3) * 1000),
         )
         await self._consumer.start()
+        pace_empty_fetches(self._consumer, FETCH_WAIT_S)
 
     async def _restart(self) -> None:
         """Another consumer in place of a broken one; keeps trying, since Kafka may be away."""

@@ -1,0 +1,35 @@
+"""A consumer with nothing to read rests, whatever its broker does with an empty fetch."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+
+from clusterinfo.kafka.pacing import FETCH_API_KEY, pace_empty_fetches
+from clusterinfo.sandbox.broker import EmbeddedBroker
+
+
+async def test_empty_fetches_are_paced_and_full_ones_are_not() -> None:
+    fetches: list[Any] = []
+    async with EmbeddedBroker() as broker, AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
+        await producer.send_and_wait("topic", b"first")
+        async with AIOKafkaConsumer(bootstrap_servers=broker.bootstrap, auto_offset_reset="earliest") as consumer:
+            client: Any = consumer._client
+            send = client.send
+
+            async def counted(node_id: int, request: Any, *args: Any, **named: Any) -> Any:
+                fetches.extend([request] * (request.API_KEY == FETCH_API_KEY))
+                return await send(node_id, request, *args, **named)
+
+            client.send = counted
+            pace_empty_fetches(consumer, 0.2)
+            consumer.assign([TopicPartition("topic", 0)])
+            assert (await consumer.getone()).value == b"first"
+            fetches.clear()
+            assert await consumer.getmany(timeout_ms=1100) == {}
+            assert 1 <= len(fetches) <= 7
+            await producer.send_and_wait("topic", b"second")
+            async with asyncio.timeout(2):
+                assert (await consumer.getone()).value == b"second"
