@@ -116,7 +116,7 @@ class ApacheKafka:
 
     async def _format(self) -> None:
         cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        argv = _java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", self.config)
+        argv = _java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", self.config)
         await Process.start("kafka-storage", argv, log=self.log, cwd=self.directory).finish(START_TIMEOUT_S)
 
     def _config(self) -> str:
