@@ -11,7 +11,8 @@ import datetime as dt
 import importlib.util
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -57,24 +58,33 @@ class Demonstration:
 
         Raises SandboxError if a child fails or the database is not what the API holds: one line says which and why.
         """
-        began = time.monotonic()
-        with runs.progress(self._err) as say:
-            say("starting PostgreSQL, a Kafka-compatible broker and a Kubernetes API")
-            async with start_servers(self._options.objects, self._options.context, self._environment) as servers:
-                self._err.print(f"servers: ready after {time.monotonic() - began:.1f} s", highlight=False)
-                async with servers.database() as database:
-                    show = tables.Tables(database, self._out)
-                    await self._arrive(servers, show, say)
-                    if servers.api:
-                        await self._change(servers, servers.api, show, say)
-                self.shown = True
-                if self._options.keep:
-                    await self._keep(servers, say)
+        async with self._servers() as servers:
+            async with servers.database() as database:
+                show = tables.Tables(database, self._out)
+                await self._arrive(servers, show)
+                if servers.api:
+                    await self._change(servers, servers.api, show)
+            self.shown = True
+            if self._options.keep:
+                await self._keep(servers)
         self._out.print("\nEverything this started is gone now; `clusterinfo demo --keep` leaves it running.")
 
-    async def _arrive(self, servers: Servers, show: tables.Tables, say: runs.Say) -> None:
+    @asynccontextmanager
+    async def _servers(self) -> AsyncIterator[Servers]:
+        """All servers, and how long they took."""
+        began = time.monotonic()
+        async with AsyncExitStack() as stack:
+            with runs.progress(self._err) as say:
+                say("starting PostgreSQL, a Kafka-compatible broker and a Kubernetes API")
+                starting = start_servers(self._options.objects, self._options.context, self._environment)
+                servers = await stack.enter_async_context(starting)
+            self._err.print(f"servers: ready after {time.monotonic() - began:.1f} s")
+            yield servers
+
+    async def _arrive(self, servers: Servers, show: tables.Tables) -> None:
         """The first lists: a cluster arrives."""
-        measured = await runs.collect_and_consume(servers, show.database, say)
+        with runs.progress(self._err) as say:
+            measured = await runs.collect_and_consume(servers, show.database, say)
         show.heading(self._title(servers))
         show.measured(measured)
         await self._check(servers, show)
@@ -85,12 +95,14 @@ class Demonstration:
         simulated = servers.api and f"A simulated cluster of {servers.api.count:,} objects"
         return f"{simulated or f'Your cluster {self._options.context}'}, through Kafka into PostgreSQL"
 
-    async def _change(self, servers: Servers, api: SimulatedApi, show: tables.Tables, say: runs.Say) -> None:
+    async def _change(self, servers: Servers, api: SimulatedApi, show: tables.Tables) -> None:
         """The second lists, of a cluster that has changed: what PostgreSQL makes of it."""
         changed_at = dt.datetime.now(dt.UTC)
         deployment = await api.change(show.database)
-        await runs.collect_and_consume(servers, show.database, say)
+        with runs.progress(self._err) as say:
+            await runs.collect_and_consume(servers, show.database, say, consumers=1)
         await show.changes(changed_at, deployment)
+        self._out.print()
         await self._check(servers, show)
 
     async def _check(self, servers: Servers, show: tables.Tables) -> None:
@@ -103,14 +115,15 @@ class Demonstration:
                     "there; please report it"
                 )
 
-    async def _keep(self, servers: Servers, say: runs.Say) -> None:
+    async def _keep(self, servers: Servers) -> None:
         """Leave it running, lists every 30 s, until cancelled. Raises SandboxError if a child ends."""
         async with runs.kept_running(servers, KEPT_INTERVAL) as children:
             tables.print_connection(self._out, servers)
-            say(f"running, lists every {KEPT_INTERVAL}; Ctrl-C ends it all")
-            while True:
-                runs.check(servers, children)
-                await asyncio.sleep(0.5)
+            with runs.progress(self._err) as say:
+                say(f"running, lists every {KEPT_INTERVAL}; Ctrl-C ends it all")
+                while True:
+                    runs.check(servers, children)
+                    await asyncio.sleep(0.5)
 
 
 def check_extra(environment: Mapping[str, str]) -> None:

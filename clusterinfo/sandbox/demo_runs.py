@@ -98,10 +98,10 @@ class _Run:
         self._database = database
         self._say = say
 
-    async def follow(self, children: list[Process]) -> None:
+    async def follow(self, children: list[Process], count: int) -> None:
         """Until all is stored. `children` is empty, and filled with what is started; the caller stops them."""
         collect = start(self._servers, children, "collect", COLLECT)
-        consumers = [start(self._servers, children, f"consume {n + 1}", CONSUME) for n in range(CONSUMERS)]
+        consumers = [start(self._servers, children, f"consume {n + 1}", CONSUME) for n in range(count)]
         collected = False
         while not collected:
             await self._look(children)
@@ -124,14 +124,16 @@ class _Run:
         await asyncio.sleep(max(POLL_S, 4 * (time.monotonic() - asked)))
 
 
-async def collect_and_consume(servers: Servers, database: asyncpg.Connection, say: Say) -> Measured:
-    """One run of lists, and consumers until all of it is stored.
+async def collect_and_consume(
+    servers: Servers, database: asyncpg.Connection, say: Say, consumers: int = CONSUMERS
+) -> Measured:
+    """One run of lists, and so many consumers beside it until all of it is stored.
 
     Raises SandboxError, with the end of its log, if a child fails.
     """
     run = _Run(servers, database, say)
     async with _stopped_afterwards() as children:
-        await run.follow(children)
+        await run.follow(children, consumers)
     return run.measured
 
 

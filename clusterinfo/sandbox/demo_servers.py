@@ -30,6 +30,8 @@ API_TIMEOUT_S = 120.0  # 500,000 objects take about a minute to make
 CONTROL_TIMEOUT_S = 30.0
 QUERY_TIMEOUT_S = 60.0
 
+_NONE = (None, Path())
+
 ObjectKey = tuple[str, str, str, str, str, str]
 """(group, resource, namespace, name, uid, resourceVersion)"""
 
@@ -127,9 +129,6 @@ class Servers:
             raise SandboxError(f"PostgreSQL did not answer the demo: {error!r}") from error
 
 
-_NONE = (None, Path())
-
-
 @asynccontextmanager
 async def start_servers(objects: int, context: str | None, environment: Mapping[str, str]) -> AsyncIterator[Servers]:
     """Start them all and end them when the block ends. With `context` there is no simulated API.
@@ -145,12 +144,10 @@ async def start_servers(objects: int, context: str | None, environment: Mapping[
         postgres = await stack.enter_async_context(EmbeddedPostgres())
         broker = await stack.enter_async_context(EmbeddedBroker())
         api = await _announced(making, directory.path) if making else None
-        ours = {**postgres.env(), **broker.env(), **(_SIMULATED if api else {})}
-        ours |= {"KUBECONFIG": str(api.kubeconfig)} if api else {"KUBE_CONTEXT": context or ""}
+        kubernetes = {"KUBECONFIG": str(api.kubeconfig)} if api else {"KUBE_CONTEXT": context or ""}
+        ours = {**postgres.env(), **broker.env(), **kubernetes}
         yield Servers(postgres, broker, api, directory.path, child_environment(environment, ours, simulated=bool(api)))
 
-
-_SIMULATED = {"CLUSTER_NAME": "demo"}
 
 _ALWAYS = {
     "KAFKA_ENABLED": "true",

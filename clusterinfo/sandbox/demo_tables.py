@@ -132,7 +132,7 @@ class Tables:
         await self.answer(KINDS)
         others = await self.database.fetch(EMPTY_KINDS)
         self._line(
-            "Kinds without objects: " + (", ".join(f"{row['kinds']} {row['state']}" for row in others) or "none")
+            "\nKinds without objects: " + (", ".join(f"{row['kinds']} {row['state']}" for row in others) or "none")
         )
         if await self.database.fetchval(f"select exists ({NOT_LISTED.sql})"):
             await self.answer(NOT_LISTED)

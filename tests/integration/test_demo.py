@@ -135,13 +135,14 @@ def test_it_shows_what_the_api_holds_and_what_changed(machine: Machine) -> None:
     assert not any(mark.decode() in output for mark in CANARY_MARKS)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_stopped_in_the_middle_it_leaves_nothing(machine: Machine, number: signal.Signals) -> None:
+@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]], ids=["once", "twice"])
+def test_stopped_in_the_middle_it_leaves_nothing(machine: Machine, signals: list[signal.Signals]) -> None:
     running = machine.start("--objects", str(OBJECTS))
     machine.wait_for(r"servers: ready", "stderr", running)
     time.sleep(1)
     assert len(machine.processes()) > 5
-    running.send_signal(number)
+    for number in signals:
+        running.send_signal(number)
     assert running.wait(30) == 1
     assert machine.is_clean()
     assert "Traceback" not in machine.output("stderr")
