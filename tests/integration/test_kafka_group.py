@@ -318,11 +318,11 @@ async def test_membership_outlasts_a_store_that_is_away_for_longer_than_aiokafka
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(group.CONSUMER, "max_poll_interval_ms", 2000)
-    settings = kafka_settings(broker)
-    sent, store, seen = await fill(settings, resources=6), Store(), list[Observation]()
+    settings = kafka_settings(broker, kafka_topic_partitions=1, batch_size=10)  # so that nobody waits for more data
+    sent, store, seen = await fill(settings), Store(), list[Observation]()
     store.is_away = True
     async with running(settings, into(store), seen.append):
-        await asyncio.sleep(6)
+        await asyncio.sleep(5)
         store.is_away = False
         await until(lambda: store.names() == sent)
     assert len([one for one in seen if isinstance(one, PartitionsAssigned)]) == 1
