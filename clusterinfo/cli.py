@@ -67,7 +67,7 @@ def collect(once: Once = False, interval: Interval = None) -> None:
 @app.command()
 def consume(
     batch_size: Annotated[
-        int | None, typer.Option(metavar="N", help="Most records in one transaction; 5000 unless set (BATCH_SIZE).")
+        str | None, typer.Option(metavar="N", help="Most records in one transaction; 5000 unless set (BATCH_SIZE).")
     ] = None,
     batch_bytes: Annotated[
         str | None, typer.Option(metavar="SIZE", help="Most bytes in one transaction; 16MiB unless set (BATCH_BYTES).")
