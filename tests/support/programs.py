@@ -77,6 +77,10 @@ class Program:
     def pid(self) -> int:
         return self._child.pid
 
+    @property
+    def is_running(self) -> bool:
+        return self._child.poll() is None
+
     def stdout(self) -> str:
         return self._out.read_text()
 
