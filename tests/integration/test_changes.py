@@ -15,7 +15,7 @@ from tests.support.programs import Api, Ended, run, simulated_api
 OBJECTS, KINDS = 600, 12
 FORBIDDEN, FAILING, EXPIRING = "secrets", "services", "pods"
 WIDGETS = ("widgets", "shop.example.com")
-PAGES = {"PAGE_SIZE": "50"}
+PAGES = {"PAGE_SIZE": "50", "BATCH_WAIT": "100ms"}
 
 Collect = Callable[[], Awaitable[Ended]]
 """Brings the database up to the cluster; how the listing program ended."""
