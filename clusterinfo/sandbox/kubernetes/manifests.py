@@ -111,7 +111,7 @@ def namespace(world: World, index: int) -> JSON:
 
 
 def node(world: World, index: int) -> JSON:
-    name, cpus = f"node-{index:05d}", 4 << index % 3
+    name, cpus = f"node-{index:05d}", 8 << index % 3
     ready, time = index % 50 != 49, world.ago(10)
     memory, disk = cpus * 4 * 1024 * 1024, 100 * 1024 * 1024
     capacity = {
@@ -245,7 +245,7 @@ def container(app: str, name: str, version: int, password: str, url: str) -> JSO
         "args": ["--config=/etc/app/config.yaml", "--log-level=info"],
         "ports": [{"name": "http", "containerPort": 8080, "protocol": "TCP"}],
         "env": env,
-        "resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "250m", "memory": "512Mi"}},
+        "resources": {"limits": {"cpu": "500m", "memory": "256Mi"}, "requests": {"cpu": "50m", "memory": "128Mi"}},
         "volumeMounts": [{"name": "config", "mountPath": "/etc/app"}, {"name": "tmp", "mountPath": "/scratch"}],
         "livenessProbe": {**probe, "initialDelaySeconds": 10},
         "readinessProbe": probe,
