@@ -27,6 +27,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+offsets = typer.Typer(help="Where consumers stand, as the database has it.", no_args_is_help=True)
+app.add_typer(offsets, name="offsets")
+
 EXIT_ABORTED = 130
 DEMO_GRACE_S = 25.0
 """What the demo's servers and processes have to end in; then they are killed."""
@@ -116,6 +119,18 @@ def migrate() -> None:
         from clusterinfo import commands
 
         return await commands.migrate_schema(settings, observe)
+
+    _run(load(dict(os.environ)), main, serve=False)
+
+
+@offsets.command("reset")
+def offsets_reset() -> None:
+    """Forget where consumers stand: what Kafka still holds of the topic is read again, and changes nothing twice."""
+
+    async def main(settings: Settings, observe: Observe, _: asyncio.Event) -> int:
+        from clusterinfo import commands
+
+        return await commands.reset_offsets(settings, observe)
 
     _run(load(dict(os.environ)), main, serve=False)
 

@@ -46,6 +46,10 @@ where not exists (select from kafka_offset where group_id <> $4)
 on conflict (kafka_cluster, topic, partition) do update set generation = o.generation + 1 where o.group_id = $4
 returning generation, next_offset;
 
+-- name: forget_offsets
+-- An owner finds its claim lost, claims again, and begins at the beginning; the merge makes that harmless.
+delete from kafka_offset where topic = $1 returning partition;
+
 -- name: lock_pages
 -- Of a list written page by page: how many pages are stored.
 select pages from list_progress where list = $1 for update;

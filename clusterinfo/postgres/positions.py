@@ -11,6 +11,7 @@ from typing import Any
 from clusterinfo.errors import ConfigError, LostError, RestartError
 from clusterinfo.model import Batch, PartitionLane
 from clusterinfo.postgres.statements import statements
+from clusterinfo.postgres.translate import FOREIGN, translate
 
 ALREADY_STORED = True
 TO_BE_STORED = False
@@ -78,3 +79,13 @@ class Positions:
         if pages == batch.end:
             return ALREADY_STORED
         raise RestartError(f"{batch.lane}: {pages} pages of its list are stored, this is page {batch.start}")
+
+
+async def forget_offsets(connection: Any, schema: str, topic: str) -> int:
+    """Delete the positions of a topic, whoever owns them; return of how many partitions."""
+    try:
+        async with connection.transaction():
+            await connection.execute(f"set local search_path = {schema}, pg_catalog")
+            return len(await connection.fetch(statements()["forget_offsets"], topic))
+    except FOREIGN as error:
+        raise translate(error, f"forgetting the offsets of {topic}") from error

@@ -13,6 +13,7 @@ import pytest
 from clusterinfo.errors import ConfigError, LostError, RestartError
 from clusterinfo.model import Batch, PartitionLane, Record, Rejected
 from clusterinfo.observations import BatchStored, Observation, UnitVerified, Warned
+from clusterinfo.postgres.positions import forget_offsets
 from clusterinfo.postgres.sink import PostgresSink
 from tests.conftest import Database
 from tests.support.records import CLUSTER, LANE, NOON, Feed, Listing, page
@@ -322,6 +323,18 @@ async def test_a_claim_the_database_lost_is_made_again(bench: Bench) -> None:
     await bench.connection.execute("update kafka_offset set generation = 0")
     with pytest.raises(RestartError, match="claim"):
         await bench.store(Listing("100").item("a", "1"))
+
+
+async def test_forgotten_offsets_are_read_again_and_change_nothing(bench: Bench) -> None:
+    listing = Listing("100")
+    batch = await bench.store(listing.item("a", "1"), listing.completed())
+    assert await forget_offsets(bench.connection, "clusterinfo", "cluster-info") == 1
+    with pytest.raises(RestartError):
+        await bench.sink.write(batch)
+    assert await bench.sink.open(LANE) is None
+    await bench.sink.write(batch)
+    assert await bench.live() == {"a": "1"}
+    assert await bench.history() == []
 
 
 async def test_a_second_consumer_group_is_refused(bench: Bench) -> None:
