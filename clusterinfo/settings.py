@@ -1,17 +1,26 @@
 """Every variable the program reads: its unit, its default and the reason for it.
 
-Flags become constructor arguments and beat the environment, which beats the defaults. Unknown variables never fail:
+Flags beat the environment, which beats the defaults. The environment is passed in. Unknown variables never fail:
 Kubernetes injects `KAFKA_SERVICE_PORT` and its kin. Nothing here opens a connection; password files are read.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from clusterinfo.errors import ConfigError
 
@@ -66,15 +75,15 @@ Duration = Annotated[float, BeforeValidator(parse_duration)]
 """Seconds."""
 Size = Annotated[int, BeforeValidator(parse_size)]
 """Bytes."""
-Words = Annotated[list[str], NoDecode, BeforeValidator(_split)]
+Words = Annotated[list[str], BeforeValidator(_split)]
 """Comma-separated text."""
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings. The variable is the field's name in capitals; `description` is its line in the README's table."""
 
-    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True, frozen=True, hide_input_in_errors=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=False)
 
     kafka_enabled: bool = Field(
         default=False, description="true sends to Kafka; false makes `collect` store directly (deprecated)"
@@ -183,19 +192,23 @@ class Settings(BaseSettings):
 SECRET_FIELDS = ("db_password", "kafka_sasl_password", "redaction_key")
 
 
-def load(environment: dict[str, str], **flags: Any) -> Settings:
+MAY_BE_EMPTY = ("metrics_address", "exclude")
+"""Settings that an empty variable sets; elsewhere an empty variable means: not set."""
+
+
+def load(environment: Mapping[str, str], **flags: Any) -> Settings:
     """Settings from flags (None: not given), else `environment` and its `..._FILE` variables, else defaults.
 
     Raises ConfigError whose one line names the variable, what was given and what is allowed.
     """
-    given = {name: value for name, value in flags.items() if value is not None}
-    for field in SECRET_FIELDS:
-        if field not in given and (path := environment.get(f"{field.upper()}_FILE")):
+    given: dict[str, Any] = {}
+    for field in Settings.model_fields:
+        value = environment.get(field.upper())
+        if value or (value == "" and field in MAY_BE_EMPTY):
+            given[field] = value
+        elif field in SECRET_FIELDS and (path := environment.get(f"{field.upper()}_FILE")):
             given[field] = _read_secret(f"{field.upper()}_FILE", path)
-    if environment.get("METRICS_ADDRESS") == "":
-        given.setdefault("metrics_address", "")
-    if environment.get("EXCLUDE") == "":
-        given.setdefault("exclude", [])
+    given |= {name: value for name, value in flags.items() if value is not None}
     try:
         return Settings(**given)
     except ValidationError as error:

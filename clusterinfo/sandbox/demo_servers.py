@@ -170,8 +170,7 @@ def child_environment(user: Mapping[str, str], ours: Mapping[str, str], *, simul
     kept = {
         name: value
         for name, value in user.items()
-        # Settings are read whatever their case (pydantic-settings).
-        if not name.upper().startswith(("KAFKA_", "DB_")) and name.upper().removesuffix("_FILE") not in settings
+        if not name.startswith(("KAFKA_", "DB_")) and name.removesuffix("_FILE") not in settings
     }
     key = {} if {"REDACTION_KEY", "REDACTION_KEY_FILE"} & set(kept) else {"REDACTION_KEY": secrets.token_hex(16)}
     return {**kept, **key, **_ALWAYS, **ours}

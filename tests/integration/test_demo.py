@@ -199,7 +199,7 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     [(True, {"PATH": "/bin"}), (False, {"PATH": "/bin", "KUBECONFIG": "mine", "EXCLUDE": "events"})],
 )
 def test_only_what_concerns_the_cluster_is_taken_over(simulated: bool, kept: dict[str, str]) -> None:
-    user = {"PATH": "/bin", "KUBECONFIG": "mine", "EXCLUDE": "events", "DB_PASSWORD_FILE": "x", "kafka_topic": "y"}
+    user = {"PATH": "/bin", "KUBECONFIG": "mine", "EXCLUDE": "events", "DB_PASSWORD_FILE": "x", "KAFKA_TOPIC": "y"}
     made = child_environment(user, {"DB_HOST": "ours"}, simulated=simulated)
     assert {name: made[name] for name in made.keys() & user.keys()} == kept
     assert made["DB_HOST"] == "ours"

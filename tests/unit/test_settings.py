@@ -11,18 +11,6 @@ from clusterinfo.errors import ConfigError
 from clusterinfo.settings import DEFAULT_EXCLUDE, Settings, load, parse_duration, parse_size
 
 
-@pytest.fixture(autouse=True)
-def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in Settings.model_fields:
-        monkeypatch.delenv(name.upper(), raising=False)
-
-
-def _load(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], **flags: Any) -> Settings:
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    return load(environment, **flags)
-
-
 @pytest.mark.parametrize(
     ("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("5m", 300), ("1.5h", 5400), ("90d", 7776000), (3, 3.0)]
 )
@@ -57,32 +45,37 @@ def test_the_defaults_of_the_guide() -> None:
     assert settings.kafka_group_id == "cluster-info-consumer"
 
 
-def test_flags_beat_the_environment_which_beats_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _load(monkeypatch, {"BATCH_SIZE": "7"}).batch_size == 7
-    assert _load(monkeypatch, {"BATCH_SIZE": "7"}, batch_size=9).batch_size == 9
-    assert _load(monkeypatch, {"BATCH_SIZE": "7"}, batch_size=None).batch_size == 7
+def test_the_process_environment_counts_only_where_it_is_passed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BATCH_SIZE", "7")
+    assert load({}).batch_size == 5000
 
 
-def test_lists_are_split_at_commas(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = _load(monkeypatch, {"KAFKA_BROKERS": "a:1, b:2,", "NAMESPACES": "one,two"})
+def test_flags_beat_the_environment_which_beats_defaults() -> None:
+    assert load({"BATCH_SIZE": "7"}).batch_size == 7
+    assert load({"BATCH_SIZE": "7"}, batch_size=9).batch_size == 9
+    assert load({"BATCH_SIZE": "7"}, batch_size=None).batch_size == 7
+
+
+def test_lists_are_split_at_commas() -> None:
+    settings = load({"KAFKA_BROKERS": "a:1, b:2,", "NAMESPACES": "one,two"})
     assert settings.kafka_brokers == ["a:1", "b:2"]
     assert settings.namespaces == ["one", "two"]
 
 
-def test_empty_variables_mean_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _load(monkeypatch, {"METRICS_ADDRESS": "", "EXCLUDE": ""}).metrics_address == ""
-    assert _load(monkeypatch, {"METRICS_ADDRESS": "", "EXCLUDE": ""}).exclude == []
+def test_empty_variables_mean_what_they_say() -> None:
+    assert load({"METRICS_ADDRESS": "", "EXCLUDE": ""}).metrics_address == ""
+    assert load({"METRICS_ADDRESS": "", "EXCLUDE": ""}).exclude == []
     assert load({}).exclude == DEFAULT_EXCLUDE
 
 
-def test_variables_kubernetes_injects_do_not_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variables_kubernetes_injects_do_not_fail() -> None:
     injected = {"KAFKA_SERVICE_PORT": "9092", "KAFKA_PORT": "tcp://10.0.0.1:9092", "DB_SERVICE_HOST": "x"}
-    assert _load(monkeypatch, injected).kafka_topic == "cluster-info"
+    assert load(injected).kafka_topic == "cluster-info"
 
 
-def test_passwords_come_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_passwords_come_from_files(tmp_path: Path) -> None:
     (tmp_path / "password").write_text("s3cret\n")
-    settings = _load(monkeypatch, {"DB_PASSWORD_FILE": str(tmp_path / "password")})
+    settings = load({"DB_PASSWORD_FILE": str(tmp_path / "password")})
     assert settings.db_password is not None
     assert settings.db_password.get_secret_value() == "s3cret"
     assert "s3cret" not in repr(settings)
@@ -103,11 +96,9 @@ def test_passwords_come_from_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
         ({"DB_PASSWORD_FILE": "/nowhere/at/all"}, "DB_PASSWORD_FILE names '/nowhere/at/all', which cannot be read"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], expected: str
-) -> None:
+def test_a_mistake_is_told_in_one_line(environment: dict[str, str], expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        _load(monkeypatch, environment)
+        load(environment)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
 
