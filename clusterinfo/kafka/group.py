@@ -25,9 +25,10 @@ from aiokafka.errors import ConsumerStoppedError, KafkaError
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import ClusterinfoError, FatalError, TransientError
 from clusterinfo.kafka import connection
+from clusterinfo.kafka.collecting import Limits
 from clusterinfo.kafka.offsets import commit
 from clusterinfo.kafka.pacing import pace_empty_fetches
-from clusterinfo.kafka.source import Limits, PartitionSource
+from clusterinfo.kafka.source import PartitionSource
 from clusterinfo.kafka.topics import Topic, ensure_topic
 from clusterinfo.model import PartitionLane
 from clusterinfo.observations import Observe, PartitionsAssigned, Warned

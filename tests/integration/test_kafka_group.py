@@ -180,9 +180,9 @@ async def test_batches_keep_to_their_bounds_and_the_budget_is_given_back(broker:
 
 
 def group_step_bytes() -> int:
-    from clusterinfo.kafka import source
+    from clusterinfo.kafka import collecting
 
-    return source.STEP_BYTES + source.STEP_RECORDS * source.RECORD_OVERHEAD_BYTES
+    return collecting.STEP_BYTES + collecting.STEP_RECORDS * collecting.RECORD_OVERHEAD_BYTES
 
 
 async def test_messages_of_others_are_set_aside_with_all_that_is_known(broker: Broker) -> None:

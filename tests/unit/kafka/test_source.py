@@ -20,9 +20,9 @@ from aiokafka.structs import TopicPartition
 
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import FatalError, RestartError
-from clusterinfo.kafka import source as module
-from clusterinfo.kafka import wire
-from clusterinfo.kafka.source import Limits, PartitionSource
+from clusterinfo.kafka import collecting, partition, wire
+from clusterinfo.kafka.collecting import Limits
+from clusterinfo.kafka.source import PartitionSource
 from clusterinfo.model import Batch, PartitionLane, Receipt
 from clusterinfo.observations import Observation, OffsetGap
 from tests.support.kafka import item, new_list
@@ -112,7 +112,7 @@ class Lane:
 
 @pytest.fixture
 async def lanes(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Lane]]:
-    monkeypatch.setattr(module, "RETRY_S", 0.01)
+    monkeypatch.setattr(partition, "RETRY_S", 0.01)
     made: list[Lane] = []
 
     def make(consumer: FakeConsumer, records: int = 10, size_bytes: int = 1 << 20, budget: int = 8 << 20) -> Lane:
@@ -159,7 +159,7 @@ async def test_a_full_budget_holds_an_empty_batch_back_and_sends_a_begun_one_out
     first = await lane.next()
     assert 1 <= len(first.records) < 10
     await asyncio.sleep(0.1)
-    assert lane.budget.held_bytes < (2 << 20) + 2 * module.STEP_BYTES
+    assert lane.budget.held_bytes < (2 << 20) + 2 * collecting.STEP_BYTES
     await lane.take()
     while lane.source.position < 40:
         await lane.take()
