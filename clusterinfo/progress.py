@@ -14,37 +14,68 @@ from clusterinfo.observations import Observation, Observe
 
 
 class _Tally:
-    """Kinds, objects and bytes so far, shown in one moving line."""
+    """Kinds, objects and bytes so far, in one moving line; above it what a person should read."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._task = progress.add_task("connecting", total=None, objects=0, mib=0.0)
         self._objects = 0
         self._size_bytes = 0
+        self._lists = False
 
     def observe(self, observation: Observation) -> None:
-        """Move the line, or print one above it for what a person should read."""
+        """Move the line, or print one above it."""
+        self._move(observation)
+        if line := said(observation):
+            self._progress.console.print(line, markup=False, highlight=False)
+
+    def _move(self, observation: Observation) -> None:
         match observation:
             case seen.Discovered(units=units, cluster=cluster):
-                self._objects = self._size_bytes = 0
+                self._lists, self._objects, self._size_bytes = True, 0, 0
                 self._update(description=f"listing {cluster}", total=units, completed=0)
             case seen.PageListed(items=items, size_bytes=size_bytes):
                 self._add(items, size_bytes)
-            case seen.BatchStored(lane=lane):
-                self._progress.update(self._task, description=f"storing {lane}")
+            case seen.BatchStored(records=records, size_bytes=size_bytes) if not self._lists:
+                self._add(records, size_bytes, description="storing")
             case seen.ListEnded():
                 self._progress.advance(self._task)
-            case seen.Warned(message=message, remedy=remedy):
-                self._progress.console.print(f"[yellow]{message}[/]" + (f"; {remedy}" if remedy else ""))
 
-    def _add(self, objects: int, size_bytes: int) -> None:
+    def _add(self, objects: int, size_bytes: int, **fields: Any) -> None:
         self._objects += objects
         self._size_bytes += size_bytes
-        self._update()
+        self._update(**fields)
 
     def _update(self, **fields: Any) -> None:
         mib = self._size_bytes / 1048576
         self._progress.update(self._task, objects=self._objects, mib=mib, **fields)
+
+
+def said(observation: Observation) -> str:
+    """The line a person should read, or "" for what only moves the progress."""
+    line = ""
+    match observation:
+        case seen.Warned(message=message, remedy=remedy):
+            line = f"{message}; {remedy}" if remedy else message
+        case seen.Noted(message=message):
+            line = message
+        case seen.ListEnded(resource=resource, outcome=outcome, error=error) if error:
+            line = f"{resource}: {outcome}: {error}"
+        case seen.DeadLettered(lane=lane, offset=offset, reason=reason):
+            line = f"{lane}, offset {offset} was set aside: {reason}"
+        case seen.Retrying(lane=lane, step=step, error=error, wait_s=wait_s):
+            line = f"{lane}, {step}: {error}; again in {wait_s:.1f} s"
+        case seen.SnapshotEnded() as ended:
+            line = _summary(ended)
+    return line
+
+
+def _summary(ended: seen.SnapshotEnded) -> str:
+    size = f"{ended.size_bytes / 1048576:.1f} MiB"
+    text = f"{ended.cluster}: {ended.objects:,} objects of {ended.kinds} kinds, {size}, in {ended.seconds:.1f} s"
+    return text + (
+        f"; {ended.failed} kinds failed, {ended.forbidden} forbidden" if ended.failed or ended.forbidden else ""
+    )
 
 
 @contextmanager

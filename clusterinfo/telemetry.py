@@ -248,12 +248,12 @@ class Telemetry:
 
     @asynccontextmanager
     async def served(self, settings: Settings, *, wanted: bool) -> AsyncIterator[None]:
-        """Serve the endpoints at METRICS_ADDRESS while the block runs.
+        """Serve the endpoints at METRICS_ADDRESS while the block runs, if `wanted`: a run that ends by itself has none.
 
         A default address that is in use is a warning; an explicit one a ConfigError.
         """
         explicit = settings.was_set("metrics_address")
-        if not settings.metrics_address or not (wanted or explicit):
+        if not settings.metrics_address or not wanted:
             yield
             return
         runner = web.AppRunner(self._app(), access_log=None, handle_signals=False, shutdown_timeout=1)
