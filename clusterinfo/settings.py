@@ -206,13 +206,23 @@ def load(environment: Mapping[str, str], **flags: Any) -> Settings:
         value = environment.get(field.upper())
         if value or (value == "" and field in MAY_BE_EMPTY):
             given[field] = value
-        elif field in SECRET_FIELDS and (path := environment.get(f"{field.upper()}_FILE")):
-            given[field] = _read_secret(f"{field.upper()}_FILE", path)
+    given |= _secrets_from_files(environment, given)
     given |= {name: value for name, value in flags.items() if value is not None}
     try:
         return Settings(**given)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(entry) for entry in error.errors())) from None
+
+
+def _secrets_from_files(environment: Mapping[str, str], given: dict[str, Any]) -> dict[str, str]:
+    found = {}
+    for field in SECRET_FIELDS:
+        variable = f"{field.upper()}_FILE"
+        if path := environment.get(variable):
+            if field in given:
+                raise ConfigError(f"{variable} is {path!r}, but {field.upper()} is set too: set one of them")
+            found[field] = _read_secret(variable, path)
+    return found
 
 
 def _read_secret(variable: str, path: str) -> str:
