@@ -197,10 +197,18 @@ class Recovered(Observation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneRestarted(Observation):
-    """A lane starts again from its beginning or its stored position."""
+    """A lane starts again from its beginning or its stored position, after `wait_s`."""
 
     lane: str
     error: str
+    wait_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaneEnded(Observation):
+    """Nothing moves on a lane any more, whatever the reason: what failed on it does not fail now."""
+
+    lane: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

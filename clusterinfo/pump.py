@@ -18,7 +18,7 @@ from typing import Protocol, TypeVar
 
 from clusterinfo.errors import LostError, RestartError, TransientError
 from clusterinfo.model import Batch, Lane, Position, Receipt
-from clusterinfo.observations import LaneLost, LaneRestarted, Observe, Recovered, Retrying
+from clusterinfo.observations import LaneEnded, LaneLost, LaneRestarted, Observe, Recovered, Retrying
 
 T = TypeVar("T")
 
@@ -120,21 +120,32 @@ async def pump(source: Source, sink: Sink, lane: Lane, observe: Observe, stoppin
 
     Told to stop while a step fails, it raises that step's TransientError: the batch in hand is not stored.
     """
-    while True:
-        try:
-            return await _run(source, sink, lane, observe, stopping)
-        except RestartError as error:
-            observe(LaneRestarted(lane=str(lane), error=str(error)))
-            await source.restart()
-        except LostError as error:
-            observe(LaneLost(lane=str(lane), error=str(error)))
-            return None
+    backoff = Backoff()
+    try:
+        while True:
+            try:
+                return await _run(source, sink, lane, observe, stopping=stopping, backoff=backoff)
+            except RestartError as error:
+                wait_s = backoff.next_s(TransientError(str(error)))
+                observe(LaneRestarted(lane=str(lane), error=str(error), wait_s=round(wait_s, 3)))
+                await source.restart()
+                if await _is_set_within(stopping, wait_s):
+                    return None
+            except LostError as error:
+                observe(LaneLost(lane=str(lane), error=str(error)))
+                return None
+    finally:
+        observe(LaneEnded(lane=str(lane)))
 
 
-async def _run(source: Source, sink: Sink, lane: Lane, observe: Observe, stopping: asyncio.Event | None) -> None:
+async def _run(
+    source: Source, sink: Sink, lane: Lane, observe: Observe, *, stopping: asyncio.Event | None, backoff: Backoff
+) -> None:
     async def persist(name: str, step: Callable[[], Awaitable[T]]) -> T:
         return await retried(step, lane=lane, name=name, observe=observe, stopping=stopping)
 
+    if stopping and stopping.is_set():
+        return  # a claim now would take the lane from whoever owns it next
     position = await persist("open", lambda: sink.open(lane))
     await source.open(lane, position)
     while not (stopping and stopping.is_set()):
@@ -143,3 +154,4 @@ async def _run(source: Source, sink: Sink, lane: Lane, observe: Observe, stoppin
             return
         receipt = await persist("write", partial(sink.write, batch))
         await source.ack(receipt)
+        backoff.reset()

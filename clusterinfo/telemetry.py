@@ -52,6 +52,7 @@ MESSAGES: dict[type[Observation], tuple[str, str]] = {
     seen.Recovered: ("info", "Step succeeded again"),
     seen.LaneRestarted: ("warning", "Lane begins again"),
     seen.LaneLost: ("info", "Lane let go"),
+    seen.LaneEnded: ("debug", "Lane ended"),
 }
 """Observation -> level and message; `Warned` and `Noted` bring their own."""
 
@@ -226,11 +227,8 @@ class Health:
                 self.failing[lane, step] = error
             case seen.Recovered(lane=lane, step=step):
                 self.failing.pop((lane, step), None)
-            case seen.LaneLost(lane=lane) | seen.LaneRestarted(lane=lane):
+            case seen.LaneEnded(lane=lane):
                 self.failing = {key: error for key, error in self.failing.items() if key[0] != lane}
-            case seen.ListEnded(resource=resource, reach=reach):
-                name = f"{resource} in {reach}" if reach else resource
-                self.failing = {key: error for key, error in self.failing.items() if key[0] != name}
 
 
 class Telemetry:

@@ -9,7 +9,7 @@ import pytest
 
 from clusterinfo.errors import FatalError, LostError, RestartError, TransientError
 from clusterinfo.model import Batch, Lane, ListLane, Position, Receipt, Unit
-from clusterinfo.observations import LaneLost, LaneRestarted, Observation, Recovered, Retrying
+from clusterinfo.observations import LaneEnded, LaneLost, LaneRestarted, Observation, Recovered, Retrying
 from clusterinfo.pump import Backoff, pump, retried
 
 LANE = ListLane(Unit("c", "", "pods"))
@@ -26,6 +26,7 @@ class Ends:
         self.steps: list[str] = []
         self.failures: dict[str, list[Exception]] = {}
         self.on_ack: Callable[[], None] = lambda: None
+        self.on_restart: Callable[[], None] = lambda: None
 
     def _step(self, name: str) -> None:
         self.steps.append(name)
@@ -44,6 +45,7 @@ class Ends:
     async def restart(self) -> None:
         self._step("restart")
         self.position = 0
+        self.on_restart()
 
     async def ack(self, receipt: Receipt) -> None:
         self.acked.append(receipt.position)
@@ -58,13 +60,15 @@ class Ends:
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clusterinfo.pump.FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(Backoff, "next_s", lambda self, error: 0.001)
 
 
 async def _pump(ends: Ends, stopping: asyncio.Event | None = None) -> list[Observation]:
     seen: list[Observation] = []
-    await pump(ends, ends, LANE, seen.append, stopping)
+    try:
+        await pump(ends, ends, LANE, seen.append, stopping)
+    finally:
+        assert seen.pop() == LaneEnded(lane="pods"), "however a lane ends, it is said"
     return seen
 
 
@@ -90,6 +94,23 @@ async def test_a_restart_opens_the_lane_again() -> None:
     assert ends.steps[:6] == ["open", "open", "read", "write", "restart", "open"]
     assert ends.stored == [0, 1]
     assert [type(observation) for observation in seen] == [LaneRestarted]
+
+
+async def test_a_lane_that_is_to_stop_is_not_claimed_again() -> None:
+    ends, stopping = Ends(2), asyncio.Event()
+    ends.failures["write"] = [RestartError("moved")]
+    ends.on_restart = stopping.set
+    await _pump(ends, stopping)
+    assert ends.steps == ["open", "open", "read", "write", "restart"]
+
+
+async def test_restarts_wait_longer_and_longer_until_a_batch_is_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    ends = Ends(2)
+    ends.failures["read"] = [RestartError("again")] * 3
+    waits = [seen.wait_s for seen in await _pump(ends) if isinstance(seen, LaneRestarted)]
+    assert waits == sorted(waits)
+    assert waits[2] > waits[0]
 
 
 async def test_a_lost_lane_is_let_go_quietly() -> None:

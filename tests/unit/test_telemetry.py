@@ -100,6 +100,11 @@ def test_readiness_follows_failing_steps() -> None:
     assert health.failing == {("pods", "write"): "PostgreSQL is away"}
     health.observe(seen.Recovered(lane="pods", step="write", attempts=2))
     assert health.failing == {}
+    health.observe(RETRYING)
+    health.observe(seen.LaneEnded(lane="other"))
+    assert health.failing
+    health.observe(seen.LaneEnded(lane="pods"))
+    assert health.failing == {}, "a lane that ended while a step failed does not fail for ever"
 
 
 @pytest.mark.parametrize("address", ["8080", ":x", ":70000", "localhost"])
