@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
-import shutil
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 import yaml
 
 from clusterinfo.budget import ByteBudget
@@ -194,30 +193,20 @@ async def test_an_api_that_is_not_there_is_fatal_in_time(
             pass
 
 
-@pytest.fixture
-def certificate(tmp_path: Path) -> Path:
-    """A self-signed certificate of 127.0.0.1, its key beside it in the same file."""
-    path = tmp_path / "server.pem"
-    asked = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 1 -subj /CN=kubernetes"
-    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(path) + ".key", "-out", str(path)]
-    subprocess.run(["openssl", *asked.split(), *names], check=True, capture_output=True)
-    path.write_text(path.read_text() + Path(f"{path}.key").read_text())
-    return path
-
-
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="needs openssl to make a certificate")
 @pytest.mark.parametrize("trusted", [True, False])
 async def test_certificates_are_checked(
-    api: SimulatedKubernetes, certificate: Path, make_settings: Any, tmp_path: Path, trusted: bool
+    api: SimulatedKubernetes, make_settings: Any, tmp_path: Path, trusted: bool
 ) -> None:
+    authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
     server = await asyncio.start_server(_relay_to(api), "127.0.0.1", 0, ssl=context)
     kubeconfig = yaml.safe_load(api.write_kubeconfig(tmp_path / "tls").read_text())
     cluster = kubeconfig["clusters"][0]["cluster"]
     cluster["server"] = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     if trusted:
-        cluster["certificate-authority"] = certificate.name
+        authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+        cluster["certificate-authority"] = "ca.pem"
     (tmp_path / "tls").write_text(json.dumps(kubeconfig))
     settings = make_settings(kubeconfig=tmp_path / "tls")
 
