@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator
@@ -15,7 +16,6 @@ from clusterinfo.settings import Settings, load
 from tests.kafka.apache import ApacheKafka
 
 IS_APACHE = os.environ.get("CLUSTERINFO_TEST_KAFKA") == "apache"
-only_apache = pytest.mark.skipif(not IS_APACHE, reason="needs Apache Kafka: set CLUSTERINFO_TEST_KAFKA=apache")
 
 
 class Broker(Protocol):
@@ -31,9 +31,9 @@ class Broker(Protocol):
 
 
 @asynccontextmanager
-async def running_broker(**properties: str) -> AsyncIterator[EmbeddedBroker | ApacheKafka]:
-    """A broker of the test's own, to be broken; `properties` reach Apache Kafka alone."""
-    async with ApacheKafka(**properties) if IS_APACHE else EmbeddedBroker() as started:
+async def running_broker() -> AsyncIterator[EmbeddedBroker | ApacheKafka]:
+    """A broker of the test's own, to be broken."""
+    async with ApacheKafka() if IS_APACHE else EmbeddedBroker() as started:
         yield started
 
 
@@ -42,6 +42,16 @@ async def broker() -> AsyncIterator[EmbeddedBroker | ApacheKafka]:
     """The session's broker; every test has topics and groups of its own on it."""
     async with running_broker() as started:
         yield started
+
+
+@pytest.fixture
+async def nothing_left_behind() -> AsyncIterator[None]:
+    """No task that the test began outlives it."""
+    before = asyncio.all_tasks()
+    yield
+    await asyncio.sleep(0.05)
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not left, left
 
 
 async def kill(broker: EmbeddedBroker | ApacheKafka) -> None:

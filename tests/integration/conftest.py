@@ -6,9 +6,9 @@ import uuid
 
 import pytest
 
-from tests.integration.brokers import Broker, broker
+from tests.integration.brokers import Broker, broker, nothing_left_behind
 
-__all__ = ["broker", "kafka_env"]
+__all__ = ["broker", "kafka_env", "nothing_left_behind"]
 
 
 @pytest.fixture

@@ -6,107 +6,23 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import pytest
-from aiokafka import AIOKafkaProducer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from clusterinfo.budget import ByteBudget
-from clusterinfo.errors import FatalError, RestartError, TransientError
+from clusterinfo.errors import FatalError
 from clusterinfo.kafka import connection, group
 from clusterinfo.kafka.group import ConsumerGroup
-from clusterinfo.kafka.sink import KafkaSink
 from clusterinfo.kafka.source import PartitionSource
-from clusterinfo.model import Batch, PartitionLane, Receipt, Record, Rejected
-from clusterinfo.observations import Observation, Observe, OffsetGap, PartitionsAssigned, unobserved
-from clusterinfo.pump import pump
-from clusterinfo.settings import Settings
-from tests.integration.brokers import IS_APACHE, Broker, broker, kafka_settings, only_apache, running_broker  # noqa: F401
-from tests.kafka.apache import ApacheKafka
-from tests.support.kafka import item, new_list, page_of
+from clusterinfo.model import Batch, PartitionLane, Receipt
+from clusterinfo.observations import Observation, PartitionsAssigned, Warned, unobserved
+from tests.integration.brokers import Broker, kafka_settings, running_broker
+from tests.support.members import Store, fill, into, running, until
 
-# ruff: noqa: F811 - pytest hands fixtures over by the name of an argument
-
-
-class Store:
-    """A sink in memory that keeps the rules of the database: claims, and a compare-and-set on the offset."""
-
-    def __init__(self, *, delay_s: float = 0.0) -> None:
-        self.offsets: dict[int, int] = {}
-        self.claims: dict[int, int] = {}
-        self.records: list[Record] = []
-        self.rejected: list[Rejected] = []
-        self.batches: list[Batch] = []
-        self.delay_s = delay_s
-        self.is_away = False
-
-    async def open(self, lane: PartitionLane) -> int | None:
-        self.claims[lane.partition] = self.claims.get(lane.partition, 0) + 1
-        return self.offsets.get(lane.partition)
-
-    async def write(self, batch: Batch) -> Receipt:
-        assert isinstance(batch.lane, PartitionLane)
-        partition = batch.lane.partition
-        await asyncio.sleep(self.delay_s)
-        if self.is_away:
-            raise TransientError("the database is away")
-        if (stored := self.offsets.get(partition)) is not None and stored != batch.start:
-            raise RestartError(f"stored {stored}, batch begins at {batch.start}")
-        self.offsets[partition] = batch.end
-        self.records += batch.records
-        self.rejected += batch.rejected
-        self.batches.append(batch)
-        return Receipt(lane=batch.lane, position=batch.end, records=len(batch.records))
-
-    def names(self) -> list[tuple[str, str]]:
-        return sorted((record.resource, record.name) for record in self.records)
-
-
-Drive = Callable[[PartitionLane, PartitionSource, asyncio.Event], Awaitable[None]]
-
-
-def into(store: Store, observe: Observe = unobserved) -> Drive:
-    return lambda lane, source, stopping: pump(source, store, lane, observe, stopping)  # type: ignore[arg-type]
-
-
-async def fill(settings: Settings, resources: int = 1, each: int = 100, body: bytes = b"") -> list[tuple[str, str]]:
-    """Send records of some resources; returns what a store must then hold."""
-    async with KafkaSink.connect(settings, unobserved) as kafka:
-        for number in range(resources):
-            resource, list_id = f"r{number}", new_list()
-            await kafka.write(page_of(resource, 0, [item(i, resource, list_id, body) for i in range(each)]))
-    return sorted((f"r{number}", f"o-{i}") for number in range(resources) for i in range(each))
-
-
-@asynccontextmanager
-async def running(
-    settings: Settings, drive: Drive, observe: Observe = unobserved, session_timeout_s: float = 6.0
-) -> AsyncIterator[ConsumerGroup]:
-    """A member that runs for the length of the block, then stops and leaves."""
-    async with ConsumerGroup.connect(settings, observe, session_timeout_s=session_timeout_s) as member:
-        run = asyncio.create_task(member.run(drive))
-        try:
-            yield member
-        finally:
-            member.stop()
-            await run
-
-
-async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
-    async with asyncio.timeout(timeout_s):
-        while not condition():
-            await asyncio.sleep(0.02)
-
-
-@pytest.fixture(autouse=True)
-async def nothing_left_behind() -> AsyncIterator[None]:
-    before = asyncio.all_tasks()
-    yield
-    await asyncio.sleep(0.05)
-    left = asyncio.all_tasks() - before - {asyncio.current_task()}
-    assert [str(task) for task in left] == []
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 
 async def test_members_that_come_and_go_store_everything_once(broker: Broker) -> None:
@@ -238,40 +154,6 @@ async def test_an_offset_beyond_the_end_stops_with_what_to_do(broker: Broker) ->
             await member.run(into(store))
 
 
-@only_apache
-async def test_what_retention_took_is_a_gap_and_reading_goes_on(broker: Broker) -> None:
-    settings = kafka_settings(broker, kafka_topic_partitions=1)
-    await fill(settings)
-    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
-    await admin.start()
-    await admin.delete_records({TopicPartition(settings.kafka_topic, 0): RecordsToDelete(before_offset=60)})
-    await admin.close()
-    store, seen = Store(), list[Observation]()
-    store.offsets = {0: 10}
-    async with asyncio.timeout(20), ConsumerGroup.connect(settings, seen.append) as member:
-        await member.run(into(store), until_idle_s=0.5)
-    assert [record.offset for record in store.records] == list(range(60, 100))
-    assert (store.batches[0].start, store.offsets) == (10, {0: 100})
-    [gap] = [one for one in seen if isinstance(one, OffsetGap)]
-    assert (gap.expected, gap.found) == (10, 60)
-
-
-@only_apache
-async def test_the_markers_of_a_transaction_are_no_gap(broker: Broker) -> None:
-    settings = kafka_settings(broker, kafka_topic_partitions=1)
-    await fill(settings, each=10)
-    async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id=settings.kafka_topic) as producer:
-        for _ in range(3):
-            async with producer.transaction():
-                await producer.send_and_wait(settings.kafka_topic, b"x", b"y")
-    store, seen = Store(), list[Observation]()
-    async with asyncio.timeout(20), ConsumerGroup.connect(settings, seen.append) as member:
-        await member.run(into(store), until_idle_s=0.5)
-    assert len(store.records) == 10
-    assert [one.offset for one in store.rejected] == [10, 12, 14]
-    assert not [one for one in seen if isinstance(one, OffsetGap)]
-
-
 async def test_the_error_of_a_lane_ends_the_run_and_cancels_the_others(broker: Broker) -> None:
     settings = kafka_settings(broker)
     ended: list[int] = []
@@ -355,13 +237,6 @@ async def test_what_is_stored_can_be_seen_in_kafka(broker: Broker) -> None:
     offsets = await admin.list_consumer_group_offsets(settings.kafka_group_id, partitions=[partition])
     await admin.close()
     assert offsets[partition].offset == 100
-    if isinstance(broker, ApacheKafka):
-        [line] = [
-            line.split()
-            for line in (await broker.consumer_groups_describe(settings.kafka_group_id)).splitlines()
-            if settings.kafka_topic in line
-        ]
-        assert line[:6] == [settings.kafka_group_id, settings.kafka_topic, "0", "100", "100", "0"]
 
 
 async def test_an_outage_is_waited_out_and_leaving_in_one_returns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,14 +259,38 @@ async def test_an_outage_is_waited_out_and_leaving_in_one_returns(monkeypatch: p
         os.kill(own.pid or 0, signal.SIGCONT)
 
 
-@only_apache
-async def test_a_broker_that_is_killed_and_comes_back_loses_nothing() -> None:
-    async with running_broker() as own:
-        assert isinstance(own, ApacheKafka)
-        settings, store = kafka_settings(own, kafka_topic_partitions=2), Store()
-        sent = await fill(settings)
-        async with running(settings, into(store), session_timeout_s=10):
-            await until(lambda: store.names() == sent)
-            await own.restart("hard")
-            sent = sorted(sent + await fill(settings))
-            await until(lambda: store.names() == sent, 60)
+def coordination_fails(consumer: AIOKafkaConsumer) -> None:
+    """An error that aiokafka's coordination does not expect ends its task; no rebalance is answered any more."""
+
+    async def fails(*_: object) -> None:
+        raise RuntimeError("injected")
+
+    consumer._coordinator.ensure_active_group = fails
+    consumer._coordinator.request_rejoin()
+
+
+def fetcher_ends(consumer: AIOKafkaConsumer) -> None:
+    """An error that aiokafka's fetcher does not expect ends its task; nothing is fetched any more."""
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("injected")
+
+    consumer._fetcher._get_actions_per_node = fails
+
+
+@pytest.mark.parametrize("breaks", [coordination_fails, fetcher_ends], ids=lambda one: one.__name__)
+async def test_a_consumer_that_breaks_down_is_built_anew_and_nothing_is_lost(
+    broker: Broker, breaks: Callable[[AIOKafkaConsumer], None]
+) -> None:
+    settings, store, seen = kafka_settings(broker, kafka_topic_partitions=2), Store(), list[Observation]()
+    sent = await fill(settings)
+    async with running(settings, into(store, seen.append), seen.append) as member:
+        await until(lambda: store.names() == sent)
+        before = member._consumer
+        breaks(before)
+        sent = sorted(sent + await fill(settings, resources=2))
+        await until(lambda: store.names() == sent)
+        assert member._consumer not in (None, before)
+    warnings = [one.message for one in seen if isinstance(one, Warned)]
+    assert len(warnings) == 1
+    assert "is built anew" in warnings[0]

@@ -7,23 +7,24 @@ import hashlib
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import msgspec
 import pytest
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka import AIOKafkaProducer
 
 from clusterinfo.errors import ConfigError, FatalError, RestartError, TransientError
-from clusterinfo.kafka import connection, sink, wire
+from clusterinfo.kafka import connection, sink
 from clusterinfo.kafka.sink import KafkaSink, partition_for
 from clusterinfo.model import Record
 from clusterinfo.observations import Observation, Produced, Stubbed, Warned, unobserved
-from clusterinfo.settings import MIB, Settings
-from tests.integration.brokers import Broker, broker, kafka_settings, only_apache, running_broker  # noqa: F401
-from tests.support.kafka import completed, item, lane_of, new_list, page_of, read_all
+from clusterinfo.settings import MIB
+from tests.integration.brokers import Broker, kafka_settings, running_broker
+from tests.support.kafka import completed, item, lane_of, new_list, page_of, read_all, records_of
 
-# ruff: noqa: F811 - pytest hands fixtures over by the name of an argument
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 
 @contextmanager
@@ -36,22 +37,6 @@ def frozen(pid: int | None) -> Iterator[None]:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
-
-
-@pytest.fixture(autouse=True)
-async def nothing_left_behind() -> AsyncIterator[None]:
-    before = asyncio.all_tasks()
-    yield
-    await asyncio.sleep(0.05)
-    left = asyncio.all_tasks() - before - {asyncio.current_task()}
-    assert [str(task) for task in left] == []
-
-
-async def records_of(settings: Settings) -> dict[int, list[Record]]:
-    return {
-        partition: [wire.decode(m.key, m.value, m.headers, m.offset) for m in messages]
-        for partition, messages in (await read_all(settings)).items()
-    }
 
 
 async def test_a_list_arrives_whole_in_order_on_its_partition_and_is_told_once(broker: Broker) -> None:
@@ -147,31 +132,6 @@ async def test_a_large_object_that_compresses_well_arrives_whole(broker: Broker)
     assert (await records_of(settings))[receipt.partition][0].body == body
 
 
-@only_apache
-@pytest.mark.parametrize("knows", [True, False], ids=["limit known", "limit refused"])
-async def test_an_existing_topic_is_not_altered_and_its_limit_is_kept(broker: Broker, knows: bool) -> None:
-    settings, seen = kafka_settings(broker), list[Observation]()
-    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
-    await admin.start()
-    await admin.create_topics([NewTopic(settings.kafka_topic, 2, 1, topic_configs={"max.message.bytes": "200000"})])
-    await admin.close()
-    noise = os.urandom(200_000).hex().encode()
-    list_id = new_list()
-    records = [item(i, "pods", list_id, b'"%s"' % noise[: 1000 if i != 5 else 400_000]) for i in range(10)]
-    async with KafkaSink.connect(settings, seen.append) as kafka:
-        assert (kafka.topic.partitions, kafka.topic.max_message_bytes) == (2, 200_000)
-        if not knows:
-            kafka._limit_bytes = 8 * MIB
-            kafka._producer, old = None, kafka._producer
-            await connection.drop_producer(old)
-        for number in range(3):
-            receipt = await kafka.write(page_of("pods", number, records))
-    arrived = (await records_of(settings))[receipt.partition]
-    assert len(arrived) == 30
-    assert sorted(record.state for record in arrived) == [""] * 27 + ["oversize"] * 3
-    assert len([one for one in seen if isinstance(one, Stubbed)]) == 3
-
-
 async def test_no_broker_is_one_line_within_the_time_given(
     broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -185,18 +145,6 @@ async def test_no_broker_is_one_line_within_the_time_given(
     assert "\n" not in str(failure.value)
     assert caplog.records == []
     assert connection.CONNECT_TIMEOUT_S == 20
-
-
-@only_apache
-async def test_a_login_nobody_asked_for_is_said_at_once(broker: Broker) -> None:
-    settings = kafka_settings(
-        broker, kafka_security_protocol="SASL_PLAINTEXT", kafka_sasl_mechanism="PLAIN", kafka_sasl_username="me",
-        kafka_sasl_password="hunter2",
-    )  # fmt: skip
-    with pytest.raises(FatalError) as failure:
-        async with asyncio.timeout(10):
-            await connection.probe(settings, 5)
-    assert "hunter2" not in str(failure.value)
 
 
 async def test_an_outage_restarts_the_list_and_the_next_one_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,3 +194,34 @@ async def test_a_cancelled_write_leaves_a_sink_that_works(broker: Broker) -> Non
             await asyncio.wait([writing])
         receipt = await kafka.write(page_of("pods", 0, [item(1, "pods", new_list())]))
     assert (await records_of(settings))[receipt.partition][-1].offset == receipt.last_offset
+
+
+@pytest.mark.parametrize("code", [45, 47, 59], ids=["out of order", "old epoch", "unknown producer"])
+async def test_a_producer_that_kafka_no_longer_takes_is_replaced_and_the_list_starts_again(
+    broker: Broker, code: int
+) -> None:
+    settings = kafka_settings(broker)
+    async with KafkaSink.connect(settings, unobserved) as kafka:
+        await kafka.write(page_of("pods", 0, [item(1, "pods", new_list())]))
+        before = kafka._producer
+        assert before is not None
+        answer_produce_requests_with(before, code)
+        with pytest.raises(RestartError, match="pods"):
+            await kafka.write(page_of("pods", 0, [item(2, "pods", new_list())]))
+        receipt = await kafka.write(page_of("pods", 0, [item(3, "pods", new_list())]))
+        assert kafka._producer not in (None, before)
+    assert (await records_of(settings))[receipt.partition][-1].name == "o-3"
+
+
+def answer_produce_requests_with(producer: AIOKafkaProducer, code: int) -> None:
+    """Every partition of every answer to a ProduceRequest (Kafka's API key 0) says `code`."""
+    client = producer.client
+    send = client.send
+
+    async def refused(node_id: int, request: Any, *args: Any, **named: Any) -> Any:
+        response = await send(node_id, request, *args, **named)
+        if request.API_KEY == 0:
+            response.topics = [(topic, [(one[0], code, *one[2:]) for one in parts]) for topic, parts in response.topics]
+        return response
+
+    client.send = refused

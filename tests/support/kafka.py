@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
+from clusterinfo.kafka import wire
 from clusterinfo.model import Batch, ListLane, Record, RecordType, Unit
 from clusterinfo.settings import Settings
 from tests.support.records import NOON, uuid7
@@ -61,3 +62,11 @@ async def read_all(settings: Settings) -> dict[int, list[ConsumerRecord]]:
         return found
     finally:
         await consumer.stop()
+
+
+async def records_of(settings: Settings) -> dict[int, list[Record]]:
+    """The same, decoded."""
+    return {
+        partition: [wire.decode(m.key, m.value, m.headers, m.offset) for m in messages]
+        for partition, messages in (await read_all(settings)).items()
+    }

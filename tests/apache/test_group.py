@@ -1,0 +1,60 @@
+"""ConsumerGroup against what only Apache Kafka does: retention, transactions, a group that outlives its broker."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+
+from clusterinfo.kafka.group import ConsumerGroup
+from clusterinfo.observations import Observation, OffsetGap
+from tests.integration.brokers import kafka_settings
+from tests.kafka.apache import ApacheKafka
+from tests.support.members import Store, fill, into, running, until
+
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
+
+
+async def test_what_retention_took_is_a_gap_and_reading_goes_on(broker: ApacheKafka) -> None:
+    settings = kafka_settings(broker, kafka_topic_partitions=1)
+    await fill(settings)
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
+    await admin.start()
+    await admin.delete_records({TopicPartition(settings.kafka_topic, 0): RecordsToDelete(before_offset=60)})
+    await admin.close()
+    store, seen = Store(), list[Observation]()
+    store.offsets = {0: 10}
+    async with asyncio.timeout(20), ConsumerGroup.connect(settings, seen.append) as member:
+        await member.run(into(store), until_idle_s=0.5)
+    assert [record.offset for record in store.records] == list(range(60, 100))
+    assert (store.batches[0].start, store.offsets) == (10, {0: 100})
+    [gap] = [one for one in seen if isinstance(one, OffsetGap)]
+    assert (gap.expected, gap.found) == (10, 60)
+
+
+async def test_the_markers_of_a_transaction_are_no_gap(broker: ApacheKafka) -> None:
+    settings = kafka_settings(broker, kafka_topic_partitions=1)
+    await fill(settings, each=10)
+    async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap, transactional_id=settings.kafka_topic) as producer:
+        for _ in range(3):
+            async with producer.transaction():
+                await producer.send_and_wait(settings.kafka_topic, b"x", b"y")
+    store, seen = Store(), list[Observation]()
+    async with asyncio.timeout(20), ConsumerGroup.connect(settings, seen.append) as member:
+        await member.run(into(store), until_idle_s=0.5)
+    assert len(store.records) == 10
+    assert [one.offset for one in store.rejected] == [10, 12, 14]
+    assert not [one for one in seen if isinstance(one, OffsetGap)]
+
+
+async def test_a_broker_that_is_killed_and_comes_back_loses_nothing() -> None:
+    async with ApacheKafka() as own:
+        settings, store = kafka_settings(own, kafka_topic_partitions=2), Store()
+        sent = await fill(settings)
+        async with running(settings, into(store), session_timeout_s=10):
+            await until(lambda: store.names() == sent)
+            await own.restart("hard")
+            sent = sorted(sent + await fill(settings))
+            await until(lambda: store.names() == sent, 60)

@@ -1,0 +1,86 @@
+"""Members of a consumer group and a store in memory that they fill, for tests of the group."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from clusterinfo.errors import RestartError, TransientError
+from clusterinfo.kafka.group import ConsumerGroup
+from clusterinfo.kafka.lanes import Drive
+from clusterinfo.kafka.sink import KafkaSink
+from clusterinfo.model import Batch, PartitionLane, Receipt, Record, Rejected
+from clusterinfo.observations import Observe, unobserved
+from clusterinfo.pump import pump
+from clusterinfo.settings import Settings
+from tests.support.kafka import item, new_list, page_of
+
+
+class Store:
+    """A sink in memory that keeps the rules of the database: claims, and a compare-and-set on the offset."""
+
+    def __init__(self, *, delay_s: float = 0.0) -> None:
+        self.offsets: dict[int, int] = {}
+        self.claims: dict[int, int] = {}
+        self.records: list[Record] = []
+        self.rejected: list[Rejected] = []
+        self.batches: list[Batch] = []
+        self.delay_s = delay_s
+        self.is_away = False
+
+    async def open(self, lane: PartitionLane) -> int | None:
+        self.claims[lane.partition] = self.claims.get(lane.partition, 0) + 1
+        return self.offsets.get(lane.partition)
+
+    async def write(self, batch: Batch) -> Receipt:
+        assert isinstance(batch.lane, PartitionLane)
+        partition = batch.lane.partition
+        await asyncio.sleep(self.delay_s)
+        if self.is_away:
+            raise TransientError("the database is away")
+        if (stored := self.offsets.get(partition)) is not None and stored != batch.start:
+            raise RestartError(f"stored {stored}, batch begins at {batch.start}")
+        self.offsets[partition] = batch.end
+        self.records += batch.records
+        self.rejected += batch.rejected
+        self.batches.append(batch)
+        return Receipt(lane=batch.lane, position=batch.end, records=len(batch.records))
+
+    def names(self) -> list[tuple[str, str]]:
+        return sorted((record.resource, record.name) for record in self.records)
+
+
+def into(store: Store, observe: Observe = unobserved) -> Drive:
+    """What a group runs: the pump, into `store`."""
+    return lambda lane, source, stopping: pump(source, store, lane, observe, stopping)  # type: ignore[arg-type]
+
+
+async def fill(settings: Settings, resources: int = 1, each: int = 100, body: bytes = b"") -> list[tuple[str, str]]:
+    """Send records of some resources; returns what a store must then hold."""
+    async with KafkaSink.connect(settings, unobserved) as kafka:
+        for number in range(resources):
+            resource, list_id = f"r{number}", new_list()
+            await kafka.write(page_of(resource, 0, [item(i, resource, list_id, body) for i in range(each)]))
+    return sorted((f"r{number}", f"o-{i}") for number in range(resources) for i in range(each))
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings, drive: Drive, observe: Observe = unobserved, session_timeout_s: float = 6.0
+) -> AsyncIterator[ConsumerGroup]:
+    """A member that runs for the length of the block, then stops and leaves."""
+    async with ConsumerGroup.connect(settings, observe, session_timeout_s=session_timeout_s) as member:
+        run = asyncio.create_task(member.run(drive))
+        try:
+            yield member
+        finally:
+            member.stop()
+            await run
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+    """Wait for `condition`. Raises TimeoutError."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.02)
