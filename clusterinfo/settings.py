@@ -143,7 +143,9 @@ class Settings(BaseModel):
     cluster_name: str | None = Field(
         default=None, description="name of the cluster; the kubeconfig's, else the cluster's uid, unless set"
     )
-    cluster_epoch: int = Field(default=0, ge=0, description="raise by one after a cluster was restored from a backup")
+    cluster_epoch: int = Field(
+        default=0, ge=0, le=2**31 - 1, description="raise by one after a cluster was restored from a backup"
+    )
     namespaces: Words = Field(default=[], description="namespaces to list, comma-separated; all unless set")
     include: Words = Field(default=[], description="kinds to list, as resource.group patterns; all unless set")
     exclude: Words = Field(default=DEFAULT_EXCLUDE, description="kinds to leave out, as resource.group patterns")

@@ -73,6 +73,8 @@ class Discovery:
     excluded: tuple[GroupVersionResource, ...] = ()
     failing: tuple[str, ...] = ()
     """Groups whose list of kinds is unknown or old; a group that is wholly left out does not count."""
+    unseen: tuple[str, ...] = ()
+    """Groups that are wholly left out and did not answer: which kinds they serve is unknown, none of them is gone."""
     unmatched: tuple[str, ...] = ()
     """Patterns of INCLUDE by which nothing is listed."""
 
@@ -99,10 +101,12 @@ def choose(groups: Sequence[ApiGroup], selection: Selection) -> Discovery:
     """Decide which kinds are listed: every kind with the verb `list`, once, in the first version that serves it."""
     listable = [gvr for group in groups for gvr in _once_each(group)]
     wanted = tuple(gvr for gvr in listable if selection.wants(gvr.group, gvr.resource))
+    failing = sorted({group.name for group in groups if _fails(group)})
     return Discovery(
         resources=wanted,
         excluded=tuple(gvr for gvr in listable if not selection.wants(gvr.group, gvr.resource)),
-        failing=tuple(sorted({group.name for group in groups if _fails(group) and selection.may_want(group.name)})),
+        failing=tuple(name for name in failing if selection.may_want(name)),
+        unseen=tuple(name for name in failing if not selection.may_want(name)),
         unmatched=tuple(p for p in selection.include if not any(matches(p, g.group, g.resource) for g in wanted)),
     )
 

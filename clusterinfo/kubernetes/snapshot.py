@@ -149,10 +149,11 @@ class Snapshot:
         """The statement that closes the run; a list that did not end counts as failed.
 
         `{discovery_complete, units: [{group, resource, outcome}]}`: a unit listed in several reaches is named once,
-        with the worst of their outcomes.
+        with the worst of their outcomes. Of a group that was left out and did not answer the resource is `*`.
         """
         units = [_Outcome(group, resource, outcome) for (group, resource), outcome in self.outcomes().items()]
         units += [_Outcome(gvr.group, gvr.resource, Outcome.EXCLUDED) for gvr in self.discovery.excluded]
+        units += [_Outcome(group, "*", Outcome.EXCLUDED) for group in self.discovery.unseen]
         body = _Completed(self.discovery.complete, units)
         return self._say(RecordType.SNAPSHOT_COMPLETED, msgspec.json.encode(body))
 

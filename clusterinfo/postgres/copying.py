@@ -11,7 +11,7 @@ from clusterinfo.model import Record
 from clusterinfo.postgres.bodies import is_suspect, sanitise
 from clusterinfo.postgres.staging import IDENTITY_ONLY, DeadLetter, Staged, dead_letter
 from clusterinfo.postgres.statements import statements
-from clusterinfo.postgres.translate import is_of_the_record
+from clusterinfo.postgres.translate import is_of_the_record, said
 
 MAX_ALIKE = 100
 """More records of one batch refused alike is our bug, not theirs: stop instead of setting the topic aside."""
@@ -38,7 +38,7 @@ async def copy_bodies(connection: Any, staged: Staged, wanted: list[int]) -> Non
     if not refused:
         return
     if len(refused) > MAX_ALIKE and len({error.sqlstate for _, error in refused}) == 1:
-        raise FatalError(f"{len(refused)} records of one batch were refused alike, the first by: {refused[0][1]}")
+        raise FatalError(f"{len(refused)} records of one batch were refused alike, the first by: {said(refused[0][1])}")
     ords = [ord_ for ord_, _ in refused]
     await connection.execute(statements()["set_aside"], ords, [IDENTITY_ONLY] * len(ords))
     staged.dead_letters.extend(_letter(staged.records[ord_], error) for ord_, error in refused)
@@ -51,7 +51,7 @@ def _row(ord_: int, record: Record) -> BodyRow:
 
 
 def _letter(record: Record, error: asyncpg.PostgresError) -> DeadLetter:
-    return dead_letter(record, f"PostgreSQL refused the body: {error}"[:500], error.sqlstate)
+    return dead_letter(record, f"PostgreSQL refused the body: {said(error)}", error.sqlstate)
 
 
 async def _copy_or_bisect(connection: Any, rows: list[BodyRow], refused: list[tuple[int, Any]]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
@@ -9,9 +10,12 @@ from typing import Any
 
 from clusterinfo.model import DIGEST_MODULUS, Batch, ListLane, Outcome, Record, RecordType, Unit, list_start
 from clusterinfo.observations import Observation, UnitFailed, UnitVerified, Warned
-from clusterinfo.postgres.staging import Staged, State, Tally
+from clusterinfo.postgres.staging import SnapshotSays, Staged, State, Tally, UnitSays, plain
 from clusterinfo.postgres.statements import statements
 from clusterinfo.postgres.units import ClusterIds
+
+ALL = "*"
+"""As the resource of a group: all its kinds."""
 
 
 @dataclass(slots=True)
@@ -33,6 +37,9 @@ async def settle(connection: Any, batch: Batch, staged: Staged, clusters: Cluste
         await _ensure_floors(connection, staged)
     if staged.tallies:
         proven = await _prove(connection, staged, states, settled)
+    if staged.failed_lists:
+        failed = [uuid.UUID(record.list) for record in staged.failed_lists if record.list]
+        await connection.execute(statements()["drop_progress"], failed)
     if states:
         await _set_states(connection, states)
         settled.observations += [
@@ -82,24 +89,27 @@ async def _ensure_floors(connection: Any, staged: Staged) -> None:
 
 async def _prove(connection: Any, staged: Staged, states: list[State], settled: Settled) -> list[Tally]:
     """Settle the lists that are complete; add a state for each list of which a completion is known."""
-    rows = await connection.fetch(statements()["settle_lists"], [uuid.UUID(list_id) for list_id in staged.tallies])
+    list_ids = [uuid.UUID(list_id) for list_id in staged.tallies]
+    rows = await connection.fetch(statements()["settle_lists"], list_ids)
+    overtaken = {str(row["list"]) for row in await connection.fetch(statements()["find_overtaken"], list_ids)}
     done = {str(row["list"]): row for row in rows}
-    for list_id, tally in staged.tallies.items():
-        if tally.completed_at and list_id not in done:
-            states.append(_unproven(list_id, tally))
+    states += [
+        _unproven(list_id, tally.completed_at, tally)
+        for list_id, tally in staged.tallies.items()
+        if tally.completed_at and list_id not in overtaken | done.keys()
+    ]
     if not rows:
         return []
-    await _note_standing(connection, staged, settled)
-    backwards = {str(row["list"]): row for row in await connection.fetch(statements()["find_backwards"])}
+    doubts = await _find_doubts(connection, staged, settled)
     deleted = {str(row["list"]): row["deleted"] for row in await connection.fetch(statements()["delete_absent"])}
     settled.deleted += sum(deleted.values())
     for list_id, row in done.items():
         tally = staged.tallies[list_id]
-        at = tally.completed_at or list_start(list_id)
-        if list_id in backwards:
-            error = _backwards(backwards[list_id])
-            states.append(State(tally.unit, tally.unit_id, tally.reach, "failed", at, error))
+        tally.count = row["count"]
+        if doubt := doubts.get(list_id):
+            states.append(State(tally.unit, tally.unit_id, tally.reach, doubt[0], row["completed_at"], doubt[1]))
             continue
+        at = row["completed_at"]
         states.append(State(tally.unit, tally.unit_id, tally.reach, "verified", at, None, row["count"]))
         settled.observations.append(
             UnitVerified(
@@ -111,15 +121,26 @@ async def _prove(connection: Any, staged: Staged, states: list[State], settled: 
             )
         )
     await connection.execute(statements()["forget_lists"])
-    for list_id, row in done.items():
-        staged.tallies[list_id].count = row["count"]
-    return [staged.tallies[list_id] for list_id in done]
+    return [staged.tallies[list_id] for list_id in done if list_id not in doubts]
 
 
-def _unproven(list_id: str, tally: Tally) -> State:
+async def _find_doubts(connection: Any, staged: Staged, settled: Settled) -> dict[str, tuple[str, str]]:
+    """Lists whose count and digest agree and that still prove nothing: list -> (state, why)."""
+    doubts: dict[str, tuple[str, str]] = {}
+    standing = {row["id"] for row in await connection.fetch(statements()["find_standing"])}
+    for list_id, tally in staged.tallies.items():
+        if tally.unit_id in standing:
+            error = "its list version stood still while its objects changed: ordered by time from the next list on"
+            doubts[list_id] = ("unverified", error)
+            settled.observations.append(Warned(message=f"{_dotted(tally.unit)}: {error}"))
+    for row in await connection.fetch(statements()["find_backwards"]):
+        doubts[str(row["list"])] = ("failed", _backwards(row))
+    return doubts
+
+
+def _unproven(list_id: str, at: dt.datetime, tally: Tally) -> State:
     error = f"list {list_id}: what arrived so far does not add up to the {tally.expected_count} objects it announced"
-    assert tally.completed_at is not None
-    return State(tally.unit, tally.unit_id, tally.reach, "unverified", tally.completed_at, error)
+    return State(tally.unit, tally.unit_id, tally.reach, "unverified", at, error)
 
 
 def _backwards(row: Any) -> str:
@@ -127,14 +148,6 @@ def _backwards(row: Any) -> str:
         f"listed at version {row['live_at']}, but proven at {row['floor']} before: was the cluster restored from a "
         "backup? raise CLUSTER_EPOCH of its collector by one"
     )
-
-
-async def _note_standing(connection: Any, staged: Staged, settled: Settled) -> None:
-    units = {tally.unit_id: tally.unit for tally in staged.tallies.values()}
-    for row in await connection.fetch(statements()["find_standing"]):
-        name = _dotted(units[row["id"]])
-        message = f"the list version of {name} stood still while its objects changed: ordered by time from now on"
-        settled.observations.append(Warned(message=message))
 
 
 async def _set_states(connection: Any, states: list[State]) -> None:
@@ -173,48 +186,54 @@ async def _count_snapshots(connection: Any, proven: list[Tally], staged: Staged,
 
 
 async def _apply_snapshot(
-    connection: Any, record: Record, said: dict[str, Any], cluster_id: int, settled: Settled
+    connection: Any, record: Record, said: SnapshotSays, cluster_id: int, settled: Settled
 ) -> int:
     """A snapshot began or ended; return how many rows of kinds that are gone were deleted."""
-    started_at = list_start(record.snapshot)
-    snapshot = uuid.UUID(record.snapshot)
-    version = said.get("server_version")
-    await connection.execute(
-        statements()["see_cluster"], cluster_id, record.observed_at, record.epoch, str(version) if version else None
-    )
+    started_at, snapshot = list_start(record.snapshot), uuid.UUID(record.snapshot)
+    if record.type is RecordType.SNAPSHOT_STARTED:
+        await _rename(connection, record, cluster_id, settled)
+    version = plain(said.server_version) or None
+    await connection.execute(statements()["see_cluster"], cluster_id, record.observed_at, record.epoch, version)
     await connection.execute(statements()["count_snapshot"], snapshot, cluster_id, started_at, 0, 0, 0)
     if record.type is RecordType.SNAPSHOT_STARTED:
         return 0
-    units = [unit for unit in said.get("units") or [] if isinstance(unit, dict)]
-    complete = said.get("discovery_complete") is True
+    complete = said.discovery_complete
     await connection.execute(statements()["complete_snapshot"], snapshot, record.observed_at, complete)
-    await _exclude(connection, cluster_id, units, record)
-    return await _delete_gone(connection, cluster_id, units, record, settled) if complete else 0
+    await _ensure_named(connection, cluster_id, said.units)
+    await _exclude(connection, cluster_id, said.units, record)
+    return await _delete_gone(connection, cluster_id, said.units, record, settled) if complete else 0
 
 
-async def _exclude(connection: Any, cluster_id: int, units: list[dict[str, Any]], record: Record) -> None:
-    excluded = sorted((u["group"], u["resource"]) for u in units if u["outcome"] == Outcome.EXCLUDED)
-    if not excluded:
-        return
-    groups, resources = [group for group, _ in excluded], [resource for _, resource in excluded]
-    empty = [""] * len(excluded)
-    await connection.execute(
-        statements()["ensure_units"], [cluster_id] * len(excluded), groups, resources, empty, empty
-    )
-    await connection.execute(statements()["exclude_units"], cluster_id, groups, resources, record.observed_at)
+async def _rename(connection: Any, record: Record, cluster_id: int, settled: Settled) -> None:
+    name = record.cluster_name
+    label = await connection.fetchval(statements()["rename_cluster"], cluster_id, name, record.observed_at)
+    if label is not None:
+        message = f"the cluster with uid {record.cluster} is called {name!r} now and shown as {label!r}"
+        remedy = "if two clusters share that uid, store one of them in a schema of its own (DB_SCHEMA)"
+        settled.observations.append(Warned(message=message, remedy=remedy))
+
+
+async def _ensure_named(connection: Any, cluster_id: int, units: list[UnitSays]) -> None:
+    named = sorted({(plain(unit.group), plain(unit.resource)) for unit in units if unit.resource != ALL})
+    empty = [""] * len(named)
+    groups, resources = [group for group, _ in named], [resource for _, resource in named]
+    await connection.execute(statements()["ensure_units"], [cluster_id] * len(named), groups, resources, empty, empty)
+
+
+async def _exclude(connection: Any, cluster_id: int, units: list[UnitSays], record: Record) -> None:
+    excluded = [unit for unit in units if unit.outcome is Outcome.EXCLUDED and unit.resource != ALL]
+    if excluded:
+        groups, resources = [plain(unit.group) for unit in excluded], [plain(unit.resource) for unit in excluded]
+        await connection.execute(statements()["exclude_units"], cluster_id, groups, resources, record.observed_at)
 
 
 async def _delete_gone(
-    connection: Any, cluster_id: int, units: list[dict[str, Any]], record: Record, settled: Settled
+    connection: Any, cluster_id: int, units: list[UnitSays], record: Record, settled: Settled
 ) -> int:
-    rows = await connection.fetch(
-        statements()["delete_gone"],
-        cluster_id,
-        [u["group"] for u in units],
-        [u["resource"] for u in units],
-        record.observed_at,
-        list_start(record.snapshot),
-    )
+    began = list_start(record.snapshot)
+    groups, resources = [plain(unit.group) for unit in units], [plain(unit.resource) for unit in units]
+    rows = await connection.fetch(statements()["delete_gone"], cluster_id, groups, resources, record.observed_at, began)
+    await connection.execute(statements()["remember_discovery"], cluster_id, began)
     for row in rows:
         unit = Unit(record.cluster, row["api_group"], row["resource"])
         settled.observations.append(

@@ -54,18 +54,31 @@ delete from kafka_offset where topic = $1 returning partition;
 -- Of a list written page by page: how many pages are stored.
 select pages from list_progress where list = $1 for update;
 
+-- name: find_clusters
+select id, uid, former_uid, name from cluster where uid = any ($1::text[]) or former_uid = any ($1::text[]);
+
 -- name: adopt_cluster
 -- A cluster known by its name alone gains its uid and keeps its rows.
-update cluster set uid = $1 where uid = $2 and name = $2 and not exists (select from cluster where uid = $1);
+update cluster set uid = $1, former_uid = $2
+where uid = $2 and name = $2 and not exists (select from cluster where uid = $1);
+
+-- name: recall_cluster
+-- A late record of the time before the uid was known: the cluster of that name, if there is one that was seen later only.
+update cluster set former_uid = $1
+where name = $1 and uid <> $1 and former_uid is null and first_seen > $2
+    and (select count(*) from cluster where name = $1) = 1;
 
 -- name: ensure_cluster
 -- The cluster's row; a second cluster of one name is shown as <name>-<first 8 of uid>.
 insert into cluster (uid, name, label, epoch, first_seen, last_seen)
-values ($1, $2, case when exists (select from cluster where label = $2) then $2 || '-' || left($1, 8) else $2 end, $3, $4, $4)
-on conflict (uid) do nothing;
+values ($1, $2, free_label($1, $2), $3, $4, $4)
+on conflict (uid) do nothing
+returning label;
 
--- name: find_clusters
-select id, uid from cluster where uid = any ($1::text[]);
+-- name: rename_cluster
+-- The newest snapshot says how the cluster is called.
+update cluster set name = $2, label = free_label(uid, $2) where id = $1 and name <> $2 and last_seen <= $3
+returning label;
 
 -- name: see_cluster
 -- What a snapshot's start says of its cluster; an older snapshot changes nothing but first_seen.
@@ -76,8 +89,14 @@ where id = $1;
 
 -- name: ensure_units
 -- Missing units, in natural order so that two batches never wait for each other.
-insert into unit (cluster_id, api_group, resource, kind, api_version)
-select * from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[]) order by 1, 2, 3
+-- A kind that the last complete discovery did not name was gone by then, until newer records say otherwise.
+insert into unit (cluster_id, api_group, resource, kind, api_version, gone_before, state, state_at)
+select u.*, c.discovered_before, case when c.discovered_before > '-infinity' then 'gone' else 'unverified' end,
+    c.discovered_before
+from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[])
+    as u (cluster_id, api_group, resource, kind, api_version)
+join cluster c on c.id = u.cluster_id
+order by 1, 2, 3
 on conflict (cluster_id, api_group, resource) do nothing;
 
 -- name: lock_units
@@ -109,9 +128,10 @@ where u.id = d.id;
 with candidate as (
     select r.*
     from staged_record r
+    join unit u on u.id = r.unit_id
     left join resource s on s.unit_id = r.unit_id and s.namespace = r.namespace and s.name = r.name
     where case
-        when s.unit_id is null then not exists (
+        when s.unit_id is null then r.observed_at >= u.gone_before and not exists (
             select from unit_floor f
             where f.unit_id = r.unit_id and f.reach in ('', r.namespace)
                 and (f.epoch, f.live_at) >= (r.epoch, r.live_at))
@@ -173,7 +193,7 @@ with candidate as (
     window chain as (partition by unit_id, namespace, name order by epoch, live_at, ord),
         best as (partition by unit_id, namespace, name, version_no
             order by origin_normalization desc, origin_fidelity desc, epoch desc, live_at desc, origin_hash, ord desc),
-        run as (partition by unit_id, namespace, name, run_no order by epoch, live_at, ord),
+        run as (partition by unit_id, namespace, name, run_no order by (ord <> -1), epoch, live_at, ord),
         life as (partition by unit_id, namespace, name, life_no)
 ), bounded as (
     select d.*, max(run_from) over chain as starts_at
@@ -260,7 +280,8 @@ on conflict (list) do update set
     digest = mod(p.digest + excluded.digest, 340282366920938463463374607431768211456),
     expected_count = coalesce(excluded.expected_count, p.expected_count),
     expected_digest = coalesce(excluded.expected_digest, p.expected_digest),
-    completed_at = coalesce(excluded.completed_at, p.completed_at), updated_at = now();
+    completed_at = coalesce(excluded.completed_at, p.completed_at), updated_at = now()
+where not p.settled;
 
 -- name: settle_lists
 -- Of the lists touched, those that are complete and proven: count and digest agree with what the completion says. It
@@ -272,7 +293,13 @@ with settled as (
 )
 insert into staged_list
 select list, unit_id, reach, snapshot, epoch, live_at, count, digest, completed_at from settled
-returning list, unit_id, reach, count;
+returning list, unit_id, reach, count, completed_at;
+
+-- name: find_overtaken
+-- Of these lists, those that have nothing more to prove: settled before, or older than what is proven by now.
+select p.list from list_progress p
+join unit_floor f using (unit_id, reach)
+where p.list = any ($1::uuid[]) and (p.settled or (p.epoch, p.live_at) <= (f.epoch, f.live_at));
 
 -- name: ensure_floors
 insert into unit_floor (unit_id, reach)
@@ -289,12 +316,19 @@ where u.id = v.unit_id and u.live_at_source = 'version'
 returning u.id;
 
 -- name: find_backwards
--- Lists that were started after the one that set the floor and yet are older: the cluster was restored from a backup.
-select v.list, v.unit_id, v.reach, v.live_at, f.live_at as floor
+-- Lists that completed after the one that set (or, in this batch, will set) the floor and yet are older: the cluster was
+-- restored from a backup.
+select v.list, v.unit_id, v.reach, v.live_at, b.live_at as floor
 from staged_list v
-join unit_floor f using (unit_id, reach)
-join unit u on u.id = v.unit_id
-where v.epoch = f.epoch and v.live_at < f.live_at and v.completed_at > f.state_at and f.state_at > '-infinity';
+cross join lateral (
+    select f.live_at from unit_floor f
+    where f.unit_id = v.unit_id and f.reach = v.reach and f.epoch = v.epoch and f.proven_at < v.completed_at
+    union all
+    select o.live_at from staged_list o
+    where o.unit_id = v.unit_id and o.reach = v.reach and o.epoch = v.epoch and o.completed_at < v.completed_at
+    order by 1 desc limit 1
+) b
+where v.live_at < b.live_at;
 
 -- name: delete_absent
 -- Rows that a proven list does not name, within its reach: into history, and away. Tombstones the floor now covers go too.
@@ -307,17 +341,20 @@ with proven as (
     delete from resource r using proven p
     where r.unit_id = p.unit_id and (p.reach = '' or r.namespace = p.reach)
         and ((r.epoch, r.live_at) < (p.epoch, p.live_at) or r.deleted and (r.epoch, r.live_at) = (p.epoch, p.live_at))
-    returning r.*, p.completed_at
+    returning r.*, (
+        select min(v.completed_at) from staged_list v
+        where v.unit_id = r.unit_id and v.reach in ('', r.namespace)
+            and (v.epoch, v.live_at) > (r.epoch, r.live_at)) as absent_at
 ), remembered as (
     insert into resource_history (
         unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
         created, deleted, valid_from, valid_to, first_observed_at, body, original)
     select unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
-        created, true, valid_from, greatest(valid_from, completed_at), first_observed_at, body, original
+        created, true, valid_from, greatest(valid_from, absent_at), first_observed_at, body, original
     from doomed where not deleted
     returning unit_id
 ), raised as (
-    update unit_floor f set epoch = p.epoch, live_at = p.live_at, digest = p.digest
+    update unit_floor f set epoch = p.epoch, live_at = p.live_at, digest = p.digest, proven_at = p.completed_at
     from proven p where f.unit_id = p.unit_id and f.reach = p.reach
 )
 select p.list, p.unit_id, p.reach, p.count, (select count(*) from remembered m where m.unit_id = p.unit_id) as deleted
@@ -327,6 +364,14 @@ from proven p;
 -- Bookkeeping of lists that a proven one has overtaken.
 delete from list_progress p using staged_list v
 where p.unit_id = v.unit_id and p.reach = v.reach and p.list <> v.list and (p.epoch, p.live_at) <= (v.epoch, v.live_at);
+
+-- name: drop_progress
+-- Lists that failed prove nothing any more.
+delete from list_progress where list = any ($1::uuid[]);
+
+-- name: drop_stale_progress
+-- Lists of which nothing came for a day: their collector is gone.
+delete from list_progress where updated_at < now() - interval '1 day' and not settled;
 
 -- name: set_states
 -- The state of each unit and reach, from the newest statement about it; an older one is ignored.
@@ -359,6 +404,10 @@ on conflict (id) do update set
 -- name: complete_snapshot
 update snapshot set completed_at = $2, discovery_complete = $3 where id = $1;
 
+-- name: remember_discovery
+-- Kinds that turn up later with records from before this snapshot were gone when it began.
+update cluster set discovered_before = greatest(discovered_before, $2) where id = $1;
+
 -- name: exclude_units
 -- Kinds left out on purpose.
 update unit u set state = 'excluded', state_at = $4, last_error = null
@@ -366,20 +415,21 @@ from unnest($2::text[], $3::text[]) as x (api_group, resource)
 where u.cluster_id = $1 and u.api_group = x.api_group and u.resource = x.resource and u.state_at <= $4;
 
 -- name: delete_gone
--- Kinds that a complete discovery no longer names: what was last observed before that snapshot began is deleted.
+-- Kinds that a complete discovery no longer names: what was last observed before that snapshot began is deleted. A
+-- resource `*` names all of a group: one that was left out on purpose and did not answer.
 with gone as (
-    update unit u set state = 'gone', state_at = $4, last_error = null, objects = 0
-    where u.cluster_id = $1 and u.state_at < $5 and u.state <> 'gone'
+    update unit u set state = 'gone', state_at = $4, last_error = null, objects = 0, gone_before = $5
+    where u.cluster_id = $1 and u.state_at < $5 and u.gone_before < $5
         and not exists (
             select from unnest($2::text[], $3::text[]) as x (api_group, resource)
-            where u.api_group = x.api_group and u.resource = x.resource)
+            where u.api_group = x.api_group and x.resource in (u.resource, '*'))
     returning u.id, u.api_group, u.resource
 ), doomed as (
     delete from resource r using unit u
     where u.cluster_id = $1 and r.unit_id = u.id and r.last_observed_at < $5
         and not exists (
             select from unnest($2::text[], $3::text[]) as x (api_group, resource)
-            where u.api_group = x.api_group and u.resource = x.resource)
+            where u.api_group = x.api_group and x.resource in (u.resource, '*'))
     returning r.*
 ), remembered as (
     insert into resource_history (

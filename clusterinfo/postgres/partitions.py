@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
+from clusterinfo.postgres.statements import statements
 from clusterinfo.postgres.translate import FOREIGN, translate
 
 MONTHS_AHEAD = 2
@@ -37,7 +38,8 @@ def partition_month(name: str) -> dt.date | None:
 async def keep_history(connection: Any, schema: str, today: dt.date, retention_s: float) -> None:
     """Make this and the next months' partitions, drop expired ones, and delete expired rows of the default one.
 
-    A month whose rows already are in the default partition is left there. One process at a time; others return at once.
+    Bookkeeping of abandoned lists goes after a day. A month whose rows already are in the default partition is left
+    there. One process at a time; others return at once.
     """
     try:
         async with connection.transaction():
@@ -48,6 +50,7 @@ async def keep_history(connection: Any, schema: str, today: dt.date, retention_s
             if await connection.fetchval("select pg_try_advisory_xact_lock($1)", LOCK_KEY):
                 await _make_partitions(connection, today)
                 await _drop_expired(connection, today - dt.timedelta(seconds=retention_s))
+                await connection.execute(statements()["drop_stale_progress"])
     except FOREIGN as error:
         raise translate(error, "keeping the history") from error
 

@@ -40,13 +40,19 @@ class Positions:
         self._generations[lane] = row["generation"]
         return row["next_offset"]  # type: ignore[no-any-return]
 
-    async def check(self, connection: Any, batch: Batch) -> bool:
-        """Lock the lane's position. True: the batch is stored already (its answer was lost). False: store it now.
+    async def check_offset(self, connection: Any, batch: Batch) -> bool:
+        """Lock a partition's position. True: the batch is stored already (its answer was lost). False: store it now.
 
         Raises LostError (a newer owner) or RestartError (our claim or our place in the lane is not what we thought).
         """
-        if isinstance(batch.lane, PartitionLane):
-            return await self._check_offset(connection, batch, batch.lane)
+        if not isinstance(batch.lane, PartitionLane):
+            return TO_BE_STORED
+        return await self._check_offset(connection, batch, batch.lane)
+
+    async def check_page(self, connection: Any, batch: Batch) -> bool:
+        """The same for a page of a list, once its unit is locked: its first page has no row of its own to lock."""
+        if isinstance(batch.lane, PartitionLane) or not batch.list:
+            return TO_BE_STORED
         return await self._check_page(connection, batch)
 
     async def move(self, connection: Any, batch: Batch) -> None:
@@ -71,8 +77,6 @@ class Positions:
         raise RestartError(f"{lane} is stored up to offset {stored}, this batch begins at {batch.start}")
 
     async def _check_page(self, connection: Any, batch: Batch) -> bool:
-        if not batch.list:
-            return TO_BE_STORED
         pages = await connection.fetchval(statements()["lock_pages"], uuid.UUID(batch.list)) or 0
         if pages == batch.start:
             return TO_BE_STORED

@@ -23,13 +23,15 @@ import orjson
 
 from clusterinfo.model import Batch, Lane, PartitionLane, Position, Receipt
 from clusterinfo.observations import BatchStored, DeadLettered, LaneClaimed, Observe
+from clusterinfo.postgres.bodies import sanitise
 from clusterinfo.postgres.connection import open_pool
 from clusterinfo.postgres.copying import copy_bodies, copy_records
+from clusterinfo.postgres.dividing import divide
 from clusterinfo.postgres.lists import Settled, settle
 from clusterinfo.postgres.positions import Positions
 from clusterinfo.postgres.staging import MAX_DEAD_LETTER_BYTES, Staged, stage
 from clusterinfo.postgres.statements import statements
-from clusterinfo.postgres.translate import FOREIGN, translate
+from clusterinfo.postgres.translate import FOREIGN, is_of_the_record, is_timeout, translate
 from clusterinfo.postgres.units import lock_batch
 from clusterinfo.settings import Settings
 
@@ -84,43 +86,58 @@ class PostgresSink:
         """Claim a partition and return its next offset; a list begins at its beginning."""
         if not isinstance(lane, PartitionLane):
             return None
-        async with self._connection(f"claiming {lane}") as connection:
-            await connection.execute(self._begin)
-            offset = await self._positions.claim(connection, lane)
+        try:
+            async with self._transaction() as connection:
+                offset = await self._positions.claim(connection, lane)
+        except FOREIGN as error:
+            raise translate(error, f"claiming {lane}") from error
         generation = self._positions.generation(lane)
         self._observe(LaneClaimed(lane=str(lane), offset=-1 if offset is None else offset, generation=generation))
         return offset
 
     async def write(self, batch: Batch) -> Receipt:
-        """Store the batch and move its lane's position, or do neither. A batch stored before changes nothing."""
-        clock = _Clock(time.perf_counter())
-        staged, plan, settled = None, None, None
-        async with self._connection(f"storing a batch of {batch.lane}") as connection:
-            await connection.execute(self._begin)
-            if not await self._positions.check(connection, batch):
-                units, clusters = await lock_batch(connection, batch)
-                staged = stage(batch, units)
-                plan = await self._merge(connection, staged, clock)
-                settled = await settle(connection, batch, staged, clusters)
-                await self._set_aside(connection, batch, staged)
-                await self._positions.move(connection, batch)
-                clock.merged = time.perf_counter()
-        if staged and settled:
-            self._report(batch, staged, plan, settled, clock)
+        """Store the batch and move its lane's position, or do neither. A batch stored before changes nothing.
+
+        A batch that takes longer than the statement timeout, or that PostgreSQL refuses for its data, is stored in
+        halves; what is refused alone becomes a dead letter.
+        """
+        try:
+            await self._write(batch)
+        except FOREIGN as error:
+            if not (is_of_the_record(error) or is_timeout(error)) or not (parts := divide(batch, error)):
+                raise translate(error, f"storing a batch of {batch.lane}") from error
+            for part in parts:
+                await self.write(part)
         return Receipt(lane=batch.lane, position=batch.end, records=len(batch.records), size_bytes=batch.size_bytes)
 
+    async def _write(self, batch: Batch) -> None:
+        clock = _Clock(time.perf_counter())
+        staged, plan, settled = None, None, None
+        async with self._transaction() as connection:
+            if await self._positions.check_offset(connection, batch):
+                return
+            locked = await lock_batch(connection, batch)
+            if await self._positions.check_page(connection, batch):
+                return
+            staged = stage(batch, locked.units)
+            plan = await self._merge(connection, staged, clock)
+            settled = await settle(connection, batch, staged, locked.clusters)
+            settled.observations += locked.observations
+            await self._set_aside(connection, batch, staged)
+            await self._positions.move(connection, batch)
+            clock.merged = time.perf_counter()
+        self._report(batch, staged, plan, settled, clock)
+
     @asynccontextmanager
-    async def _connection(self, doing: str) -> AsyncIterator[Any]:
-        """A connection inside a transaction, with a deadline around all of it and foreign errors translated."""
-        try:
-            async with (
-                asyncio.timeout(WRITE_TIMEOUT_S),
-                self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection,
-                connection.transaction(),
-            ):
-                yield connection
-        except FOREIGN as error:
-            raise translate(error, doing) from error
+    async def _transaction(self) -> AsyncIterator[Any]:
+        """A connection inside a transaction that is set up for the merge, with a deadline around all of it."""
+        async with (
+            asyncio.timeout(WRITE_TIMEOUT_S),
+            self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection,
+            connection.transaction(),
+        ):
+            await connection.execute(self._begin)
+            yield connection
 
     async def _merge(self, connection: Any, staged: Staged, clock: _Clock) -> Any:
         """Rows and history; return what the plan came to (None: no record of the batch is an object)."""
@@ -147,7 +164,7 @@ class PostgresSink:
             [letter.offset for letter in letters],
             [letter.reason for letter in letters],
             [letter.sqlstate for letter in letters],
-            [orjson.dumps(letter.headers) for letter in letters],
+            [sanitise(orjson.dumps(letter.headers)) for letter in letters],
             [letter.value[:MAX_DEAD_LETTER_BYTES] for letter in letters],
         )
 

@@ -6,28 +6,34 @@ import datetime as dt
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Annotated, TypeVar
 
-import orjson
+import msgspec
 
 from clusterinfo.errors import RecordError
 from clusterinfo.model import (
-    DIGEST_MODULUS,
+    INT64_MAX,
     Batch,
+    Outcome,
     Record,
     RecordType,
     Unit,
     item_digest,
-    list_start,
     list_start_us,
     version_number,
 )
 from clusterinfo.postgres.bodies import is_suspect, sanitise
+
+Says = TypeVar("Says")
 
 VERSION = "version"
 CLOCK = "clock"
 
 IDENTITY_ONLY, STUB, SANITISED, WHOLE = range(4)
 """Fidelity: how much of an object is stored."""
+
+MAX_NAME_CHARACTERS = 512
+"""An entry of the primary key's index holds 2,704 bytes; Kubernetes allows 253 characters in nearly all names."""
 
 MAX_DEAD_LETTER_BYTES = 1024 * 1024
 
@@ -64,9 +70,11 @@ class UnitNews:
         self.api_version = record.api_version or self.api_version
         if record.type is RecordType.OBSERVED and record.name:
             self.namespaced = bool(record.namespace)
-        if record.list and record.type in (RecordType.OBSERVED, RecordType.LIST_COMPLETED):
-            source = CLOCK if version_number(record.list_version) is None else VERSION
-            self.live_at_source = _later_source(self.live_at_source, source)
+        if record.type is not RecordType.LIST_FAILED:
+            if version_number(record.list_version) is not None:
+                self.live_at_source = _later_source(self.live_at_source, VERSION)
+            elif record.list:
+                self.live_at_source = CLOCK
 
     def changes(self, row: UnitRow) -> bool:
         """True if `row` has to be written: something said here differs from it."""
@@ -93,6 +101,36 @@ class Tally:
     expected_count: int | None = None
     expected_digest: int | None = None
     completed_at: dt.datetime | None = None
+
+
+class CompletionSays(msgspec.Struct):
+    """Value of a list.completed."""
+
+    count: Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
+    digest: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{1,32}$")]
+
+
+class FailureSays(msgspec.Struct):
+    """Value of a list.failed."""
+
+    http_status: int = 0
+    reason: str = "unknown reason"
+
+
+class UnitSays(msgspec.Struct):
+    """What a snapshot.completed says of one kind; resource `*`: of a whole group that was left out."""
+
+    group: str
+    resource: str
+    outcome: Outcome
+
+
+class SnapshotSays(msgspec.Struct):
+    """Value of a snapshot.started or snapshot.completed."""
+
+    server_version: str = ""
+    discovery_complete: bool = False
+    units: list[UnitSays] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +166,7 @@ class Staged:
     tallies: dict[str, Tally] = field(default_factory=dict)
     failures: list[State] = field(default_factory=list)
     failed_lists: list[Record] = field(default_factory=list)
-    snapshots: list[tuple[Record, dict[str, object]]] = field(default_factory=list)
+    snapshots: list[tuple[Record, SnapshotSays]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
 
 
@@ -150,7 +188,7 @@ def stage(batch: Batch, units: dict[Unit, UnitRow]) -> Staged:
     staged = Staged(records=batch.records)
     for rejected in batch.rejected:
         headers: dict[str, object] = dict(rejected.headers)
-        staged.dead_letters.append(DeadLetter(rejected.offset, rejected.reason, headers, rejected.value))
+        staged.dead_letters.append(DeadLetter(rejected.offset, plain(rejected.reason), headers, rejected.value))
     for index, record in enumerate(batch.records):
         try:
             _STAGERS[record.type](staged, index, record, units)
@@ -161,7 +199,7 @@ def stage(batch: Batch, units: dict[Unit, UnitRow]) -> Staged:
 
 def dead_letter(record: Record, reason: str, sqlstate: str | None = None) -> DeadLetter:
     """`record` as a dead letter: its attributes and the first MiB of its body."""
-    return DeadLetter(record.offset, reason, attributes(record), record.body[:MAX_DEAD_LETTER_BYTES], sqlstate)
+    return DeadLetter(record.offset, plain(reason), attributes(record), record.body[:MAX_DEAD_LETTER_BYTES], sqlstate)
 
 
 def attributes(record: Record) -> dict[str, object]:
@@ -176,7 +214,7 @@ def attributes(record: Record) -> dict[str, object]:
 def _live_at(record: Record, unit: UnitRow) -> int:
     """As of when `record` was seen, counted as its unit counts: list versions, or microseconds."""
     number = version_number(record.list_version)
-    if unit.live_at_source == VERSION and number is not None:
+    if unit.live_at_source != CLOCK and number is not None:
         return number
     if record.list:
         return list_start_us(record.list)
@@ -193,6 +231,12 @@ def _stage_object(staged: Staged, index: int, record: Record, units: dict[Unit, 
     row = units[record.unit]
     live_at = _live_at(record, row)
     deleted = record.type is RecordType.DELETED
+    if record.list and not deleted:
+        tally = _tally(staged, record, row, live_at)
+        tally.count += 1
+        tally.digest += item_digest(record.namespace, record.name, record.resource_version)
+    if max(len(record.namespace), len(record.name), len(record.uid)) > MAX_NAME_CHARACTERS:
+        raise RecordError(f"a namespace, name or uid of more than {MAX_NAME_CHARACTERS} characters")
     staged.rows.append(
         (
             index,
@@ -210,10 +254,6 @@ def _stage_object(staged: Staged, index: int, record: Record, units: dict[Unit, 
             record.observed_at,
         )
     )
-    if record.list and not deleted:
-        tally = _tally(staged, record, row, live_at)
-        tally.count += 1
-        tally.digest += item_digest(record.namespace, record.name, record.resource_version)
 
 
 def _tally(staged: Staged, record: Record, row: UnitRow, live_at: int) -> Tally:
@@ -226,42 +266,37 @@ def _tally(staged: Staged, record: Record, row: UnitRow, live_at: int) -> Tally:
 
 
 def _stage_completion(staged: Staged, index: int, record: Record, units: dict[Unit, UnitRow]) -> None:
-    said = _statement(record)
+    said = _read(record, CompletionSays)
     row = units[record.unit]
-    count, digest = said.get("count"), said.get("digest")
-    if not isinstance(count, int) or not isinstance(digest, str):
-        raise RecordError("list.completed without a count and a digest")
     tally = _tally(staged, record, row, _live_at(record, row))
-    try:
-        tally.expected_count, tally.expected_digest = count, int(digest, 16) % DIGEST_MODULUS
-    except ValueError:
-        raise RecordError("list.completed with a digest that is not hexadecimal") from None
+    tally.expected_count, tally.expected_digest = said.count, int(said.digest, 16)
     tally.completed_at = record.observed_at
 
 
 def _stage_failure(staged: Staged, index: int, record: Record, units: dict[Unit, UnitRow]) -> None:
-    said = _statement(record)
-    status, reason = said.get("http_status"), str(said.get("reason") or "unknown reason")
-    state = "forbidden" if status == 403 else "failed"
-    error = f"{status} {reason}" if status else reason
+    said = _read(record, FailureSays)
+    state = "forbidden" if said.http_status == 403 else "failed"
+    error = plain(f"{said.http_status} {said.reason}" if said.http_status else said.reason)
     unit = record.unit
     staged.failures.append(State(unit, units[unit].id, record.reach, state, record.observed_at, error[:1000]))
     staged.failed_lists.append(record)
 
 
 def _stage_snapshot(staged: Staged, index: int, record: Record, units: dict[Unit, UnitRow]) -> None:
-    list_start(record.snapshot)
-    staged.snapshots.append((record, _statement(record)))
+    staged.snapshots.append((record, _read(record, SnapshotSays)))
 
 
-def _statement(record: Record) -> dict[str, object]:
+def plain(text: str) -> str:
+    """`text` as PostgreSQL's type text can hold it."""
+    return text.replace("\0", "\ufffd")
+
+
+def _read(record: Record, kind: type[Says]) -> Says:
+    """The value of a statement. Raises RecordError if it says something else than it should."""
     try:
-        said = orjson.loads(record.body)
-    except orjson.JSONDecodeError as error:
-        raise RecordError(f"{record.type} whose value is not JSON: {error}") from None
-    if not isinstance(said, dict):
-        raise RecordError(f"{record.type} whose value is not a JSON object")
-    return said
+        return msgspec.json.decode(record.body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RecordError(f"value of {record.type}: {error}") from None
 
 
 _STAGERS = {

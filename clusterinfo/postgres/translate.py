@@ -53,11 +53,21 @@ def is_of_the_record(error: BaseException) -> bool:
     return isinstance(error, asyncpg.PostgresError) and state.startswith(OF_THE_RECORD)
 
 
+def is_timeout(error: BaseException) -> bool:
+    """True if a statement met the server's statement timeout."""
+    return isinstance(error, asyncpg.QueryCanceledError)
+
+
+def said(error: BaseException) -> str:
+    """What PostgreSQL (or the network) says, in one bounded line; without DETAIL, which quotes the data."""
+    text = getattr(error, "message", None) or (str(error) if not isinstance(error, asyncpg.PostgresError) else "")
+    return " ".join(str(text).split())[:300] or type(error).__name__
+
+
 def translate(error: BaseException, doing: str) -> ClusterinfoError:
     """`error` as ours, for one line: what was being done, what PostgreSQL said, what to do."""
     state = getattr(error, "sqlstate", None) or ""
-    said = " ".join(str(error).split())[:300] or type(error).__name__
-    message = f"PostgreSQL, {doing}: {said}"
+    message = f"PostgreSQL, {doing}: {said(error)}"
     if state.startswith(TRANSIENT) or (not state and isinstance(error, RETRIED)):
         return TransientError(message)
     remedy = next((text for prefix, text in REMEDIES.items() if state.startswith(prefix)), "")

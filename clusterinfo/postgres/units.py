@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from clusterinfo.model import Batch, Record, RecordType, Unit
+from clusterinfo.observations import Observation, Warned
 from clusterinfo.postgres.staging import UnitNews, UnitRow, news_of
 from clusterinfo.postgres.statements import statements
 
@@ -12,9 +14,19 @@ ClusterIds = dict[str, int]
 """Cluster identity -> row id."""
 
 
-async def lock_batch(connection: Any, batch: Batch) -> tuple[dict[Unit, UnitRow], ClusterIds]:
+@dataclass(slots=True)
+class Locked:
+    """What a batch speaks of, locked: its units, the row ids of its clusters, and what is to be said about them."""
+
+    units: dict[Unit, UnitRow]
+    clusters: ClusterIds
+    observations: list[Observation]
+
+
+async def lock_batch(connection: Any, batch: Batch) -> Locked:
     """Make missing clusters and units, lock the batch's units in id order, and describe them anew."""
-    clusters = await _know_clusters(connection, batch.records)
+    observations: list[Observation] = []
+    clusters = await _know_clusters(connection, batch.records, observations)
     news = news_of(batch.records)
     rows = await _lock_units(connection, news, clusters)
     if len(rows) < len(news):
@@ -24,43 +36,62 @@ async def lock_batch(connection: Any, batch: Batch) -> tuple[dict[Unit, UnitRow]
     if completed:
         await connection.execute(statements()["lock_cluster_units"], sorted(clusters[uid] for uid in completed))
     await _describe(connection, news, rows)
-    return rows, clusters
+    return Locked(rows, clusters, observations)
 
 
-async def _know_clusters(connection: Any, records: list[Record]) -> ClusterIds:
-    named = {record.cluster: record for record in records}
+async def _know_clusters(connection: Any, records: list[Record], observations: list[Observation]) -> ClusterIds:
+    named = {record.cluster: record for record in reversed(records)}
     known = await _find(connection, list(named))
     missing = {cluster: record for cluster, record in sorted(named.items()) if cluster not in known}
     if not missing:
         return known
     # Labels are handed out one at a time: two clusters of one name must not both get the plain one.
     await connection.execute("lock table cluster in share row exclusive mode")
-    for cluster, record in missing.items():
-        name = record.cluster_name
-        if cluster != name:
-            await connection.execute(statements()["adopt_cluster"], cluster, name)
-        await connection.execute(statements()["ensure_cluster"], cluster, name, record.epoch, record.observed_at)
+    for record in missing.values():
+        if not await _recognise(connection, record):
+            await _make_cluster(connection, record, observations)
     return await _find(connection, list(named))
 
 
+async def _recognise(connection: Any, record: Record) -> bool:
+    """True if the cluster is here under its other identity: its uid, or the name from before the uid was known."""
+    if record.cluster == record.cluster_name:
+        done = await connection.execute(statements()["recall_cluster"], record.cluster, record.observed_at)
+    else:
+        done = await connection.execute(statements()["adopt_cluster"], record.cluster, record.cluster_name)
+    return str(done) == "UPDATE 1"
+
+
+async def _make_cluster(connection: Any, record: Record, observations: list[Observation]) -> None:
+    name = record.cluster_name
+    label = await connection.fetchval(
+        statements()["ensure_cluster"], record.cluster, name, record.epoch, record.observed_at
+    )
+    if label not in (None, name):
+        message = f"another cluster is called {name!r} already: the one with uid {record.cluster} is shown as {label!r}"
+        observations.append(Warned(message=message, remedy="set CLUSTER_NAME of one of their collectors"))
+
+
 async def _find(connection: Any, clusters: list[str]) -> ClusterIds:
-    return {row["uid"]: row["id"] for row in await connection.fetch(statements()["find_clusters"], clusters)}
+    rows = await connection.fetch(statements()["find_clusters"], clusters)
+    return {uid: row["id"] for row in rows for uid in (row["uid"], row["former_uid"]) if uid in clusters}
 
 
 async def _lock_units(connection: Any, news: dict[Unit, UnitNews], clusters: ClusterIds) -> dict[Unit, UnitRow]:
-    uids = {clusters[unit.cluster]: unit.cluster for unit in news}
     rows = await connection.fetch(
         statements()["lock_units"],
         [clusters[unit.cluster] for unit in news],
         [unit.group for unit in news],
         [unit.resource for unit in news],
     )
-    return {
-        Unit(uids[row["cluster_id"]], row["api_group"], row["resource"]): UnitRow(
+    found = {
+        (row["cluster_id"], row["api_group"], row["resource"]): UnitRow(
             row["id"], row["cluster_id"], row["kind"], row["api_version"], row["namespaced"], row["live_at_source"]
         )
         for row in rows
     }
+    keys = {unit: (clusters[unit.cluster], unit.group, unit.resource) for unit in news}
+    return {unit: found[key] for unit, key in keys.items() if key in found}
 
 
 async def _make_units(connection: Any, missing: dict[Unit, UnitNews], clusters: ClusterIds) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import random
+import string
 from collections.abc import AsyncIterator
 from typing import Any
 
 import asyncpg
 import orjson
 import pytest
+from msgspec.structs import replace
 
 from clusterinfo.errors import ConfigError, LostError, RestartError
-from clusterinfo.model import Batch, PartitionLane, Record, Rejected
+from clusterinfo.model import Batch, PartitionLane, Record, RecordType, Rejected
 from clusterinfo.observations import BatchStored, Observation, UnitVerified, Warned
 from clusterinfo.postgres.positions import forget_offsets
 from clusterinfo.postgres.sink import PostgresSink
@@ -97,6 +100,63 @@ async def test_an_unproven_list_deletes_nothing(bench: Bench) -> None:
     await bench.store(lost)
     assert await bench.live() == {"a": "3"}, "a completion that overtook its items is looked at again"
     assert await bench.states() == {"configmaps": "verified"}
+
+
+async def test_a_late_item_proves_its_list_even_after_it_was_called_unproven(bench: Bench) -> None:
+    listing = Listing("100")
+    item = listing.item("a", "1")
+    completed = replace(listing.completed(), observed_at=NOON + MINUTE)
+    await bench.store(completed)
+    assert await bench.states() == {"configmaps": "unverified"}
+    await bench.store(item)
+    assert await bench.states() == {"configmaps": "verified"}
+
+
+async def test_a_replayed_list_stays_proven(bench: Bench) -> None:
+    listing = Listing("100")
+    records = [listing.item("a", "1"), listing.completed()]
+    await bench.store(*records)
+    await bench.store(*records)
+    assert await bench.states() == {"configmaps": "verified"}
+    assert await bench.connection.fetchval("select count from list_progress") == 1
+
+
+async def test_what_a_proven_list_overtook_has_nothing_to_prove(bench: Bench) -> None:
+    slow, quick = Listing("100"), Listing("100", NOON + MINUTE)
+    await bench.store(slow.item("a", "1"))
+    await bench.store(quick.item("a", "1"), quick.completed())
+    await bench.store(replace(slow.completed(), observed_at=NOON + 2 * MINUTE))
+    assert await bench.states() == {"configmaps": "verified"}
+
+
+async def test_absence_is_dated_by_the_first_list_that_shows_it(bench: Bench) -> None:
+    first = Listing("100")
+    await bench.store(first.item("a", "1"), first.item("b", "2"), first.completed())
+    later: list[Record] = []
+    for minute in (1, 2, 3):
+        listing = Listing(str(100 + minute), NOON + minute * MINUTE)
+        later += [listing.item("b", "2"), listing.completed()]
+    await bench.store(*later)
+    assert await bench.connection.fetchval("select valid_to from resource_history") == NOON + MINUTE
+
+
+async def test_an_older_sighting_in_better_shape_changes_the_body_alone(bench: Bench) -> None:
+    first = Listing("100")
+    await bench.store(first.item("a", "1", "x"), first.completed())
+    second = Listing("200", NOON + 2 * MINUTE)
+    await bench.store(second.item("a", "2", "y"), second.completed())
+    late = Listing("150", NOON + MINUTE, normalization=2)
+    await bench.store(late.item("a", "2", "z"))
+    row = await bench.connection.fetchrow("select created, valid_from, normalization, live_at from resource")
+    assert tuple(row) == (False, NOON + 2 * MINUTE, 2, 200)
+    assert await bench.connection.fetchval("select valid_to from resource_history") == NOON + 2 * MINUTE
+
+
+async def test_a_kind_first_heard_of_by_a_deletion_is_ordered_by_versions(bench: Bench) -> None:
+    listing = Listing("200", NOON + MINUTE)
+    await bench.store(listing.deleted("a", "120"), listing.item("a", "150"), listing.completed())
+    assert await bench.live() == {"a": "150"}
+    assert await bench.connection.fetchval("select live_at_source from unit") == "version"
 
 
 async def test_a_failed_list_deletes_nothing(bench: Bench) -> None:
@@ -209,6 +269,13 @@ async def test_a_higher_epoch_beats_a_higher_version(bench: Bench) -> None:
     assert await bench.states() == {"configmaps": "verified"}
 
 
+async def test_a_restored_cluster_is_noticed_within_one_batch(bench: Bench) -> None:
+    before, after = Listing("1000"), Listing("500", NOON + MINUTE)
+    await bench.store(before.item("a", "900"), before.completed(), after.item("a", "400"), after.completed())
+    assert await bench.live() == {"a": "900"}
+    assert await bench.states() == {"configmaps": "failed"}
+
+
 async def test_a_stub_is_replaced_by_the_whole_object_and_not_the_other_way(bench: Bench) -> None:
     stub = b'{"size_bytes":9000000,"sha256":"00"}'
     first = Listing("100")
@@ -250,8 +317,11 @@ async def test_a_list_version_that_stands_still_gives_way_to_time(bench: Bench) 
     for minute, names in enumerate([("a", "b"), ("a",), ("a",)]):
         listing = Listing("7", NOON + minute * MINUTE)
         await bench.store(*[listing.item(name, "1") for name in names], listing.completed())
-    assert "stood still" in bench.last(Warned).message
+        if minute == 1:
+            assert await bench.states() == {"configmaps": "unverified"}, "what stands still proves nothing"
+    assert "stood still" in next(seen.message for seen in bench.seen if isinstance(seen, Warned))
     assert await bench.live() == {"a": "1"}
+    assert await bench.states() == {"configmaps": "verified"}
 
 
 async def test_what_jsonb_refuses_is_stored_sanitised_with_its_bytes(bench: Bench) -> None:
@@ -293,6 +363,86 @@ async def test_a_rejected_message_becomes_a_dead_letter(bench: Bench) -> None:
     await bench.store(rejected=(stranger,))
     row = await bench.connection.fetchrow("select topic, partition, record_offset, reason, value from dead_letter")
     assert tuple(row) == ("cluster-info", 0, 0, "no ce_type", b"hello")
+
+
+POISON: dict[str, Rejected | tuple[RecordType, bytes]] = {
+    "a header with NUL": Rejected(offset=0, reason="bad\0", headers={"ce_name": "a\0b"}, value=b"\0"),
+    "units that are no list": (RecordType.SNAPSHOT_COMPLETED, b'{"discovery_complete":true,"units":5}'),
+    "a unit without outcome": (RecordType.SNAPSHOT_COMPLETED, b'{"units":[{"group":"","resource":"pods"}]}'),
+    "a unit that is no text": (
+        RecordType.SNAPSHOT_COMPLETED,
+        b'{"units":[{"group":1,"resource":2,"outcome":"failed"}]}',
+    ),
+    "a count beyond 64 bits": (RecordType.LIST_COMPLETED, b'{"count":9223372036854775808,"digest":"0"}'),
+    "a reason that is no text": (RecordType.LIST_FAILED, b'{"http_status":500,"reason":7}'),
+}
+
+
+@pytest.mark.parametrize("name", POISON)
+async def test_poison_is_set_aside_and_the_rest_is_stored(bench: Bench, name: str) -> None:
+    listing = Listing("100")
+    good, poison = listing.item("a", "1"), POISON[name]
+    if isinstance(poison, Rejected):
+        await bench.store(good, rejected=(replace(poison, offset=1),))
+    else:
+        kind, body = poison
+        await bench.store(good, listing.record(kind, body, **({"resource": ""} if "snapshot" in kind else {})))
+    assert await bench.live() == {"a": "1"}
+    assert await bench.connection.fetchval("select array_agg(record_offset) from dead_letter") == [1]
+
+
+async def test_nul_in_what_servers_say_is_replaced(bench: Bench) -> None:
+    listing = Listing("100")
+    await bench.store(
+        listing.failed(500, "a\0b"),
+        listing.record(RecordType.SNAPSHOT_STARTED, b'{"server_version":"v1\\u0000"}', resource=""),
+    )
+    assert await bench.connection.fetchval("select last_error from unit") == "500 a\ufffdb"
+    assert await bench.connection.fetchval("select server_version from cluster") == "v1\ufffd"
+
+
+@pytest.mark.parametrize("attribute", ["name", "namespace", "uid"])
+async def test_an_identity_no_index_can_hold_is_set_aside_and_counts(bench: Bench, attribute: str) -> None:
+    listing = Listing("100")
+    huge = "".join(random.Random(1).choices(string.ascii_letters, k=6000))
+    await bench.store(
+        listing.item("a", "1"), listing.item(**({"name": "b", "version": "2"} | {attribute: huge})), listing.completed()
+    )
+    assert await bench.live() == {"a": "1"}
+    assert await bench.states() == {"configmaps": "verified"}
+    assert await bench.connection.fetchval("select count(*) from dead_letter") == 1
+
+
+async def test_what_is_refused_outside_the_bodies_is_found_by_halves(bench: Bench) -> None:
+    await bench.connection.execute("alter table resource add check (uid::int > 0)")  # 22P02 for a uid that is no number
+    listing = Listing("100")
+    names = "abcdefg"
+    await bench.store(*[listing.item(name, "1", uid="x" if name == "d" else "1") for name in names])
+    assert set(await bench.live()) == set(names) - {"d"}
+    letters = await bench.connection.fetch("select record_offset, reason, value is not null as kept from dead_letter")
+    assert [(row["record_offset"], row["kept"]) for row in letters] == [(3, True)]
+    assert "refused the record" in letters[0]["reason"]
+    assert await bench.connection.fetchval("select next_offset from kafka_offset") == 7
+
+
+async def test_a_batch_that_takes_too_long_is_stored_in_halves(bench: Bench) -> None:
+    await bench.connection.execute(
+        "create function slow() returns trigger language plpgsql as "
+        "'begin if (select count(*) from staged_record) > 2 then perform pg_sleep(5); end if; return new; end'"
+    )
+    await bench.connection.execute("create trigger slow before insert on resource execute function slow()")
+    bench.sink._begin += "set local statement_timeout = '300ms';"
+    listing = Listing("100")
+    await bench.store(*[listing.item(name, "1") for name in "abcde"], listing.completed())
+    assert set(await bench.live()) == set("abcde")
+    assert await bench.states() == {"configmaps": "verified"}
+    assert len([seen for seen in bench.seen if isinstance(seen, BatchStored)]) > 2
+
+
+async def test_what_postgresql_quotes_of_the_data_is_told_to_nobody(bench: Bench) -> None:
+    await bench.store(Listing("100").item("a", "1", body=b'{"password": hunter2secret}'))
+    row = await bench.connection.fetchrow("select reason, headers from dead_letter")
+    assert "hunter2secret" not in f"{row['reason']}{row['headers']}{bench.seen}"
 
 
 async def test_a_batch_stored_before_is_stored_once(bench: Bench) -> None:
@@ -374,12 +524,63 @@ async def test_kinds_that_are_gone_or_excluded(bench: Bench) -> None:
     assert await bench.connection.fetchval("select server_version from cluster") == "v1.36.0"
 
 
+async def test_late_records_of_a_kind_that_is_gone_bring_nothing_back(bench: Bench) -> None:
+    widgets = Listing("100", resource="widgets", group="shop.example.com", kind="Widget")
+    gadgets = Listing("100", resource="gadgets", group="shop.example.com", kind="Gadget")
+    await bench.store(widgets.item("w", "1"), widgets.completed())
+    later = Listing("200", NOON + 5 * MINUTE)
+    await bench.store(later.snapshot_completed({("", "configmaps"): "completed"}))
+    late = Listing("110", NOON + MINUTE, resource="widgets", group="shop.example.com", kind="Widget")
+    await bench.store(late.item("w", "1"), late.completed(), gadgets.item("g", "1"), gadgets.completed())
+    assert await bench.live() == {}
+    assert await bench.states() == {"configmaps": "unverified", "widgets": "gone", "gadgets": "gone"}
+    back = Listing("300", NOON + 6 * MINUTE, resource="widgets", group="shop.example.com", kind="Widget")
+    await bench.store(back.item("w", "9", uid="new"), back.completed())
+    assert await bench.live() == {"w": "9"}
+    assert (await bench.states())["widgets"] == "verified"
+
+
+async def test_a_group_that_was_left_out_and_did_not_answer_is_not_gone(bench: Bench) -> None:
+    widgets = Listing("100", resource="widgets", group="shop.example.com", kind="Widget")
+    await bench.store(widgets.item("w", "1"), widgets.completed())
+    later = Listing("200", NOON + 5 * MINUTE)
+    await bench.store(later.snapshot_completed({("shop.example.com", "*"): "excluded"}))
+    assert await bench.live() == {"w": "1"}
+    assert await bench.states() == {"widgets": "verified"}
+
+
+async def test_late_records_under_a_former_name_find_their_cluster(bench: Bench) -> None:
+    nameless = Listing("100", cluster="prod", cluster_name="prod")
+    named = Listing("200", NOON + MINUTE, cluster="3333-cccc", cluster_name="prod")
+    await bench.store(named.item("a", "5"), named.completed())
+    await bench.store(nameless.item("a", "1"), nameless.item("b", "2"), nameless.completed())
+    assert await bench.live() == {"a": "5"}
+    assert await bench.connection.fetchval("select count(*) from cluster") == 1
+    await bench.store(nameless.item("c", "3"))
+    assert await bench.connection.fetchval("select count(*) from cluster") == 1
+
+
+async def test_a_cluster_that_changes_its_name_is_shown_by_the_new_one_and_reported(bench: Bench) -> None:
+    old, new = Listing("100", cluster_name="old"), Listing("200", NOON + MINUTE, cluster_name="new")
+    await bench.store(old.snapshot_started(), old.item("a", "1"))
+    await bench.store(new.snapshot_started(), new.item("a", "1"))
+    assert await bench.connection.fetchval("select string_agg(label, ',') from cluster") == "new"
+    assert "is called 'new' now" in bench.last(Warned).message
+    bench.seen.clear()
+    await bench.store(old.snapshot_started())
+    assert await bench.connection.fetchval("select name from cluster") == "new", "an older snapshot renames nothing"
+
+
 async def test_two_clusters_of_one_name_are_told_apart(bench: Bench) -> None:
     for uid in ("11111111-aaaa", "22222222-bbbb"):
         listing = Listing("100", cluster=uid, cluster_name="prod")
         await bench.store(listing.item("a", "1"), listing.completed())
     labels = await bench.connection.fetch("select label from cluster order by id")
     assert [row["label"] for row in labels] == ["prod", "prod-22222222"]
+    assert "prod-22222222" in bench.last(Warned).message
+    third = Listing("100", cluster="22222222-cccc", cluster_name="prod")
+    await bench.store(third.item("a", "1"))
+    assert await bench.connection.fetchval("select max(label) from cluster") == "prod-22222222-cccc"
 
 
 async def test_a_cluster_that_gains_its_uid_keeps_its_rows(bench: Bench) -> None:

@@ -4,14 +4,19 @@
 create table cluster (
     id bigint generated always as identity primary key,
     uid text not null unique,
+    former_uid text unique,
     name text not null,
     label text not null unique,
     server_version text,
     epoch bigint not null default 0,
     first_seen timestamptz not null,
-    last_seen timestamptz not null
+    last_seen timestamptz not null,
+    discovered_before timestamptz not null default '-infinity'
 );
 comment on table cluster is 'A cluster: uid of its kube-system namespace, or its name where that may not be read.';
+comment on column cluster.former_uid is 'The name it was known by before its uid could be read: late records still say it.';
+comment on column cluster.discovered_before is
+    'When the newest snapshot with a complete discovery began: kinds it did not name were gone by then.';
 comment on column cluster.label is 'Name shown in the views: name, or name-<first 8 of uid> for a second cluster of that name.';
 
 create table unit (
@@ -29,6 +34,7 @@ create table unit (
     last_error text,
     objects bigint,
     last_verified timestamptz,
+    gone_before timestamptz not null default '-infinity',
     unique (cluster_id, api_group, resource)
 );
 comment on table unit is 'A kind in a cluster.';
@@ -37,13 +43,15 @@ comment on column unit.live_at_source is
     'Changes from version to clock only.';
 comment on column unit.state_at is 'When what `state` says was observed: an older statement never overwrites it.';
 
+comment on column unit.gone_before is 'The kind was not served at that time: what was observed before is no longer there.';
+
 create table unit_floor (
     unit_id bigint not null references unit on delete cascade,
     reach text not null,
     epoch bigint not null default 0,
     live_at bigint not null default -1,
     digest numeric(39),
-    list_started_at timestamptz not null default '-infinity',
+    proven_at timestamptz,
     state text not null default 'unverified' check (state in ('verified', 'unverified', 'failed', 'forbidden')),
     state_at timestamptz not null default '-infinity',
     last_error text,
@@ -169,6 +177,18 @@ create table list_progress (
 comment on table list_progress is 'What has arrived of one list, held against what its completion says.';
 create index list_progress_unit on list_progress (unit_id, reach);
 create index list_progress_updated on list_progress (updated_at);
+
+create function free_label(cluster_uid text, cluster_name text) returns text
+language sql stable parallel safe
+begin atomic
+    select candidate
+    from unnest(array[cluster_name, cluster_name || '-' || left(cluster_uid, 8), cluster_name || '-' || cluster_uid])
+        with ordinality as c (candidate, place)
+    where not exists (select from cluster where label = candidate and uid <> cluster_uid)
+    order by place limit 1;
+end;
+comment on function free_label is
+    'The name a cluster is shown by: its own, or with part of its uid where another cluster has that already.';
 
 -- lz4 halves the time of storing a body; a server built without it keeps its default.
 do $$

@@ -1,0 +1,41 @@
+"""A batch that cannot be stored at once, as smaller ones that may be. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+from clusterinfo.model import Batch, PartitionLane, Record, Rejected
+from clusterinfo.postgres.staging import attributes
+from clusterinfo.postgres.translate import is_of_the_record, said
+
+
+def divide(batch: Batch, error: BaseException) -> list[Batch]:
+    """Two halves of a partition's batch; of a single record that PostgreSQL refused, the batch that sets it aside.
+
+    Empty where there is nothing to divide: a list's page moves as one, and a single record that takes too long is no
+    record's fault.
+    """
+    messages: list[Record | Rejected] = [*batch.records, *batch.rejected]
+    messages.sort(key=lambda message: message.offset)
+    if not isinstance(batch.lane, PartitionLane) or not messages:
+        return []
+    if len(messages) > 1:
+        middle = len(messages) // 2
+        cut = messages[middle].offset
+        return [_part(batch, batch.start, cut, messages[:middle]), _part(batch, cut, batch.end, messages[middle:])]
+    (message,) = messages
+    if not isinstance(message, Record) or not is_of_the_record(error):
+        return []
+    reason = f"PostgreSQL refused the record: {said(error)}"
+    headers = {name: str(value) for name, value in attributes(message).items()}
+    rejected = Rejected(offset=message.offset, reason=reason, headers=headers, value=message.body)
+    return [_part(batch, batch.start, batch.end, [rejected])]
+
+
+def _part(batch: Batch, start: int, end: int, messages: list[Record | Rejected]) -> Batch:
+    records = [message for message in messages if isinstance(message, Record)]
+    rejected = [message for message in messages if isinstance(message, Rejected)]
+    size_bytes = sum(len(record.body) for record in records)
+    return msgspec.structs.replace(
+        batch, start=start, end=end, records=records, rejected=rejected, size_bytes=size_bytes
+    )
