@@ -43,8 +43,8 @@ async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event,
     from clusterinfo.kafka.sink import KafkaSink
 
     async with AsyncExitStack() as stack:
-        sink = await stack.enter_async_context(KafkaSink.connect(settings, observe))
         client = await stack.enter_async_context(KubernetesClient.connect(settings))
+        sink = await stack.enter_async_context(KafkaSink.connect(settings, observe))
         return await _collect_into(sink, client, settings, observe, stopping, once=once)
 
 
@@ -52,8 +52,8 @@ async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, 
     """List everything straight into the database."""
     observe(Warned(message=LEGACY_NOTICE, remedy=LEGACY_REMEDY))
     async with AsyncExitStack() as stack:
-        sink = await stack.enter_async_context(_database(settings, observe, do_migrate=do_migrate))
         client = await stack.enter_async_context(KubernetesClient.connect(settings))
+        sink = await stack.enter_async_context(_database(settings, observe, do_migrate=do_migrate))
         return await _collect_into(sink, client, settings, observe, stopping, once=once)
 
 

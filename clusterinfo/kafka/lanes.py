@@ -6,12 +6,15 @@ A partition's lane begins when the one before it, if it still writes, has ended.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from clusterinfo.errors import TransientError
 from clusterinfo.kafka.source import PartitionSource
 from clusterinfo.model import PartitionLane
+
+FIRST_PAUSE_S, MOST_PAUSE_S = 1.0, 30.0
 
 Drive = Callable[[PartitionLane, PartitionSource, asyncio.Event], Awaitable[None]]
 """Moves one lane until its source ends: the pump. Gets the lane, its source, and the event that tells it to stop."""
@@ -95,10 +98,28 @@ async def _drive_after(before: list[asyncio.Task[None]], drive: Drive, lane: _La
                 await asyncio.wait([*left, stop], return_when=asyncio.FIRST_COMPLETED)
         finally:
             stop.cancel()
-        if not lane.stopping.is_set():
-            await drive(lane.source.lane, lane.source, lane.stopping)
+        await _drive_until_told(drive, lane)
     except TransientError:
         if not lane.stopping.is_set():
             raise
     finally:
         await lane.source.close()
+
+
+async def _drive_until_told(drive: Drive, lane: _Lane) -> None:
+    """Drive a lane again where it ended although the partition is still ours.
+
+    A former owner that was slow to learn of its end may have claimed the partition after us: the lane is then let go, and
+    without a new assignment nobody would ever take it up again. The pause grows, so that two who both believe to own it
+    do not keep taking it from each other.
+    """
+    pause_s = FIRST_PAUSE_S
+    while not lane.stopping.is_set():
+        await drive(lane.source.lane, lane.source, lane.stopping)
+        if lane.stopping.is_set():
+            return
+        await lane.source.restart()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await lane.stopping.wait()
+        pause_s = min(MOST_PAUSE_S, pause_s * 2)

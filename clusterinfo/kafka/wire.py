@@ -36,6 +36,7 @@ _ENCODER = msgspec.json.Encoder()
 _HASH = re.compile(rb"[0-9a-f]{32}")
 # RFC 9562, 4: "hexadecimal ... output as lower case, and input is case-insensitive"; version 7 carries the time.
 _UUID7 = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_LAST_UUID7 = b"e677d21f-dbff"  # milliseconds of the end of the year 9999, the last that Python and SQL agree on
 _TYPES = {kind.value.encode(): kind for kind in RecordType}
 _REQUIRED = {
     RecordType.OBSERVED: ("resource", "name", "api_version", "kind", "content_hash"),
@@ -226,8 +227,8 @@ def _moment(text: bytes) -> dt.datetime:
 
 @lru_cache(_CACHED)
 def _uuid7(text: bytes) -> str:
-    if text and not _UUID7.fullmatch(text):
-        raise RecordError(f"ce_list or ce_snapshot is {quoted(text)}, expected a UUIDv7")
+    if text and (not _UUID7.fullmatch(text) or text[:13] > _LAST_UUID7):
+        raise RecordError(f"ce_list or ce_snapshot is {quoted(text)}, expected a UUIDv7 of a year before 10000")
     return text.decode()
 
 

@@ -18,6 +18,10 @@ class FakeSource:
         self.stopping = stopping
         self.settled = asyncio.Event()
         self.is_closed = False
+        self.restarts = 0
+
+    async def restart(self) -> None:
+        self.restarts += 1
 
     async def close(self) -> None:
         self.is_closed = True
@@ -38,9 +42,10 @@ async def test_the_next_lane_of_a_partition_waits_for_the_one_before_and_others_
     begun: list[Any] = []
     may_end = asyncio.Event()
 
-    async def drive(_: PartitionLane, source: Any, __: asyncio.Event) -> None:
+    async def drive(_: PartitionLane, source: Any, stopping: asyncio.Event) -> None:
         begun.append(source)
         await may_end.wait()
+        stopping.set()
 
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         lanes.start(tasks, drive, [0])
@@ -111,3 +116,21 @@ async def test_a_step_that_fails_ends_a_lane_quietly_only_if_it_was_told_to_stop
             await all_of_it()
         assert failure.group_contains(TransientError, match="away")
     assert made[0].is_closed
+
+
+async def test_a_lane_that_ends_while_the_partition_is_ours_is_taken_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clusterinfo.kafka.lanes.FIRST_PAUSE_S", 0.01)
+    lanes, made = make_lanes()
+    driven = 0
+
+    async def drive(_: PartitionLane, __: Any, stopping: asyncio.Event) -> None:
+        nonlocal driven
+        driven += 1
+        if driven == 3:
+            stopping.set()
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        lanes.start(tasks, drive, [0])
+        await asyncio.sleep(0.005)
+        assert lanes.living_sources() == {0: made[0]}, "a lane at rest is not an idle one"
+    assert (driven, made[0].restarts) == (3, 2)

@@ -191,6 +191,7 @@ def refused() -> Iterator[tuple[str, wire.Message, str]]:
     yield "no kind", without("ce_kind"), "kind"
     yield "no apiVersion", without("ce_apiversion"), "api_version"
     yield "list that is no UUIDv7", replaced("ce_list", b"5180eaa4-7a47-4e30-81ab-2135c8f2a0e5"), "UUIDv7"
+    yield "list of a year beyond 9999", replaced("ce_list", b"ffffffff-ffff-7cc3-98c4-dc0c0c07398f"), "UUIDv7"
     yield "unknown state", replaced("ce_state", b"small"), "ce_state"
     yield "NUL", replaced("ce_uid", b"a\0b"), "NUL"
     yield "not UTF-8", replaced("ce_uid", b"\xff"), "UTF-8"
