@@ -109,9 +109,9 @@ async def _drive_after(before: list[asyncio.Task[None]], drive: Drive, lane: _La
 async def _drive_until_told(drive: Drive, lane: _Lane) -> None:
     """Drive a lane again where it ended although the partition is still ours.
 
-    A former owner that was slow to learn of its end may have claimed the partition after us: the lane is then let go, and
-    without a new assignment nobody would ever take it up again. The pause grows, so that two who both believe to own it
-    do not keep taking it from each other.
+    A former owner that was slow to learn of its end may have claimed the partition after us: the lane is then let go,
+    and without a new assignment nobody would ever take it up again. The pause grows, so that two who both believe to
+    own it do not keep taking it from each other.
     """
     pause_s = FIRST_PAUSE_S
     while not lane.stopping.is_set():
