@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import uuid
 from collections.abc import AsyncIterator
@@ -10,6 +11,8 @@ from contextlib import asynccontextmanager
 from typing import Protocol
 
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from clusterinfo.sandbox.broker import EmbeddedBroker
 from clusterinfo.settings import Settings, load
@@ -41,7 +44,26 @@ async def running_broker() -> AsyncIterator[EmbeddedBroker | ApacheKafka]:
 async def broker() -> AsyncIterator[EmbeddedBroker | ApacheKafka]:
     """The session's broker; every test has topics and groups of its own on it."""
     async with running_broker() as started:
+        await _coordinator_found(started.bootstrap)
         yield started
+
+
+async def _coordinator_found(bootstrap: str) -> None:
+    """Wait until groups can be used: Apache Kafka makes their topic when it is first asked, and refuses meanwhile.
+
+    Else whichever test comes first has that refusal (15) in its log, as the first consumer of a new cluster does.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        async with asyncio.timeout(20):
+            while True:
+                with contextlib.suppress(GroupCoordinatorNotAvailableError):
+                    await admin.find_coordinator("first")
+                    return
+                await asyncio.sleep(0.1)
+    finally:
+        await admin.close()
 
 
 @pytest.fixture
