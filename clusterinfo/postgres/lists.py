@@ -1,4 +1,4 @@
-"""What a batch says of lists and snapshots: progress, proof, deletion by absence, states. Runs after the rows."""
+"""What a batch says of lists and snapshots: progress, proof, deletion by absence, states."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from clusterinfo.postgres.staging import SnapshotSays, Staged, State, Tally, Uni
 from clusterinfo.postgres.statements import statements
 from clusterinfo.postgres.units import ClusterIds
 
+Complete = dict[str, Any]
+"""List id -> (count, completed_at) of the lists that a batch completed: what arrived is what was announced."""
+
 ALL = "*"
 """As the resource of a group: all its kinds."""
 
@@ -26,17 +29,24 @@ class Settled:
     observations: list[Observation] = field(default_factory=list)
 
 
-async def settle(connection: Any, batch: Batch, staged: Staged, clusters: ClusterIds) -> Settled:
-    """Count what arrived, prove what is complete, delete what is absent, and write the states."""
+async def count_lists(connection: Any, batch: Batch, staged: Staged) -> Complete:
+    """Add what arrived to each list's progress and find the complete ones. Runs before the rows are planned."""
+    if not staged.tallies:
+        return {}
+    await _add_progress(connection, batch, staged.tallies)
+    rows = await connection.fetch(statements()["settle_lists"], [uuid.UUID(list_id) for list_id in staged.tallies])
+    return {str(row["list"]): row for row in rows}
+
+
+async def settle(connection: Any, staged: Staged, complete: Complete, clusters: ClusterIds) -> Settled:
+    """Delete what complete lists do not name, and write the states. Runs after the rows are stored."""
     settled = Settled()
     states = list(staged.failures)
     proven: list[Tally] = []
-    if staged.tallies:
-        await _add_progress(connection, batch, staged.tallies)
     if staged.tallies or states:
         await _ensure_floors(connection, staged)
     if staged.tallies:
-        proven = await _prove(connection, staged, states, settled)
+        proven = await _prove(connection, staged, complete, states, settled)
     if staged.failed_lists:
         failed = [uuid.UUID(record.list) for record in staged.failed_lists if record.list]
         await connection.execute(statements()["drop_progress"], failed)
@@ -87,23 +97,23 @@ async def _ensure_floors(connection: Any, staged: Staged) -> None:
     )
 
 
-async def _prove(connection: Any, staged: Staged, states: list[State], settled: Settled) -> list[Tally]:
-    """Settle the lists that are complete; add a state for each list of which a completion is known."""
+async def _prove(
+    connection: Any, staged: Staged, complete: Complete, states: list[State], settled: Settled
+) -> list[Tally]:
+    """Delete what complete lists do not name; add a state for each list of which a completion is known."""
     list_ids = [uuid.UUID(list_id) for list_id in staged.tallies]
-    rows = await connection.fetch(statements()["settle_lists"], list_ids)
     overtaken = {str(row["list"]) for row in await connection.fetch(statements()["find_overtaken"], list_ids)}
-    done = {str(row["list"]): row for row in rows}
     states += [
         _unproven(list_id, tally.completed_at, tally)
         for list_id, tally in staged.tallies.items()
-        if tally.completed_at and list_id not in overtaken | done.keys()
+        if tally.completed_at and list_id not in overtaken | complete.keys()
     ]
-    if not rows:
+    if not complete:
         return []
     doubts = await _find_doubts(connection, staged, settled)
     deleted = {str(row["list"]): row["deleted"] for row in await connection.fetch(statements()["delete_absent"])}
     settled.deleted += sum(deleted.values())
-    for list_id, row in done.items():
+    for list_id, row in complete.items():
         tally = staged.tallies[list_id]
         tally.count = row["count"]
         if doubt := doubts.get(list_id):
@@ -121,7 +131,7 @@ async def _prove(connection: Any, staged: Staged, states: list[State], settled: 
             )
         )
     await connection.execute(statements()["forget_lists"])
-    return [staged.tallies[list_id] for list_id in done if list_id not in doubts]
+    return [staged.tallies[list_id] for list_id in complete if list_id not in doubts]
 
 
 async def _find_doubts(connection: Any, staged: Staged, settled: Settled) -> dict[str, tuple[str, str]]:

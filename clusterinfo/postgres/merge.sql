@@ -186,6 +186,8 @@ with candidate as (
         first_value(origin_hash) over best as body_hash,
         first_value(case when ord = -1 then created else not same_life end) over run as run_created,
         first_value(valid_from) over run as run_from,
+        first_value(epoch) over sighting as run_epoch,
+        first_value(live_at) over sighting as run_live_at,
         min(first_observed_at) over life as life_from,
         max(observed_at) over (partition by unit_id, namespace, name) as last_observed_at,
         lead(run_no) over chain as next_run_no
@@ -194,11 +196,21 @@ with candidate as (
         best as (partition by unit_id, namespace, name, version_no
             order by origin_normalization desc, origin_fidelity desc, epoch desc, live_at desc, origin_hash, ord desc),
         run as (partition by unit_id, namespace, name, run_no order by (ord <> -1), epoch, live_at, ord),
+        sighting as (partition by unit_id, namespace, name, run_no order by epoch, live_at, ord),
         life as (partition by unit_id, namespace, name, life_no)
 ), bounded as (
     select d.*, max(run_from) over chain as starts_at
     from described d
     where next_run_no is distinct from run_no
+    window chain as (partition by unit_id, namespace, name order by run_no)
+), followed as (
+    select b.*,
+        lead(deleted) over chain as next_deleted,
+        lead(life_no) over chain <> life_no as next_is_another_life,
+        lead(run_epoch) over chain as next_epoch,
+        lead(run_live_at) over chain as next_live_at,
+        lead(starts_at) over chain as next_starts_at
+    from bounded b
     window chain as (partition by unit_id, namespace, name order by run_no)
 )
 insert into staged_plan
@@ -206,10 +218,15 @@ select
     case when body_ord = -1 and deleted then -2 else body_ord end,
     unit_id, namespace, name, uid, resource_version, epoch, live_at, deleted,
     body_fidelity, body_normalization, body_hash, run_created,
-    lead(deleted) over chain or lead(life_no) over chain <> life_no,
-    starts_at, lead(starts_at) over chain, life_from, last_observed_at
-from bounded
-window chain as (partition by unit_id, namespace, name order by run_no);
+    next_deleted or next_is_another_life, starts_at,
+    -- An object that came back under its name was gone when a proven list between the two did not name it.
+    case when next_is_another_life and not next_deleted then greatest(starts_at, coalesce((
+        select min(v.completed_at) from staged_list v
+        where v.unit_id = f.unit_id and v.reach in ('', f.namespace)
+            and (v.epoch, v.live_at) > (f.epoch, f.live_at) and (v.epoch, v.live_at) < (f.next_epoch, f.next_live_at)
+    ), next_starts_at)) else next_starts_at end,
+    life_from, last_observed_at
+from followed f;
 
 -- name: read_plan
 -- Which bodies are wanted, and what the plan will do, in rows.

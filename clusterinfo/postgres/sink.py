@@ -4,10 +4,11 @@ Theory of operation. The order of the steps below is what makes any number of si
 
 1. the lane's position is locked and held against the batch: stored already, or not ours any more, or ours to store;
 2. missing clusters and units are made, the batch's units locked in id order;
-3. identities are copied to staging, and the merge plans what becomes of each (`merge.sql`, `plan`);
-4. only the bodies the plan wants are copied; history and rows are written;
-5. lists are counted, proven ones delete what is absent, states are written;
-6. dead letters and the position go in, and all of it commits or nothing does.
+3. what arrived is counted for each list, which shows those that are complete now;
+4. identities are copied to staging, and the merge plans what becomes of each (`merge.sql`, `plan`);
+5. only the bodies the plan wants are copied; history and rows are written;
+6. complete lists delete what they do not name, states are written;
+7. dead letters and the position go in, and all of it commits or nothing does.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from clusterinfo.postgres.bodies import sanitise
 from clusterinfo.postgres.connection import open_pool
 from clusterinfo.postgres.copying import copy_bodies, copy_records
 from clusterinfo.postgres.dividing import divide
-from clusterinfo.postgres.lists import Settled, settle
+from clusterinfo.postgres.lists import Settled, count_lists, settle
 from clusterinfo.postgres.positions import Positions
 from clusterinfo.postgres.staging import MAX_DEAD_LETTER_BYTES, Staged, stage
 from clusterinfo.postgres.statements import statements
@@ -120,8 +121,9 @@ class PostgresSink:
             if await self._positions.check_page(connection, batch):
                 return
             staged = stage(batch, locked.units)
+            complete = await count_lists(connection, batch, staged)
             plan = await self._merge(connection, staged, clock)
-            settled = await settle(connection, batch, staged, locked.clusters)
+            settled = await settle(connection, staged, complete, locked.clusters)
             settled.observations += locked.observations
             await self._set_aside(connection, batch, staged)
             await self._positions.move(connection, batch)

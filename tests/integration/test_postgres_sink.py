@@ -140,6 +140,22 @@ async def test_absence_is_dated_by_the_first_list_that_shows_it(bench: Bench) ->
     assert await bench.connection.fetchval("select valid_to from resource_history") == NOON + MINUTE
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_an_object_that_came_back_was_gone_in_between(bench: Bench, at_once: bool) -> None:
+    first, second, third = (Listing(str(100 + minute), NOON + minute * MINUTE) for minute in range(3))
+    batches = [
+        [first.item("a", "1", uid="one"), first.completed()],
+        [second.completed()],
+        [third.item("a", "102", uid="two"), third.completed()],
+    ]
+    for batch in [sum(batches, [])] if at_once else batches:
+        await bench.store(*batch)
+    rows = await bench.connection.fetch("select uid, deleted, valid_to from resource_history")
+    assert [tuple(row) for row in rows] == [("one", True, NOON + MINUTE)]
+    row = await bench.connection.fetchrow("select uid, created, valid_from from resource")
+    assert tuple(row) == ("two", True, NOON + 2 * MINUTE)
+
+
 async def test_an_older_sighting_in_better_shape_changes_the_body_alone(bench: Bench) -> None:
     first = Listing("100")
     await bench.store(first.item("a", "1", "x"), first.completed())
