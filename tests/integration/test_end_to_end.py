@@ -16,6 +16,7 @@ from tests.support.programs import Api, run, run_all, simulated_api
 OBJECTS = int(os.environ.get("CLUSTERINFO_TEST_OBJECTS", "5000"))
 """20,000 take a minute and a half: for a closer look."""
 KINDS = 12
+PARTITIONS = 6  # as `kafka_env` says
 
 
 @pytest.fixture
@@ -93,10 +94,10 @@ async def _same_rows(database: Database, other: Database) -> None:
 async def _nothing_is_left_in_kafka(database: Database, kafka_env: dict[str, str]) -> None:
     connection = await checker.connect(database.dsn)
     try:
-        lag = await checker.lag(connection, kafka_env["KAFKA_BROKERS"], kafka_env["KAFKA_TOPIC"])
+        lag = await checker.lag(connection, kafka_env["KAFKA_BROKERS"], kafka_env["KAFKA_TOPIC"], PARTITIONS)
     finally:
         await connection.close()
-    assert lag == dict.fromkeys(range(6), 0)
+    assert lag == dict.fromkeys(range(PARTITIONS), 0)
 
 
 async def test_the_checker_sees_what_is_wrong(database: Database) -> None:

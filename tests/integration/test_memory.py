@@ -6,7 +6,7 @@ from tests.conftest import Database
 from tests.integration.brokers import Broker
 from tests.support.memory import Peaks, measure
 
-SMALL, LARGE = 3_000, 12_000
+SMALL, LARGE = 2_000, 8_000
 MOST_MIB = 160e6 / 2**20
 GROWTH = 1.2
 SETTINGS = {"PAGE_SIZE": "100", "BATCH_SIZE": "500", "BATCH_BYTES": "1MiB", "KAFKA_TOPIC_PARTITIONS": "6"}

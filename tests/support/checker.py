@@ -264,16 +264,14 @@ async def wrong_history(connection: asyncpg.Connection) -> list[str]:
     return [f"backwards: {dict(row)}" for row in backwards] + [f"overlapping: {dict(row)}" for row in overlapping]
 
 
-async def lag(connection: asyncpg.Connection, bootstrap: str, topic: str) -> dict[int, int]:
+async def lag(connection: asyncpg.Connection, bootstrap: str, topic: str, partitions: int) -> dict[int, int]:
     """Partition -> messages in Kafka that the database's offsets do not cover; 0 is stored up to its end."""
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
     await consumer.start()
     try:
-        await consumer.topics()  # a topic nobody subscribed to is not in the client's metadata yet
-        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-        ends = await consumer.end_offsets(partitions)
+        ends = await consumer.end_offsets([TopicPartition(topic, number) for number in range(partitions)])
     finally:
         await consumer.stop()
     stored = dict(await connection.fetch("select partition, next_offset from kafka_offset where topic = $1", topic))
