@@ -6,6 +6,7 @@ import datetime as dt
 import random
 import string
 from collections.abc import AsyncIterator
+from itertools import chain
 from typing import Any
 
 import asyncpg
@@ -148,7 +149,7 @@ async def test_an_object_that_came_back_was_gone_in_between(bench: Bench, at_onc
         [second.completed()],
         [third.item("a", "102", uid="two"), third.completed()],
     ]
-    for batch in [sum(batches, [])] if at_once else batches:
+    for batch in [list(chain(*batches))] if at_once else batches:
         await bench.store(*batch)
     rows = await bench.connection.fetch("select uid, deleted, valid_to from resource_history")
     assert [tuple(row) for row in rows] == [("one", True, NOON + MINUTE)]
