@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from clusterinfo.budget import ByteBudget
@@ -43,8 +43,10 @@ async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event,
     from clusterinfo.kafka.sink import KafkaSink
 
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(KubernetesClient.connect(settings))
-        sink = await stack.enter_async_context(KafkaSink.connect(settings, observe))
+        ends = KubernetesClient.connect(settings), KafkaSink.connect(settings, observe)
+        if (opened := await _open(stack, stopping, *ends)) is None:
+            return EXIT_STOPPED if once else EXIT_DONE
+        client, sink = opened
         return await _collect_into(sink, client, settings, observe, stopping, once=once)
 
 
@@ -52,9 +54,24 @@ async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, 
     """List everything straight into the database."""
     observe(Warned(message=LEGACY_NOTICE, remedy=LEGACY_REMEDY))
     async with AsyncExitStack() as stack:
-        client = await stack.enter_async_context(KubernetesClient.connect(settings))
-        sink = await stack.enter_async_context(_database(settings, observe, do_migrate=do_migrate))
+        ends = KubernetesClient.connect(settings), _database(settings, observe, do_migrate=do_migrate)
+        if (opened := await _open(stack, stopping, *ends)) is None:
+            return EXIT_STOPPED if once else EXIT_DONE
+        client, sink = opened
         return await _collect_into(sink, client, settings, observe, stopping, once=once)
+
+
+async def _open(
+    stack: AsyncExitStack, stopping: asyncio.Event, *ends: AbstractAsyncContextManager[Any]
+) -> list[Any] | None:
+    """Open the ends one after another; None if `stopping` is set first."""
+    opened: list[Any] = []
+
+    async def enter() -> None:
+        for end in ends:
+            opened.append(await stack.enter_async_context(end))
+
+    return opened if await unless(stopping, enter()) else None
 
 
 async def _collect_into(
@@ -178,8 +195,10 @@ async def consume(
     from clusterinfo.kafka.group import ConsumerGroup
 
     async with AsyncExitStack() as stack:
-        sink = await stack.enter_async_context(_database(settings, observe, do_migrate=do_migrate))
-        group = await stack.enter_async_context(ConsumerGroup.connect(settings, observe))
+        ends = _database(settings, observe, do_migrate=do_migrate), ConsumerGroup.connect(settings, observe)
+        if (opened := await _open(stack, stopping, *ends)) is None:
+            return EXIT_DONE
+        sink, group = opened
         stopper = asyncio.create_task(_stop_when(stopping, group.stop))
         try:
             await group.run(

@@ -53,8 +53,8 @@ CONSUMER: dict[str, Any] = {
     "max_poll_interval_ms": 5 * 60 * 1000,
     # one fetch a broker is in flight: a quiet partition must not hold up the others
     "fetch_max_wait_ms": int(FETCH_WAIT_S * 1000),
-    "fetch_max_bytes": 4 * MIB,  # compressed, of one response; a larger batch comes alone (KIP-74)
-    "max_partition_fetch_bytes": 512 * 1024,  # compressed, kept for each partition until it is taken
+    "fetch_max_bytes": 2 * MIB,  # compressed, of one response; a larger batch comes alone (KIP-74)
+    "max_partition_fetch_bytes": 256 * 1024,  # compressed, kept for each partition until it is taken
     "check_crcs": True,
 }
 

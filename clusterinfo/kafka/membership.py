@@ -85,7 +85,15 @@ async def keep(consumer: AIOKafkaConsumer, topic: str, group_id: str) -> NoRetur
             _consider(error, failures, group_id)
         if (fetcher := consumer._fetcher) is not None and fetcher.error_future.done():
             raise Broken("its fetcher ended")
+        if _coordination_ended(consumer):
+            raise Broken("its coordination ended")
         await asyncio.sleep(KEEP_S)
+
+
+def _coordination_ended(consumer: AIOKafkaConsumer) -> bool:
+    """True if aiokafka's coordination died, as of an assignment it cannot read: it only logs that and never rejoins."""
+    task = getattr(getattr(consumer, "_coordinator", None), "_coordination_task", None)
+    return task is not None and bool(task.done())
 
 
 def _consider(error: KafkaError, failures: int, group_id: str) -> None:

@@ -277,6 +277,17 @@ async def test_asked_to_stop_they_stop_with_0(
 
 
 @pytest.mark.parametrize(("once", "code"), [(("--once",), 1), ((), 0)])
+async def test_asked_to_stop_while_nothing_answers_yet_they_do(
+    once: tuple[str, ...], code: int, database: Database
+) -> None:
+    async with simulated_api(24) as api:
+        env = api.env | database.env | {"DB_PORT": str(free_port()), "METRICS_ADDRESS": ""}
+        async with running("legacy", *once, env=env) as program:
+            await program.says("deprecated")
+            (await _stopped(program)).expect(code)
+
+
+@pytest.mark.parametrize(("once", "code"), [(("--once",), 1), ((), 0)])
 async def test_stopped_within_a_list_it_proves_nothing(
     once: tuple[str, ...], code: int, database: Database, kafka_env: dict[str, str]
 ) -> None:

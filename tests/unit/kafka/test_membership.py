@@ -66,6 +66,15 @@ async def test_so_does_a_consumer_that_was_stopped() -> None:
         await keep(FakeConsumer([ConsumerStoppedError()]), "topic", "group")
 
 
+async def test_so_does_a_coordination_that_ended() -> None:
+    consumer: Any = FakeConsumer([])
+    task = asyncio.ensure_future(asyncio.sleep(0))
+    consumer._coordinator = SimpleNamespace(_coordination_task=task)
+    with pytest.raises(Broken, match="coordination"):
+        await keep(consumer, "topic", "group")
+    assert task.done()
+
+
 async def test_so_does_a_fetcher_that_ended() -> None:
     consumer = FakeConsumer([])
     consumer._fetcher.error_future.cancel()
