@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from clusterinfo.kafka.group import ConsumerGroup
-from clusterinfo.observations import Observation, OffsetGap
+from clusterinfo.observations import Observation, OffsetGap, unobserved
 from tests.integration.brokers import kafka_settings
 from tests.kafka.apache import ApacheKafka
 from tests.support.members import Store, fill, into, running, until
@@ -58,3 +58,25 @@ async def test_a_broker_that_is_killed_and_comes_back_loses_nothing() -> None:
             await own.restart("hard")
             sent = sorted(sent + await fill(settings))
             await until(lambda: store.names() == sent, 60)
+
+
+async def test_members_that_come_and_go_store_everything_once(broker: ApacheKafka) -> None:
+    """Three members rebalancing at once: the embedded broker now and then answers them with no assignment at all."""
+    settings = kafka_settings(broker)
+    sent = await fill(settings, resources=20, each=1000)
+    store = Store(delay_s=0.05)
+
+    async def member(joins_after_s: float, leaves_after_s: float | None) -> None:
+        await asyncio.sleep(joins_after_s)
+        async with ConsumerGroup.connect(settings, unobserved, session_timeout_s=6) as one:
+            if leaves_after_s is not None:
+                asyncio.get_running_loop().call_later(leaves_after_s, one.stop)
+            await one.run(into(store), until_idle_s=None if leaves_after_s else 1.5)
+
+    async with asyncio.timeout(60):
+        await asyncio.gather(member(0, None), member(0.3, 3.0), member(0.5, None))
+    assert store.names() == sent
+    for partition in store.offsets:
+        batches = [batch for batch in store.batches if batch.lane.partition == partition]  # type: ignore[union-attr]
+        assert [batch.start for batch in batches] == [0, *(batch.end for batch in batches[:-1])]
+    assert sum(store.claims.values()) > 6  # there were rebalances, or this proves nothing

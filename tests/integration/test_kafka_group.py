@@ -25,27 +25,6 @@ from tests.support.members import Store, fill, into, running, until
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 
-async def test_members_that_come_and_go_store_everything_once(broker: Broker) -> None:
-    settings = kafka_settings(broker)
-    sent = await fill(settings, resources=20, each=1000)
-    store = Store(delay_s=0.05)
-
-    async def member(joins_after_s: float, leaves_after_s: float | None) -> None:
-        await asyncio.sleep(joins_after_s)
-        async with ConsumerGroup.connect(settings, unobserved, session_timeout_s=6) as one:
-            if leaves_after_s is not None:
-                asyncio.get_running_loop().call_later(leaves_after_s, one.stop)
-            await one.run(into(store), until_idle_s=None if leaves_after_s else 1.5)
-
-    async with asyncio.timeout(60):
-        await asyncio.gather(member(0, None), member(0.3, 3.0), member(0.5, None))
-    assert store.names() == sent
-    for partition in store.offsets:
-        batches = [batch for batch in store.batches if batch.lane.partition == partition]  # type: ignore[union-attr]
-        assert [batch.start for batch in batches] == [0, *(batch.end for batch in batches[:-1])]
-    assert sum(store.claims.values()) > 6  # there were rebalances, or this proves nothing
-
-
 async def test_idle_ends_when_all_is_stored_and_also_with_nothing_to_do(broker: Broker) -> None:
     settings = kafka_settings(broker, kafka_topic_partitions=1)
     sent, store = await fill(settings), Store()
