@@ -17,6 +17,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from clusterinfo.sandbox.processes import Process, free_port
+from clusterinfo.sandbox.servers import accepts_connections
 
 HERE = Path(__file__).parent
 JARS = HERE / "target" / "jars"
@@ -93,7 +94,7 @@ class ApacheKafka:
         """Start (again), on the same port and data; returns when it answers requests."""
         argv = _java("kafka.Kafka", self.config, log_level="warn")
         self._process = Process.start("kafka", argv, log=self.log, cwd=self.directory)
-        await self._process.wait_ready(self._accepts_connections, START_TIMEOUT_S)
+        await self._process.wait_ready(lambda: accepts_connections(self.host, self.port), START_TIMEOUT_S)
 
     async def stop(self, mode: Literal["clean", "hard"] = "clean") -> None:
         """Stop it: `clean` hands over its groups, `hard` kills it."""
@@ -138,17 +139,6 @@ class ApacheKafka:
             "log.retention.check.interval.ms": "1000",
         }
         return "".join(f"{name}={value}\n" for name, value in (ours | self._properties).items())
-
-    async def _accepts_connections(self) -> bool:
-        try:
-            async with asyncio.timeout(5):
-                _, writer = await asyncio.open_connection(self.host, self.port)
-                writer.close()
-                await writer.wait_closed()
-        except OSError:
-            await asyncio.sleep(0.1)
-            return False
-        return True
 
     async def _close(self) -> None:
         try:
