@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from typing import Any
 
 from clusterinfo.budget import ByteBudget
-from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError, TransientError
+from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError, TransientError, first_of
 from clusterinfo.kubernetes.api_errors import ApiStatusError
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.snapshot import PlannedList, Snapshot
@@ -141,19 +141,7 @@ async def _list_all(run: Snapshot, sink: Sink, concurrency: int, observe: Observ
             for planned in run.lanes():
                 lists.create_task(one(planned), name=str(planned.lane))
     except BaseExceptionGroup as group:
-        raise _first(group) from group
-
-
-def _first(group: BaseExceptionGroup[Any]) -> BaseException:
-    """The error to show of several: ours before foreign ones."""
-    leaves = [leaf for error in group.exceptions for leaf in _leaves(error)]
-    return next((leaf for leaf in leaves if isinstance(leaf, ClusterinfoError)), leaves[0])
-
-
-def _leaves(error: BaseException) -> list[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        return [leaf for inner in error.exceptions for leaf in _leaves(inner)]
-    return [error]
+        raise first_of(group) from group
 
 
 def _summarise(run: Snapshot, cluster: str, settings: Settings, observe: Observe, seconds: float) -> int:

@@ -1,9 +1,14 @@
 """The errors of clusterinfo: one root, and the class says what the caller does next.
 
-Lives here: the classes alone. Foreign exceptions are translated into them at the edges (`kubernetes/client.py`,
-`kafka/`, `postgres/`), keeping the cause. A message names the thing, what was found, what was expected and what to do,
-and never quotes a secret.
+Lives here: the classes, and what all their messages have in common. Foreign exceptions are translated into them at the
+edges (`kubernetes/`, `kafka/`, `postgres/`), keeping the cause. A message names the thing, what was found, what was
+expected and what to do, and never quotes a secret.
 """
+
+import re
+from collections.abc import Iterator
+
+_USERINFO = re.compile(r"//[^/\s]*@")
 
 
 class ClusterinfoError(Exception):
@@ -43,3 +48,26 @@ class ConfigError(ClusterinfoError):
 
 class FatalError(ClusterinfoError):
     """Nothing the program can do will help: stop with one line; exit 1."""
+
+
+def without_userinfo(text: str, mark: str = "") -> str:
+    """`text` with `mark` in place of the user and password of every URL in it."""
+    return _USERINFO.sub(f"//{mark}", text)
+
+
+def first_of(group: BaseExceptionGroup[BaseException], passed_over: type[BaseException] | None = None) -> BaseException:
+    """What to raise for all that went wrong at once: an error of ours before a bug, and either before `passed_over`."""
+    leaves = list(_leaves(group))
+    for kind in (ClusterinfoError, Exception):
+        for error in leaves:
+            if isinstance(error, kind) and not (passed_over and isinstance(error, passed_over)):
+                return error
+    return leaves[0]
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error

@@ -60,7 +60,7 @@ class GroupVersionResource:
     @property
     def dotted(self) -> str:
         """`pods`, `deployments.apps`: as kubectl and `INCLUDE`/`EXCLUDE` spell it."""
-        return f"{self.resource}.{self.group}" if self.group else self.resource
+        return _dotted(self.resource, self.group)
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -70,6 +70,15 @@ class Unit:
     cluster: str
     group: str
     resource: str
+
+    @property
+    def dotted(self) -> str:
+        """`pods`, `deployments.apps`: as kubectl spells it."""
+        return _dotted(self.resource, self.group)
+
+
+def _dotted(resource: str, group: str) -> str:
+    return f"{resource}.{group}" if group else resource
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -142,7 +151,7 @@ class ListLane:
     reach: str = ""
 
     def __str__(self) -> str:
-        name = f"{self.unit.resource}.{self.unit.group}" if self.unit.group else self.unit.resource or "snapshot"
+        name = self.unit.dotted or "snapshot"
         return f"{name} in {self.reach}" if self.reach else name
 
 

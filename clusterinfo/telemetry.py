@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import re
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -22,11 +21,10 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.aiohttp import make_aiohttp_handler
 
 from clusterinfo import observations as seen
-from clusterinfo.errors import ConfigError
+from clusterinfo.errors import ConfigError, without_userinfo
 from clusterinfo.observations import Observation, Observe
 from clusterinfo.settings import Settings
 
-USERINFO = re.compile(r"(\w+://)[^/\s:@]+(?::[^/\s@]*)?@")
 FOREIGN_LINES, FOREIGN_WINDOW_S = 5, 10.0
 _FIRST_KEYS = ("level", "msg", "timestamp")
 
@@ -101,7 +99,7 @@ def _console() -> Any:
 
 
 def _redact(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
-    return {key: USERINFO.sub(r"\1***@", value) if isinstance(value, str) else value for key, value in event.items()}
+    return {key: without_userinfo(value, "***@") if isinstance(value, str) else value for key, value in event.items()}
 
 
 class _ForeignLimit(logging.Filter):
@@ -284,7 +282,7 @@ class Telemetry:
 
     async def _readyz(self, _: web.Request) -> web.Response:
         failing = self.health.failing
-        lines = [f"{lane}, {step}: {USERINFO.sub(r'***@', error)}" for (lane, step), error in failing.items()]
+        lines = [f"{lane}, {step}: {without_userinfo(error, '***@')}" for (lane, step), error in failing.items()]
         return web.Response(status=503 if failing else 200, text="\n".join(lines or ["ok"]) + "\n")
 
 

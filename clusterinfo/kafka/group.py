@@ -21,7 +21,7 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 
 from clusterinfo.budget import ByteBudget
-from clusterinfo.errors import ClusterinfoError, FatalError
+from clusterinfo.errors import FatalError, first_of
 from clusterinfo.kafka import connection
 from clusterinfo.kafka.collecting import Limits
 from clusterinfo.kafka.lanes import Drive, Lanes
@@ -155,7 +155,7 @@ class ConsumerGroup:
                 await self._drain()
                 keeper.cancel()
         except BaseExceptionGroup as errors:
-            raise _first(errors) from None
+            raise first_of(errors, passed_over=Broken) from None
         finally:
             self._lanes.clear()
 
@@ -269,23 +269,6 @@ class ConsumerGroup:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await connection.stop_consumer(consumer)
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What to raise for all that went wrong at once: an error of ours before a bug, a bug before a breakdown."""
-    leaves = list(_leaves(errors))
-    for kind in (ClusterinfoError, Exception):
-        for error in leaves:
-            if isinstance(error, kind) and not isinstance(error, Broken):
-                return error
-    return leaves[0]
-
-
-def _leaves(errors: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    found: list[BaseException] = []
-    for error in errors.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
 
 
 def _now() -> float:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
 
 import aiohttp
 
-from clusterinfo.errors import ClusterinfoError, FatalError, TransientError
+from clusterinfo.errors import ClusterinfoError, FatalError, TransientError, without_userinfo
 from clusterinfo.kubernetes.pages import parse_status
 
 
@@ -47,12 +46,10 @@ class RefusedError(Exception):
 TRANSIENT_STATUS = frozenset((408, 429))
 """And every 5xx. Source: Kubernetes API concepts; 429 and 503 may carry Retry-After."""
 
-_USERINFO = re.compile(r"//[^/@\s]*@")
-
 
 def quotable(error: BaseException) -> str:
     """An error in one short line without userinfo."""
-    text = _USERINFO.sub("//", " ".join(str(error).split())) or type(error).__name__
+    text = without_userinfo(" ".join(str(error).split())) or type(error).__name__
     return text if len(text) <= 300 else f"{text[:300]}..."
 
 

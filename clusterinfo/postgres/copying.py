@@ -40,7 +40,7 @@ async def copy_bodies(connection: Any, staged: Staged, wanted: list[int]) -> Non
     if len(refused) > MAX_ALIKE and len({error.sqlstate for _, error in refused}) == 1:
         raise FatalError(f"{len(refused)} records of one batch were refused alike, the first by: {said(refused[0][1])}")
     ords = [ord_ for ord_, _ in refused]
-    await connection.execute(statements()["set_aside"], ords, [IDENTITY_ONLY] * len(ords))
+    await connection.execute(statements()["set_aside"], ords, IDENTITY_ONLY)
     staged.dead_letters.extend(_letter(staged.records[ord_], error) for ord_, error in refused)
 
 

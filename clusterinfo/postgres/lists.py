@@ -54,7 +54,7 @@ async def settle(connection: Any, staged: Staged, complete: Complete, clusters: 
         await _set_states(connection, states)
         settled.observations += [
             UnitFailed(
-                cluster=s.unit.cluster, resource=_dotted(s.unit), reach=s.reach, state=s.state, error=s.error or ""
+                cluster=s.unit.cluster, resource=s.unit.dotted, reach=s.reach, state=s.state, error=s.error or ""
             )
             for s in states
             if s.state != "verified"
@@ -63,10 +63,6 @@ async def settle(connection: Any, staged: Staged, complete: Complete, clusters: 
     for record, said in sorted(staged.snapshots, key=lambda pair: pair[0].observed_at):
         settled.deleted += await _apply_snapshot(connection, record, said, clusters[record.cluster], settled)
     return settled
-
-
-def _dotted(unit: Unit) -> str:
-    return f"{unit.resource}.{unit.group}" if unit.group else unit.resource
 
 
 async def _add_progress(connection: Any, batch: Batch, tallies: dict[str, Tally]) -> None:
@@ -124,7 +120,7 @@ async def _prove(
         settled.observations.append(
             UnitVerified(
                 cluster=tally.unit.cluster,
-                resource=_dotted(tally.unit),
+                resource=tally.unit.dotted,
                 reach=tally.reach,
                 objects=row["count"],
                 deleted=deleted.get(list_id, 0),
@@ -142,7 +138,7 @@ async def _find_doubts(connection: Any, staged: Staged, settled: Settled) -> dic
         if tally.unit_id in standing:
             error = "its list version stood still while its objects changed: ordered by time from the next list on"
             doubts[list_id] = ("unverified", error)
-            settled.observations.append(Warned(message=f"{_dotted(tally.unit)}: {error}"))
+            settled.observations.append(Warned(message=f"{tally.unit.dotted}: {error}"))
     for row in await connection.fetch(statements()["find_backwards"]):
         doubts[str(row["list"])] = ("failed", _backwards(row))
     return doubts
@@ -247,6 +243,6 @@ async def _delete_gone(
     for row in rows:
         unit = Unit(record.cluster, row["api_group"], row["resource"])
         settled.observations.append(
-            UnitFailed(cluster=record.cluster, resource=_dotted(unit), reach="", state="gone", error="")
+            UnitFailed(cluster=record.cluster, resource=unit.dotted, reach="", state="gone", error="")
         )
     return sum(row["deleted"] for row in rows)

@@ -238,10 +238,8 @@ select
 from staged_plan;
 
 -- name: set_aside
--- Records whose body no column can hold: their identity is stored, as fidelity 0 (sanitised: 2).
-update staged_plan p set fidelity = d.fidelity
-from unnest($1::integer[], $2::smallint[]) as d (ord, fidelity)
-where p.body_ord = d.ord;
+-- Records whose body no column can hold: their identity is stored, as fidelity $2.
+update staged_plan set fidelity = $2 where body_ord = any ($1::integer[]);
 
 -- name: apply_plan
 -- History first, while the stored bodies are still there; then the rows.

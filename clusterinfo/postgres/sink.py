@@ -113,7 +113,6 @@ class PostgresSink:
 
     async def _write(self, batch: Batch) -> None:
         clock = _Clock(time.perf_counter())
-        staged, plan, settled = None, None, None
         async with self._transaction() as connection:
             if await self._positions.check_offset(connection, batch):
                 return

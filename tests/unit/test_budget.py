@@ -70,14 +70,6 @@ async def test_cancelled_in_the_moment_of_its_turn_it_gives_back() -> None:
     assert budget.held_bytes == 0
 
 
-async def test_hold_gives_back_on_an_error() -> None:
-    budget = ByteBudget(100)
-    with pytest.raises(ValueError):
-        async with budget.hold(10):
-            raise ValueError
-    assert budget.held_bytes == 0
-
-
 async def test_try_take_never_overtakes_who_waits() -> None:
     budget = ByteBudget(100)
     assert budget.try_take(60)
