@@ -134,10 +134,15 @@ def explained(what: str) -> Iterator[None]:
 
 def _read_kubeconfig(paths: str) -> tuple[Any, str | None]:
     """The merged kubeconfig and its current context: of several files the first that sets it, as kubectl has it."""
+    import yaml
     from kubernetes_asyncio.config.kube_config import KubeConfigMerger
 
     with explained(f"KUBECONFIG {paths!r} cannot be read"):
-        merger = KubeConfigMerger(paths)
+        files = paths.split(os.pathsep)
+        filled = [path for path in files if isinstance(yaml.safe_load(Path(path).read_text("utf-8")), dict)]
+        if not filled:
+            raise ConfigError(f"KUBECONFIG {paths!r} holds no kubeconfig: expected clusters, users, contexts")
+        merger = KubeConfigMerger(os.pathsep.join(filled))
     contexts = (loaded.get("current-context") for loaded in merger.config_files.values())
     return merger.config, next((context for context in contexts if context), None)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from clusterinfo.kubernetes import credentials as credentials_module
 from clusterinfo.kubernetes.api_errors import ApiStatusError, ApiTransientError
 from clusterinfo.kubernetes.credentials import load_credentials
 from clusterinfo.model import GroupVersionResource
-from clusterinfo.settings import Settings
+from clusterinfo.settings import Settings, load
 
 RECORDED = Path(__file__).parents[2] / "recorded"
 NOW = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
@@ -98,6 +99,20 @@ def _kubeconfig(path: Path, user: dict[str, Any], **cluster: Any) -> Settings:
 
 async def _token(credentials: credentials_module.Credentials) -> str:
     return str(await credentials.configuration.get_api_key_with_prefix("BearerToken"))
+
+
+@pytest.mark.parametrize("text", ["", "\n# nothing yet\n", "- a list", "just words"])
+async def test_a_file_that_holds_no_kubeconfig_is_said_to(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config").write_text(text)
+    with pytest.raises(ConfigError, match=r"KUBECONFIG '.*config' holds no kubeconfig: expected clusters, users"):
+        await load_credentials(load({}, kubeconfig=str(tmp_path / "config")))
+
+
+async def test_an_empty_file_among_several_is_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    settings = _kubeconfig(tmp_path / "config", {"token": "abc"})
+    several = load({}, kubeconfig=f"{tmp_path / 'empty'}{os.pathsep}{settings.kubeconfig}")
+    assert await _token(await load_credentials(several)) == "Bearer abc"
 
 
 async def test_a_token_file_may_end_in_a_newline(tmp_path: Path) -> None:
