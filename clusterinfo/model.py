@@ -175,7 +175,8 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a source hands over at once: stored whole or not at all.
 
     Position of a batch: [start, end) in offsets for a partition, [page number, page number + 1) for a list. `list`
-    names the list attempt a page belongs to ("" for a partition).
+    names the list attempt a page belongs to ("" for a partition). `gap`: Kafka no longer held some of what lay between
+    `start` and `end`, so that what this partition said of its units is not known any more.
     """
 
     lane: Lane
@@ -185,6 +186,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     rejected: list[Rejected] = []
     size_bytes: int = 0
     list: str = ""
+    gap: bool = False
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -45,9 +45,10 @@ class Limits:
 
 @dataclass(slots=True)
 class Collected:
-    """A batch in the making; `held_bytes` of the budget are its own."""
+    """A batch in the making; `held_bytes` of the budget are its own, `gap`: messages before its end are gone."""
 
     start: int
+    gap: bool = False
     records: list[Record] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     end: int = -1
@@ -83,15 +84,17 @@ class Collector:
         self._observe = observe
         self._on_progress = on_progress
         self._start = -1  # of the next batch
+        self._gap = False  # before the next batch's first message
         self._step = 1
         self._doubted = -1  # offset at which a jump was seen and sought again
         self._unreadable = 0  # tries at an offset that cannot be read
 
     def open(self, start: int, oldest: int) -> None:
-        """Begin a batch at `start`, and let messages in. If `oldest` is later, those between are observed as a gap."""
+        """Begin a batch at `start`, and let messages in. If `oldest` is later, the first batch has a gap."""
         self._start = start
         self.next_offset = max(start, oldest)
-        if self.next_offset > start:
+        self._gap = self.next_offset > start
+        if self._gap:
             self._observe(OffsetGap(lane=str(self._partition.lane), expected=start, found=self.next_offset))
         self._partition.seek(self.next_offset)
         self._partition.let_in()
@@ -107,7 +110,7 @@ class Collector:
 
         Raises RestartError if the partition's offsets went back, FatalError if reading is refused.
         """
-        batch = Collected(start=self._start)
+        batch = Collected(start=self._start, gap=self._gap)
         try:
             while not self._partition.is_over and not self._is_full(batch) and await self._has_room(batch):
                 await self._take(batch)
@@ -117,7 +120,7 @@ class Collector:
         if self._partition.is_over or not batch:
             self.release(batch)
             return None
-        self._start = batch.end
+        self._start, self._gap = batch.end, False
         return batch
 
     def release(self, batch: Collected | None) -> None:
@@ -168,13 +171,13 @@ class Collector:
         return max(1, min(self._step, left))
 
     async def _accept(self, batch: Collected, messages: Sequence[ConsumerRecord]) -> None:
-        if not await self._is_expected(messages[0].offset):
+        if not await self._is_expected(batch, messages[0].offset):
             return
         size_bytes = self._add(batch, messages)
         self._step = min(STEP_RECORDS, self._step * 2) if size_bytes <= STEP_BYTES else max(1, self._step // 2)
         self._on_progress()
 
-    async def _is_expected(self, offset: int) -> bool:
+    async def _is_expected(self, batch: Collected, offset: int) -> bool:
         """Whether a message at `offset` is what comes next.
 
         A jump forward is sought again once: only if Kafka repeats it are there no messages between (a transaction's
@@ -188,6 +191,7 @@ class Collector:
             self._partition.seek(expected)
             return False
         if offset > expected and (bounds := await self._partition.bounds()) and bounds[0] > expected:
+            batch.gap = True
             self._observe(OffsetGap(lane=str(lane), expected=expected, found=offset))
         return True
 

@@ -158,4 +158,5 @@ class PartitionSource:
             records=collected.records,
             rejected=collected.rejected,
             size_bytes=collected.size_bytes,
+            gap=collected.gap,
         )

@@ -29,7 +29,7 @@ async def test_what_retention_took_is_a_gap_and_reading_goes_on(broker: ApacheKa
     async with asyncio.timeout(20), ConsumerGroup.connect(settings, seen.append) as member:
         await member.run(into(store), until_idle_s=0.5)
     assert [record.offset for record in store.records] == list(range(60, 100))
-    assert (store.batches[0].start, store.offsets) == (10, {0: 100})
+    assert (store.batches[0].start, store.batches[0].gap, store.offsets) == (10, True, {0: 100})
     [gap] = [one for one in seen if isinstance(one, OffsetGap)]
     assert (gap.expected, gap.found) == (10, 60)
 

@@ -212,7 +212,7 @@ async def test_a_jump_is_sought_again_before_it_is_believed(lanes: Callable[...,
     await asyncio.sleep(0.05)
     await lane.take()
     batch = await lane.take()
-    assert (batch.start, offsets(batch)) == (3, [5, 6, 7])
+    assert (batch.start, offsets(batch), batch.gap) == (3, [5, 6, 7], False)
     assert consumer.seeks.count(3) == 1
     assert not [one for one in lane.seen if isinstance(one, OffsetGap)]
 
@@ -223,9 +223,11 @@ async def test_a_jump_past_what_retention_took_is_a_gap(lanes: Callable[..., Lan
     await lane.source.open(LANE, None)
     consumer.oldest = 6
     consumer.log = {offset: what for offset, what in consumer.log.items() if offset < 3 or offset >= 6}
-    assert offsets(await lane.take()) == [0, 1, 2]
+    before = await lane.take()
+    assert (offsets(before), before.gap) == ([0, 1, 2], False)
     batch = await lane.take()
-    assert (batch.start, offsets(batch)) == (3, [6, 7, 8])
+    assert (batch.start, offsets(batch), batch.gap) == (3, [6, 7, 8], True)
+    assert not (await lane.take()).gap
     [gap] = [one for one in lane.seen if isinstance(one, OffsetGap)]
     assert (gap.expected, gap.found) == (3, 6)
 
@@ -247,7 +249,20 @@ async def test_positions_outside_the_partition(lanes: Callable[..., Lane]) -> No
     assert lane.seen == []
     await lane.source.open(LANE, 2)
     assert lane.seen == [OffsetGap(lane="topic-0", expected=2, found=5)]
-    assert (await lane.take()).start == 2
+    first, second = await lane.next(), await lane.take()
+    assert (first.start, first.gap) == (second.start, second.gap) == (2, True)
+
+
+async def test_a_gap_is_told_again_until_it_is_stored(lanes: Callable[..., Lane]) -> None:
+    lane = lanes(FakeConsumer(range(5, 30), oldest=5))
+    await lane.source.open(LANE, 2)
+    assert (await lane.next()).gap
+    await lane.source.restart()
+    await lane.source.open(LANE, 2)
+    assert [(await lane.take()).gap for _ in range(2)] == [True, False]
+    await lane.source.restart()
+    await lane.source.open(LANE, lane.source.position)
+    assert not (await lane.take()).gap
 
 
 async def test_no_rights_stop_the_lane(lanes: Callable[..., Lane]) -> None:
