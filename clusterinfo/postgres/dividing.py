@@ -37,5 +37,11 @@ def _part(batch: Batch, start: int, end: int, messages: list[Record | Rejected])
     rejected = [message for message in messages if isinstance(message, Rejected)]
     size_bytes = sum(len(record.body) for record in records)
     return msgspec.structs.replace(
-        batch, start=start, end=end, records=records, rejected=rejected, size_bytes=size_bytes
+        batch,
+        start=start,
+        end=end,
+        records=records,
+        rejected=rejected,
+        size_bytes=size_bytes,
+        gap=batch.gap and start == batch.start,
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from clusterinfo.model import DIGEST_MODULUS, Batch, ListLane, Outcome, Record, RecordType, Unit, list_start
 from clusterinfo.observations import Observation, UnitFailed, UnitVerified, Warned
+from clusterinfo.postgres.doubts import notice_clones
 from clusterinfo.postgres.staging import SnapshotSays, Staged, State, Tally, UnitSays, plain
 from clusterinfo.postgres.statements import statements
 from clusterinfo.postgres.units import ClusterIds
@@ -198,6 +199,11 @@ async def _apply_snapshot(
     started_at, snapshot = list_start(record.snapshot), uuid.UUID(record.snapshot)
     if record.type is RecordType.SNAPSHOT_STARTED:
         await _rename(connection, record, cluster_id, settled)
+        if told := await notice_clones(connection, record, cluster_id):
+            remedy = (
+                "if it is one cluster, give its collectors one CLUSTER_NAME and run `clusterinfo forget` for the other"
+            )
+            settled.observations.append(Warned(message=told, remedy=remedy))
     version = plain(said.server_version) or None
     await connection.execute(statements()["see_cluster"], cluster_id, record.observed_at, record.epoch, version)
     await connection.execute(statements()["count_snapshot"], snapshot, cluster_id, started_at, 0, 0, 0)
@@ -215,8 +221,7 @@ async def _rename(connection: Any, record: Record, cluster_id: int, settled: Set
     label = await connection.fetchval(statements()["rename_cluster"], cluster_id, name, record.observed_at)
     if label is not None:
         message = f"the cluster with uid {record.cluster} is called {name!r} now and shown as {label!r}"
-        remedy = "if two clusters share that uid, store one of them in a schema of its own (DB_SCHEMA)"
-        settled.observations.append(Warned(message=message, remedy=remedy))
+        settled.observations.append(Warned(message=message))
 
 
 async def _ensure_named(connection: Any, cluster_id: int, units: list[UnitSays]) -> None:

@@ -87,6 +87,50 @@ update cluster set
     server_version = case when $2 >= last_seen then coalesce($4, server_version) else server_version end
 where id = $1;
 
+-- name: find_clones
+-- Of these clusters, those whose uid others have too.
+select uid, clones from cluster where uid = any ($1::text[]) and clones <> '{}';
+
+-- name: say_name
+insert into cluster_name as n (cluster_id, name, first_said, last_said) values ($1, $2, $3, $3)
+on conflict (cluster_id, name) do update set
+    first_said = least(n.first_said, excluded.first_said), last_said = greatest(n.last_said, excluded.last_said);
+
+-- name: find_crossing_names
+-- Names said in turns with one that was said first: whichever order the statements come in, the same names.
+select array_agg(distinct later.name order by later.name)
+from cluster_name earlier
+join cluster_name later using (cluster_id)
+where cluster_id = $1 and earlier.first_said < later.first_said
+    and later.first_said < earlier.last_said and earlier.last_said < later.last_said;
+
+-- name: split_cluster
+-- The clusters named $2 are others with the same uid: the row stays with the name that was said last beside theirs.
+update cluster c set clones = $2::text[], name = n.name, label = free_label(c.uid, n.name)
+from (
+    select name from cluster_name where cluster_id = $1 and name <> all ($2::text[]) order by last_said desc limit 1
+) n
+where c.id = $1 and not c.clones @> $2::text[]
+returning c.label;
+
+-- name: drop_cluster_progress
+-- Lists that began under one identity and end under another prove nothing of either.
+delete from list_progress p using unit u where u.cluster_id = $1 and p.unit_id = u.id;
+
+-- name: doubt_cluster_rows
+-- Two clusters' rows are mixed: none is newer than what comes next.
+update resource r set live_at = -1 from unit u where u.cluster_id = $1 and r.unit_id = u.id;
+
+-- name: doubt_cluster_floors
+update unit_floor f set
+    live_at = -1, digest = null, state = case when f.state = 'verified' then 'unverified' else f.state end,
+    state_at = greatest(f.state_at, $2), last_error = $3
+from unit u where u.cluster_id = $1 and f.unit_id = u.id;
+
+-- name: doubt_cluster_units
+update unit set state = 'unverified', state_at = greatest(state_at, $2), last_error = $3
+where cluster_id = $1 and state = 'verified';
+
 -- name: ensure_units
 -- Missing units, in natural order so that two batches never wait for each other.
 -- A kind that the last complete discovery did not name was gone by then, until newer records say otherwise.
@@ -110,6 +154,28 @@ order by u.id for update of u;
 -- name: lock_cluster_units
 -- Every unit of these clusters: a completed snapshot speaks of all of them.
 select id from unit where cluster_id = any ($1::bigint[]) order by id for update;
+
+-- name: carry_units
+-- Kinds whose records came by this partition.
+insert into unit_partition (unit_id, kafka_cluster, topic, partition)
+select unit_id, $2, $3, $4 from unnest($1::bigint[]) as t (unit_id) order by 1
+on conflict do nothing;
+
+-- name: lock_carried_units
+select u.id from unit u
+join unit_partition p on p.unit_id = u.id and p.kafka_cluster = $1 and p.topic = $2 and p.partition = $3
+order by u.id for update of u;
+
+-- name: doubt_carried_units
+-- Messages of this partition are lost: what it carries is unverified from $4 on. Statements that are newer stand.
+with carried as (
+    select unit_id from unit_partition where kafka_cluster = $1 and topic = $2 and partition = $3
+), floors as (
+    update unit_floor f set state = 'unverified', state_at = $4, last_error = $5
+    from carried c where f.unit_id = c.unit_id and f.state = 'verified' and f.state_at <= $4
+)
+update unit u set state = 'unverified', state_at = $4, last_error = $5
+from carried c where u.id = c.unit_id and u.state = 'verified' and u.state_at <= $4;
 
 -- name: describe_units
 -- What the newest records say of their kinds.

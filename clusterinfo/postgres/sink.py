@@ -3,7 +3,7 @@
 Theory of operation. The order of the steps below is what makes any number of sinks safe side by side:
 
 1. the lane's position is locked and held against the batch: stored already, or not ours any more, or ours to store;
-2. missing clusters and units are made, the batch's units locked in id order;
+2. clusters that share a uid are told apart, missing clusters and units made, the batch's units locked in id order;
 3. what arrived is counted for each list, which shows those that are complete now;
 4. identities are copied to staging, and the merge plans what becomes of each (`merge.sql`, `plan`);
 5. only the bodies the plan wants are copied; history and rows are written;
@@ -28,6 +28,7 @@ from clusterinfo.postgres.bodies import sanitise
 from clusterinfo.postgres.connection import open_pool
 from clusterinfo.postgres.copying import copy_bodies, copy_records
 from clusterinfo.postgres.dividing import divide
+from clusterinfo.postgres.doubts import CarriedUnits, doubt_gap, keep_apart
 from clusterinfo.postgres.lists import Settled, count_lists, settle
 from clusterinfo.postgres.positions import Positions
 from clusterinfo.postgres.staging import MAX_DEAD_LETTER_BYTES, Staged, stage
@@ -59,6 +60,7 @@ class PostgresSink:
         self._pool = pool
         self._observe = observe
         self._positions = Positions()
+        self._carried = CarriedUnits()
         self._begin = (
             f"set local search_path = {settings.db_schema}, pg_catalog;"
             f"set local statement_timeout = '{STATEMENT_TIMEOUT}'; set local lock_timeout = '{LOCK_TIMEOUT}';"
@@ -90,6 +92,7 @@ class PostgresSink:
         try:
             async with self._transaction() as connection:
                 offset = await self._positions.claim(connection, lane)
+            self._carried.forget(lane)
         except FOREIGN as error:
             raise translate(error, f"claiming {lane}") from error
         generation = self._positions.generation(lane)
@@ -116,17 +119,21 @@ class PostgresSink:
         async with self._transaction() as connection:
             if await self._positions.check_offset(connection, batch):
                 return
+            batch = await keep_apart(connection, batch)
             locked = await lock_batch(connection, batch)
             if await self._positions.check_page(connection, batch):
                 return
+            carried = await self._carried.note(connection, batch, locked)
             staged = stage(batch, locked.units)
             complete = await count_lists(connection, batch, staged)
             plan = await self._merge(connection, staged, clock)
+            await doubt_gap(connection, batch)
             settled = await settle(connection, staged, complete, locked.clusters)
             settled.observations += locked.observations
             await self._set_aside(connection, batch, staged)
             await self._positions.move(connection, batch)
             clock.merged = time.perf_counter()
+        self._carried.keep(batch, carried)
         self._report(batch, staged, plan, settled, clock)
 
     @asynccontextmanager

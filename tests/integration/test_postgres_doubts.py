@@ -1,0 +1,111 @@
+"""What casts doubt on stored rows: messages lost before they were stored, and two clusters with one uid."""
+
+from __future__ import annotations
+
+import itertools
+
+from msgspec.structs import replace
+
+from clusterinfo.model import Record
+from clusterinfo.observations import Warned
+from tests.integration.test_postgres_sink import MINUTE, Bench, bench
+from tests.support.records import CLUSTER, NOON, Listing
+
+__all__ = ["bench"]
+
+
+async def store_after_a_gap(bench: Bench, *records: Record) -> None:
+    bench.feed.next_offset += 100
+    batch = replace(bench.feed.batch(*records), gap=True)
+    await bench.sink.write(replace(batch, start=batch.start - 100))
+
+
+async def test_a_gap_takes_verified_from_all_that_its_partition_carries(bench: Bench) -> None:
+    pods, maps = Listing("100", resource="pods", kind="Pod"), Listing("100")
+    await bench.store(pods.item("p", "1"), pods.completed(), maps.item("m", "2"), maps.completed())
+    assert await bench.states() == {"pods": "verified", "configmaps": "verified"}
+    after = Listing("200", NOON + MINUTE)
+    await store_after_a_gap(bench, after.item("m", "2"), after.completed())
+    assert await bench.states() == {"pods": "unverified", "configmaps": "verified"}, (
+        "the list after the gap heals its kind"
+    )
+    error = await bench.connection.fetchval("select last_error from freshness where resource = 'pods'")
+    assert "were deleted from Kafka before they were stored" in error
+    healing = Listing("200", NOON + 2 * MINUTE, resource="pods", kind="Pod")
+    await bench.store(healing.item("p", "1"), healing.completed())
+    assert await bench.states() == {"pods": "verified", "configmaps": "verified"}
+    assert await bench.live() == {"m": "2", "p": "1"}, "nothing was deleted for what was lost"
+
+
+async def test_a_gap_says_nothing_of_kinds_that_other_partitions_carry(bench: Bench) -> None:
+    pods = Listing("100", resource="pods", kind="Pod")
+    await bench.store(pods.item("p", "1"), pods.completed())
+    other = replace_lane(bench, 1)
+    assert await bench.sink.open(other.feed.lane) is None
+    maps = Listing("100")
+    await other.store(maps.item("m", "2"), maps.completed())
+    await store_after_a_gap(other, Listing("200", NOON + MINUTE).item("m", "2"))
+    assert await bench.states() == {"pods": "verified", "configmaps": "unverified"}
+
+
+def replace_lane(bench: Bench, partition: int) -> Bench:
+    """The same sink, fed by another partition."""
+    other = Bench(bench.sink, bench.connection, bench.seen)
+    other.feed.lane = type(other.feed.lane)("kafka-1", "cluster-info", partition, "cluster-info-consumer")
+    return other
+
+
+async def runs_of(bench: Bench, names: str) -> None:
+    """One run of lists after another: cluster A holds object `a`, cluster B object `b`; both say the same uid."""
+    for number, name in enumerate(names):
+        listing = Listing(str(100 + 10 * number), NOON + number * MINUTE, cluster_name=name)
+        item = listing.item(name.lower(), "7")
+        await bench.store(listing.snapshot_started(), item, listing.completed())
+
+
+async def names_of(bench: Bench) -> dict[str, str]:
+    """Object -> label of the cluster it is in."""
+    rows = await bench.connection.fetch("select name, cluster from resources")
+    return {row["name"]: row["cluster"] for row in rows}
+
+
+async def test_two_clusters_with_one_uid_are_told_apart_once_they_take_turns(bench: Bench) -> None:
+    await runs_of(bench, "ABAB")
+    warned = bench.last(Warned)
+    assert "have the same uid" in warned.message
+    assert "CLUSTER_NAME" in warned.remedy
+    assert await bench.states() == {"configmaps": "unverified"}, "what they mixed is not believed"
+    bench.feed.next_offset += 1000  # what lies between is not looked at here
+    await bench.connection.execute("update kafka_offset set next_offset = $1", bench.feed.next_offset)
+    for number, name in enumerate("ABAB", start=10):
+        listing = Listing(str(100 + 10 * number), NOON + number * MINUTE, cluster_name=name)
+        await bench.store(listing.snapshot_started(), listing.item(name.lower(), "7"), listing.completed())
+    assert await names_of(bench) == {"a": "A", "b": "B"}
+    uids = await bench.connection.fetch("select uid, label from cluster order by id")
+    assert [tuple(row) for row in uids] == [(CLUSTER, "A"), (f"{CLUSTER}/B", "B")]
+
+
+async def test_a_list_cut_in_two_by_the_split_proves_nothing(bench: Bench) -> None:
+    await runs_of(bench, "ABA")
+    split = Listing("200", NOON + 5 * MINUTE, cluster_name="B")
+    await bench.store(split.snapshot_started(), split.item("b1", "1"))
+    await bench.store(split.item("b2", "2"), split.completed())
+    states = await bench.connection.fetch("select state from unit")
+    assert [row["state"] for row in states] == ["unverified", "unverified"]
+    assert "a" in await bench.live()
+
+
+async def test_a_name_given_back_is_one_cluster(bench: Bench) -> None:
+    await runs_of(bench, "ABBA")
+    assert await bench.connection.fetchval("select string_agg(label, ',') from cluster") == "A"
+
+
+async def test_whatever_order_snapshots_come_in_the_same_clusters_are_told_apart(bench: Bench) -> None:
+    starts = [Listing("100", NOON + n * MINUTE, cluster_name=name).snapshot_started() for n, name in enumerate("ABAB")]
+    found = set()
+    for number, order in enumerate(itertools.permutations(starts)):
+        uid = f"uid-{number}"
+        await bench.store(*(replace(record, cluster=uid) for record in order))
+        clones = await bench.connection.fetchval("select clones from cluster where uid = $1", uid)
+        found.add(tuple(clones))
+    assert found == {("B",)}
