@@ -127,6 +127,7 @@ async def _prove(
                 deleted=deleted.get(list_id, 0),
             )
         )
+    await connection.execute(statements()["forget_covered"])
     await connection.execute(statements()["forget_lists"])
     return [staged.tallies[list_id] for list_id in complete if list_id not in doubts]
 

@@ -397,16 +397,19 @@ where u.id = v.unit_id and u.live_at_source = 'version'
 returning u.id;
 
 -- name: find_backwards
--- Lists that completed after the one that set (or, in this batch, will set) the floor and yet are older: the cluster was
--- restored from a backup.
+-- Lists that began after the one that set (or, in this batch, will set) the floor was complete, and yet are older: the
+-- cluster was restored from a backup. When a list began, its id says (UUIDv7).
 select v.list, v.unit_id, v.reach, v.live_at, b.live_at as floor
-from staged_list v
+from (
+    select *, to_timestamp(('x' || left(replace(list::text, '-', ''), 12))::bit(48)::bigint / 1000.0) as began_at
+    from staged_list
+) v
 cross join lateral (
     select f.live_at from unit_floor f
-    where f.unit_id = v.unit_id and f.reach = v.reach and f.epoch = v.epoch and f.proven_at < v.completed_at
+    where f.unit_id = v.unit_id and f.reach in ('', v.reach) and f.epoch = v.epoch and f.proven_at < v.began_at
     union all
     select o.live_at from staged_list o
-    where o.unit_id = v.unit_id and o.reach = v.reach and o.epoch = v.epoch and o.completed_at < v.completed_at
+    where o.unit_id = v.unit_id and o.reach in ('', v.reach) and o.epoch = v.epoch and o.completed_at < v.began_at
     order by 1 desc limit 1
 ) b
 where v.live_at < b.live_at;
@@ -440,6 +443,12 @@ with proven as (
 )
 select p.list, p.unit_id, p.reach, p.count, (select count(*) from remembered m where m.unit_id = p.unit_id) as deleted
 from proven p;
+
+-- name: forget_covered
+-- What is proven everywhere needs no word on single namespaces: one that is no longer listed alone would age for ever.
+delete from unit_floor f using staged_list v, unit_floor w
+where v.reach = '' and w.unit_id = v.unit_id and w.reach = '' and w.proven_at = v.completed_at
+    and f.unit_id = v.unit_id and f.reach <> '' and (f.epoch, f.live_at) <= (w.epoch, w.live_at) and f.state_at <= w.proven_at;
 
 -- name: forget_lists
 -- Bookkeeping of lists that a proven one has overtaken.

@@ -273,6 +273,37 @@ async def test_reaches_prove_only_their_namespace(bench: Bench) -> None:
     assert await bench.live() == {"b": "2"}
 
 
+async def test_what_is_proven_everywhere_needs_no_word_on_one_namespace(bench: Bench) -> None:
+    """NAMESPACES widened: what was listed alone before would age for ever."""
+    narrow = Listing("100", reach="one")
+    await bench.store(narrow.item("a", "1", namespace="one"), narrow.completed())
+    wide = Listing("200", NOON + MINUTE)
+    await bench.store(wide.item("a", "1", namespace="one"), wide.completed())
+    freshness = "select reach, state from freshness"
+    assert [tuple(row) for row in await bench.connection.fetch(freshness)] == [("", "verified")]
+    late = narrow.item("late", "50", namespace="one")
+    await bench.store(late)
+    assert await bench.live() == {"a": "1"}
+
+
+async def test_two_collectors_of_different_speed_raise_no_alarm(bench: Bench) -> None:
+    """The slow one's list began earlier, at a lower version, and is complete later."""
+    slow, quick = Listing("100"), Listing("200", NOON + MINUTE)
+    await bench.store(slow.item("a", "1"))
+    await bench.store(quick.item("a", "1"), quick.completed())
+    await bench.store(slow.item("b", "2"), replace(slow.completed(), observed_at=NOON + 2 * MINUTE))
+    assert await bench.live() == {"a": "1"}
+    assert await bench.states() == {"configmaps": "verified"}
+
+
+async def test_a_restored_cluster_is_noticed_by_a_list_of_one_namespace(bench: Bench) -> None:
+    before = Listing("1000")
+    await bench.store(before.item("a", "900"), before.completed())
+    after = Listing("500", NOON + MINUTE, reach="ns")
+    await bench.store(after.item("a", "400"), after.completed())
+    assert await bench.states() == {"configmaps": "failed"}
+
+
 async def test_a_higher_epoch_beats_a_higher_version(bench: Bench) -> None:
     before = Listing("1000")
     await bench.store(before.item("a", "900", "before"), before.item("b", "901"), before.completed())
