@@ -13,17 +13,15 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
 import msgspec
 
+from clusterinfo.cloudevents import attributes_of, key_of, source, subject
 from clusterinfo.errors import RecordError
 from clusterinfo.model import Record, RecordType
 
 Headers = Sequence[tuple[str, bytes | None]]
 
-CONTENT_TYPE = ("content-type", b"application/json")
-SPECVERSION = ("ce_specversion", b"1.0")
 STATES = frozenset({"", "oversize"})
 
 # "Integer: A whole number in the range -2,147,483,648 to +2,147,483,647 inclusive." (CloudEvents 1.0.2, type system)
@@ -32,7 +30,6 @@ MAX_QUOTED_CHARS = 60  # of what a reason quotes: enough to recognise a value, t
 _CACHED = 4096  # distinct ids remembered: more than the lists of a run that are read side by side
 
 _KEY = msgspec.json.Decoder(tuple[str, str, str, str, str])
-_ENCODER = msgspec.json.Encoder()
 _HASH = re.compile(rb"[0-9a-f]{32}")
 # RFC 9562, 4: "hexadecimal ... output as lower case, and input is case-insensitive"; version 7 carries the time.
 _UUID7 = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -61,76 +58,9 @@ def encode(record: Record) -> Message:
     if not record.body:
         raise RecordError("the record has no body, but a value is never null or empty")
     try:
-        return Message(_key(record), record.body, _headers(record))
+        return Message(key_of(record), record.body, attributes_of(record))
     except UnicodeEncodeError as error:
         raise RecordError(f"an attribute is no Unicode text: {error.reason}") from error
-
-
-def _key(record: Record) -> bytes:
-    return _ENCODER.encode((record.cluster, record.group, record.resource, record.namespace, record.name))
-
-
-def _headers(record: Record) -> list[tuple[str, bytes]]:
-    texts = (
-        ("ce_id", record_id(record)),
-        ("ce_time", _time(record.observed_at)),
-        ("ce_subject", subject(record.group, record.resource, record.namespace, record.name)),
-        ("ce_clustername", record.cluster_name),
-        ("ce_snapshot", record.snapshot),
-        ("ce_list", record.list),
-        ("ce_reach", record.reach),
-        ("ce_apiversion", record.api_version),
-        ("ce_kind", record.kind),
-        ("ce_uid", record.uid),
-        ("ce_resourceversion", record.resource_version),
-        ("ce_listversion", record.list_version),
-        ("ce_contenthash", record.content_hash),
-        ("ce_state", record.state),
-    )
-    headers = [
-        SPECVERSION,
-        ("ce_type", record.type.value.encode()),
-        ("ce_source", source(record.cluster)),
-        CONTENT_TYPE,
-        ("ce_epoch", b"%d" % record.epoch),
-        ("ce_normalization", b"%d" % record.normalization),
-    ]
-    headers += [(name, text.encode()) for name, text in texts if text]
-    return headers
-
-
-def record_id(record: Record) -> str:
-    """CloudEvents `id`, the same whenever the same statement is sent again.
-
-    "Producers MUST ensure that source + id is unique for each distinct event." A list attempt (a UUID of its own)
-    sees a version of an object once; a watched version is told by its key and resourceVersion alone. A resourceVersion
-    may be reused by the deletion of what it names, hence the verb.
-    """
-    verb = record.type.value.rpartition(".v")[0].rpartition(".")[2]
-    if not record.is_object:
-        return f"{record.list or record.snapshot}/{verb}"
-    scope = record.list or f"{record.group or 'core'}/{record.resource}"
-    return f"{scope}/{record.namespace}/{record.name}/{record.resource_version}/{verb}"
-
-
-@lru_cache(_CACHED)
-def source(cluster: str) -> bytes:
-    """CloudEvents `source` of a cluster: a URI-reference, hence the percent-encoding."""
-    return f"/clusters/{quote(cluster, safe='')}".encode()
-
-
-def subject(group: str, resource: str, namespace: str, name: str) -> str:
-    """CloudEvents `subject`, `-` for what does not apply; "" (absent) for a statement about a whole snapshot."""
-    return f"{group or 'core'}/{resource}/{namespace or '-'}/{name or '-'}" if resource else ""
-
-
-def _time(moment: dt.datetime) -> str:
-    """RFC 3339, UTC, always with microseconds. A naive time would be read as local: refuse it."""
-    if moment.tzinfo is None:
-        raise RecordError("observed_at has no time zone, expected UTC")
-    if moment.tzinfo is not dt.UTC:
-        moment = moment.astimezone(dt.UTC)
-    return f"{moment.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
 
 
 def decode(key: bytes | None, value: bytes | None, headers: Headers, offset: int = -1) -> Record:

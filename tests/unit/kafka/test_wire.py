@@ -13,6 +13,7 @@ from cloudevents.core.formats.json import JSONFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clusterinfo.cloudevents import record_id
 from clusterinfo.errors import RecordError
 from clusterinfo.kafka import wire
 from clusterinfo.model import Record, RecordType
@@ -129,9 +130,9 @@ def test_ids_differ_for_what_differs_and_agree_for_what_is_sent_again() -> None:
         observed(list=""),
     ]
     different.remove(EVERY_KIND["oversize"])  # the same object of the same list, sent in another form
-    ids = [(record.cluster, wire.record_id(record)) for record in different]
+    ids = [(record.cluster, record_id(record)) for record in different]
     assert len(set(ids)) == len(ids)
-    assert wire.record_id(observed()) == wire.record_id(observed(state="oversize"))
+    assert record_id(observed()) == record_id(observed(state="oversize"))
 
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
