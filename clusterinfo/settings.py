@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,6 +17,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    PrivateAttr,
     SecretStr,
     ValidationError,
     field_validator,
@@ -186,9 +188,19 @@ class Settings(BaseModel):
             raise ValueError("KAFKA_SASL_MECHANISM is not set, but KAFKA_SECURITY_PROTOCOL asks for SASL")
         return self
 
+    _secret_files: dict[str, str] = PrivateAttr(default_factory=dict)
+
     def was_set(self, field: str) -> bool:
         """True if the environment or a flag gave `field`, False if it is the default."""
         return field in self.model_fields_set
+
+    def secret(self, field: str) -> str | None:
+        """A secret as it is now: its file is read again. While that cannot be read, as it was at the start."""
+        if path := self._secret_files.get(field):
+            with suppress(ConfigError):
+                return _read_secret(f"{field.upper()}_FILE", path)
+        known: SecretStr | None = getattr(self, field)
+        return known.get_secret_value() if known else None
 
 
 SECRET_FIELDS = ("db_password", "kafka_sasl_password", "redaction_key")
@@ -208,22 +220,26 @@ def load(environment: Mapping[str, str], **flags: Any) -> Settings:
         value = environment.get(field.upper())
         if value or (value == "" and field in MAY_BE_EMPTY):
             given[field] = value
-    given |= _secrets_from_files(environment, given)
+    files = _secret_files(environment, given)
+    given |= {field: _read_secret(f"{field.upper()}_FILE", path) for field, path in files.items()}
     given |= {name: value for name, value in flags.items() if value is not None}
     try:
-        return Settings(**given)
+        settings = Settings(**given)
     except ValidationError as error:
         raise ConfigError("; ".join(_explain(entry) for entry in error.errors())) from None
+    settings._secret_files.update(files)
+    return settings
 
 
-def _secrets_from_files(environment: Mapping[str, str], given: dict[str, Any]) -> dict[str, str]:
+def _secret_files(environment: Mapping[str, str], given: dict[str, Any]) -> dict[str, str]:
+    """Secret -> the file that holds it, for those that a `..._FILE` variable names."""
     found = {}
     for field in SECRET_FIELDS:
         variable = f"{field.upper()}_FILE"
         if path := environment.get(variable):
             if field in given:
                 raise ConfigError(f"{variable} is {path!r}, but {field.upper()} is set too: set one of them")
-            found[field] = _read_secret(variable, path)
+            found[field] = path
     return found
 
 

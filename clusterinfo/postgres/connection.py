@@ -1,22 +1,29 @@
-"""Settings -> a pool of connections. Every wait has a deadline."""
+"""Settings -> a pool of connections. Every wait has a deadline.
+
+Every new connection logs in with the credentials of that moment: a password's file is read again, and so are
+certificates. A login that is refused although an earlier one was not is tried again for five minutes: whoever changes a
+password cannot change it everywhere at once.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
 import asyncpg
 
 from clusterinfo.errors import ConfigError, FatalError, TransientError
-from clusterinfo.postgres.translate import FOREIGN, translate
+from clusterinfo.postgres.translate import FOREIGN, Next, next_after, said, translate
 from clusterinfo.settings import Settings
 
 FIRST_CONNECTION_S = 20.0
 CONNECT_TIMEOUT_S = 10.0
+LOGIN_RETRIED_S = 300.0
 COMMAND_TIMEOUT_S = 90.0
 """Longer than the server's own statement timeout, which gives the better message."""
 
@@ -39,13 +46,42 @@ def connection_arguments(settings: Settings) -> dict[str, Any]:
         "host": settings.db_host,
         "port": settings.db_port,
         "user": settings.db_user,
-        "password": settings.db_password.get_secret_value() if settings.db_password else None,
+        "password": partial(settings.secret, "db_password") if settings.db_password else None,
         "database": settings.db_name,
         "timeout": CONNECT_TIMEOUT_S,
         "command_timeout": COMMAND_TIMEOUT_S,
         "target_session_attrs": "read-write",
         "server_settings": {"application_name": "clusterinfo"},
     }
+
+
+class _Logins:
+    """Connects for a pool, and knows for how long the login has been refused."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._has_succeeded = False
+        self._refused_since_s: float | None = None
+
+    async def connect(self, *arguments: Any, **named: Any) -> Any:
+        """`asyncpg.connect`, but TransientError for a refusal that may pass. Raises what asyncpg raises otherwise."""
+        try:
+            connection = await asyncpg.connect(*arguments, **named)
+        except FOREIGN as error:
+            if next_after(error) is Next.LOG_IN_AGAIN and self._may_pass():
+                raise TransientError(
+                    f"PostgreSQL refuses the login ({said(error)}); the credentials are read again for "
+                    f"{LOGIN_RETRIED_S:g} s; check DB_USER and DB_PASSWORD or its file"
+                ) from error
+            raise
+        self._has_succeeded, self._refused_since_s = True, None
+        return connection
+
+    def _may_pass(self) -> bool:
+        now_s = self._clock()
+        if self._refused_since_s is None:
+            self._refused_since_s = now_s
+        return self._has_succeeded and now_s - self._refused_since_s < LOGIN_RETRIED_S
 
 
 async def prepare_connection(connection: Any) -> None:
@@ -70,13 +106,18 @@ async def open_pool(settings: Settings) -> AsyncIterator[Any]:
 
 
 async def _first_connection(settings: Settings, arguments: dict[str, Any]) -> Any:
-    where = f"at {settings.db_host}:{settings.db_port}"
+    where, logins = f"at {settings.db_host}:{settings.db_port}", _Logins()
     deadline = time.monotonic() + FIRST_CONNECTION_S
     while True:
         try:
             async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
                 return await asyncpg.create_pool(
-                    min_size=1, max_size=settings.db_pool_size, init=prepare_connection, **arguments
+                    min_size=0,  # nothing reconnects behind our back: what fails is seen by who asked
+                    init_size=1,
+                    max_size=settings.db_pool_size,
+                    init=prepare_connection,
+                    connect=logins.connect,
+                    **arguments,
                 )
         except FOREIGN as error:
             translated = translate(error, f"connecting {where}")

@@ -5,30 +5,57 @@ Source of the classes: PostgreSQL manual, appendix A, "PostgreSQL Error Codes".
 
 from __future__ import annotations
 
+from enum import Enum
+from typing import Final
+
 import asyncpg
 
 from clusterinfo.errors import ClusterinfoError, FatalError, TransientError
 
-TRANSIENT = (
-    "08",
-    "53",
-    "57P01",
-    "57P02",
-    "57P03",
-    "57P05",
-    "57014",
-    "25006",
-    "25P03",
-    "25P04",
-    "40",
-    "55P03",
-    "55006",
-    "58",
-)
-"""SQLSTATEs (or their first characters) after which the same step may succeed."""
 
-OF_THE_RECORD = ("22", "54")
-"""Classes of errors of the data: the record is set aside."""
+class Next(Enum):
+    """What to do after an error."""
+
+    RETRY = "do the same again, after a pause"
+    HALVE = "do the same again, with half of the batch"
+    SET_ASIDE = "the data was refused, not the statement: find the record by halves and set it aside"
+    LOG_IN_AGAIN = "read the credentials again; after the first connection for five minutes, before it not at all"
+    HALT = "nothing the program can do will help: stop with one line"
+
+
+SQLSTATES: Final = {
+    "08": Next.RETRY,  # connection exception
+    "22": Next.SET_ASIDE,  # data exception
+    "25006": Next.RETRY,  # read-only: a standby, until the primary is found
+    "25P03": Next.RETRY,  # idle in transaction for too long
+    "25P04": Next.RETRY,  # the transaction took too long
+    "28": Next.LOG_IN_AGAIN,  # refused login
+    "40001": Next.RETRY,  # serialization failure
+    "40003": Next.RETRY,  # statement completion unknown
+    "40P01": Next.RETRY,  # deadlock
+    "53": Next.RETRY,  # out of disk, memory, connections
+    "54": Next.SET_ASIDE,  # program limit exceeded: too deep, too large
+    "55006": Next.RETRY,  # object in use
+    "55P03": Next.RETRY,  # lock not available in time
+    "57014": Next.HALVE,  # the statement took too long
+    "57P01": Next.RETRY,  # the server is shut down
+    "57P02": Next.RETRY,  # it crashed
+    "57P03": Next.RETRY,  # it starts up or recovers
+    "57P05": Next.RETRY,  # idle for too long
+    "58": Next.RETRY,  # I/O error of the server's system
+    # What halts is named too where it is expected: our tables, our statements, a database that is not the one.
+    "0A": Next.HALT,  # feature not supported
+    "21000": Next.HALT,  # one row named twice in an upsert
+    "23": Next.HALT,  # a constraint of our own tables
+    "26": Next.HALT,  # no such prepared statement: a pooler between
+    "3D": Next.HALT,  # no such database
+    "3F": Next.HALT,  # no such schema
+    "42": Next.HALT,  # no rights, no such table or column
+}
+"""SQLSTATE, or what it begins with -> what to do; the longest entry that fits decides."""
+
+OTHERWISE: Final = Next.HALT
+"""For a SQLSTATE without an entry: it is our bug, or the server's; to stop and say so is better than to spin."""
 
 RETRIED = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
 """What a lost or failing connection shows as; InterfaceError: asyncpg issue 956."""
@@ -37,6 +64,7 @@ FOREIGN = (asyncpg.PostgresError, *RETRIED)
 """Everything asyncpg may raise that `translate` takes."""
 
 REMEDIES = {
+    "26": "set the pooler in front of PostgreSQL to sessions, or use pgbouncer 1.21 or later",
     "28": "check DB_USER and DB_PASSWORD, and pg_hba.conf on the server",
     "3D": "check DB_NAME, or create the database",
     "42501": "grant the rights, or let the owner run `clusterinfo migrate`",
@@ -47,15 +75,27 @@ REMEDIES = {
 }
 
 
+def next_step(sqlstate: str) -> Next:
+    """What to do after an error with this SQLSTATE (5 characters)."""
+    fitting = (SQLSTATES[sqlstate[:length]] for length in (5, 2) if sqlstate[:length] in SQLSTATES)
+    return next(fitting, OTHERWISE)
+
+
+def next_after(error: BaseException) -> Next:
+    """What to do after an exception of asyncpg or of the network; one without SQLSTATE is a lost connection."""
+    if state := getattr(error, "sqlstate", None):
+        return next_step(state)
+    return Next.RETRY if isinstance(error, RETRIED) else OTHERWISE
+
+
 def is_of_the_record(error: BaseException) -> bool:
     """True if PostgreSQL refused the data it was given, not the statement."""
-    state = getattr(error, "sqlstate", None) or ""
-    return isinstance(error, asyncpg.PostgresError) and state.startswith(OF_THE_RECORD)
+    return isinstance(error, asyncpg.PostgresError) and next_after(error) is Next.SET_ASIDE
 
 
 def is_timeout(error: BaseException) -> bool:
     """True if a statement met the server's statement timeout."""
-    return isinstance(error, asyncpg.QueryCanceledError)
+    return next_after(error) is Next.HALVE
 
 
 def said(error: BaseException) -> str:
@@ -65,10 +105,13 @@ def said(error: BaseException) -> str:
 
 
 def translate(error: BaseException, doing: str) -> ClusterinfoError:
-    """`error` as ours, for one line: what was being done, what PostgreSQL said, what to do."""
-    state = getattr(error, "sqlstate", None) or ""
+    """`error` as ours, for one line: what was being done, what PostgreSQL said, what to do.
+
+    What the caller does not divide (`Next.HALVE`) is retried; data that cannot be set aside, or a login refused, halts.
+    """
     message = f"PostgreSQL, {doing}: {said(error)}"
-    if state.startswith(TRANSIENT) or (not state and isinstance(error, RETRIED)):
+    if next_after(error) in (Next.RETRY, Next.HALVE):
         return TransientError(message)
+    state = getattr(error, "sqlstate", None) or "none"
     remedy = next((text for prefix, text in REMEDIES.items() if state.startswith(prefix)), "")
     return FatalError(f"{message} (SQLSTATE {state})" + (f"; {remedy}" if remedy else ""))

@@ -1,4 +1,4 @@
-"""The pure parts of storing: bodies, tables of errors, statements, months."""
+"""The pure parts of storing: bodies, statements, months."""
 
 from __future__ import annotations
 
@@ -6,18 +6,15 @@ import datetime as dt
 import re
 from pathlib import Path
 
-import asyncpg
 import orjson
 import pytest
 
-from clusterinfo.errors import FatalError, TransientError
 from clusterinfo.model import Batch, RecordType
 from clusterinfo.postgres import partitions
 from clusterinfo.postgres.bodies import is_suspect, sanitise
 from clusterinfo.postgres.migrations import migrations
 from clusterinfo.postgres.staging import CLOCK, VERSION, UnitRow, news_of, stage
 from clusterinfo.postgres.statements import statements
-from clusterinfo.postgres.translate import is_of_the_record, translate
 from tests.support.records import LANE, Listing
 
 
@@ -38,38 +35,6 @@ from tests.support.records import LANE, Listing
 def test_what_jsonb_refuses_is_mended_and_nothing_else(body: bytes, mended: bytes) -> None:
     assert sanitise(body) == mended
     assert is_suspect(body) or mended == body
-
-
-@pytest.mark.parametrize(
-    ("error", "kind", "says"),
-    [
-        (asyncpg.SerializationError("x"), TransientError, ""),
-        (asyncpg.QueryCanceledError("x"), TransientError, ""),
-        (asyncpg.AdminShutdownError("x"), TransientError, ""),
-        (asyncpg.DiskFullError("x"), TransientError, ""),
-        (asyncpg.ReadOnlySQLTransactionError("x"), TransientError, ""),
-        (asyncpg.LockNotAvailableError("x"), TransientError, ""),
-        (asyncpg.InterfaceError("x"), TransientError, ""),
-        (ConnectionResetError("x"), TransientError, ""),
-        (TimeoutError(), TransientError, "TimeoutError"),
-        (asyncpg.UniqueViolationError("x"), FatalError, "23505"),
-        (asyncpg.InsufficientPrivilegeError("x"), FatalError, "grant the rights"),
-        (asyncpg.InvalidPasswordError("x"), FatalError, "DB_PASSWORD"),
-        (asyncpg.InvalidCatalogNameError("x"), FatalError, "DB_NAME"),
-        (asyncpg.UndefinedTableError("x"), FatalError, "clusterinfo migrate"),
-    ],
-)
-def test_what_an_error_means_for_the_caller(error: Exception, kind: type[Exception], says: str) -> None:
-    translated = translate(error, "storing")
-    assert type(translated) is kind
-    assert says in str(translated)
-
-
-def test_errors_of_the_data_are_the_records() -> None:
-    assert is_of_the_record(asyncpg.UntranslatableCharacterError("x"))
-    assert is_of_the_record(asyncpg.ProgramLimitExceededError("x"))
-    assert not is_of_the_record(asyncpg.UniqueViolationError("x"))
-    assert not is_of_the_record(OSError("x"))
 
 
 def test_every_statement_is_used_and_every_use_is_a_statement() -> None:
