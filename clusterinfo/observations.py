@@ -128,6 +128,15 @@ class OffsetGap(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Lagging(Observation):
+    """Of an assigned partition, so many records are in Kafka and not stored; said from time to time, 0 included."""
+
+    topic: str
+    partition: int
+    records: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BatchStored(Observation):
     """A batch is committed: what it held, what it did, and the seconds of its stages."""
 

@@ -1,4 +1,4 @@
-"""Observation -> log line and Prometheus metric; `/metrics`, `/healthz`, `/readyz`.
+"""Observation -> log line and health; serves `/metrics`, `/healthz`, `/readyz`.
 
 Logs go to stderr, as JSON with `level`, `msg`, `timestamp` first. Libraries' own records take the same road, warnings
 and up, each logger at most 5 lines in 10 s.
@@ -9,19 +9,18 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import orjson
 import structlog
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.aiohttp import make_aiohttp_handler
 
 from clusterinfo import observations as seen
 from clusterinfo.errors import ConfigError, without_userinfo
+from clusterinfo.metrics import Metrics
 from clusterinfo.observations import Observation, Observe
 from clusterinfo.settings import Settings
 
@@ -42,6 +41,7 @@ MESSAGES: dict[type[Observation], tuple[str, str]] = {
     seen.PartitionsAssigned: ("info", "Partitions assigned"),
     seen.LaneClaimed: ("info", "Partition claimed"),
     seen.OffsetGap: ("error", "Records are missing: Kafka no longer holds them"),
+    seen.Lagging: ("debug", "Records of a partition that are not stored yet"),
     seen.BatchStored: ("info", "Batch stored"),
     seen.DeadLettered: ("error", "Record set aside as a dead letter"),
     seen.UnitVerified: ("debug", "List proven"),
@@ -138,74 +138,6 @@ def log_observation(observation: Observation) -> None:
 def _produced(observation: seen.Produced) -> dict[str, Any]:
     fields = dataclasses.asdict(observation)
     return fields | {"size": fields.pop("size_bytes")}
-
-
-# --- metrics ---------------------------------------------------------------------------------------------------------
-
-
-class Metrics:
-    """Prometheus metrics of one process, on a registry of its own."""
-
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        make: dict[str, Any] = {"namespace": "clusterinfo", "registry": self.registry}
-        self.listed_objects = Counter("listed_objects", "Objects listed", ["resource"], **make)
-        self.listed_bytes = Counter("listed_bytes", "Bytes of pages downloaded", ["resource"], **make)
-        self.list_seconds = Histogram("list_seconds", "Seconds to list a kind", ["resource", "outcome"], **make)
-        self.produced_records = Counter("produced_records", "Records sent to Kafka", ["topic"], **make)
-        self.produced_bytes = Counter("produced_bytes", "Bytes of values sent to Kafka", ["topic"], **make)
-        self.batches = Counter("batches", "Batches stored", **make)
-        self.records = Counter("records", "Records stored, by what became of them", ["result"], **make)
-        self.stored_bytes = Counter("stored_bytes", "Bytes of values stored", **make)
-        self.batch_seconds = Histogram("batch_seconds", "Seconds of a batch's stages", ["stage"], **make)
-        self.dead_letters = Counter("dead_letters", "Records set aside", **make)
-        self.retries = Counter("retries", "Steps that failed and were tried again", ["step"], **make)
-        self.last_verified = Gauge("last_verified_timestamp_seconds", "When a kind was last proven", ["cluster", "resource"], **make)  # fmt: skip  # noqa: E501
-
-    def observe(self, observation: Observation) -> None:
-        """Count one observation; those without metrics pass."""
-        if count := _COUNTERS.get(type(observation)):
-            count(self, observation)
-
-
-def _count_page(metrics: Metrics, page: seen.PageListed) -> None:
-    metrics.listed_objects.labels(page.resource).inc(page.items)
-    metrics.listed_bytes.labels(page.resource).inc(page.size_bytes)
-
-
-def _count_produced(metrics: Metrics, produced: seen.Produced) -> None:
-    metrics.produced_records.labels(produced.topic).inc(produced.records)
-    metrics.produced_bytes.labels(produced.topic).inc(produced.size_bytes)
-
-
-def _count_batch(metrics: Metrics, batch: seen.BatchStored) -> None:
-    metrics.batches.inc()
-    metrics.stored_bytes.inc(batch.size_bytes)
-    results = {
-        "written": batch.rows_written,
-        "unchanged": batch.rows_unchanged,
-        "ignored": batch.rows_ignored,
-        "deleted": batch.rows_deleted,
-    }
-    for result, rows in results.items():
-        metrics.records.labels(result).inc(rows)
-    for stage, seconds in {"copy": batch.copy_s, "merge": batch.merge_s, "commit": batch.commit_s}.items():
-        metrics.batch_seconds.labels(stage).observe(seconds)
-
-
-def _count_verified(metrics: Metrics, verified: seen.UnitVerified) -> None:
-    metrics.last_verified.labels(verified.cluster, verified.resource).set(time.time())
-
-
-_COUNTERS: dict[type[Observation], Callable[[Metrics, Any], None]] = {
-    seen.PageListed: _count_page,
-    seen.ListEnded: lambda m, o: m.list_seconds.labels(o.resource, o.outcome).observe(o.seconds),
-    seen.Produced: _count_produced,
-    seen.BatchStored: _count_batch,
-    seen.DeadLettered: lambda m, _: m.dead_letters.inc(),
-    seen.Retrying: lambda m, o: m.retries.labels(o.step).inc(),
-    seen.UnitVerified: _count_verified,
-}
 
 
 # --- health ----------------------------------------------------------------------------------------------------------

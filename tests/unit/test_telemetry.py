@@ -15,6 +15,7 @@ import structlog
 from clusterinfo import observations as seen
 from clusterinfo import telemetry
 from clusterinfo.errors import ConfigError
+from clusterinfo.metrics import Metrics
 from clusterinfo.observations import Observation
 from clusterinfo.settings import load
 
@@ -63,6 +64,32 @@ def test_what_was_sent_to_kafka_is_logged_as_the_guide_says(capsys: pytest.Captu
     guide = {"level": "info", "msg": "Cluster info sent to Kafka", "topic": "cluster-info", "partition": 0}
     assert line.items() >= (guide | {"offset": 12345, "size": 1024000}).items()
     assert line["timestamp"].endswith("Z")
+
+
+def test_what_a_process_observes_is_counted_by_what_it_made_it_do() -> None:
+    metrics = Metrics()
+    for observation in _all_observations():
+        metrics.observe(observation)
+    classes = {sample.labels["class"]: sample.value for sample in _samples(metrics, "clusterinfo_errors_total")}
+    assert classes == {"retry": 1, "restart": 2, "let_go": 1, "set_aside": 2, "fail_kind": 1}
+    (lag,) = _samples(metrics, "clusterinfo_lag_records")
+    assert (lag.labels, lag.value) == ({"topic": "x", "partition": "1"}, 1)
+
+
+def test_every_metric_is_set_by_some_observation() -> None:
+    metrics = Metrics()
+    before = {sample.name for family in metrics.registry.collect() for sample in family.samples if sample.value}
+    for observation in _all_observations():
+        metrics.observe(observation)
+    after = {family.name for family in metrics.registry.collect() if any(sample.value for sample in family.samples)}
+    assert before == {sample for sample in before if sample.endswith("_created")}, (
+        "nothing is counted before it happens"
+    )
+    assert after == {family.name for family in metrics.registry.collect()}
+
+
+def _samples(metrics: Metrics, name: str) -> list[Any]:
+    return [sample for family in metrics.registry.collect() for sample in family.samples if sample.name == name]
 
 
 def test_levels_are_kept(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,6 +12,7 @@ import typer
 from clusterinfo import cli, commands, errors
 from clusterinfo.model import RecordType
 from clusterinfo.settings import Settings, load
+from tests.support import metrics_table
 from tests.support.settings_table import BEGIN, END, SHOWN, table
 
 ROOT = Path(__file__).parents[3]
@@ -22,6 +23,11 @@ ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 def test_the_settings_table_is_the_settings() -> None:
     found = README.split(BEGIN)[1].split(END)[0].strip()
     assert found == table(), "paste the output of `python -m tests.support.settings_table` between the markers"
+
+
+def test_the_metrics_table_is_the_metrics() -> None:
+    found = README.split(metrics_table.BEGIN)[1].split(metrics_table.END)[0].strip()
+    assert found == metrics_table.table(), "paste the output of `python -m tests.support.metrics_table`"
 
 
 @pytest.mark.parametrize("name", sorted(SHOWN))

@@ -1,0 +1,138 @@
+"""Observation -> Prometheus metric. Names follow Prometheus' conventions; README has the table of them.
+
+Source: prometheus.io/docs/practices/naming, "a metric name [...] should have a suffix describing the unit, in plural
+form" and "an accumulating count has total as a suffix".
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from clusterinfo import observations as seen
+from clusterinfo.observations import Observation
+
+LIST_BUCKETS_S = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+"""A small kind takes milliseconds, 100,000 pods a minute."""
+
+BATCH_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+"""A batch's stage: unchanged records take milliseconds, the statement timeout is 60 s."""
+
+
+class Metrics:
+    """Prometheus metrics of one process, on a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.listed_objects = self._counter("listed_objects", "Objects listed", "resource")
+        self.listed_bytes = self._counter("listed_bytes", "Bytes of pages downloaded", "resource")
+        self.list_seconds = Histogram(
+            "clusterinfo_list_seconds",
+            "Seconds to list a kind; outcome is completed, failed or forbidden",
+            ["resource", "outcome"],
+            registry=self.registry,
+            buckets=LIST_BUCKETS_S,
+        )
+        self.last_snapshot = self._gauge(
+            "last_snapshot_timestamp_seconds", "When the last run of lists ended (Unix time)", "cluster"
+        )
+        self.produced_records = self._counter("produced_records", "Records sent to Kafka", "topic")
+        self.produced_bytes = self._counter("produced_bytes", "Bytes of values sent to Kafka", "topic")
+        self.lag = self._gauge(
+            "lag_records", "Records of an assigned partition that are in Kafka and not stored", "topic", "partition"
+        )
+        self.batches = self._counter("batches", "Batches stored")
+        self.records = self._counter(
+            "records",
+            "Records stored, by result: written, unchanged, ignored (older), deleted (absent)",
+            "result",
+        )
+        self.stored_bytes = self._counter("stored_bytes", "Bytes of values in stored batches")
+        self.batch_seconds = Histogram(
+            "clusterinfo_batch_seconds",
+            "Seconds of a batch's stages: copy, merge, commit",
+            ["stage"],
+            registry=self.registry,
+            buckets=BATCH_BUCKETS_S,
+        )
+        self.dead_letters = self._counter("dead_letters", "Records set aside")
+        self.offset_gaps = self._counter("offset_gaps", "Times Kafka had deleted messages before they were stored")
+        self.retries = self._counter("retries", "Steps that failed and were tried again", "step")
+        self.errors = self._counter(
+            "errors", "Errors, by what they made the program do: retry, restart, let_go, set_aside, fail_kind", "class"
+        )
+        self.last_verified = self._gauge(
+            "last_verified_timestamp_seconds",
+            "When a kind was last proven by this process (Unix time)",
+            "cluster",
+            "resource",
+        )
+
+    def observe(self, observation: Observation) -> None:
+        """Count one observation; those without metrics pass."""
+        if count := _COUNTERS.get(type(observation)):
+            count(self, observation)
+        if error_class := _ERROR_CLASSES.get(type(observation)):
+            self.errors.labels(error_class).inc()
+
+    def _counter(self, name: str, says: str, *labels: str) -> Counter:
+        return Counter(f"clusterinfo_{name}", says, labels, registry=self.registry)
+
+    def _gauge(self, name: str, says: str, *labels: str) -> Gauge:
+        return Gauge(f"clusterinfo_{name}", says, labels, registry=self.registry)
+
+
+def _count_page(metrics: Metrics, page: seen.PageListed) -> None:
+    metrics.listed_objects.labels(page.resource).inc(page.items)
+    metrics.listed_bytes.labels(page.resource).inc(page.size_bytes)
+
+
+def _count_produced(metrics: Metrics, produced: seen.Produced) -> None:
+    metrics.produced_records.labels(produced.topic).inc(produced.records)
+    metrics.produced_bytes.labels(produced.topic).inc(produced.size_bytes)
+
+
+def _count_batch(metrics: Metrics, batch: seen.BatchStored) -> None:
+    metrics.batches.inc()
+    metrics.stored_bytes.inc(batch.size_bytes)
+    results = {
+        "written": batch.rows_written,
+        "unchanged": batch.rows_unchanged,
+        "ignored": batch.rows_ignored,
+        "deleted": batch.rows_deleted,
+    }
+    for result, rows in results.items():
+        metrics.records.labels(result).inc(rows)
+    for stage, seconds in {"copy": batch.copy_s, "merge": batch.merge_s, "commit": batch.commit_s}.items():
+        metrics.batch_seconds.labels(stage).observe(seconds)
+
+
+def _count_verified(metrics: Metrics, verified: seen.UnitVerified) -> None:
+    metrics.last_verified.labels(verified.cluster, verified.resource).set(time.time())
+
+
+_COUNTERS: dict[type[Observation], Callable[[Metrics, Any], None]] = {
+    seen.PageListed: _count_page,
+    seen.ListEnded: lambda m, o: m.list_seconds.labels(o.resource, o.outcome).observe(o.seconds),
+    seen.SnapshotEnded: lambda m, o: m.last_snapshot.labels(o.cluster).set(time.time()),
+    seen.Produced: _count_produced,
+    seen.Lagging: lambda m, o: m.lag.labels(o.topic, str(o.partition)).set(o.records),
+    seen.BatchStored: _count_batch,
+    seen.DeadLettered: lambda m, _: m.dead_letters.inc(),
+    seen.OffsetGap: lambda m, _: m.offset_gaps.inc(),
+    seen.Retrying: lambda m, o: m.retries.labels(o.step).inc(),
+    seen.UnitVerified: _count_verified,
+}
+
+_ERROR_CLASSES: dict[type[Observation], str] = {
+    seen.Retrying: "retry",
+    seen.LaneRestarted: "restart",
+    seen.ListRestarted: "restart",
+    seen.LaneLost: "let_go",
+    seen.DeadLettered: "set_aside",
+    seen.ItemSetAside: "set_aside",
+    seen.UnitFailed: "fail_kind",
+}
