@@ -10,7 +10,8 @@ import contextlib
 import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, Protocol
+from enum import Enum
+from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import AbstractTokenProvider
@@ -29,11 +30,62 @@ RETRY_S = 0.5
 STOP_TIMEOUT_S = 5.0
 CLOSE_TIMEOUT_S = 1.0  # to close sockets nobody answers on
 
+
+class Next(Enum):
+    """What to do after an error."""
+
+    RETRY = "do the same again, after a pause"
+    REJOIN = "the group goes on without this member: aiokafka joins again; if it does not, another consumer does"
+    NEW_PRODUCER = "aiokafka does not recover from it: another producer, and the list anew"
+    SET_ASIDE = "the record, or the batch, is larger than the broker takes, or damaged"
+    HALT = "nothing the program can do will help: stop with one line"
+
+
 # Codes: https://kafka.apache.org/protocol#protocol_error_codes
-RESTART_CODES = frozenset({45, 47, 59})  # sequence, epoch, producer id: aiokafka does not recover; a new producer does
-RECORD_CODES = frozenset({10, 18})  # the message, or the batch, is larger than the broker takes
-TRANSIENT_CODES = frozenset({-1, 3, 5, 6, 7, 8, 9, 14, 15, 16, 19, 20, 22, 25, 27, 41, 56, 79})
-FATAL_CODES = {
+CODES: Final = {
+    -1: Next.RETRY,  # unknown server error; what aiokafka does not know arrives as this one too
+    2: Next.SET_ASIDE,  # corrupt message
+    3: Next.RETRY,  # unknown topic or partition: metadata on its way
+    5: Next.RETRY,  # leader not available
+    6: Next.RETRY,  # not the leader
+    7: Next.RETRY,  # request timed out
+    8: Next.RETRY,  # broker not available; aiokafka calls it and the next one final
+    9: Next.RETRY,  # replica not available
+    10: Next.SET_ASIDE,  # message too large
+    14: Next.RETRY,  # coordinator loads
+    15: Next.RETRY,  # coordinator not available
+    16: Next.RETRY,  # not the coordinator
+    18: Next.SET_ASIDE,  # record list too large
+    19: Next.RETRY,  # not enough replicas
+    20: Next.RETRY,  # not enough replicas after append
+    22: Next.REJOIN,  # illegal generation
+    23: Next.HALT,
+    24: Next.HALT,
+    25: Next.REJOIN,  # unknown member
+    26: Next.HALT,
+    27: Next.REJOIN,  # rebalance in progress
+    29: Next.HALT,
+    30: Next.HALT,
+    31: Next.HALT,
+    33: Next.HALT,
+    34: Next.HALT,
+    35: Next.HALT,
+    41: Next.RETRY,  # not the controller
+    45: Next.NEW_PRODUCER,  # out of order sequence number
+    47: Next.NEW_PRODUCER,  # invalid producer epoch
+    53: Next.HALT,
+    56: Next.RETRY,  # storage error
+    58: Next.HALT,
+    59: Next.NEW_PRODUCER,  # unknown producer id
+    79: Next.REJOIN,  # member id required
+}
+"""Error code of the protocol -> what to do."""
+
+OTHERWISE: Final = Next.HALT
+"""For a code without an entry, and a foreign error without a code, unless aiokafka calls it retriable: rather stop than
+spin."""
+
+REMEDIES = {
     23: "the group has members of another kind; give KAFKA_GROUP_ID a name of its own",
     24: "the broker refuses this group name; change KAFKA_GROUP_ID",
     26: "the broker refuses this session timeout",
@@ -45,6 +97,15 @@ FATAL_CODES = {
     35: "the broker's version is not supported; clusterinfo needs Kafka 2.1 or later",
     53: "no rights to send as this producer",
     58: "login refused; check KAFKA_SASL_USERNAME and KAFKA_SASL_PASSWORD",
+}
+"""What halts -> what to do about it: every code that halts has one."""
+
+_ERRORS: Final[dict[Next, type[ClusterinfoError]]] = {
+    Next.RETRY: TransientError,
+    Next.REJOIN: TransientError,
+    Next.NEW_PRODUCER: RestartError,
+    Next.SET_ASIDE: RecordError,
+    Next.HALT: FatalError,
 }
 MAX_DETAIL_CHARS = 200
 
@@ -58,15 +119,12 @@ def explain(error: BaseException) -> str:
 
 
 def translate(error: BaseException, doing: str) -> ClusterinfoError:
-    """The error of ours that says what to do after `error`; `doing` begins its line. The caller raises it from `error`.
-
-    What no table knows is fatal unless aiokafka calls it retriable: the caller stops rather than spin.
-    """
+    """The error of ours that says what to do after `error`; `doing` begins its line. Raise it from `error`."""
     if isinstance(error, ClusterinfoError):
         return error
     if remedy := _remedy(error):
         return FatalError(f"{doing}: {remedy} ({explain(error)})")
-    return _class_of(error)(f"{doing}: {explain(error)}")
+    return _ERRORS[next_after(error)](f"{doing}: {explain(error)}")
 
 
 def is_final(error: BaseException) -> bool:
@@ -74,35 +132,36 @@ def is_final(error: BaseException) -> bool:
     return bool(_remedy(error))
 
 
-def _code(error: BaseException) -> int | None:
-    return getattr(error, "errno", None) if isinstance(error, KafkaError) else None
+def next_after(error: BaseException) -> Next:
+    """What to do after an exception of aiokafka or of the network."""
+    if isinstance(error, AuthenticationFailedError | ssl.SSLError):
+        return Next.HALT
+    code = getattr(error, "errno", None) if isinstance(error, KafkaError) else None
+    if code in CODES:
+        return CODES[code]
+    if isinstance(error, CorruptRecordException):
+        return Next.SET_ASIDE
+    if isinstance(error, OSError) or getattr(error, "retriable", False):  # TimeoutError is an OSError
+        return Next.RETRY
+    return OTHERWISE
 
 
 def _remedy(error: BaseException) -> str:
     if isinstance(error, AuthenticationFailedError):
-        return FATAL_CODES[58]
+        return REMEDIES[58]
     if isinstance(error, ssl.SSLError):
         return "no TLS connection; check KAFKA_SECURITY_PROTOCOL and the KAFKA_SSL_ files"
-    return FATAL_CODES.get(_code(error) or 0, "")
-
-
-def _class_of(error: BaseException) -> type[ClusterinfoError]:
-    code = _code(error)
-    if code in RESTART_CODES:
-        return RestartError
-    if code in RECORD_CODES or isinstance(error, CorruptRecordException):
-        return RecordError
-    if code in TRANSIENT_CODES or isinstance(error, OSError) or getattr(error, "retriable", False):
-        return TransientError  # TimeoutError is an OSError
-    return FatalError
+    return REMEDIES.get(getattr(error, "errno", 0), "") if isinstance(error, KafkaError) else ""
 
 
 class _Token(AbstractTokenProvider):  # type: ignore[misc]  # aiokafka is untyped
-    def __init__(self, token: str) -> None:
-        self._token = token
+    """The token as it is now: it expires, and whoever writes its file writes it again."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
 
     async def token(self) -> str:
-        return self._token
+        return self._settings.secret("kafka_sasl_password") or ""
 
 
 def client_arguments(settings: Settings) -> dict[str, Any]:
@@ -153,12 +212,12 @@ def _blaming(variable: str, path: str) -> Iterator[None]:
 
 
 def _sasl(settings: Settings) -> dict[str, Any]:
-    password = settings.kafka_sasl_password.get_secret_value() if settings.kafka_sasl_password else None
+    password = settings.secret("kafka_sasl_password")
     mechanism = settings.kafka_sasl_mechanism
     if password is None:
         raise ConfigError(f"KAFKA_SASL_PASSWORD is not set, but KAFKA_SASL_MECHANISM is {mechanism}")
     if mechanism == "OAUTHBEARER":
-        return {"sasl_mechanism": mechanism, "sasl_oauth_token_provider": _Token(password)}
+        return {"sasl_mechanism": mechanism, "sasl_oauth_token_provider": _Token(settings)}
     if settings.kafka_sasl_username is None:
         raise ConfigError(f"KAFKA_SASL_USERNAME is not set, but KAFKA_SASL_MECHANISM is {mechanism}")
     return {

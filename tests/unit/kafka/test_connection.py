@@ -1,15 +1,14 @@
-"""Settings become client arguments, foreign errors become ours."""
+"""Settings become client arguments; clients end in time."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from pathlib import Path
 
 import pytest
 from aiokafka import errors as foreign
 
-from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError, RecordError, RestartError, TransientError
+from clusterinfo.errors import ConfigError
 from clusterinfo.kafka import connection
 from clusterinfo.kafka.sink import partition_for
 from clusterinfo.model import Unit
@@ -30,32 +29,6 @@ from clusterinfo.settings import Settings, load
 )
 def test_a_unit_has_the_partition_that_java_would_give_it(unit: Unit, partition: int) -> None:
     assert partition_for(unit, 12) == partition
-
-
-@pytest.mark.parametrize(
-    ("error", "ours"),
-    [
-        *((foreign.for_code(code)(), TransientError) for code in (-1, 3, 5, 6, 7, 8, 9, 14, 15, 16, 19, 20, 41, 56)),
-        *((foreign.for_code(code)(), TransientError) for code in (22, 25, 27, 79)),
-        *((foreign.for_code(code)(), RestartError) for code in (45, 47, 59)),
-        *((foreign.for_code(code)(), RecordError) for code in (10, 18, 2)),
-        *((foreign.for_code(code)(), FatalError) for code in (29, 30, 31, 53, 58, 35)),
-        (foreign.KafkaConnectionError("gone"), TransientError),
-        (foreign.KafkaTimeoutError(), FatalError),
-        (ConnectionRefusedError(111, "refused"), TransientError),
-        (TimeoutError(), TransientError),
-        (ssl.SSLCertVerificationError("self-signed certificate"), FatalError),
-        (foreign.AuthenticationFailedError("no"), FatalError),
-        (RestartError("ours already"), RestartError),
-    ],
-    ids=lambda value: getattr(value, "__name__", type(value).__name__),
-)
-def test_a_foreign_error_becomes_the_one_that_says_what_to_do(
-    error: BaseException, ours: type[ClusterinfoError]
-) -> None:
-    translated = connection.translate(error, "sending")
-    assert type(translated) is ours
-    assert "\n" not in str(translated)
 
 
 def test_a_line_is_bounded() -> None:
@@ -87,6 +60,18 @@ def test_a_login_reaches_the_client() -> None:
 async def test_a_token_reaches_the_client() -> None:
     arguments = connection.client_arguments(settings(sasl("OAUTHBEARER", KAFKA_SASL_PASSWORD="token")))
     assert await arguments["sasl_oauth_token_provider"].token() == "token"
+
+
+async def test_a_token_from_a_file_is_read_at_every_login(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("first\n")
+    arguments = connection.client_arguments(load(sasl("OAUTHBEARER", KAFKA_SASL_PASSWORD_FILE=str(file))))
+    provider = arguments["sasl_oauth_token_provider"]
+    assert await provider.token() == "first"
+    file.write_text("second\n")
+    assert await provider.token() == "second"
+    file.unlink()
+    assert await provider.token() == "first", "what cannot be read is as it was at the start"
 
 
 @pytest.mark.parametrize(
