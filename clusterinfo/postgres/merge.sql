@@ -303,9 +303,14 @@ select
     count(*) filter (where valid_to is not null and not deleted) as history
 from staged_plan;
 
--- name: set_aside
--- Records whose body no column can hold: their identity is stored, as fidelity $2.
-update staged_plan set fidelity = $2 where body_ord = any ($1::integer[]);
+-- name: plan_anew
+-- What COPY found out about bodies, that they had to be mended or cannot be stored at all, is their records' fidelity from
+-- now on. Less of an object may lose against what is stored: `plan` runs once more.
+with learnt as (
+    update staged_record r set fidelity = l.fidelity
+    from unnest($1::integer[], $2::smallint[]) as l (ord, fidelity) where r.ord = l.ord
+)
+delete from staged_plan;
 
 -- name: apply_plan
 -- History first, while the stored bodies are still there; then the rows.

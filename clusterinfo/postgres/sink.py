@@ -26,7 +26,7 @@ from clusterinfo.model import Batch, Lane, PartitionLane, Position, Receipt
 from clusterinfo.observations import BatchStored, DeadLettered, LaneClaimed, Observe
 from clusterinfo.postgres.bodies import sanitise
 from clusterinfo.postgres.connection import open_pool
-from clusterinfo.postgres.copying import copy_bodies, copy_records
+from clusterinfo.postgres.copying import copy_records, plan_and_copy
 from clusterinfo.postgres.dividing import divide
 from clusterinfo.postgres.doubts import CarriedUnits, doubt_gap, keep_apart
 from clusterinfo.postgres.lists import Settled, count_lists, settle
@@ -152,9 +152,7 @@ class PostgresSink:
         if not staged.rows:
             return None
         await copy_records(connection, staged)
-        await connection.execute(statements()["plan"])
-        plan = await connection.fetchrow(statements()["read_plan"])
-        await copy_bodies(connection, staged, plan["bodies"])
+        plan = await plan_and_copy(connection, staged)
         clock.copied = time.perf_counter()
         await connection.execute(statements()["apply_plan"])
         return plan
