@@ -4,26 +4,37 @@
 #   docker build --target consumer  -t cluster-info-consumer:latest .
 #   docker build --target sandbox   -t cluster-info-sandbox:latest .
 #
+# What is installed is pinned, with hashes, in requirements/; `make lock` writes those files. Only wheels are taken: nothing
+# is compiled, and the image that runs has neither a compiler nor what the program was built with.
+#
 # Python 3.12, though 3.13 would do: from 3.13 on ssl verifies with VERIFY_X509_STRICT, which refuses many a private
 # certificate authority that Kafka and PostgreSQL are run with.
 
 FROM python:3.12-slim AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
-WORKDIR /src
+WORKDIR /opt/src
+# The program's environment has no pip of its own: it holds what is locked, and the program.
+RUN python -m venv /opt/build && python -m venv --without-pip /opt/clusterinfo
+COPY requirements requirements
+RUN /opt/build/bin/pip install --require-hashes --only-binary :all: -r requirements/build.txt \
+ && /opt/build/bin/pip --python /opt/clusterinfo/bin/python install --require-hashes --only-binary :all: \
+      -r requirements/program.txt
 # .dockerignore admits only what the wheel is made of.
 COPY . .
-RUN pip wheel --no-deps --wheel-dir /wheels . \
- && python -m venv /opt/clusterinfo \
- && /opt/clusterinfo/bin/pip install /wheels/*.whl
+RUN /opt/build/bin/pip wheel --no-deps --no-index --no-build-isolation --wheel-dir /opt/wheel . \
+ && /opt/build/bin/pip --python /opt/clusterinfo/bin/python install --no-deps --no-index /opt/wheel/*.whl
 
 # Embedded PostgreSQL and the broker are no part of what runs beside a cluster.
 FROM build AS build-sandbox
-RUN /opt/clusterinfo/bin/pip install "$(echo /wheels/*.whl)[sandbox]"
+RUN /opt/build/bin/pip --python /opt/clusterinfo/bin/python install --require-hashes --only-binary :all: \
+      -r requirements/sandbox.txt
 
 FROM python:3.12-slim AS runtime
 ENV PATH=/opt/clusterinfo/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
-# Kubernetes proves runAsNonRoot only for a number. The volume shared in compose/ takes its owner from /run/clusterinfo.
-RUN install -d -o 65532 -g 65532 /run/clusterinfo
+# Kubernetes proves runAsNonRoot only for a number; initdb, in the sandbox, asks for the number's name. The volume shared in
+# compose/ takes its owner from /run/clusterinfo.
+RUN echo 'clusterinfo:x:65532:65532::/tmp:/usr/sbin/nologin' >>/etc/passwd \
+ && install -d -o 65532 -g 65532 /run/clusterinfo
 USER 65532:65532
 WORKDIR /tmp
 EXPOSE 8080
@@ -35,6 +46,9 @@ CMD ["demo"]
 
 FROM runtime AS program
 COPY --from=build /opt/clusterinfo /opt/clusterinfo
+# The program's own endpoint, at the default of METRICS_ADDRESS; the image has no curl. Kubernetes has its own probes.
+HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 \
+  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=3)"]
 
 FROM program AS collector
 CMD ["collect"]

@@ -1,4 +1,4 @@
-# make demo | test | lint | bench: all that a checkout needs is Python 3.11 or newer with venv, and pip's access to PyPI.
+# make demo | test | lint | bench | lock: all that a checkout needs is Python 3.11 or newer with venv, and pip's access to PyPI.
 #
 # Everything is installed into $(VENV), once: two stamp files remember what was installed, pyproject.toml outdates them.
 # The installation is editable, so that a changed source needs no second one. ARGS is handed on, as in
@@ -13,7 +13,7 @@ SANDBOX := $(VENV)/.clusterinfo-sandbox
 DEV := $(VENV)/.clusterinfo-dev
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint bench install clean
+.PHONY: help demo test lint bench install lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -35,6 +35,18 @@ bench: $(DEV)
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 install: $(DEV)
+
+# What the image is made of, to the byte: every version and hash that pyproject.toml allows, for Python 3.11 and later on
+# any platform. What is pinned stays as long as pyproject.toml allows it; ARGS=--upgrade takes the newest.
+LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --custom-compile-command 'make lock' $(ARGS)
+
+lock: $(BIN)/python
+	@$(PIP_INSTALL) uv==0.13.8
+	@$(LOCK) pyproject.toml -o requirements/program.txt
+	@$(LOCK) --extra sandbox pyproject.toml -o requirements/sandbox.txt
+	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' \
+	  | $(LOCK) - -o requirements/build.txt
 
 clean:
 	rm -rf $(VENV)

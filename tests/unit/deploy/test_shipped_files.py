@@ -11,7 +11,6 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,10 @@ import yaml
 
 from clusterinfo.sandbox.kubernetes.__main__ import arguments
 from clusterinfo.settings import DEFAULT_EXCLUDE, SECRET_FIELDS, Settings, load, parse_duration
+from tests.support.dockerfile import argv, stages
 
 ROOT = Path(__file__).parents[3]
 COMPOSE = yaml.safe_load((ROOT / "compose/compose.yaml").read_text())["services"]
-DOCKERFILE = (ROOT / "Dockerfile").read_text()
 MANIFESTS = [one for path in sorted((ROOT / "k8s").glob("*.yaml")) for one in yaml.safe_load_all(path.read_text())]
 
 # The services of compose/ whose environment is ours; `postgres` and `kafka` have that of their images.
@@ -62,21 +61,10 @@ def environments() -> list[tuple[str, dict[str, str]]]:
     return composed + [(f"k8s {deployment}", container_environment(deployment)) for deployment in DEPLOYMENTS]
 
 
-def stages() -> dict[str, str]:
-    """Stage -> its instructions; one without a name is `default`."""
-    found = re.findall(r"^FROM \S+(?: AS (\S+))?\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL)
-    return {name or "default": body for name, body in found}
-
-
-def instruction(stage: str, name: str) -> Any:
-    """The argument list of an instruction in exec form."""
-    return json.loads(re.findall(rf"^{name} (\[.*\])$", stages()[stage], re.MULTILINE)[-1])
-
-
 def commands() -> set[str]:
     """Every command of the program that a shipped file names."""
     named = {container(deployment)["args"][0] for deployment in DEPLOYMENTS}
-    return named | {instruction(stage, "CMD")[0] for stage in ("collector", "consumer", "sandbox")}
+    return named | {argv(stage, "CMD")[0] for stage in ("collector", "consumer", "sandbox")}
 
 
 # Variables
@@ -199,8 +187,8 @@ def test_nobody_is_killed_before_the_batch_in_hand_is_stored() -> None:
 
 @pytest.mark.parametrize("command", sorted(commands()))
 def test_every_command_is_one_the_program_has(command: str) -> None:
-    argv = [sys.executable, "-m", "clusterinfo", command, "--help"]
-    result = subprocess.run(argv, capture_output=True, timeout=60, check=False)
+    asked = [sys.executable, "-m", "clusterinfo", command, "--help"]
+    result = subprocess.run(asked, capture_output=True, timeout=60, check=False)
     assert result.returncode == 0, result.stderr.decode()
 
 
@@ -264,30 +252,3 @@ def test_compose_builds_targets_that_exist() -> None:
     built = {service["build"]["target"] for service in COMPOSE.values() if "build" in service}
     assert built == {"collector", "consumer", "sandbox"}
     assert built < stages().keys()
-
-
-def test_a_target_does_what_it_is_called() -> None:
-    assert instruction("runtime", "ENTRYPOINT") == ["clusterinfo"]
-    assert instruction("collector", "CMD") == container("cluster-info-collector")["args"] == ["collect"]
-    assert instruction("consumer", "CMD") == container("cluster-info-consumer")["args"] == ["consume"]
-
-
-def test_images_run_as_the_user_that_the_manifests_name() -> None:
-    assert "USER 65532:65532\n" in stages()["runtime"]
-    for deployment in DEPLOYMENTS:
-        context = pod(deployment)["securityContext"]
-        assert (context["runAsUser"], context["runAsGroup"]) == (65532, 65532)
-
-
-def test_images_are_built_from_all_that_the_wheel_needs() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    needed = {"pyproject.toml", project["project"]["readme"], *project["project"]["license-files"]}
-    needed |= set(project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
-    admitted = re.findall(r"^!(.*)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
-    assert set(admitted) == needed
-
-
-def test_images_have_a_python_that_the_program_is_tested_with() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    (version,) = set(re.findall(r"^FROM python:([\d.]+)-slim", DOCKERFILE, re.MULTILINE))
-    assert f"Programming Language :: Python :: {version}" in project["classifiers"]
