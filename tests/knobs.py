@@ -1,0 +1,97 @@
+"""What each setting does to speed and memory, beside its default, all in one run: `python -m tests.knobs`.
+
+Prints the table of docs/TUNING.md. Ratios of medians; rounds alternate between the values, so that a busy moment of the
+machine falls on all of them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from tests.bench import TIMEOUT_S, WAIT, Servers, _collected, _stored, servers
+from tests.support.programs import run
+
+COLLECT = {
+    "PAGE_SIZE": ("100", "2000"),
+    "COLLECT_CONCURRENCY": ("1", "16"),
+}
+CONSUME = {
+    "BATCH_SIZE": ("200", "20000"),
+    "BATCH_BYTES": ("1MiB", "64MiB"),
+    "BATCH_WAIT": ("10ms", "1s"),
+    "DB_POOL_SIZE": ("1", "12"),
+}
+"""Setting -> values held against its default (BATCH_WAIT: 100ms, since the topic ends here)."""
+
+DEFAULT = ("default", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Objects a second, and peak memory in MiB."""
+
+    rate: float
+    peak_mib: float
+
+
+def variants(knobs: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, str]]:
+    """The default, then each setting with each of its values."""
+    yield DEFAULT
+    for name, values in knobs.items():
+        for value in values:
+            yield name, value
+
+
+def setting(knob: tuple[str, str]) -> dict[str, str]:
+    return {} if knob == DEFAULT else {knob[0]: knob[1]}
+
+
+async def collected(bench: Servers, knob: tuple[str, str], topic: str) -> Run:
+    env = bench.env(topic, "postgres") | setting(knob)
+    ended = (await run("collect", "--once", env=env, timeout_s=TIMEOUT_S)).expect(0)
+    said = ended.said("Snapshot ended")[0]
+    return Run(said["objects"] / said["seconds"], ended.peak_mib)
+
+
+async def consumed(bench: Servers, knob: tuple[str, str], topic: str) -> Run:
+    env = bench.env(topic, await bench.fresh()) | WAIT | setting(knob)
+    ended = (await run("consume", "--until-idle", "2s", env=env, timeout_s=TIMEOUT_S)).expect(0)
+    return Run(_stored(ended).rate, ended.peak_mib)
+
+
+async def measure(objects: int, rounds: int) -> None:
+    found: dict[str, dict[tuple[str, str], list[Run]]] = {"collect": defaultdict(list), "consume": defaultdict(list)}
+    async with servers(objects) as bench:
+        await _collected(bench, "knobs")
+        for n in range(rounds):
+            for i, knob in enumerate(variants(COLLECT)):
+                found["collect"][knob].append(await collected(bench, knob, f"collect-{n}-{i}"))
+            for knob in variants(CONSUME):
+                found["consume"][knob].append(await consumed(bench, knob, "knobs"))
+    for command, runs in found.items():
+        show(command, runs)
+
+
+def show(command: str, runs: Mapping[tuple[str, str], list[Run]]) -> None:
+    default = statistics.median(one.rate for one in runs[DEFAULT])
+    for (name, value), measured in runs.items():
+        rate, peak = (statistics.median(side) for side in zip(*((r.rate, r.peak_mib) for r in measured), strict=True))
+        what = "all defaults" if name == "default" else f"`{name}={value}`"
+        print(f"| `{command}` | {what} | {rate / default:.2f} | {peak:.0f} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.knobs", description=__doc__)
+    parser.add_argument("--objects", type=int, default=10_000, help="objects of the simulated cluster (default 10,000)")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each value is measured (default 3)")
+    options = parser.parse_args()
+    asyncio.run(measure(options.objects, options.rounds))
+
+
+if __name__ == "__main__":
+    main()
