@@ -6,6 +6,8 @@ import datetime as dt
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from email.utils import parsedate_to_datetime
+from enum import Enum
+from typing import Final
 
 import aiohttp
 
@@ -43,8 +45,36 @@ class RefusedError(Exception):
     """Credentials or certificates are not, or no longer, accepted: read them again, once."""
 
 
-TRANSIENT_STATUS = frozenset((408, 429))
-"""And every 5xx. Source: Kubernetes API concepts; 429 and 503 may carry Retry-After."""
+class Next(Enum):
+    """What to do after an answer other than 2xx."""
+
+    RETRY = "ask the same again, after the pause that the server asks for"
+    LIST_ANEW = "the continue token is too old: begin the list again"
+    LOG_IN_AGAIN = "read the credentials again, once; refused again, stop"
+    FAIL_KIND = "it will be refused again: this kind fails, the others go on"
+
+
+STATUSES: Final = {
+    400: Next.FAIL_KIND,
+    401: Next.LOG_IN_AGAIN,
+    403: Next.FAIL_KIND,
+    404: Next.FAIL_KIND,
+    405: Next.FAIL_KIND,
+    406: Next.FAIL_KIND,
+    408: Next.RETRY,
+    410: Next.LIST_ANEW,
+    429: Next.RETRY,  # may carry Retry-After
+    500: Next.RETRY,
+    502: Next.RETRY,
+    503: Next.RETRY,  # may carry Retry-After
+    504: Next.RETRY,
+}
+"""HTTP status -> what to do. Source: Kubernetes API concepts, "HTTP status codes"."""
+
+
+def next_after(status: int) -> Next:
+    """What to do after an answer with this status. Without an entry: a 5xx is tried again, all else fails its kind."""
+    return STATUSES.get(status, Next.RETRY if status >= 500 else Next.FAIL_KIND)
 
 
 def quotable(error: BaseException) -> str:
@@ -68,12 +98,15 @@ def parse_retry_after(value: str | None, now: dt.datetime) -> float | None:
         return None
 
 
-def status_error(status: int, body: bytes, retry_after: str | None, now: dt.datetime) -> ClusterinfoError:
-    """An answer other than 2xx -> the error it means: ApiTransientError or ApiStatusError."""
+def status_error(status: int, body: bytes, retry_after: str | None, now: dt.datetime) -> Exception:
+    """An answer other than 2xx -> the error it means: ApiTransientError, ApiStatusError, or RefusedError."""
+    step = next_after(status)
+    if step is Next.LOG_IN_AGAIN:
+        return RefusedError(f"the API does not accept our credentials ({status} Unauthorized)")
     told = parse_status(body)
     plain = body[:200].decode(errors="replace").strip() if not told.reason and not told.message else ""
     message = " ".join((told.message or plain)[:300].split())
-    if status in TRANSIENT_STATUS or status >= 500:
+    if step is Next.RETRY:
         wait_s = parse_retry_after(retry_after, now)
         return ApiTransientError(f"the API answered {status} {message}".rstrip(), status=status, retry_after_s=wait_s)
     return ApiStatusError(status, told.reason or _REASONS.get(status, "Unknown"), message)

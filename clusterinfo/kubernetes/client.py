@@ -216,8 +216,6 @@ def _open_api(credentials: Credentials) -> ApiClient:
 
 
 async def _read_answer(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    if response.status == 401:
-        raise RefusedError("the API does not accept our credentials (401 Unauthorized)")
     if not 200 <= response.status < 300:
         body = await _read_body(response, ERROR_BODY_BYTES, cut=True)
         now = dt.datetime.now(dt.UTC)
