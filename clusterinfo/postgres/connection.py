@@ -8,10 +8,12 @@ password cannot change it everywhere at once.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -24,6 +26,7 @@ from clusterinfo.settings import Settings
 FIRST_CONNECTION_S = 20.0
 CONNECT_TIMEOUT_S = 10.0
 LOGIN_RETRIED_S = 300.0
+_REFUSED_TLS = "rejected SSL upgrade"  # what asyncpg says when the server answers N to SSLRequest; it has no class
 COMMAND_TIMEOUT_S = 90.0
 """Longer than the server's own statement timeout, which gives the better message."""
 
@@ -41,6 +44,7 @@ def connection_arguments(settings: Settings) -> dict[str, Any]:
             if not path.is_file():
                 raise ConfigError(f"{variable} names {str(path)!r}, which is no file: expected a PEM file")
             query[option] = str(path)
+    _check_certificates(settings)
     return {
         "dsn": f"postgresql:///?{urlencode(query)}",
         "host": settings.db_host,
@@ -53,6 +57,27 @@ def connection_arguments(settings: Settings) -> dict[str, Any]:
         "target_session_attrs": "read-write",
         "server_settings": {"application_name": "clusterinfo"},
     }
+
+
+def _check_certificates(settings: Settings) -> None:
+    """Try the files as asyncpg will: it would not say which of them is wrong."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if (root := settings.db_ssl_root_cert) is not None:
+        with _blaming("DB_SSL_ROOT_CERT", root):
+            context.load_verify_locations(root)
+    if (certificate := settings.db_ssl_cert) is not None:
+        with _blaming("DB_SSL_CERT (with DB_SSL_KEY)", certificate):
+            context.load_cert_chain(certificate, settings.db_ssl_key)
+    elif settings.db_ssl_key is not None:
+        raise ConfigError("DB_SSL_KEY is set, but DB_SSL_CERT is not: a key needs its certificate")
+
+
+@contextmanager
+def _blaming(variable: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(f"{variable} names {str(path)!r}, which cannot be used: {said(error)}") from error
 
 
 class _Logins:
@@ -120,15 +145,29 @@ async def _first_connection(settings: Settings, arguments: dict[str, Any]) -> An
                     **arguments,
                 )
         except FOREIGN as error:
-            translated = translate(error, f"connecting {where}")
-            if not isinstance(translated, TransientError):
-                raise translated from error
+            _give_up_if_final(error, settings, where)
             if time.monotonic() + 1 >= deadline:
+                certificate = ", and that it accepts the certificate in DB_SSL_CERT" if settings.db_ssl_cert else ""
                 raise FatalError(
                     f"PostgreSQL {where} cannot be reached: {str(error).strip() or 'no answer within 20 s'}; "
-                    "check DB_HOST and DB_PORT, and that the server runs"
+                    f"check DB_HOST and DB_PORT, and that the server runs{certificate}"
                 ) from error
             await asyncio.sleep(1)
+
+
+def _give_up_if_final(error: BaseException, settings: Settings, where: str) -> None:
+    """Raise what ends a first connection: asking again would not help."""
+    mode = f"DB_SSL_MODE is {settings.db_ssl_mode}"
+    if isinstance(error, asyncpg.ClientConfigurationError):  # the one that our own checks leave to asyncpg
+        raise ConfigError(f"{mode}: {said(error)}; set DB_SSL_ROOT_CERT to the CA certificates (PEM)") from error
+    if isinstance(error, ssl.SSLError):
+        remedy = "check DB_HOST against the server's certificate, and DB_SSL_ROOT_CERT"
+        raise FatalError(f"PostgreSQL {where}: no TLS connection, and {mode}: {said(error)}; {remedy}") from error
+    if isinstance(error, ConnectionError) and _REFUSED_TLS in str(error):
+        raise FatalError(f"PostgreSQL {where} has no TLS, but {mode}; switch it on there (`ssl = on`)") from error
+    translated = translate(error, f"connecting {where}")
+    if not isinstance(translated, TransientError):
+        raise translated from error
 
 
 async def _close(pool: Any) -> None:

@@ -65,6 +65,7 @@ FOREIGN = (asyncpg.PostgresError, *RETRIED)
 
 REMEDIES = {
     "26": "set the pooler in front of PostgreSQL to sessions, or use pgbouncer 1.21 or later",
+    "28000": "check DB_USER, DB_SSL_MODE and DB_SSL_CERT against pg_hba.conf on the server",
     "28": "check DB_USER and DB_PASSWORD, and pg_hba.conf on the server",
     "3D": "check DB_NAME, or create the database",
     "42501": "grant the rights, or let the owner run `clusterinfo migrate`",
