@@ -138,9 +138,11 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     offset: int
     reason: str
-    headers: dict[str, str]
-    """Header name -> value, undecodable bytes as backslash escapes."""
+    key: bytes | None = None
+    headers: list[tuple[str, bytes | None]]
     value: bytes
+    sqlstate: str | None = None
+    """What PostgreSQL said, if it was PostgreSQL that refused it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -241,12 +241,12 @@ class Collector:
             return
         self._begin(batch)
         reason = f"cannot be read from Kafka: {connection.explain(error)}"
-        batch.rejected.append(Rejected(offset=self.next_offset, reason=reason, headers={}, value=b""))
+        batch.rejected.append(Rejected(offset=self.next_offset, reason=reason, headers=[], value=b""))
         self.next_offset += 1
         self.taken += 1
         batch.end = self.next_offset
 
 
 def _rejected(message: ConsumerRecord, reason: str) -> Rejected:
-    headers = {name: (value or b"").decode(errors="backslashreplace") for name, value in message.headers}
-    return Rejected(offset=message.offset, reason=reason, headers=headers, value=message.value or b"")
+    headers = list(message.headers)
+    return Rejected(offset=message.offset, reason=reason, key=message.key, headers=headers, value=message.value or b"")

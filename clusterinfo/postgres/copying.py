@@ -51,12 +51,12 @@ async def plan_and_copy(connection: Any, staged: Staged) -> Any:
         plan = await connection.fetchrow(statements()["read_plan"])
         wanted = [ord_ for ord_ in plan["bodies"] if ord_ not in copied]
         copied.update(wanted)
-        if not (learnt := await _copy_bodies(connection, staged, wanted)):
+        if not (learnt := await copy_bodies(connection, staged, wanted)):
             return plan
         await connection.execute(statements()["plan_anew"], list(learnt), list(learnt.values()))
 
 
-async def _copy_bodies(connection: Any, staged: Staged, wanted: list[int]) -> dict[int, int]:
+async def copy_bodies(connection: Any, staged: Staged, wanted: list[int]) -> dict[int, int]:
     """COPY these bodies; return what was learnt of them: ord -> fidelity."""
     learnt: dict[int, int] = {}
 

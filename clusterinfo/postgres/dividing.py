@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from clusterinfo.cloudevents import attributes_of, key_of
 from clusterinfo.model import Batch, PartitionLane, Record, Rejected
-from clusterinfo.postgres.staging import attributes
 from clusterinfo.postgres.translate import is_of_the_record, said
 
 
@@ -26,9 +26,14 @@ def divide(batch: Batch, error: BaseException) -> list[Batch]:
     (message,) = messages
     if not isinstance(message, Record) or not is_of_the_record(error):
         return []
-    reason = f"PostgreSQL refused the record: {said(error)}"
-    headers = {name: str(value) for name, value in attributes(message).items()}
-    rejected = Rejected(offset=message.offset, reason=reason, headers=headers, value=message.body)
+    rejected = Rejected(
+        offset=message.offset,
+        reason=f"PostgreSQL refused the record: {said(error)}",
+        key=key_of(message),
+        headers=[*attributes_of(message)],
+        value=message.body,
+        sqlstate=getattr(error, "sqlstate", None),
+    )
     return [_part(batch, batch.start, batch.end, [rejected])]
 
 

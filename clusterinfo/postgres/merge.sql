@@ -349,8 +349,9 @@ on conflict (unit_id, namespace, name) do update set
     body = excluded.body, original = excluded.original;
 
 -- name: add_dead_letters
-insert into dead_letter (topic, partition, record_offset, reason, sqlstate, headers, value)
-select * from unnest($1::text[], $2::integer[], $3::bigint[], $4::text[], $5::text[], $6::jsonb[], $7::bytea[]);
+insert into dead_letter (topic, partition, record_offset, reason, sqlstate, key, headers, value, size_bytes)
+select * from unnest($1::text[], $2::integer[], $3::bigint[], $4::text[], $5::text[], $6::bytea[], $7::jsonb[],
+    $8::bytea[], $9::bigint[]);
 
 -- name: add_progress
 -- What this batch brought of each list, added to what was there.

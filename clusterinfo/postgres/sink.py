@@ -20,18 +20,16 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
 from clusterinfo.model import Batch, Lane, PartitionLane, Position, Receipt
 from clusterinfo.observations import BatchStored, DeadLettered, LaneClaimed, Observe
-from clusterinfo.postgres.bodies import sanitise
 from clusterinfo.postgres.connection import open_pool
 from clusterinfo.postgres.copying import copy_records, plan_and_copy
+from clusterinfo.postgres.dead_letters import MAX_VALUE_BYTES, readable
 from clusterinfo.postgres.dividing import divide
 from clusterinfo.postgres.doubts import CarriedUnits, doubt_gap, keep_apart
 from clusterinfo.postgres.lists import Settled, count_lists, settle
 from clusterinfo.postgres.positions import Positions
-from clusterinfo.postgres.staging import MAX_DEAD_LETTER_BYTES, Staged, stage
+from clusterinfo.postgres.staging import Staged, stage
 from clusterinfo.postgres.statements import statements
 from clusterinfo.postgres.translate import FOREIGN, is_of_the_record, is_timeout, translate
 from clusterinfo.postgres.units import lock_batch
@@ -90,7 +88,7 @@ class PostgresSink:
         if not isinstance(lane, PartitionLane):
             return None
         try:
-            async with self._transaction() as connection:
+            async with self.transaction() as connection:
                 offset = await self._positions.claim(connection, lane)
             self._carried.forget(lane)
         except FOREIGN as error:
@@ -116,7 +114,7 @@ class PostgresSink:
 
     async def _write(self, batch: Batch) -> None:
         clock = _Clock(time.perf_counter())
-        async with self._transaction() as connection:
+        async with self.transaction() as connection:
             if await self._positions.check_offset(connection, batch):
                 return
             batch = await keep_apart(connection, batch)
@@ -126,7 +124,7 @@ class PostgresSink:
             carried = await self._carried.note(connection, batch, locked)
             staged = stage(batch, locked.units)
             complete = await count_lists(connection, batch, staged)
-            plan = await self._merge(connection, staged, clock)
+            plan = await self.merge(connection, staged, clock)
             await doubt_gap(connection, batch)
             settled = await settle(connection, staged, complete, locked.clusters)
             settled.observations += locked.observations
@@ -137,7 +135,7 @@ class PostgresSink:
         self._report(batch, staged, plan, settled, clock)
 
     @asynccontextmanager
-    async def _transaction(self) -> AsyncIterator[Any]:
+    async def transaction(self) -> AsyncIterator[Any]:
         """A connection inside a transaction that is set up for the merge, with a deadline around all of it."""
         async with (
             asyncio.timeout(WRITE_TIMEOUT_S),
@@ -147,13 +145,14 @@ class PostgresSink:
             await connection.execute(self._begin)
             yield connection
 
-    async def _merge(self, connection: Any, staged: Staged, clock: _Clock) -> Any:
+    async def merge(self, connection: Any, staged: Staged, clock: _Clock | None = None) -> Any:
         """Rows and history; return what the plan came to (None: no record of the batch is an object)."""
         if not staged.rows:
             return None
         await copy_records(connection, staged)
         plan = await plan_and_copy(connection, staged)
-        clock.copied = time.perf_counter()
+        if clock:
+            clock.copied = time.perf_counter()
         await connection.execute(statements()["apply_plan"])
         return plan
 
@@ -170,8 +169,10 @@ class PostgresSink:
             [letter.offset for letter in letters],
             [letter.reason for letter in letters],
             [letter.sqlstate for letter in letters],
-            [sanitise(orjson.dumps(letter.headers)) for letter in letters],
-            [letter.value[:MAX_DEAD_LETTER_BYTES] for letter in letters],
+            [letter.key for letter in letters],
+            [readable(letter.headers) for letter in letters],
+            [letter.value[:MAX_VALUE_BYTES] for letter in letters],
+            [len(letter.value) for letter in letters],
         )
 
     def _report(self, batch: Batch, staged: Staged, plan: Any, settled: Settled, clock: _Clock) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
+from clusterinfo.cloudevents import attributes_of, key_of
 from clusterinfo.errors import RecordError
 from clusterinfo.model import (
     INT64_MAX,
@@ -34,8 +35,6 @@ IDENTITY_ONLY, STUB, SANITISED, WHOLE = range(4)
 
 MAX_NAME_CHARACTERS = 512
 """An entry of the primary key's index holds 2,704 bytes; Kubernetes allows 253 characters in nearly all names."""
-
-MAX_DEAD_LETTER_BYTES = 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -139,7 +138,8 @@ class DeadLetter:
 
     offset: int
     reason: str
-    headers: dict[str, object]
+    key: bytes | None
+    headers: list[tuple[str, bytes | None]]
     value: bytes
     sqlstate: str | None = None
 
@@ -186,9 +186,12 @@ def news_of(records: Iterable[Record]) -> dict[Unit, UnitNews]:
 def stage(batch: Batch, units: dict[Unit, UnitRow]) -> Staged:
     """Turn a batch into rows. `units` has every unit `news_of` named, with its settled live_at_source."""
     staged = Staged(records=batch.records)
-    for rejected in batch.rejected:
-        headers: dict[str, object] = dict(rejected.headers)
-        staged.dead_letters.append(DeadLetter(rejected.offset, plain(rejected.reason), headers, rejected.value))
+    for message in batch.rejected:
+        staged.dead_letters.append(
+            DeadLetter(
+                message.offset, plain(message.reason), message.key, message.headers, message.value, message.sqlstate
+            )
+        )
     for index, record in enumerate(batch.records):
         try:
             _STAGERS[record.type](staged, index, record, units)
@@ -198,17 +201,8 @@ def stage(batch: Batch, units: dict[Unit, UnitRow]) -> Staged:
 
 
 def dead_letter(record: Record, reason: str, sqlstate: str | None = None) -> DeadLetter:
-    """`record` as a dead letter: its attributes and the first MiB of its body."""
-    return DeadLetter(record.offset, plain(reason), attributes(record), record.body[:MAX_DEAD_LETTER_BYTES], sqlstate)
-
-
-def attributes(record: Record) -> dict[str, object]:
-    """All of a record but its body, as plain JSON values; empty attributes are left out."""
-    names = (name for name in record.__struct_fields__ if name not in ("body", "offset"))
-    pairs = ((name, getattr(record, name)) for name in names)
-    return {
-        name: value.isoformat() if isinstance(value, dt.datetime) else value for name, value in pairs if value != ""
-    }
+    """`record` as a dead letter, as the message that says it."""
+    return DeadLetter(record.offset, plain(reason), key_of(record), [*attributes_of(record)], record.body, sqlstate)
 
 
 def _live_at(record: Record, unit: UnitRow) -> int:

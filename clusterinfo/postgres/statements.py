@@ -1,4 +1,4 @@
-"""Hands out the statements of `merge.sql` by name."""
+"""Hands out the statements of the SQL files beside it by name."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import re
 from functools import cache
 from importlib.resources import files
 
+FILES = "merge.sql", "upkeep.sql", "overview.sql"
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
 @cache
 def statements() -> dict[str, str]:
-    """Name -> SQL text of every statement of `merge.sql`, captions included."""
-    text = files("clusterinfo.postgres").joinpath("merge.sql").read_text(encoding="utf-8")
-    _, *parts = _NAME.split(text)
-    return dict(zip(parts[::2], parts[1::2], strict=True))
+    """Name -> SQL text of every statement, captions included."""
+    found: dict[str, str] = {}
+    for name in FILES:
+        _, *parts = _NAME.split(files("clusterinfo.postgres").joinpath(name).read_text(encoding="utf-8"))
+        found |= zip(parts[::2], parts[1::2], strict=True)
+    return found

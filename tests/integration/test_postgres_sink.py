@@ -395,7 +395,8 @@ async def test_a_body_postgresql_refuses_is_set_aside_and_counts(bench: Bench) -
         (0, "22P02", bodies["a"]),
         (2, "22P02", bodies["c"]),
     ]
-    assert orjson.loads(letters[0]["headers"])["name"] == "a"
+    assert orjson.loads(letters[0]["headers"])["ce_subject"] == "core/configmaps/ns/a"
+    assert orjson.loads(letters[0]["key"]) == [CLUSTER, "", "configmaps", "ns", "a"]
     fidelities = await bench.connection.fetch("select name, fidelity from resource where fidelity < 3 order by 1")
     assert [tuple(row) for row in fidelities] == [("a", 0), ("c", 0)]
     again = Listing("200", NOON + MINUTE)
@@ -407,14 +408,14 @@ async def test_a_body_postgresql_refuses_is_set_aside_and_counts(bench: Bench) -
 
 
 async def test_a_rejected_message_becomes_a_dead_letter(bench: Bench) -> None:
-    stranger = Rejected(offset=0, reason="no ce_type", headers={"x": "y"}, value=b"hello")
+    stranger = Rejected(offset=0, reason="no ce_type", headers=[("x", b"y")], value=b"hello")
     await bench.store(rejected=(stranger,))
     row = await bench.connection.fetchrow("select topic, partition, record_offset, reason, value from dead_letter")
     assert tuple(row) == ("cluster-info", 0, 0, "no ce_type", b"hello")
 
 
 POISON: dict[str, Rejected | tuple[RecordType, bytes]] = {
-    "a header with NUL": Rejected(offset=0, reason="bad\0", headers={"ce_name": "a\0b"}, value=b"\0"),
+    "a header with NUL": Rejected(offset=0, reason="bad\0", headers=[("ce_name", b"a\0b")], value=b"\0"),
     "units that are no list": (RecordType.SNAPSHOT_COMPLETED, b'{"discovery_complete":true,"units":5}'),
     "a unit without outcome": (RecordType.SNAPSHOT_COMPLETED, b'{"units":[{"group":"","resource":"pods"}]}'),
     "a unit that is no text": (
