@@ -15,8 +15,10 @@ from typing import Any, Final, Protocol
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.abc import AbstractTokenProvider
+from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import collect_hosts, create_conn
-from aiokafka.errors import AuthenticationFailedError, CorruptRecordException, KafkaError
+from aiokafka.errors import AuthenticationFailedError, CorruptRecordException, KafkaConnectionError, KafkaError
+from aiokafka.protocol.metadata import MetadataRequest
 
 from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError, RecordError, RestartError, TransientError
 from clusterinfo.kafka import codecs
@@ -189,11 +191,9 @@ def _brokers(settings: Settings) -> list[str]:
 
 
 def _ssl_context(settings: Settings) -> ssl.SSLContext:
-    context = ssl.create_default_context()
-    if settings.kafka_ssl_ca_file is not None:
-        path = str(settings.kafka_ssl_ca_file)
-        with _blaming("KAFKA_SSL_CA_FILE", path):
-            context = ssl.create_default_context(cafile=path)
+    authorities = settings.kafka_ssl_ca_file
+    with _blaming("KAFKA_SSL_CA_FILE", str(authorities)):
+        context = ssl.create_default_context(cafile=authorities)
     if settings.kafka_ssl_cert_file is not None:
         key = settings.kafka_ssl_key_file
         with _blaming("KAFKA_SSL_CERT_FILE (with KAFKA_SSL_KEY_FILE)", str(settings.kafka_ssl_cert_file)):
@@ -227,6 +227,35 @@ def _sasl(settings: Settings) -> dict[str, Any]:
     }
 
 
+class _AfreshClient(AIOKafkaClient):  # type: ignore[misc]  # aiokafka is untyped
+    """A client that reads password and certificates again for every connection; see `log_in_afresh`."""
+
+    _settings: Settings
+    _last_context: ssl.SSLContext
+
+    @property
+    def _sasl_plain_password(self) -> str | None:
+        return self._settings.secret("kafka_sasl_password")
+
+    @property
+    def _ssl_context(self) -> ssl.SSLContext | None:
+        if not self._settings.kafka_security_protocol.endswith("SSL"):
+            return None
+        with contextlib.suppress(ConfigError):  # half of a pair is written: the ones before, until the next time
+            self._last_context = _ssl_context(self._settings)
+        return self._last_context
+
+
+def log_in_afresh(client: AIOKafkaClient, settings: Settings) -> None:
+    """From now on `client` (of a producer or consumer) connects with the password and certificates of that moment.
+
+    aiokafka keeps what it was built with in two attributes, which it reads whenever it connects.
+    """
+    client._last_context = client._ssl_context
+    client.__class__ = _AfreshClient
+    client._settings = settings
+
+
 class Client(Protocol):
     """What aiokafka's producer, consumer and admin client have in common."""
 
@@ -253,7 +282,7 @@ async def probe(settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S) -> Non
     """
     arguments = client_arguments(settings)
     brokers = collect_hosts(arguments.pop("bootstrap_servers"))
-    reason = "no answer"
+    last: BaseException | None = None
     with quiet():
         try:
             async with asyncio.timeout(timeout_s):
@@ -262,17 +291,37 @@ async def probe(settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S) -> Non
                         try:
                             return await _knock(host, port, arguments)
                         except (OSError, KafkaError) as error:
-                            reason = explain(error)
+                            last = error
                             _give_up_if_fatal(error, f"{host}:{port}")
                     await asyncio.sleep(RETRY_S)
         except TimeoutError:
-            raise unreachable(settings, timeout_s, reason) from None
+            reason = explain(last) if last else "no answer"
+            raise unreachable(settings, timeout_s, reason, remedy=_remedy_of_closing(last, settings)) from None
 
 
 async def _knock(host: str, port: int, arguments: dict[str, Any]) -> None:
+    """Connect, log in and ask: a broker that wanted a login, or another token, hangs up at the first question."""
     connection = await create_conn(host, port, **arguments)
-    if (closing := connection.close()) is not None:
-        await asyncio.wait([closing], timeout=STOP_TIMEOUT_S)
+    try:
+        answer = await connection.send(MetadataRequest([]))
+        if not answer.brokers:  # Kafka answers one request of a login it refused, with nothing, and then hangs up
+            await connection.send(MetadataRequest([]))
+    except KafkaConnectionError as error:
+        if arguments.get("sasl_mechanism") == "OAUTHBEARER":  # aiokafka does not read why the token is refused
+            raise AuthenticationFailedError("the broker does not accept the token") from error
+        raise
+    finally:
+        if (closing := connection.close()) is not None:
+            await asyncio.wait([closing], timeout=STOP_TIMEOUT_S)
+
+
+def _remedy_of_closing(error: BaseException | None, settings: Settings) -> str:
+    """What to do about a broker that is there, and hangs up; "" for one that is not."""
+    if not isinstance(error, KafkaConnectionError | ConnectionResetError):
+        return ""
+    protocol = settings.kafka_security_protocol
+    certificate = ", and KAFKA_SSL_CERT_FILE if it asks for certificates" if protocol.endswith("SSL") else ""
+    return f"check KAFKA_SECURITY_PROTOCOL ({protocol}) against what that listener speaks{certificate}"
 
 
 def _give_up_if_fatal(error: BaseException, broker: str) -> None:
@@ -280,12 +329,11 @@ def _give_up_if_fatal(error: BaseException, broker: str) -> None:
         raise translated from error
 
 
-def unreachable(settings: Settings, timeout_s: float, reason: str) -> FatalError:
+def unreachable(settings: Settings, timeout_s: float, reason: str, *, remedy: str = "") -> FatalError:
     """The one line for a first connection that did not come about."""
-    return FatalError(
-        f"cannot reach Kafka at {','.join(settings.kafka_brokers)} within {timeout_s:g} s: {reason}; "
-        "check that it runs, and set KAFKA_BROKERS to its address as clients see it (host:port, comma-separated)"
-    )
+    usual = "check that it runs, and set KAFKA_BROKERS to its address as clients see it (host:port, comma-separated)"
+    brokers = ",".join(settings.kafka_brokers)
+    return FatalError(f"cannot reach Kafka at {brokers} within {timeout_s:g} s: {reason}; {remedy or usual}")
 
 
 @contextlib.asynccontextmanager

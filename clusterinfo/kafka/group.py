@@ -248,6 +248,7 @@ class ConsumerGroup:
             session_timeout_ms=int(self._session_timeout_s * 1000),
             heartbeat_interval_ms=int(min(3.0, self._session_timeout_s / 3) * 1000),
         )
+        connection.log_in_afresh(self._consumer._client, self._settings)
         await self._consumer.start()
         pace_empty_fetches(self._consumer, FETCH_WAIT_S)
 

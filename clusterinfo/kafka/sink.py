@@ -271,6 +271,7 @@ class KafkaSink:
         )
         try:
             async with asyncio.timeout(connection.CONNECT_TIMEOUT_S):
+                connection.log_in_afresh(producer.client, self._settings)
                 await producer.start()
                 await producer.partitions_for(self.topic.name)
         except (KafkaError, OSError) as error:
