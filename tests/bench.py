@@ -119,7 +119,7 @@ async def _downloaded(bench: Servers) -> float:
     return float(ended.stdout)
 
 
-async def _collected(bench: Servers, topic: str) -> float:
+async def collected(bench: Servers, topic: str) -> float:
     ended = (await run("collect", "--once", env=bench.env(topic, "postgres"), timeout_s=TIMEOUT_S)).expect(0)
     return float(ended.said("Snapshot ended")[0]["seconds"])
 
@@ -141,10 +141,10 @@ class Stored:
 
 async def _consumed(bench: Servers, topic: str, database: str) -> Stored:
     ended = await run("consume", "--until-idle", "2s", env=bench.env(topic, database) | WAIT, timeout_s=TIMEOUT_S)
-    return _stored(ended.expect(0))
+    return stored(ended.expect(0))
 
 
-def _stored(ended: Ended) -> Stored:
+def stored(ended: Ended) -> Stored:
     batches = ended.said("Batch stored")
     claims = ended.said("Partition claimed")
     rows = sum(batch["rows_written"] + batch["rows_unchanged"] for batch in batches)
@@ -175,7 +175,7 @@ async def _copied(bench: Servers, database: str) -> Stored:
 
 async def collecting(objects: int, rounds: int, *arguments: str) -> str:
     async with servers(objects, *arguments) as bench:
-        pairs = [(await _downloaded(bench), await _collected(bench, f"collect-{n}")) for n in range(rounds)]
+        pairs = [(await _downloaded(bench), await collected(bench, f"collect-{n}")) for n in range(rounds)]
     download_s, collect_s = (statistics.median(side) for side in zip(*pairs, strict=True))
     return f"{download_s:9.2f} s {collect_s:9.2f} s {collect_s / download_s:9.2f}"
 
@@ -186,9 +186,9 @@ async def storing(objects: int, rounds: int) -> tuple[float, ...]:
     async with servers(objects) as bench:
         for n in range(rounds):
             database, topic = await bench.fresh(), f"consume-{n}"
-            await _collected(bench, topic)
+            await collected(bench, topic)
             new, copied = await _consumed(bench, topic, database), await _copied(bench, database)
-            await _collected(bench, topic)
+            await collected(bench, topic)
             found.append((copied.rate, new.rate, (await _consumed(bench, topic, database)).rate))
     return tuple(statistics.median(side) for side in zip(*found, strict=True))
 
@@ -198,11 +198,11 @@ async def ratios(objects: int, rounds: int) -> None:
     print("                     download     collect     ratio")
     print(f"pages as they are {await collecting(objects, rounds)}")
     print(f"pages gzipped     {await collecting(objects, rounds, '--gzip')}", flush=True)
-    copy, new, stored = await storing(objects, rounds)
+    copy, new, again = await storing(objects, rounds)
     print("\n                       rows/s     of COPY (wanted: 0.5)")
     print(f"binary COPY         {copy:9,.0f}")
     print(f"consume, all new    {new:9,.0f} {new / copy:9.2f}")
-    print(f"consume, all stored {stored:9,.0f} {stored / copy:9.2f}")
+    print(f"consume, all stored {again:9,.0f} {again / copy:9.2f}")
 
 
 async def memory(sizes: Iterable[int]) -> None:

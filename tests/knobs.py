@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from tests.bench import TIMEOUT_S, WAIT, Servers, _collected, _stored, servers
+from tests.bench import TIMEOUT_S, WAIT, Servers, servers, stored
 from tests.support.programs import run
 
 COLLECT = {
@@ -61,13 +61,13 @@ async def collected(bench: Servers, knob: tuple[str, str], topic: str) -> Run:
 async def consumed(bench: Servers, knob: tuple[str, str], topic: str) -> Run:
     env = bench.env(topic, await bench.fresh()) | WAIT | setting(knob)
     ended = (await run("consume", "--until-idle", "2s", env=env, timeout_s=TIMEOUT_S)).expect(0)
-    return Run(_stored(ended).rate, ended.peak_mib)
+    return Run(stored(ended).rate, ended.peak_mib)
 
 
 async def measure(objects: int, rounds: int) -> None:
     found: dict[str, dict[tuple[str, str], list[Run]]] = {"collect": defaultdict(list), "consume": defaultdict(list)}
     async with servers(objects) as bench:
-        await _collected(bench, "knobs")
+        await collected(bench, DEFAULT, "knobs")
         for n in range(rounds):
             for i, knob in enumerate(variants(COLLECT)):
                 found["collect"][knob].append(await collected(bench, knob, f"collect-{n}-{i}"))
