@@ -24,6 +24,7 @@ _UNSPLITTABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 # A string, or one of the characters that give structure. A quote that begins no whole string is a lone quote.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],:"]', re.DOTALL)
+_CLOSING = {b"{": b"}", b"[": b"]"}
 
 
 class ListMeta(msgspec.Struct, gc=False):
@@ -168,18 +169,19 @@ def _elements(data: bytes, opening: bytes) -> Iterator[tuple[int, int, int]]:
     """(start, position after the first colon or -1, end) of what stands between the outermost brackets' commas."""
     if not data.lstrip().startswith(opening):
         raise RecordError(f"expected a JSON value that begins with {opening.decode()}")
-    depth = start = 0
-    colon = -1
+    expected: list[bytes] = []
+    start, colon = 0, -1
     for token in _TOKEN.finditer(data):
+        depth = len(expected)
         match token[0]:
             case b"{" | b"[":
-                depth += 1
-                start = token.end() if depth == 1 else start
+                expected.append(_CLOSING[token[0]])
+                start = token.end() if depth == 0 else start
             case b"}" | b"]":
-                depth -= 1
-                if depth == 0:
-                    if data[start : token.start()].strip():
-                        yield start, colon, token.start()
+                if expected.pop() != token[0]:
+                    raise RecordError("a bracket closes what another one opened")
+                if depth == 1:
+                    yield from _last_element(data, start, colon, token)
                     return
             case b"," if depth == 1:
                 yield start, colon, token.start()
@@ -189,3 +191,11 @@ def _elements(data: bytes, opening: bytes) -> Iterator[tuple[int, int, int]]:
             case b'"':
                 break
     raise RecordError("the JSON ends in the middle of a value")
+
+
+def _last_element(data: bytes, start: int, colon: int, closing: re.Match[bytes]) -> Iterator[tuple[int, int, int]]:
+    """What stands before the outermost closing bracket, if anything; nothing may follow it."""
+    if data[closing.end() :].strip():
+        raise RecordError("something follows the end of the JSON")
+    if data[start : closing.start()].strip():
+        yield start, colon, closing.start()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from clusterinfo.budget import ByteBudget
+from clusterinfo.kubernetes.by_namespace import SEVERITY, KindSource
 from clusterinfo.kubernetes.client import ClusterIdentity
 from clusterinfo.kubernetes.discovery import Discovery
 from clusterinfo.kubernetes.normalize import Redaction
@@ -65,7 +66,7 @@ class PlannedList:
 
     lane: ListLane
     gvr: GroupVersionResource
-    open: Callable[[], ListSource]
+    open: Callable[[], ListSource | KindSource]
 
 
 class _Outcome(msgspec.Struct):
@@ -109,7 +110,7 @@ class Snapshot:
         self.discovery = discovery
         self.id = new_id()
         self.lane = ListLane(Unit(cluster.id, "", ""))
-        self.sources: dict[ListLane, ListSource] = {}
+        self.sources: dict[ListLane, ListSource | KindSource] = {}
         """The sources opened so far."""
         self._cluster = cluster
         self._pages = pages
@@ -164,7 +165,7 @@ class Snapshot:
             source = self.sources.get(planned.lane)
             outcome = (source.outcome if source else None) or Outcome.FAILED
             unit = (planned.gvr.group, planned.gvr.resource)
-            found[unit] = max(outcome, found.get(unit, outcome), key=_SEVERITY.index)
+            found[unit] = max(outcome, found.get(unit, outcome), key=SEVERITY.index)
         return found
 
     def _reaches(self, gvr: GroupVersionResource) -> list[str]:
@@ -174,13 +175,14 @@ class Snapshot:
         lane = ListLane(Unit(self._cluster.id, gvr.group, gvr.resource), reach)
         return PlannedList(lane, gvr, lambda: self._open(lane, gvr))
 
-    def _open(self, lane: ListLane, gvr: GroupVersionResource) -> ListSource:
-        source = ListSource(lane, gvr, self._pages, self._options, budget=self._budget, observe=self._observe)
+    def _open(self, lane: ListLane, gvr: GroupVersionResource) -> ListSource | KindSource:
+        whole = gvr.namespaced and not lane.reach
+        source = KindSource(lane, gvr, self._open_list) if whole else self._open_list(lane, gvr)
         self.sources[lane] = source
         return source
 
+    def _open_list(self, lane: ListLane, gvr: GroupVersionResource) -> ListSource:
+        return ListSource(lane, gvr, self._pages, self._options, budget=self._budget, observe=self._observe)
+
     def _say(self, kind: RecordType, body: bytes) -> StatementSource:
         return StatementSource(self.lane, self._options.record(kind, body, self.lane.unit))
-
-
-_SEVERITY = [Outcome.COMPLETED, Outcome.FORBIDDEN, Outcome.FAILED]

@@ -42,6 +42,7 @@ from clusterinfo.observations import (
     ListRestarted,
     Observe,
     PageListed,
+    Warned,
 )
 
 PAGE_FAILURES = 5
@@ -124,6 +125,8 @@ class _Attempt:
     """True once a page came that belongs to another list."""
     defect: str = ""
     """Why this list may not complete although all its pages came."""
+    mended: int = 0
+    """Items that came as no JSON, and were mended."""
 
 
 class _Hold:
@@ -156,8 +159,8 @@ class _Hold:
 class ListSource:
     """The batches of one list: a `pump.Source` for one `ListLane`. `close` it when its pump has ended.
 
-    After the end (its last batch acked): `outcome`, `objects` sent, `size_bytes` downloaded, `error` ("" if completed).
-    Before, `outcome` is None: an abandoned list is not a completed one.
+    After the end (its last batch acked): `outcome`, `objects` sent, `size_bytes` downloaded, `error` ("" if completed),
+    `is_too_slow` if its continue tokens expired. Before, `outcome` is None: an abandoned list is not a completed one.
     """
 
     def __init__(
@@ -176,6 +179,7 @@ class ListSource:
         self.objects = 0
         self.size_bytes = 0
         self.error = ""
+        self.is_too_slow = False
         self._pages = pages
         self._options = options
         self._observe = observe
@@ -298,9 +302,12 @@ class ListSource:
             if number % OBJECTS_IN_A_ROW == OBJECTS_IN_A_ROW - 1:
                 await asyncio.sleep(0)
             try:
-                records.append(self._record(normalize(raw, self.gvr, self._options.redaction), observed_at))
+                item = normalize(raw, self.gvr, self._options.redaction)
             except RecordError as error:
                 self._set_aside(str(error))
+            else:
+                records.append(self._record(item, observed_at))
+                self._note_if_mended(item)
         return records
 
     def _record(self, item: NormalizedObject, observed_at: dt.datetime) -> Record:
@@ -334,6 +341,15 @@ class ListSource:
     def _set_aside(self, reason: str) -> None:
         self._attempt.defect = self._attempt.defect or reason
         self._observe(ItemSetAside(resource=self.gvr.dotted, reason=reason))
+
+    def _note_if_mended(self, item: NormalizedObject) -> None:
+        """Say it of the first of a list: what is broken so is seldom broken once."""
+        self._attempt.mended += item.is_mended
+        if item.is_mended and self._attempt.mended == 1:
+            named = f"{item.namespace}/{item.name}" if item.namespace else item.name
+            self._observe(
+                Warned(message=f"{self.gvr.dotted} {named} came as no JSON and was mended before it was sent")
+            )
 
     def _hand_over(self, records: list[Record]) -> Batch:
         """A batch at the next position; its bodies are what the lane holds until it is acked."""
@@ -416,10 +432,24 @@ class ListSource:
             if self._expiries < TOKEN_EXPIRIES:
                 await self._abandon(f"the continue token expired: {error}")
                 return None
-            return self._failed(410, f"the continue token expired {self._expiries} times: list fewer (NAMESPACES)")
+            self.is_too_slow = True
+            return self._failed(410, f"the continue token expired {self._expiries} times: {self._if_too_slow()}")
         if error.status == 403:
             return self._failed(403, "Forbidden", Outcome.FORBIDDEN, error.message)
         return self._failed(error.status, f"{error.reason}: {error.message}" if error.message else error.reason)
+
+    def _if_too_slow(self) -> str:
+        """What follows when the server forgets faster than this list is read."""
+        if not self.gvr.namespaced or self.lane.reach:
+            return "larger pages (PAGE_SIZE) take fewer requests"
+        return (
+            "listed namespace by namespace instead; what was in namespaces that are gone stays until a list of all "
+            "completes"
+        )
+
+    def give_up(self, reason: str) -> None:
+        """Before anything was read: nothing will be listed, and this is why."""
+        self._batch = self._hand_over([self._failed(0, reason)])
 
     async def _abandon(self, reason: str) -> None:
         await self.close()

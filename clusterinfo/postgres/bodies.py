@@ -1,48 +1,19 @@
-r"""What jsonb cannot hold, found in bytes and mended in bytes. Pure; no object tree is ever built, nothing recurses.
+"""What jsonb cannot hold, found by cheap searches in bytes. Pure; a body is never parsed here.
 
-Two ways, by what they cost. Every body meets the cheap searches (`is_suspect`, `has_wild_number`) and `sanitise`, which
-mends escapes alone. Only a body that PostgreSQL refused, or whose numbers look wild, is walked token by token (`mend`):
+Every body meets these. What they do not find PostgreSQL refuses, or takes: for what it refuses see `mending.py`.
 
-| what a body holds | what is stored instead |
-|---|---|
-| the escape \u0000, half a surrogate pair, an escape JSON does not know, bytes that are no UTF-8 | U+FFFD |
-| a raw control character within a string | its escape; of NUL U+FFFD |
-| a byte order mark before everything | nothing |
-| a number of more than 1,000 characters or of an exponent beyond ±999, NaN, Infinity, 01, .5 and their kin | its text |
-| an array or object nested more than 500 deep | the text `cut:depth>500` |
-
-Whatever else PostgreSQL refuses is no JSON, and stays refused.
-
-Source: PostgreSQL manual, 8.14, "RFC 7159 permits JSON strings to contain Unicode escape sequences denoted by \uXXXX.
-[...] the jsonb input function is stricter: it disallows \u0000 [...] and requires surrogate pairs to be correct"; and
-8.1.2, numeric holds "up to 131072 digits before the decimal point; up to 16383 digits after the decimal point".
+Source: PostgreSQL manual, 8.14, "RFC 7159 permits JSON strings to contain Unicode escape sequences denoted by \\uXXXX.
+[...] the jsonb input function is stricter: it disallows \\u0000 [...] and requires surrogate pairs to be correct".
 """
 
 from __future__ import annotations
 
 import re
 
-MAX_DEPTH = 500
-"""Arrays and objects within each other. PostgreSQL stops at some 10,000 (its stack), common JSON readers at 1,000."""
-MAX_NUMBER_CHARS = 1000
-"""Characters of a number."""
-MAX_EXPONENT = 999
-"""Three digits: a double has 308. PostgreSQL takes `1e131071` in 8 bytes and gives it back in 131,072."""
-CUT = f'"cut:depth>{MAX_DEPTH}"'.encode()
-
-_ESCAPE = re.compile(rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL)
-_FORBIDDEN = re.compile(rb"\\(?:u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2})?|[^u\"\\/bfnrt])\Z", re.DOTALL)
-_REPLACEMENT = rb"\ufffd"
-_CONTROL = re.compile(rb"[\x00-\x1f]")
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+from clusterinfo.mending import mend_escapes
 
 # Two patterns, each with a letter in front: together four times as fast as one with a choice of letters.
 _WILD = re.compile(rb"e[+-]?[0-9]{4,}\s*[,}\]]"), re.compile(rb"E[+-]?[0-9]{4,}\s*[,}\]]")
-
-# A string, a bracket, or whatever stands between punctuation and white space: literals and numbers.
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{\[]|[}\]]|[^ \t\r\n{}\[\],:"]+', re.DOTALL)
-_NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE]([+-]?[0-9]+))?")
-_ALMOST_NUMBER = re.compile(rb"[+-]?(?:[0-9.][0-9A-Za-z.+_-]*|NaN|Infinity)")
 
 
 def is_suspect(body: bytes) -> bool:
@@ -54,71 +25,13 @@ def is_suspect(body: bytes) -> bool:
 
 
 def has_wild_number(body: bytes) -> bool:
-    """True if `body` may hold a number that is short to write and long to read. 10 µs for 6 kB."""
+    """True if `body` may hold a number that is short to write and long to read; 10 µs for 6 kB.
+
+    PostgreSQL takes `1e131071` in 8 bytes and gives it back in 131,072.
+    """
     return any(pattern.search(body) for pattern in _WILD)
 
 
 def sanitise(body: bytes) -> bytes:
     """`body` with every escape jsonb refuses replaced by U+FFFD; the same bytes if there is none."""
-    return _ESCAPE.sub(_mend_escape, body)
-
-
-def _mend_escape(match: re.Match[bytes]) -> bytes:
-    return _REPLACEMENT if _FORBIDDEN.fullmatch(match[0]) else match[0]
-
-
-def mend(body: bytes) -> bytes:
-    """`body` with all that the table above names replaced; the same bytes if there is none of it.
-
-    Costs some 0.2 µs a token, so a millisecond for 6 kB: for the few bodies that were found out.
-    """
-    text = _as_utf8(body.removeprefix(_BYTE_ORDER_MARK))
-    pieces: list[bytes] = []
-    depth = done = 0
-    for token in _TOKEN.finditer(text):
-        start, end = token.span()
-        match text[start]:
-            case 0x7B | 0x5B:  # { [
-                depth += 1
-                if depth == MAX_DEPTH + 1:
-                    pieces += (text[done:start], CUT)
-            case 0x7D | 0x5D:  # } ]
-                depth -= 1
-                done = end if depth == MAX_DEPTH else done
-            case first if depth <= MAX_DEPTH:
-                found = token[0]
-                mended = _mend_string(found) if first == 0x22 else _mend_bare(found)
-                if mended is not found:
-                    pieces += (text[done:start], mended)
-                    done = end
-    if depth > MAX_DEPTH:  # it never ends
-        return text
-    return b"".join([*pieces, text[done:]]) if pieces else text
-
-
-def _as_utf8(body: bytes) -> bytes:
-    try:
-        body.decode()
-    except UnicodeDecodeError:
-        return body.decode(errors="replace").encode()
-    return body
-
-
-def _mend_string(found: bytes) -> bytes:
-    """A string token; the same object if there is nothing to mend."""
-    mended = _ESCAPE.sub(_mend_escape, found) if b"\\" in found else found
-    mended = _CONTROL.sub(_escape_control, mended)
-    return found if mended == found else mended
-
-
-def _escape_control(match: re.Match[bytes]) -> bytes:
-    code = match[0][0]
-    return rb"\u%04x" % code if code else _REPLACEMENT
-
-
-def _mend_bare(found: bytes) -> bytes:
-    """A literal or a number; the same object if jsonb takes it, or if it is nothing that could be mended."""
-    number = _NUMBER.fullmatch(found)
-    if number and len(found) <= MAX_NUMBER_CHARS and abs(int(number[1] or 0)) <= MAX_EXPONENT:
-        return found
-    return b'"%s"' % found if number or _ALMOST_NUMBER.fullmatch(found) else found
+    return mend_escapes(body)

@@ -13,8 +13,9 @@ from typing import Any
 import asyncpg
 
 from clusterinfo.errors import FatalError
+from clusterinfo.mending import mend
 from clusterinfo.model import Record
-from clusterinfo.postgres.bodies import has_wild_number, is_suspect, mend, sanitise
+from clusterinfo.postgres.bodies import has_wild_number, is_suspect, sanitise
 from clusterinfo.postgres.staging import IDENTITY_ONLY, SANITISED, DeadLetter, Staged, dead_letter
 from clusterinfo.postgres.statements import statements
 from clusterinfo.postgres.translate import is_of_the_record, said

@@ -18,6 +18,7 @@ from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import ConfigError, FatalError, TransientError
 from clusterinfo.kubernetes import client as client_module
 from clusterinfo.kubernetes.api_errors import ApiStatusError, PageTooLargeError
+from clusterinfo.kubernetes.by_namespace import KindSource
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.discovery import Discovery, Selection
 from clusterinfo.kubernetes.snapshot import Snapshot, StatementSource
@@ -25,6 +26,7 @@ from clusterinfo.kubernetes.source import ListSource
 from clusterinfo.model import (
     Batch,
     GroupVersionResource,
+    ListLane,
     Outcome,
     Receipt,
     Record,
@@ -72,7 +74,7 @@ class Run:
         self.snapshot = snapshot
         self.seen = seen
 
-    def open(self, name: str, reach: str = "") -> ListSource:
+    def open(self, name: str, reach: str = "") -> ListSource | KindSource:
         planned = [p for p in self.snapshot.lanes() if p.gvr.dotted == name and p.lane.reach == reach]
         return planned[0].open()
 
@@ -99,7 +101,7 @@ async def start(make_settings: Callable[..., Settings]) -> AsyncIterator[Callabl
         yield begin
 
 
-async def drain(source: ListSource | StatementSource, retries: int = 0) -> list[Batch]:
+async def drain(source: ListSource | KindSource | StatementSource, retries: int = 0) -> list[Batch]:
     """All batches, each acked; up to `retries` TransientErrors are met by reading again."""
     await source.open(source.lane, None)
     batches: list[Batch] = []
@@ -491,15 +493,141 @@ async def test_an_expired_token_starts_a_new_list(api: SimulatedKubernetes, star
     assert len(run.observed(ListRestarted)) == 1
 
 
-async def test_tokens_that_always_expire_fail_the_list(api: SimulatedKubernetes, start: Any) -> None:
+# --- namespace by namespace ------------------------------------------------------------------------------------------
+
+
+def statements_of(batches: list[Batch]) -> dict[str, tuple[RecordType, dict[str, Any]]]:
+    """Reach -> type and value of the last statement about it."""
+    return {
+        record.reach: (record.type, json.loads(record.body))
+        for batch in batches
+        for record in batch.records
+        if not record.is_object
+    }
+
+
+@pytest.fixture
+def many_namespaces(api: SimulatedKubernetes) -> list[str]:
+    """More namespaces than a page holds, each with a few objects, and one that has more than a page of them (shop)."""
+    names = [f"team-{number:02}" for number in range(12)]
+    for name in names:
+        api.cluster.create_namespace(name)
+        for number in range(3):
+            api.cluster.create("configmaps", _configmap(f"cm-{number}", namespace=name))
+    return sorted([*names, "default", "kube-node-lease", "kube-public", "kube-system", "shop"])
+
+
+async def test_after_two_expiries_a_kind_is_listed_namespace_by_namespace(
+    api: SimulatedKubernetes, start: Any, many_namespaces: list[str]
+) -> None:
+    run = await start(page_size=30)
+    api.faults.expire_token("configmaps", times=None)
+    source = run.open("configmaps")
+
+    batches = await drain(source)
+
+    said = statements_of(batches)
+    assert list(said) == ["", *many_namespaces]
+    kind, body = said.pop("")
+    assert (kind, body["http_status"]) == (RecordType.LIST_FAILED, 410)
+    assert "namespace by namespace" in body["reason"]
+    assert {kind for kind, _ in said.values()} == {RecordType.LIST_COMPLETED}
+    assert {name: body["count"] for name, (_, body) in said.items() if body["count"]} == {
+        **{name: 3 for name in many_namespaces if name.startswith("team")},
+        "shop": 25,
+    }
+    lists = {(record.reach, record.list) for batch in batches for record in batch.records if record.reach}
+    assert len(lists) == len(many_namespaces) == len({list_id for _, list_id in lists}), "each is a list of its own"
+    lanes = {(batch.lane, ListLane(record.unit, record.reach)) for batch in batches for record in batch.records}
+    assert all(lane == said_of for lane, said_of in lanes)
+    assert (source.outcome, source.objects, source.error) == (Outcome.COMPLETED, 25 + 36, "")
+    assert run.snapshot.outcomes()["", "configmaps"] is Outcome.COMPLETED
+
+
+async def test_a_namespace_that_is_too_large_as_well_fails_alone(
+    api: SimulatedKubernetes, start: Any, many_namespaces: list[str]
+) -> None:
+    run = await start(page_size=10)
+    api.faults.expire_token("configmaps", times=None)
+    source = run.open("configmaps")
+
+    said = statements_of(await drain(source))
+
+    failed = {reach for reach, (kind, _) in said.items() if kind is RecordType.LIST_FAILED}
+    assert failed == {"", "shop"}
+    assert "PAGE_SIZE" in said["shop"][1]["reason"]
+    assert (source.outcome, source.objects) == (Outcome.FAILED, 36 + 10)
+    assert "expired 2 times" in source.error
+
+
+async def test_namespaces_that_cannot_be_listed_are_the_kinds_last_word(api: SimulatedKubernetes, start: Any) -> None:
     run = await start()
     api.faults.expire_token("configmaps", times=None)
+    api.faults.forbid("namespaces", verb="list")
+    source = run.open("configmaps")
 
-    failed, body = statement(await drain(run.open("configmaps")))
+    batches = await drain(source)
+
+    kind, body = statements_of(batches)[""]
+    assert kind is RecordType.LIST_FAILED
+    assert "NAMESPACES" in body["reason"]
+    assert "orbidden" in body["reason"]
+    assert source.outcome is Outcome.FAILED
+    assert len({batch.list for batch in batches}) == 3, "two that expired, one for the last word"
+
+
+async def test_failures_while_namespaces_are_listed_cost_nothing_but_time(
+    api: SimulatedKubernetes, start: Any, many_namespaces: list[str]
+) -> None:
+    budget = ByteBudget()
+    run = await start(page_size=10, budget=budget)
+    api.faults.expire_token("configmaps", times=2)
+    api.faults.expire_token("namespaces")
+    api.faults.throttle("namespaces")
+
+    batches = await drain(source := run.open("configmaps"), retries=1)
+
+    assert list(statements_of(batches)) == ["", *many_namespaces]
+    assert source.outcome is Outcome.COMPLETED
+    assert budget.held_bytes == 0
+
+
+async def test_a_restart_begins_the_open_namespace_again_and_no_other(
+    api: SimulatedKubernetes, start: Any, many_namespaces: list[str]
+) -> None:
+    run = await start(page_size=10)
+    api.faults.expire_token("configmaps", times=2)
+    source = run.open("configmaps")
+    await source.open(source.lane, None)
+    batches: list[Batch] = []
+    while (batch := await source.read()) is not None:
+        batches.append(batch)
+        if batch.records[0].reach == "team-03":
+            break
+        await source.ack(Receipt(lane=batch.lane, position=batch.end, records=len(batch.records)))
+    await source.restart()
+
+    rest = await drain(source)
+
+    assert rest[0].lane == batches[-1].lane
+    assert rest[0].list != batches[-1].list
+    assert set(statements_of(rest)) == {name for name in many_namespaces if name >= "team-03"}
+    assert source.outcome is Outcome.COMPLETED
+
+
+async def test_a_kind_of_the_cluster_whose_tokens_expire_fails(api: SimulatedKubernetes, start: Any) -> None:
+    for number in range(12):
+        api.cluster.create_namespace(f"team-{number:02}")
+    run = await start()
+    api.faults.expire_token("namespaces", times=None)
+
+    failed, body = statement(await drain(run.open("namespaces")))
 
     assert failed.type is RecordType.LIST_FAILED
-    assert body["http_status"] == 410
-    assert "NAMESPACES" in body["reason"]
+    assert (body["http_status"], "PAGE_SIZE" in body["reason"]) == (410, True)
+
+
+# --- what cannot belong to a list ------------------------------------------------------------------------------------
 
 
 async def test_pages_of_two_lists_never_complete(api: SimulatedKubernetes, start: Any) -> None:

@@ -10,9 +10,9 @@ import asyncpg
 import orjson
 import pytest
 
+from clusterinfo.mending import MAX_DEPTH
 from clusterinfo.model import Batch, Record
 from clusterinfo.observations import BatchStored, Observation
-from clusterinfo.postgres.bodies import MAX_DEPTH
 from clusterinfo.postgres.sink import PostgresSink
 from tests.conftest import Database
 from tests.support.records import LANE, NOON, Feed, Listing, page

@@ -171,13 +171,51 @@ def test_a_change_changes_the_hash(other: dict[str, Any]) -> None:
         b'{"metadata":null}',
         b'{"metadata":{"uid":"x"}}',
         b'{"metadata":{"name":5}}',
-        b'{"metadata":{"name":"x"},"spec":"\xff"}',
         b'{"metadata":{"name":"x"',
+        b'{"metadata":{"name":"x",,"namespace":"y"}}',
+        b'{"metadata":{"name":"x","uid":5}}',
     ],
 )
 def test_what_is_no_object_is_a_record_error(raw: bytes) -> None:
     with pytest.raises(RecordError):
         normalize(raw, PODS, KEYLESS)
+
+
+@pytest.mark.parametrize(
+    ("raw", "spec"),
+    [
+        (b'{"metadata":{"name":"x"},"spec":"\xff"}', "\ufffd"),
+        (b'{"metadata":{"name":"x","labels":{"a\xff":"b"}},"spec":1}', 1),
+        (b'{"metadata":{"name":"x"},"\xfe":1,"spec":2}', 2),
+        (b'\xef\xbb\xbf{"metadata":{"name":"x","namespace":null},"spec":[NaN]}', ["NaN"]),
+    ],
+)
+def test_what_is_no_json_leaves_mended(raw: bytes, spec: object) -> None:
+    one = normalize(raw, PODS, KEYLESS)
+
+    assert (json.loads(one.body)["spec"], one.name, one.is_mended) == (spec, "x", True)
+
+
+@pytest.mark.parametrize("place", ["name", "namespace", "uid", "resourceVersion"])
+@pytest.mark.parametrize("text", [b"a\xffb", rb"a\u0000b", rb"a\ud800b", b"a\0b"])
+def test_an_identity_that_is_no_text_is_not_guessed(place: str, text: bytes) -> None:
+    metadata = {b"name": b"x", b"namespace": b"y", b"uid": b"z", b"resourceVersion": b"1", place.encode(): text}
+    members = b",".join(b'"%s":"%s"' % pair for pair in metadata.items())
+
+    with pytest.raises(RecordError, match="no Unicode text"):
+        normalize(b'{"metadata":{%s}}' % members, PODS, KEYLESS)
+
+
+def test_a_name_may_hold_a_replacement_character_of_its_own() -> None:
+    assert normalize('{"metadata":{"name":"\ufffd"}}'.encode(), PODS, KEYLESS).name == "\ufffd"
+
+
+@pytest.mark.parametrize("value", [b'"aHVudGVy\xffMg=="', b'"aHVudGVyMg==\n"', rb'"aHVudGVyMg==\ud800"'])
+def test_a_secret_that_had_to_be_mended_tells_nothing(value: bytes) -> None:
+    one = normalize(b'{"metadata":{"name":"x"},"data":{"password":%s}}' % value, SECRETS, KEYLESS)
+
+    assert list(json.loads(one.body)["data"]) == ["password"]
+    assert b"aHVudGVy" not in one.body
 
 
 def test_an_error_quotes_nothing_of_a_secret() -> None:

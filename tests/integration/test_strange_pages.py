@@ -1,0 +1,200 @@
+"""Pages that are hard to read and servers that forget too fast, from a real socket into a real database.
+
+The good objects of a page are stored whatever stands beside them; the bad one is stored mended, or its list fails and
+says why. What could not be proven deletes nothing, and is shown as what it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from clusterinfo.commands import EXIT_DONE, EXIT_KIND_FAILED, legacy
+from clusterinfo.observations import ItemSetAside, Observation, Warned
+from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
+from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
+from tests.conftest import Database
+
+NAMES = [f"cm-{number}" for number in range(7)]
+
+
+class Collected:
+    """A cluster whose ConfigMaps are collected straight into a database, a run at a time."""
+
+    def __init__(
+        self, api: SimulatedKubernetes, database: Database, connection: asyncpg.Connection, path: Path
+    ) -> None:
+        self.api, self.connection = api, connection
+        self.seen: list[Observation] = []
+        kubeconfig = api.write_kubeconfig(path / "kubeconfig")
+        self._settings = database.settings(kubeconfig=kubeconfig, include=["configmaps", "namespaces"], page_size=5)
+
+    async def run(self) -> int:
+        self.seen.clear()
+        return await legacy(self._settings, self.seen.append, asyncio.Event(), once=True, do_migrate=False)
+
+    def create(self, name: str, namespace: str = "default", extra: bytes = b"") -> None:
+        body = {"metadata": {"name": name, "namespace": namespace}, "data": {"k": "v"}}
+        self.api.cluster.create("configmaps", body, extra)
+
+    async def live(self) -> dict[tuple[str, str], int]:
+        """(namespace, name) -> fidelity of the ConfigMaps that are stored."""
+        rows = await self.connection.fetch(
+            "select r.* from resource r join unit u on u.id = r.unit_id where u.resource = 'configmaps' and not deleted"
+        )
+        return {(row["namespace"], row["name"]): row["fidelity"] for row in rows}
+
+    async def freshness(self) -> dict[str, tuple[str, str | None]]:
+        """Reach -> state and error of the ConfigMaps."""
+        rows = await self.connection.fetch("select * from freshness where resource = 'configmaps' order by reach")
+        return {row["reach"]: (row["state"], row["last_error"]) for row in rows}
+
+    def said(self, kind: type[Any]) -> list[Any]:
+        return [seen for seen in self.seen if isinstance(seen, kind)]
+
+
+@pytest.fixture
+async def collected(database: Database, connection: asyncpg.Connection, tmp_path: Path) -> AsyncIterator[Collected]:
+    async with SimulatedKubernetes(SimulatedCluster(seed=1)) as api:
+        yield Collected(api, database, connection, tmp_path)
+
+
+STRANGE = {
+    "nested 1,500 deep": (b'"x":' + b'{"a":' * 1500 + b"1" + b"}" * 1500, 3),
+    "nested 100,000 deep": (b'"x":' + b"[" * 100_000 + b"]" * 100_000, 2),
+    "half a surrogate pair": (rb'"x":"\ud800"', 2),
+    "a member given twice": (b'"x":1,"x":2', 3),
+    "bytes that are no UTF-8": (b'"x":"\xff"', 3),
+    "a name that is no UTF-8": (b'"x\xff":1', 3),
+    "a raw line break": (b'"x":"a\nb"', 2),
+    "a number nobody can hold": (b'"x":1e999999', 2),
+    "a token of JavaScript": (b'"x":[NaN,Infinity]', 2),
+    "brackets within a string": (rb'"x":"]}\ud800,{"', 2),
+}
+
+
+@pytest.mark.parametrize("name", STRANGE)
+async def test_a_strange_object_is_stored_and_costs_the_others_nothing(collected: Collected, name: str) -> None:
+    extra, fidelity = STRANGE[name]
+    for one in NAMES:
+        collected.create(one)
+    collected.create("cm-3-strange", extra=extra)
+
+    assert await collected.run() == EXIT_DONE
+
+    expected = {("default", one): 3 for one in NAMES} | {("default", "cm-3-strange"): fidelity}
+    assert await collected.live() == expected
+    assert await collected.freshness() == {"": ("verified", None)}
+    assert await collected.connection.fetchval("select count(*) from dead_letter") == 0
+    assert bool([warned for warned in collected.said(Warned) if "mended" in warned.message]) == ("UTF-8" in name)
+
+
+async def test_a_strange_object_is_not_written_again_by_every_run(collected: Collected) -> None:
+    for number, (extra, _) in enumerate(STRANGE.values()):
+        collected.create(f"strange-{number}", extra=extra)
+    await collected.run()
+    before = await collected.connection.fetch("select name, valid_from, original, body from resource order by name")
+
+    assert await collected.run() == EXIT_DONE
+
+    after = await collected.connection.fetch("select name, valid_from, original, body from resource order by name")
+    assert after == before
+    assert await collected.connection.fetchval("select count(*) from resource_history") == 0
+
+
+UNREADABLE = {
+    "a second metadata without name": (b'"metadata":{}', "no name"),
+    "a name that is no text": (b'"metadata":{"namespace":"default","name":"a\xff"}', "no Unicode text"),
+    "a name with NUL": (rb'"metadata":{"namespace":"default","name":"a\u0000"}', "no Unicode text"),
+    "members without values": (b'"x",,"y"', "no value"),
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+async def test_an_object_without_identity_fails_its_list_and_deletes_nothing(collected: Collected, name: str) -> None:
+    extra, why = UNREADABLE[name]
+    for one in ["cm-gone", *NAMES]:
+        collected.create(one)
+    assert await collected.run() == EXIT_DONE
+    collected.api.cluster.delete("configmaps", "default", "cm-gone")
+    collected.create("cm-new")
+    collected.create("cm-3-strange", extra=extra)
+
+    assert await collected.run() == EXIT_KIND_FAILED
+
+    assert set(await collected.live()) == {("default", one) for one in ["cm-gone", "cm-new", *NAMES]}
+    state, error = (await collected.freshness())[""]
+    assert (state, why in str(error)) == ("failed", True)
+    assert [why in one.reason for one in collected.said(ItemSetAside)] == [True]
+
+
+async def test_a_page_whose_brackets_lie_fails_its_list_and_says_so(collected: Collected) -> None:
+    for one in NAMES:
+        collected.create(one)
+    assert await collected.run() == EXIT_DONE
+    collected.create("cm-3-strange", extra=b'"x":[}')
+
+    async with asyncio.timeout(60):
+        assert await collected.run() == EXIT_KIND_FAILED
+
+    assert set(await collected.live()) == {("default", one) for one in NAMES}
+    state, error = (await collected.freshness())[""]
+    assert (state, "no list that can be read" in str(error)) == ("failed", True)
+
+
+# --- servers that forget too fast ------------------------------------------------------------------------------------
+
+
+async def test_namespaces_prove_what_the_whole_list_cannot_and_the_next_whole_one_heals(collected: Collected) -> None:
+    cluster = collected.api.cluster
+    for namespace in ("blue", "green", "red"):
+        cluster.create_namespace(namespace)
+        for one in NAMES[:4]:
+            collected.create(one, namespace)
+    assert await collected.run() == EXIT_DONE
+    assert await collected.freshness() == {"": ("verified", None)}
+    everything = set(await collected.live())
+    for one in NAMES[:4]:  # red goes, and in blue one object of four
+        cluster.delete("configmaps", "red", one)
+    cluster.delete("namespaces", "", "red")
+    cluster.delete("configmaps", "blue", "cm-0")
+    collected.api.faults.expire_token("configmaps", times=None)
+
+    assert await collected.run() == EXIT_DONE
+
+    assert set(await collected.live()) == everything - {("blue", "cm-0")}, "absence in red is proven by nobody yet"
+    fresh = await collected.freshness()
+    assert {reach for reach, (state, _) in fresh.items() if state == "verified"} == set(fresh) - {""}
+    assert {"blue", "green", "default"} <= set(fresh)
+    assert "red" not in fresh
+    state, error = fresh[""]
+    assert (state, "namespaces that are gone" in str(error)) == ("failed", True)
+
+    collected.api.faults.clear("configmaps")
+    assert await collected.run() == EXIT_DONE
+
+    assert set(await collected.live()) == {key for key in everything if key[0] != "red"} - {("blue", "cm-0")}
+    assert await collected.freshness() == {"": ("verified", None)}
+
+
+async def test_a_namespace_that_is_recreated_between_is_proven_by_its_own_list(collected: Collected) -> None:
+    cluster = collected.api.cluster
+    cluster.create_namespace("blue")
+    for one in NAMES:
+        collected.create(one, "blue")
+    assert await collected.run() == EXIT_DONE
+    for one in NAMES:
+        cluster.delete("configmaps", "blue", one)
+    cluster.recreate("namespaces", "", "blue")
+    for number in range(6):
+        collected.create(f"other-{number}", "default")
+    collected.api.faults.expire_token("configmaps", times=2)
+
+    assert await collected.run() == EXIT_DONE
+
+    assert set(await collected.live()) == {("default", f"other-{number}") for number in range(6)}
