@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, Self
@@ -41,13 +42,20 @@ def _java(*arguments: str | Path, log_level: str = "error") -> list[str | Path]:
 class ApacheKafka:
     """`async with ApacheKafka() as broker:` runs Apache Kafka on 127.0.0.1 until the block ends.
 
-    Attributes: `bootstrap` (`host:port`), `log` (a file). `properties` are server properties on top of ours.
+    Attributes: `bootstrap` (`host:port`), `log` (a file). `listeners`: more of them, name (capitals) to security
+    protocol; what they need besides is in `properties`, server properties on top of ours. `scram`: credentials to begin
+    with, such as `SCRAM-SHA-256=[name=me,password=...]`.
     """
 
-    def __init__(self, **properties: str) -> None:
+    def __init__(
+        self, listeners: Mapping[str, str] | None = None, scram: Sequence[str] = (), **properties: str
+    ) -> None:
         self.host = "127.0.0.1"
         self.port = free_port()
         self._controller_port = free_port()
+        self._protocols = dict(listeners or {})
+        self._ports = {name: free_port() for name in self._protocols}
+        self._scram = scram
         self._properties = {name.replace("_", "."): value for name, value in properties.items()}
         self._directory: Path | None = None
         self._process: Process | None = None
@@ -86,6 +94,10 @@ class ApacheKafka:
     def bootstrap(self) -> str:
         return f"{self.host}:{self.port}"
 
+    def bootstrap_of(self, listener: str) -> str:
+        """Where one of `listeners` is reached."""
+        return f"{self.host}:{self._ports[listener]}"
+
     @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
@@ -117,18 +129,21 @@ class ApacheKafka:
 
     async def _format(self) -> None:
         cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        argv = _java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", self.config)
+        scram = [f"--add-scram={credential}" for credential in self._scram]
+        argv = _java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", self.config, *scram)
         await Process.start("kafka-storage", argv, log=self.log, cwd=self.directory).finish(START_TIMEOUT_S)
 
     def _config(self) -> str:
+        served = [f"PLAINTEXT://{self.bootstrap}", *(f"{name}://{self.bootstrap_of(name)}" for name in self._ports)]
+        protocols = {"CONTROLLER": "PLAINTEXT", "PLAINTEXT": "PLAINTEXT"} | self._protocols
         ours = {
             "process.roles": "broker,controller",
             "node.id": "1",
             "controller.quorum.voters": f"1@{self.host}:{self._controller_port}",
-            "listeners": f"PLAINTEXT://{self.host}:{self.port},CONTROLLER://{self.host}:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://{self.host}:{self.port}",
+            "listeners": ",".join([*served, f"CONTROLLER://{self.host}:{self._controller_port}"]),
+            "advertised.listeners": ",".join(served),
             "controller.listener.names": "CONTROLLER",
-            "listener.security.protocol.map": "CONTROLLER:PLAINTEXT,PLAINTEXT:PLAINTEXT",
+            "listener.security.protocol.map": ",".join(f"{name}:{kind}" for name, kind in protocols.items()),
             "log.dirs": str(self.directory / "data"),
             "offsets.topic.replication.factor": "1",
             "offsets.topic.num.partitions": "1",

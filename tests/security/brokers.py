@@ -1,0 +1,88 @@
+"""One Apache Kafka with a listener for each way of talking to it, an authorizer, and users known to the tests."""
+
+from __future__ import annotations
+
+import base64
+import json
+import time
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+from tests.kafka.apache import ApacheKafka
+from tests.security.certificates import Certificates, Pair
+
+LISTENERS = {
+    "TLS": "SSL",
+    "MTLS": "SSL",
+    "ELSEWHERE": "SSL",
+    "EXPIRED": "SSL",
+    "LOGIN": "SASL_PLAINTEXT",
+    "TLSLOGIN": "SASL_SSL",
+}
+"""Listener -> its security protocol. ELSEWHERE and EXPIRED show a certificate of another host, and one of the past."""
+
+USER, PASSWORD = "alice", "canary-of-kafka-24"
+SUPER_USERS = ("ANONYMOUS", "client", USER)
+MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
+
+_MODULES = "org.apache.kafka.common.security"
+
+
+def unsigned_token(user: str, valid_s: float) -> str:
+    """A token such as Kafka's validator for tests takes: JSON Web Token, RFC 7519, section 6, "Unsecured JWTs"."""
+    now = time.time()
+    parts = {"alg": "none"}, {"sub": user, "iat": now - 60, "exp": now + valid_s}
+    return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + "."
+
+
+def guarded_kafka(certificates: Certificates, users: Mapping[str, str] = MappingProxyType({})) -> ApacheKafka:
+    """A broker that lets super users do anything and others what ACLs say. `users`: name to password, for PLAIN."""
+    shown = {
+        "TLS": certificates.server,
+        "MTLS": certificates.server,
+        "TLSLOGIN": certificates.server,
+        "ELSEWHERE": certificates.elsewhere,
+        "EXPIRED": certificates.expired,
+    }
+    properties: dict[str, str] = {
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        "super.users": ";".join(f"User:{name}" for name in SUPER_USERS),
+        "ssl.principal.mapping.rules": "RULE:^.*[cC][nN]=([a-zA-Z]+).*$/$1/,DEFAULT",
+        "listener.name.mtls.ssl.client.auth": "required",
+        "auto.create.topics.enable": "false",
+    }
+    for listener, pair in shown.items():
+        properties |= _tls(listener.lower(), pair, certificates)
+    for listener in ("login", "tlslogin"):
+        properties |= _logins(listener, {USER: PASSWORD, **users})
+    scram = [f"{mechanism}=[name={USER},password={PASSWORD}]" for mechanism in MECHANISMS[1:3]]
+    return ApacheKafka(LISTENERS, scram, **properties)
+
+
+def _tls(listener: str, pair: Pair, certificates: Certificates) -> dict[str, str]:
+    prefix = f"listener.name.{listener}.ssl"
+    return {
+        f"{prefix}.keystore.type": "PEM",
+        f"{prefix}.keystore.location": str(pair.both),
+        f"{prefix}.truststore.type": "PEM",
+        f"{prefix}.truststore.location": str(certificates.ca),
+    }
+
+
+def _logins(listener: str, users: Mapping[str, str]) -> dict[str, str]:
+    known = " ".join(f'user_{name}="{password}"' for name, password in users.items())
+    return {
+        f"listener.name.{listener}.sasl.enabled.mechanisms": ",".join(MECHANISMS),
+        **_jaas(listener, ["plain"], f"{_MODULES}.plain.PlainLoginModule required {known};"),
+        **_jaas(listener, ["scram-sha-256", "scram-sha-512"], f"{_MODULES}.scram.ScramLoginModule required;"),
+        # Takes tokens nobody signed, but not expired ones: Kafka's own, for tests.
+        **_jaas(
+            listener,
+            ["oauthbearer"],
+            f'{_MODULES}.oauthbearer.OAuthBearerLoginModule required unsecuredLoginStringClaim_sub="broker";',
+        ),
+    }
+
+
+def _jaas(listener: str, mechanisms: Iterable[str], module: str) -> dict[str, str]:
+    return {f"listener.name.{listener}.{mechanism}.sasl.jaas.config": module for mechanism in mechanisms}
