@@ -39,18 +39,19 @@ async def count_lists(connection: Any, batch: Batch, staged: Staged) -> Complete
     return {str(row["list"]): row for row in rows}
 
 
-async def settle(connection: Any, staged: Staged, complete: Complete, clusters: ClusterIds) -> Settled:
+async def settle(connection: Any, batch: Batch, staged: Staged, complete: Complete, clusters: ClusterIds) -> Settled:
     """Delete what complete lists do not name, and write the states. Runs after the rows are stored."""
     settled = Settled()
     states = list(staged.failures)
-    proven: list[Tally] = []
+    proven: dict[str, Tally] = {}
+    fresh: set[str] = set()
     if staged.tallies or states:
         await _ensure_floors(connection, staged)
+        fresh = await _find_fresh(connection, staged, complete)
     if staged.tallies:
         proven = await _prove(connection, staged, complete, states, settled)
     if staged.failed_lists:
-        failed = [uuid.UUID(record.list) for record in staged.failed_lists if record.list]
-        await connection.execute(statements()["drop_progress"], failed)
+        await _give_up(connection, batch, staged)
     if states:
         await _set_states(connection, states)
         settled.observations += [
@@ -60,7 +61,7 @@ async def settle(connection: Any, staged: Staged, complete: Complete, clusters: 
             for s in states
             if s.state != "verified"
         ]
-    await _count_snapshots(connection, proven, staged, clusters)
+    await _count_snapshots(connection, proven, staged, fresh, clusters)
     for record, said in sorted(staged.snapshots, key=lambda pair: pair[0].observed_at):
         settled.deleted += await _apply_snapshot(connection, record, said, clusters[record.cluster], settled)
     return settled
@@ -94,9 +95,49 @@ async def _ensure_floors(connection: Any, staged: Staged) -> None:
     )
 
 
+async def _find_fresh(connection: Any, staged: Staged, complete: Complete) -> set[str]:
+    """Of the lists that were proven or failed, those that their snapshots have not counted yet; they have now."""
+    ended = [
+        (t.unit_id, t.reach, list_id, complete[list_id]["completed_at"])
+        for list_id, t in staged.tallies.items()
+        if list_id in complete
+    ]
+    ended += [(s.unit_id, s.reach, record.list, s.at) for s, record in _failures(staged)]
+    if not ended:
+        return set()
+    rows = await connection.fetch(
+        statements()["find_fresh_lists"],
+        [unit_id for unit_id, _, _, _ in ended],
+        [reach for _, reach, _, _ in ended],
+        [uuid.UUID(list_id) for _, _, list_id, _ in ended],
+        [at for _, _, _, at in ended],
+    )
+    return {str(row["list"]) for row in rows}
+
+
+def _failures(staged: Staged) -> list[tuple[State, Record]]:
+    """The failed lists of a batch that say which list it was, each once."""
+    pairs = zip(staged.failures, staged.failed_lists, strict=True)
+    return list({record.list: (state, record) for state, record in pairs if record.list}.values())
+
+
+async def _give_up(connection: Any, batch: Batch, staged: Staged) -> None:
+    """Lists that failed prove nothing any more. Of one written page by page it is kept that its last page is stored."""
+    for state, record in _failures(staged):
+        if record.list == batch.list:
+            await connection.execute(
+                statements()["fail_list"], uuid.UUID(record.list), state.unit_id, state.reach, record.epoch, batch.end
+            )
+            await connection.execute(
+                statements()["forget_failed_lists"], uuid.UUID(record.list), state.unit_id, state.reach
+            )
+        else:
+            await connection.execute(statements()["drop_progress"], uuid.UUID(record.list))
+
+
 async def _prove(
     connection: Any, staged: Staged, complete: Complete, states: list[State], settled: Settled
-) -> list[Tally]:
+) -> dict[str, Tally]:
     """Delete what complete lists do not name; add a state for each list of which a completion is known."""
     list_ids = [uuid.UUID(list_id) for list_id in staged.tallies]
     overtaken = {str(row["list"]) for row in await connection.fetch(statements()["find_overtaken"], list_ids)}
@@ -106,7 +147,7 @@ async def _prove(
         if tally.completed_at and list_id not in overtaken | complete.keys()
     ]
     if not complete:
-        return []
+        return {}
     doubts = await _find_doubts(connection, staged, settled)
     deleted = {str(row["list"]): row["deleted"] for row in await connection.fetch(statements()["delete_absent"])}
     settled.deleted += sum(deleted.values())
@@ -129,7 +170,7 @@ async def _prove(
         )
     await connection.execute(statements()["forget_covered"])
     await connection.execute(statements()["forget_lists"])
-    return [staged.tallies[list_id] for list_id in complete if list_id not in doubts]
+    return {list_id: staged.tallies[list_id] for list_id in complete if list_id not in doubts}
 
 
 async def _find_doubts(connection: Any, staged: Staged, settled: Settled) -> dict[str, tuple[str, str]]:
@@ -170,16 +211,18 @@ async def _set_states(connection: Any, states: list[State]) -> None:
     )
 
 
-async def _count_snapshots(connection: Any, proven: list[Tally], staged: Staged, clusters: ClusterIds) -> None:
+async def _count_snapshots(
+    connection: Any, proven: dict[str, Tally], staged: Staged, fresh: set[str], clusters: ClusterIds
+) -> None:
     verified: Counter[tuple[str, uuid.UUID]] = Counter()
     objects: Counter[tuple[str, uuid.UUID]] = Counter()
     failed: Counter[tuple[str, uuid.UUID]] = Counter()
-    for tally in proven:
-        if tally.snapshot:
+    for list_id, tally in proven.items():
+        if tally.snapshot and list_id in fresh:
             verified[tally.unit.cluster, tally.snapshot] += 1
             objects[tally.unit.cluster, tally.snapshot] += tally.count
-    for record in staged.failed_lists:
-        if record.snapshot:
+    for _, record in _failures(staged):
+        if record.snapshot and record.list in fresh:
             failed[record.cluster, uuid.UUID(record.snapshot)] += 1
     for key in sorted({*verified, *failed}, key=lambda pair: pair[1]):
         await connection.execute(

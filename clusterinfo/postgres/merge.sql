@@ -461,9 +461,45 @@ where v.reach = '' and w.unit_id = v.unit_id and w.reach = '' and w.proven_at = 
 delete from list_progress p using staged_list v
 where p.unit_id = v.unit_id and p.reach = v.reach and p.list <> v.list and (p.epoch, p.live_at) <= (v.epoch, v.live_at);
 
+-- name: find_fresh_lists
+-- Of these lists, which ended, those that were not counted for their snapshots yet; each is remembered as counted. The
+-- newest 16 of a unit and reach are remembered (a list's id begins with its time): what is older was counted, and so was
+-- what ended before everything was proven by a list of all namespaces.
+with ended as (
+    select distinct on (list) * from unnest($1::bigint[], $2::text[], $3::uuid[], $4::timestamptz[])
+        as t (unit_id, reach, list, ended_at)
+), fresh as (
+    select e.unit_id, e.reach, e.list
+    from ended e
+    join unit_floor f using (unit_id, reach)
+    where e.list <> all (f.counted) and (cardinality(f.counted) < 16 or e.list > f.counted[16])
+        and not exists (
+            select from unit_floor w
+            where w.unit_id = e.unit_id and w.reach = '' and e.reach <> '' and w.proven_at >= e.ended_at)
+), remembered as (
+    update unit_floor f set counted = array(
+        select list from unnest(f.counted) as c (list)
+        union
+        select n.list from fresh n where n.unit_id = f.unit_id and n.reach = f.reach
+        order by list desc limit 16)
+    from (select distinct unit_id, reach from fresh) as touched
+    where f.unit_id = touched.unit_id and f.reach = touched.reach
+)
+select list from fresh;
+
 -- name: drop_progress
--- Lists that failed prove nothing any more.
-delete from list_progress where list = any ($1::uuid[]);
+-- A list that failed proves nothing any more.
+delete from list_progress where list = $1;
+
+-- name: fail_list
+-- The same of a list that is written page by page: how many pages are stored stays known, so that its last one, should
+-- it be written twice, is recognised.
+insert into list_progress as p (list, unit_id, reach, epoch, live_at, pages, settled) values ($1, $2, $3, $4, -1, $5, true)
+on conflict (list) do update set live_at = -1, pages = excluded.pages, settled = true;
+
+-- name: forget_failed_lists
+-- One of a unit and reach is enough.
+delete from list_progress where unit_id = $2 and reach = $3 and list <> $1 and settled and completed_at is null;
 
 -- name: drop_stale_progress
 -- Lists of which nothing came for a day: their collector is gone.

@@ -47,7 +47,7 @@ async def _store(sink: PostgresSink, connection: Any, record: Record) -> bool:
         staged.tallies.clear()
     complete = await count_lists(connection, batch, staged)
     changed = await _merge(sink, connection, staged) if staged.rows else not staged.dead_letters
-    await settle(connection, staged, complete, locked.clusters)
+    await settle(connection, batch, staged, complete, locked.clusters)
     if staged.dead_letters:
         raise RecordError(staged.dead_letters[0].reason)
     return changed

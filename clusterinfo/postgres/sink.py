@@ -126,7 +126,7 @@ class PostgresSink:
             complete = await count_lists(connection, batch, staged)
             plan = await self.merge(connection, staged, clock)
             await doubt_gap(connection, batch)
-            settled = await settle(connection, staged, complete, locked.clusters)
+            settled = await settle(connection, batch, staged, complete, locked.clusters)
             settled.observations += locked.observations
             await self._set_aside(connection, batch, staged)
             await self._positions.move(connection, batch)

@@ -639,3 +639,77 @@ async def test_a_cluster_that_gains_its_uid_keeps_its_rows(bench: Bench) -> None
     await bench.store(named.item("a", "1"), named.completed())
     assert await bench.connection.fetchval("select count(*) from resource") == 1
     assert await bench.connection.fetchval("select string_agg(uid, ',') from cluster") == "3333-cccc"
+
+
+# --- what a snapshot came to -----------------------------------------------------------------------------------------
+
+
+async def _snapshot_counts(bench: Bench) -> list[tuple[int, int, int]]:
+    rows = await bench.connection.fetch("select units_verified, units_failed, objects from snapshot order by id")
+    return [(row["units_verified"], row["units_failed"], row["objects"]) for row in rows]
+
+
+async def _replay(bench: Bench, *records: Record) -> None:
+    """All of it once more, as after `clusterinfo offsets reset`."""
+    await forget_offsets(bench.connection, "clusterinfo", "cluster-info")
+    await bench.sink.open(LANE)
+    bench.feed.next_offset = 0
+    await bench.store(*records)
+
+
+async def test_a_replayed_topic_counts_nothing_twice(bench: Bench) -> None:
+    said: list[Record] = []
+    for minute in range(20):
+        maps = Listing("100", NOON + minute * MINUTE)  # an idle cluster: one list version all the time
+        pods = Listing("100", NOON + minute * MINUTE, resource="pods", snapshot=maps.snapshot)
+        said += [maps.item("a", "1"), maps.completed(), pods.item("p", "2"), pods.failed(500, "x")]
+    await bench.store(*said)
+    assert await _snapshot_counts(bench) == [(1, 1, 1)] * 20
+    await _replay(bench, *said)
+    assert await _snapshot_counts(bench) == [(1, 1, 1)] * 20
+    assert await bench.connection.fetchval("select max(cardinality(counted)) from unit_floor") == 16
+
+
+async def test_lists_that_come_in_another_order_are_all_counted(bench: Bench) -> None:
+    listings = [Listing(str(100 + minute), NOON + minute * MINUTE) for minute in range(6)]
+    said = [[listing.item("a", "1"), listing.completed()] for listing in listings]
+    for index in (3, 0, 5, 1, 4, 2, 3, 0):
+        await bench.store(*said[index])
+    assert await _snapshot_counts(bench) == [(1, 0, 1)] * 6
+
+
+async def test_a_completion_that_overtook_its_items_is_counted_once(bench: Bench) -> None:
+    listing = Listing("100")
+    item, completed = listing.item("a", "1"), listing.completed()
+    for records in ([completed], [item], [completed], [item]):
+        await bench.store(*records)
+    assert await _snapshot_counts(bench) == [(1, 0, 1)]
+
+
+async def test_namespaces_that_a_whole_list_covers_are_not_counted_again(bench: Bench) -> None:
+    one = Listing("100", reach="ns")
+    whole = Listing("200", NOON + MINUTE)
+    said = [one.item("a", "1"), one.completed(), whole.item("a", "1"), whole.completed()]
+    await bench.store(*said)
+    assert await _snapshot_counts(bench) == [(1, 0, 1)] * 2
+    await _replay(bench, *said)
+    assert await _snapshot_counts(bench) == [(1, 0, 1)] * 2
+
+
+async def test_a_failure_written_twice_page_by_page_is_stored_once(bench: Bench) -> None:
+    for minute in range(3):
+        listing = Listing("100", NOON + minute * MINUTE)
+        first, failure = page(listing, 0, listing.item("a", "1")), page(listing, 1, listing.failed(500, "x"))
+        for batch in (first, failure, failure):
+            assert (await bench.sink.write(batch)).position == batch.end
+        with pytest.raises(RestartError):
+            await bench.sink.write(first)
+        nothing = Listing("100", NOON + minute * MINUTE, resource="pods", snapshot=listing.snapshot)
+        for batch in [page(nothing, 0, nothing.failed(403, "Forbidden"))] * 2:
+            assert (await bench.sink.write(batch)).position == batch.end
+    assert await _snapshot_counts(bench) == [(0, 2, 0)] * 3
+    assert await bench.connection.fetchval("select count(*) from list_progress") == 2, "one for each kind"
+    proof = Listing("200", NOON + 5 * MINUTE)
+    await bench.store(proof.item("a", "1"), proof.completed())
+    assert await bench.states() == {"configmaps": "verified", "pods": "forbidden"}
+    assert await bench.connection.fetchval("select count(*) from list_progress") == 2
