@@ -19,6 +19,7 @@ MAX_MESSAGE_BYTES = 8 * MIB
 _ALREADY_EXISTS = 36
 _BROKERS_DEFAULT = -1  # "default.replication.factor" of the broker: KIP-464
 _APPEARS_S = 0.2
+_APPEARS_WITHIN_S = 5.0  # brokers know of a new topic within milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,7 @@ async def ensure_topic(settings: Settings, observe: Observe) -> Topic:
             cluster_id, partitions = await _look(admin, settings.kafka_topic)
             if not partitions:
                 await _create(admin, settings, observe)
-                while not partitions:
-                    await asyncio.sleep(_APPEARS_S)
-                    _, partitions = await _look(admin, settings.kafka_topic)
+                partitions = await _partitions_of_new(admin, settings.kafka_topic)
             limit_bytes = await _max_message_bytes(admin, settings.kafka_topic)
         finally:
             await connection.bounded(admin.close, connection.STOP_TIMEOUT_S)
@@ -106,6 +105,19 @@ async def _create(admin: AIOKafkaAdminClient, settings: Settings, observe: Obser
         raise FatalError(
             f"{refused}: {detail[: connection.MAX_DETAIL_CHARS]}; create it yourself, or change KAFKA_TOPIC"
         )
+
+
+async def _partitions_of_new(admin: AIOKafkaAdminClient, name: str) -> int:
+    """Wait until a topic that was just created is seen: who may create it need not be one who may see it."""
+    for _ in range(round(_APPEARS_WITHIN_S / _APPEARS_S)):
+        await asyncio.sleep(_APPEARS_S)
+        _, partitions = await _look(admin, name)
+        if partitions:
+            return partitions
+    raise FatalError(
+        f"topic {name!r} is there, but this user does not see it; grant Write (`collect`) or Read (`consume`) on it, "
+        "or change KAFKA_TOPIC"
+    )
 
 
 async def _max_message_bytes(admin: AIOKafkaAdminClient, name: str) -> int:

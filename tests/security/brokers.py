@@ -6,7 +6,6 @@ import base64
 import json
 import time
 from collections.abc import Iterable, Mapping
-from types import MappingProxyType
 
 from tests.kafka.apache import ApacheKafka
 from tests.security.certificates import Certificates, Pair
@@ -23,6 +22,8 @@ LISTENERS = {
 
 USER, PASSWORD = "alice", "canary-of-kafka-24"
 SUPER_USERS = ("ANONYMOUS", "client", USER)
+PRINCIPALS = tuple(f"principal{number}" for number in range(16))
+"""Users without any rights, whose password is `PASSWORD` too: each is given to one test."""
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 
 _MODULES = "org.apache.kafka.common.security"
@@ -35,8 +36,8 @@ def unsigned_token(user: str, valid_s: float) -> str:
     return ".".join(base64.urlsafe_b64encode(json.dumps(part).encode()).decode().rstrip("=") for part in parts) + "."
 
 
-def guarded_kafka(certificates: Certificates, users: Mapping[str, str] = MappingProxyType({})) -> ApacheKafka:
-    """A broker that lets super users do anything and others what ACLs say. `users`: name to password, for PLAIN."""
+def guarded_kafka(certificates: Certificates) -> ApacheKafka:
+    """A broker that lets super users do anything, and others what ACLs say."""
     shown = {
         "TLS": certificates.server,
         "MTLS": certificates.server,
@@ -54,7 +55,7 @@ def guarded_kafka(certificates: Certificates, users: Mapping[str, str] = Mapping
     for listener, pair in shown.items():
         properties |= _tls(listener.lower(), pair, certificates)
     for listener in ("login", "tlslogin"):
-        properties |= _logins(listener, {USER: PASSWORD, **users})
+        properties |= _logins(listener, dict.fromkeys((USER, *PRINCIPALS), PASSWORD))
     scram = [f"{mechanism}=[name={USER},password={PASSWORD}]" for mechanism in MECHANISMS[1:3]]
     return ApacheKafka(LISTENERS, scram, **properties)
 
