@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import signal
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -16,8 +16,11 @@ from tests.support.programs import POLL_S, Program
 
 PAUSE_AFTER_FAILURE_S = 0.5
 """Before a program that ended by itself is started again; one that was killed starts at once."""
+SOON_S = 10.0
 STOP_TIMEOUT_S = 30.0
 TAIL_CHARACTERS = 2000
+
+Launch = Callable[[tuple[str, ...], Mapping[str, str], Path], Program]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +35,17 @@ class Ending:
 class Kept:
     """`async with Kept(name, argv, env, directory) as kept:` runs it until the block ends.
 
-    Attributes: `endings`, one for each time it ended unasked. Every life has a directory of its own under `directory`,
-    with its stdout and stderr.
+    Attributes: `endings`, one for each time it ended unasked; `failures`, how many of the last ones were of its own
+    accord and soon after its start. Every life has a directory of its own under `directory`, with what it wrote.
     """
 
-    def __init__(self, name: str, argv: tuple[str, ...], env: Mapping[str, str], directory: Path) -> None:
+    def __init__(
+        self, name: str, argv: tuple[str, ...], env: Mapping[str, str], directory: Path, launch: Launch = Program
+    ) -> None:
         self.name = name
+        self.failures = 0
         self.endings: list[Ending] = []
+        self._launch_program = launch
         self._argv = argv
         self._env = env
         self._directory = directory
@@ -109,7 +116,7 @@ class Kept:
     def _launch(self) -> None:
         directory = self._directory / f"{self.name}-{next(self._lives):04d}"
         directory.mkdir()
-        self._program = Program(self._argv, self._env, directory)
+        self._program = self._launch_program(self._argv, self._env, directory)
         self._began = time.monotonic()
 
     async def _keep(self) -> None:
@@ -120,7 +127,9 @@ class Kept:
                 await asyncio.sleep(POLL_S)
                 continue
             ended = await program.ended()
-            self.endings.append(Ending(ended.code, time.monotonic() - self._began, ended.stderr[-TAIL_CHARACTERS:]))
+            seconds = time.monotonic() - self._began
+            self.endings.append(Ending(ended.code, seconds, ended.stderr[-TAIL_CHARACTERS:]))
+            self.failures = self.failures + 1 if ended.code >= 0 and seconds < SOON_S else 0
             if ended.code >= 0:
                 await asyncio.sleep(PAUSE_AFTER_FAILURE_S)
             self._launch()

@@ -23,24 +23,27 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
 from clusterinfo.sandbox.kubernetes import SimulatedCluster, SimulatedKubernetes
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
-from tests.faults.kept import Kept
+from tests.faults.kept import Kept, Launch
 from tests.kafka.apache import ApacheKafka
 from tests.support import checker
-from tests.support.programs import run
+from tests.support.programs import Program, run
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 6
 OBJECTS = 300
 KINDS = 12
 SETTLE_TIMEOUT_S = 120.0
+ENDINGS_SHOWN = 3
+FAILURES = 5
 LOOK_S = 0.25
 CHURN_S = 0.1
 CHURNED_AT_ONCE = 5
@@ -52,7 +55,7 @@ GIZMOS_TURN_S = 5.0
 
 ODD = "odd-"
 """How ConfigMaps are called that hold a number PostgreSQL's numeric refuses: what must be bisected."""
-ODD_MEMBER = b'"odd":1e-20000'  # below numeric's 1e-16383
+ODD_MEMBER = b'"odd":0.' + b"0" * 16_383 + b"1"  # numeric has 16,383 digits after the point
 
 PROGRAM = (sys.executable, "-m", "tests.faults.program")
 
@@ -74,13 +77,23 @@ async def servers(
     """Start them. `kafka` and `postgres` are further server properties and settings."""
     cluster = SimulatedCluster(seed=seed)
     cluster.populate(objects, kinds, seed)
-    properties = {"group.min.session.timeout.ms": "500"} | dict(kafka or {})
+    properties: dict[str, Any] = {"group.min.session.timeout.ms": "500"} | dict(kafka or {})
     async with (
         SimulatedKubernetes(cluster) as api,
         ApacheKafka(**properties) as broker,
         EmbeddedPostgres(settings=postgres) as database,
     ):
         yield Servers(api, broker, database)
+
+
+@contextlib.asynccontextmanager
+async def database(ends: Servers) -> AsyncIterator[asyncpg.Connection]:
+    """A connection straight to the server, with search_path set."""
+    connection = await checker.connect(ends.postgres.dsn())
+    try:
+        yield connection
+    finally:
+        await connection.close()
 
 
 class Churn:
@@ -187,23 +200,21 @@ class World:
     @contextlib.asynccontextmanager
     async def database(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection of our own, straight to the server, with search_path set."""
-        connection = await checker.connect(self.postgres.dsn())
-        try:
+        async with database(self.ends) as connection:
             yield connection
-        finally:
-            await connection.close()
 
     async def settled(self, timeout_s: float = SETTLE_TIMEOUT_S) -> float:
         """End the churn and wait until the checker finds nothing; the seconds it took.
 
-        Raises AssertionError with what is still wrong after `timeout_s`, and how the programs fared.
+        Raises AssertionError with what is still wrong after `timeout_s`, or when a program ends whenever it is started.
         """
         await self.churn.stop()
         began = time.monotonic()
         truth = await checker.truth(self.api.base_url, self.api.token)
         while found := await self._problems(truth):
-            if time.monotonic() - began > timeout_s:
-                raise AssertionError("\n".join([f"not settled after {timeout_s} s:", *found, *self.endings()]))
+            if time.monotonic() - began > timeout_s or any(kept.failures >= FAILURES for kept in self.programs):
+                ended = list(self.endings())[-ENDINGS_SHOWN:]
+                raise AssertionError("\n".join(["not settled:", *found, *ended]))
             await asyncio.sleep(LOOK_S)
         return time.monotonic() - began
 
@@ -283,12 +294,14 @@ async def pipeline(
     env: Mapping[str, str] | None = None,
     collector_env: Mapping[str, str] | None = None,
     consumer_env: Mapping[str, str] | None = None,
+    prepare: Callable[[asyncpg.Connection], Awaitable[None]] | None = None,
+    launch: Launch = Program,
     seed: int = 0,
 ) -> AsyncIterator[World]:
     """A collector and consumers on `ends` (its own servers unless given), which have a topic and a group of their own.
 
-    `env` goes to all programs, `collector_env` and `consumer_env` to those; each beats what is set here. The schema is
-    migrated before any program starts. Nothing churns yet: `world.churn.start()`.
+    `env` goes to all programs, `collector_env` and `consumer_env` to those; each beats what is set here. Before any
+    program starts, the schema is migrated and `prepare` is done to it. Nothing churns yet: `world.churn.start()`.
     """
     async with contextlib.AsyncExitStack() as stack:
         if ends is None:
@@ -296,11 +309,18 @@ async def pipeline(
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="clusterinfo-faults-")))
         shared = _environment(ends, directory, partitions, session_timeout_s) | dict(env or {})
         (await run("migrate", env=shared | ends.postgres.env())).expect(0)  # no proxy stands in that way
+        if prepare is not None:
+            async with database(ends) as connection:
+                await prepare(connection)
         collector = Kept(
-            "collect", (*PROGRAM, "collect", "--interval", interval), shared | dict(collector_env or {}), directory
+            "collect",
+            (*PROGRAM, "collect", "--interval", interval),
+            shared | dict(collector_env or {}),
+            directory,
+            launch,
         )
         members = [
-            Kept(f"consume{number}", (*PROGRAM, "consume"), shared | dict(consumer_env or {}), directory)
+            Kept(f"consume{number}", (*PROGRAM, "consume"), shared | dict(consumer_env or {}), directory, launch)
             for number in range(consumers)
         ]
         churn = Churn(ends.api.cluster, seed)

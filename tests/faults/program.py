@@ -1,21 +1,223 @@
-"""`python -m tests.faults.program ARGS`: `clusterinfo ARGS`, with a short session in the consumer group.
+"""`python -m tests.faults.program ARGS`: `clusterinfo ARGS`, with failpoints and a short session in its group.
 
-SESSION_TIMEOUT_S sets how long the group keeps the partitions of a member that was killed (the program's own: 30 s).
+Here stands which function of the product is which point. Every function named must be there: a point that lost its
+place would never be hit, and prove nothing. SESSION_TIMEOUT_S sets how long the group keeps the partitions of a member
+that was killed (the program's own: 30 s); FAILPOINTS and FAILPOINT_HITS are explained in `failpoints.py`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any
 
+from asyncpg.transaction import Transaction
+
 from clusterinfo import cli
-from clusterinfo.kafka import group
+from clusterinfo.kafka import group, offsets
+from clusterinfo.kafka.lanes import Lanes
+from clusterinfo.kafka.sink import KafkaSink
+from clusterinfo.kafka.source import PartitionSource
+from clusterinfo.model import Batch, PartitionLane, Record, RecordType
+from clusterinfo.postgres import connection as postgres_connection
+from clusterinfo.postgres import copying
+from clusterinfo.postgres.positions import Positions
+from clusterinfo.postgres.sink import PostgresSink
+from tests.faults.failpoints import Action, Failpoints
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 BEATS_A_SESSION = 4
+
+Original = Callable[..., Awaitable[Any]]
+
+
+@dataclass(slots=True)
+class Write:
+    """The batch that this task is storing. `is_new`: its position was moved, so it was not stored before."""
+
+    batch: Batch
+    is_new: bool = False
+
+
+writing: ContextVar[Write | None] = ContextVar("writing", default=None)
+parts: ContextVar[list[int] | None] = ContextVar("parts", default=None)
+"""Sizes of the parts that the bisection under way has begun."""
+
+
+def _detail(batch: Batch) -> dict[str, object]:
+    partition = batch.lane.partition if isinstance(batch.lane, PartitionLane) else -1
+    return {"partition": partition, "start": batch.start, "end": batch.end}
+
+
+async def _begun(work: Awaitable[Any]) -> asyncio.Future[Any]:
+    """Start `work` and let it run up to its first wait: what it sends is sent, no answer has been read."""
+    future = asyncio.ensure_future(work)
+    await asyncio.sleep(0)
+    return future
+
+
+class Places:
+    """What stands in the place of the product's functions: each does what it did, and passes its point on the way."""
+
+    def __init__(self, points: Failpoints) -> None:
+        self._points = points
+
+    def install(self) -> None:
+        """Take those places. Raises AttributeError for a function that is not there (any more)."""
+        for place, around in self.taken().items():
+            self._replace(*place, around)
+
+    def taken(self) -> dict[tuple[Any, str], Callable[..., Awaitable[Any]]]:
+        """(owner, name) of each function, and what stands in its place."""
+        return {
+            (PartitionSource, "read"): self.read,
+            (PostgresSink, "_write"): self.write,
+            (copying, "copy_bodies"): self.copy_bodies,
+            (PostgresSink, "merge"): self.merge,
+            (Positions, "move"): self.move,
+            (Transaction, "_Transaction__commit"): self.commit_transaction,
+            (offsets, "commit"): self.commit_to_kafka,
+            (Lanes, "settle"): self.settle,
+            (Positions, "claim"): self.claim,
+            (copying, "_copy_or_bisect"): self.bisect,
+            (KafkaSink, "_submit_all"): self.submit_all,
+        }
+
+    def _replace(self, owner: Any, name: str, around: Callable[..., Awaitable[Any]]) -> None:
+        original = getattr(owner, name)
+
+        async def replaced(*arguments: Any) -> Any:
+            return await around(original, *arguments)
+
+        setattr(owner, name, replaced)
+
+    # --- consumers -----------------------------------------------------------------------------------------------
+
+    async def read(self, original: Original, source: PartitionSource) -> Batch | None:
+        """after_fetch: a batch is in hand, nobody has begun to store it."""
+        batch: Batch | None = await original(source)
+        if batch is not None:
+            self._points.pass_by("after_fetch", **_detail(batch))
+        return batch
+
+    async def write(self, original: Original, sink: PostgresSink, batch: Batch) -> None:
+        """after_commit: it is stored, the source has not been told."""
+        write = Write(batch)
+        token = writing.set(write)
+        try:
+            await original(sink, batch)
+        finally:
+            writing.reset(token)
+        if write.is_new:
+            self._points.pass_by("after_commit", **_detail(batch))
+
+    async def copy_bodies(self, original: Original, connection: Any, staged: Any, wanted: list[int]) -> Any:
+        """after_copy: the bodies of a batch stand in staging."""
+        learnt = await original(connection, staged, wanted)
+        if wanted:
+            self._pass_in_transaction("after_copy", connection, bodies=len(wanted))
+        return learnt
+
+    async def merge(self, original: Original, sink: PostgresSink, connection: Any, *rest: Any) -> Any:
+        """after_merge: history and rows are written."""
+        plan = await original(sink, connection, *rest)
+        if plan is not None:
+            self._pass_in_transaction("after_merge", connection)
+        return plan
+
+    async def move(self, original: Original, positions: Positions, connection: Any, batch: Batch) -> None:
+        """before_commit: everything of the transaction is done but its end."""
+        await original(positions, connection, batch)
+        if write := writing.get():
+            write.is_new = True
+            self._pass_in_transaction("before_commit", connection)
+
+    async def commit_transaction(self, original: Original, transaction: Any) -> None:
+        """commit_sent_no_reply: COMMIT is on the wire, its answer is not read."""
+        write = writing.get()
+        is_ours = write is not None and write.is_new and not transaction._nested
+        if write is None or not is_ours or not (action := self._points.draw("commit_sent_no_reply")):
+            await original(transaction)
+            return
+        backend = transaction._connection.get_server_pid()
+        committing = await _begun(original(transaction))
+        self._points.strike("commit_sent_no_reply", action, backend=backend, **_detail(write.batch))
+        await committing
+
+    async def commit_to_kafka(self, original: Original, consumer: Any, topic: str, positions: dict[int, int]) -> None:
+        """before_kafka_commit: stored offsets are about to be shown in Kafka."""
+        self._points.pass_by("before_kafka_commit", positions=dict(positions))
+        await original(consumer, topic, positions)
+
+    async def settle(self, original: Original, lanes: Lanes, timeout_s: float) -> None:
+        """mid_revoke: the lanes are told to stop, the writes in hand are awaited."""
+        living = lanes.living_sources()
+        if not living or not (action := self._points.draw("mid_revoke")):
+            await original(lanes, timeout_s)
+            return
+        in_hand = [partition for partition, source in living.items() if not source.settled.is_set()]
+        settling = await _begun(original(lanes, timeout_s))
+        self._points.strike("mid_revoke", action, partitions=sorted(living), in_hand=in_hand)
+        await settling
+
+    async def claim(self, original: Original, positions: Positions, connection: Any, lane: PartitionLane) -> int | None:
+        """mid_claim: the new generation is written, and not committed."""
+        offset: int | None = await original(positions, connection, lane)
+        generation, backend = positions.generation(lane), connection.get_server_pid()
+        detail = {"partition": lane.partition, "generation": generation, "offset": offset}
+        self._points.pass_by("mid_claim", backend=backend, **detail)
+        return offset
+
+    async def bisect(self, original: Original, connection: Any, rows: list[Any], *rest: Any) -> Any:
+        """mid_bisect: a whole was refused, its first half is copied or divided further, another part begins."""
+        begun = parts.get()
+        if begun is None:
+            token = parts.set([])
+            try:
+                return await original(connection, rows, *rest)
+            finally:
+                parts.reset(token)
+        begun.append(len(rows))
+        if len(begun) == 2:
+            self._pass_in_transaction("mid_bisect", connection, parts=begun)
+        return await original(connection, rows, *rest)
+
+    def _pass_in_transaction(self, point: str, connection: Any, **detail: object) -> None:
+        if write := writing.get():
+            self._points.pass_by(point, backend=connection.get_server_pid(), **_detail(write.batch), **detail)
+
+    # --- the collector -------------------------------------------------------------------------------------------
+
+    async def submit_all(
+        self, original: Original, sink: KafkaSink, producer: Any, partition: int, records: Sequence[Record],
+        deliveries: list[Any],
+    ) -> None:  # fmt: skip
+        """mid_page, after_last_item_before_completion: only the first of a page's records are sent, and confirmed."""
+        if (drawn := self._draw_page(records)) is not None:
+            point, action, first = drawn
+            await original(sink, producer, partition, records[:first], deliveries)
+            await asyncio.gather(*(asyncio.shield(delivery.future) for delivery in deliveries))
+            self._points.strike(point, action, partition=partition, list=records[0].list, sent=first, of=len(records))
+            records = records[first:]
+        await original(sink, producer, partition, records, deliveries)
+
+    def _draw_page(self, records: Sequence[Record]) -> tuple[str, Action, int] | None:
+        """The point that strikes at this page, what it does, and how many records go before."""
+        items = sum(record.is_object for record in records)
+        if items >= 2 and (action := self._points.draw("mid_page")):
+            return "mid_page", action, items // 2
+        is_last = records[-1].type is RecordType.LIST_COMPLETED
+        if items and is_last and (action := self._points.draw("after_last_item_before_completion")):
+            return "after_last_item_before_completion", action, items
+        return None
+
+
+# --- the process -----------------------------------------------------------------------------------------------------
 
 
 def die_with_parent() -> None:
@@ -40,10 +242,26 @@ def shorten_sessions(session_timeout_s: float) -> None:
     module.AIOKafkaConsumer = made
 
 
+def sign_connections() -> None:
+    """Have the database see which process a connection belongs to: `clusterinfo-<pid>`."""
+    module: Any = postgres_connection
+    arguments_of: Callable[..., dict[str, Any]] = module.connection_arguments
+
+    def signed(*args: Any) -> dict[str, Any]:
+        arguments = arguments_of(*args)
+        arguments["server_settings"] |= {"application_name": f"clusterinfo-{os.getpid()}"}
+        return arguments
+
+    module.connection_arguments = signed
+
+
 def main() -> None:
     die_with_parent()
+    sign_connections()
     if seconds := os.environ.get("SESSION_TIMEOUT_S"):
         shorten_sessions(float(seconds))
+    if armed := os.environ.get("FAILPOINTS"):
+        Places(Failpoints(armed, os.environ["FAILPOINT_HITS"])).install()
     cli.main()
 
 
