@@ -1,162 +1,61 @@
-"""What `clusterinfo status` shows: a verdict, a table a person reads at a glance, JSON for scripts. Pure: no I/O.
-
-Healthy means: every kind that may be listed was verified not long ago, and nothing waits among the dead letters. Lag is
-shown and no reason for alarm in itself: it comes and goes with every run of lists.
-"""
+"""`clusterinfo status`: asks the database, and Kafka where it is used. Beside `commands.py`, a composition root."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections import Counter
-from dataclasses import dataclass
-from typing import Any
+import sys
 
-from rich.console import Console, ConsoleOptions, Group, RenderResult
-from rich.table import Table
-from rich.text import Text
+import orjson
+from rich.console import Console
 
-from clusterinfo.postgres.overview import ClusterRow, KindRow, Overview
+from clusterinfo.errors import FatalError
+from clusterinfo.observations import Observe
+from clusterinfo.postgres.connection import open_pool
+from clusterinfo.postgres.migrations import check_migrated
+from clusterinfo.postgres.overview import OffsetRow, read_overview
+from clusterinfo.settings import Settings
+from clusterinfo.status_shown import Partition, Status
 
-WELL = ("verified", "excluded", "gone", "forbidden")
-"""States that need nobody's attention; a forbidden kind is somebody's decision."""
-
-
-@dataclass(frozen=True, slots=True)
-class Partition:
-    """A partition of the topic: up to where it is stored, where it ends (None: Kafka was not asked)."""
-
-    partition: int
-    stored: int
-    end: int | None
-
-    @property
-    def lag(self) -> int | None:
-        return None if self.end is None else max(0, self.end - self.stored)
+EXIT_HEALTHY, EXIT_UNKNOWN, EXIT_ATTENTION = 0, 1, 3
+ACQUIRE_TIMEOUT_S = 20.0
+STALE_INTERVALS = 3
+"""A kind that was not verified for so many intervals missed more than one run of lists that was merely slow."""
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
-    """An overview, the topic's partitions, and after how many seconds a verified kind counts as stale."""
+async def show_status(settings: Settings, _: Observe, *, stale_after_s: float | None, as_json: bool) -> int:
+    """Print to stdout how the database, the topic and each kind are. Returns 0 (healthy), 3 (not), 1 (Kafka is away).
 
-    overview: Overview
-    partitions: list[Partition]
-    stale_after_s: float
-    kafka_error: str = ""
-
-    @property
-    def attention(self) -> list[tuple[KindRow, str]]:
-        """Kinds that somebody should look at, and why."""
-        pairs = ((kind, self._complaint(kind)) for kind in self.overview.kinds)
-        return [(kind, complaint) for kind, complaint in pairs if complaint]
-
-    @property
-    def is_healthy(self) -> bool:
-        return not (self.attention or self.overview.dead_letters or self.kafka_error) and bool(self.overview.clusters)
-
-    def _complaint(self, kind: KindRow) -> str:
-        if kind.state not in WELL:
-            return kind.last_error or "not proven yet"
-        if kind.state == "verified" and kind.age_s is not None and kind.age_s > self.stale_after_s:
-            return f"not verified again for {short_duration(kind.age_s)}"
-        return ""
-
-    def as_json(self) -> dict[str, Any]:
-        """Everything, for scripts; times are RFC 3339, durations seconds."""
-        overview = dataclasses.asdict(self.overview)
-        partitions = [dataclasses.asdict(partition) | {"lag": partition.lag} for partition in self.partitions]
-        complaints = [
-            {
-                "cluster": kind.cluster,
-                "api_group": kind.api_group,
-                "resource": kind.resource,
-                "reach": kind.reach,
-                "why": why,
-            }
-            for kind, why in self.attention
-        ]
-        return {
-            "healthy": self.is_healthy,
-            "attention": complaints,
-            "clusters": overview["clusters"],
-            "kinds": overview["kinds"],
-            "partitions": partitions,
-            "dead_letters": overview["dead_letters"],
-            "kafka_error": self.kafka_error,
-        }
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        parts: list[Any] = [self._clusters()]
-        if self.attention:
-            parts.append(self._attention())
-        if self.partitions:
-            parts.append(self._partitions())
-        yield Group(*parts, *self._words())
-
-    def _clusters(self) -> Table:
-        table = _table("cluster", "version", "last run", "took", "kinds", "objects", "oldest proof", "last hour")
-        for row in self.overview.clusters:
-            kinds = [kind for kind in self.overview.kinds if kind.cluster == row.cluster]
-            table.add_row(*_cluster_cells(row, kinds))
-        return table
-
-    def _attention(self) -> Table:
-        table = _table("cluster", "kind", "state", "proven", "why")
-        for kind, complaint in self.attention:
-            age = "never" if kind.age_s is None else f"{short_duration(kind.age_s)} ago"
-            table.add_row(kind.cluster, _dotted(kind), kind.state, age, complaint)
-        return table
-
-    def _partitions(self) -> Table:
-        table = _table("partition", "stored up to", "ends at", "lag")
-        for row in self.partitions:
-            table.add_row(str(row.partition), f"{row.stored:,}", _number(row.end), _number(row.lag))
-        return table
-
-    def _words(self) -> list[Text]:
-        letters, words = self.overview.dead_letters, []
-        if not self.overview.clusters:
-            words.append("no cluster is stored here yet")
-        if self.kafka_error:
-            words.append(f"lag unknown: {self.kafka_error}")
-        words.append(f"dead letters: {letters}" + ("; see `clusterinfo dead-letters list`" if letters else ""))
-        words.append("healthy" if self.is_healthy else "needs attention")
-        return [Text(line) for line in words]
+    `stale_after_s`: after how many seconds a verified kind needs attention; three times COLLECT_INTERVAL unless given.
+    """
+    async with open_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+        await check_migrated(connection, settings.db_schema)
+        overview = await read_overview(connection, settings.db_schema)
+    ends, error = await _ends(settings)
+    partitions = _partitions(overview.offsets, ends, settings.kafka_topic)
+    status = Status(overview, partitions, stale_after_s or STALE_INTERVALS * settings.collect_interval, error)
+    if as_json:
+        sys.stdout.write(orjson.dumps(status.as_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty()).print(status)
+    if error:
+        return EXIT_UNKNOWN
+    return EXIT_HEALTHY if status.is_healthy else EXIT_ATTENTION
 
 
-def _cluster_cells(row: ClusterRow, kinds: list[KindRow]) -> list[str]:
-    states = Counter(kind.state for kind in kinds)
-    ages = [kind.age_s for kind in kinds if kind.state == "verified" and kind.age_s is not None]
+async def _ends(settings: Settings) -> tuple[dict[int, int] | None, str]:
+    """Where the topic's partitions end (None: Kafka is not used or away), and why it could not be asked."""
+    if not settings.kafka_enabled:
+        return None, ""
+    from clusterinfo.kafka.ends import end_offsets
+
+    try:
+        return await end_offsets(settings), ""
+    except FatalError as error:
+        return None, str(error)
+
+
+def _partitions(offsets: list[OffsetRow], ends: dict[int, int] | None, topic: str) -> list[Partition]:
+    stored = {row.partition: row.next_offset for row in offsets if row.topic == topic}
     return [
-        row.cluster,
-        row.server_version or "",
-        "never" if row.last_run_at is None else f"{row.last_run_at:%Y-%m-%d %H:%M:%S}",
-        "" if row.last_run_s is None else f"{row.last_run_s:.1f} s",
-        ", ".join(f"{count} {state}" for state, count in states.most_common()),
-        _number(sum(kind.objects or 0 for kind in kinds)),
-        short_duration(max(ages)) if ages else "none",
-        _number(row.objects_last_hour),
+        Partition(number, stored.get(number, 0), ends.get(number) if ends is not None else None)
+        for number in sorted({*stored, *(ends or {})})
     ]
-
-
-def short_duration(seconds: float) -> str:
-    """`42s`, `5m`, `3h`, `2d`: the largest unit there is one of."""
-    for unit, length_s in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length_s:
-            return f"{int(seconds // length_s)}{unit}"
-    return f"{int(max(0, seconds))}s"
-
-
-def _dotted(kind: KindRow) -> str:
-    name = f"{kind.resource}.{kind.api_group}" if kind.api_group else kind.resource
-    return f"{name} in {kind.reach}" if kind.reach else name
-
-
-def _number(value: int | None) -> str:
-    return "?" if value is None else f"{value:,}"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table

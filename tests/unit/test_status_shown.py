@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from clusterinfo.postgres.overview import ClusterRow, KindRow, OffsetRow, Overview
-from clusterinfo.status import Partition, Status, short_duration
+from clusterinfo.status_shown import Partition, Status, short_duration
 
 NOON = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
 CLUSTER = ClusterRow("prod", "uid-1", "v1.36.0", NOON, NOON, 12.5, 4321, 51852)
