@@ -12,6 +12,7 @@ from clusterinfo.errors import RecordError
 from clusterinfo.model import Batch, ListLane, Record
 from clusterinfo.postgres.copying import copy_bodies
 from clusterinfo.postgres.doubts import keep_apart
+from clusterinfo.postgres.forget import read_forgotten, without_forgotten
 from clusterinfo.postgres.lists import count_lists, settle
 from clusterinfo.postgres.sink import PostgresSink
 from clusterinfo.postgres.staging import Staged, stage
@@ -40,7 +41,10 @@ async def replay(sink: PostgresSink, letter_id: int, record: Record) -> bool:
 
 async def _store(sink: PostgresSink, connection: Any, record: Record) -> bool:
     batch = Batch(lane=ListLane(record.unit, record.reach), start=0, end=1, records=[record])
-    batch = await keep_apart(connection, batch)
+    forgotten = await read_forgotten(connection, batch)
+    batch = without_forgotten(await keep_apart(connection, batch), forgotten)
+    if not batch.records:
+        raise RecordError("its cluster, or its kind, was forgotten since; drop it")
     locked = await lock_batch(connection, batch)
     staged = stage(batch, locked.units)
     if record.is_object:

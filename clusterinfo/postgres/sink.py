@@ -3,7 +3,8 @@
 Theory of operation. The order of the steps below is what makes any number of sinks safe side by side:
 
 1. the lane's position is locked and held against the batch: stored already, or not ours any more, or ours to store;
-2. clusters that share a uid are told apart, missing clusters and units made, the batch's units locked in id order;
+2. what dates from before its cluster or kind was forgotten is left out, clusters that share a uid are told apart,
+   missing clusters and units made, the batch's units locked in id order;
 3. what arrived is counted for each list, which shows those that are complete now;
 4. identities are copied to staging, and the merge plans what becomes of each (`merge.sql`, `plan`);
 5. only the bodies the plan wants are copied; history and rows are written;
@@ -27,6 +28,7 @@ from clusterinfo.postgres.copying import copy_records, plan_and_copy
 from clusterinfo.postgres.dead_letters import MAX_VALUE_BYTES, readable
 from clusterinfo.postgres.dividing import divide
 from clusterinfo.postgres.doubts import CarriedUnits, doubt_gap, keep_apart
+from clusterinfo.postgres.forget import read_forgotten, without_forgotten
 from clusterinfo.postgres.lists import Settled, count_lists, settle
 from clusterinfo.postgres.positions import Positions
 from clusterinfo.postgres.staging import Staged, stage
@@ -117,7 +119,8 @@ class PostgresSink:
         async with self.transaction() as connection:
             if await self._positions.check_offset(connection, batch):
                 return
-            batch = await keep_apart(connection, batch)
+            forgotten = await read_forgotten(connection, batch)
+            batch = without_forgotten(await keep_apart(connection, batch), forgotten)
             locked = await lock_batch(connection, batch)
             if await self._positions.check_page(connection, batch):
                 return

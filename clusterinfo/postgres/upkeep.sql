@@ -58,3 +58,77 @@ select exists (
     select from resource_history
     where unit_id = $1 and namespace = $2 and name = $3 and fidelity = 0
         and epoch = $4 and resource_version = $5 and normalization = $6 and content_hash = $7);
+
+-- name: read_forgotten
+-- What was forgotten of these clusters. Reading locks the table until the batch commits: forgetting waits for that.
+select cluster, api_group, resource, forgotten_at from forgotten where cluster = any ($1::text[]);
+
+-- name: take_forgotten
+-- From here on no batch is under way: each begins with `read_forgotten`.
+lock table forgotten in access exclusive mode;
+
+-- name: note_forgotten
+insert into forgotten (cluster, api_group, resource, forgotten_at)
+select identity, $2, $3, clock_timestamp() from unnest($1::text[]) as i (identity)
+on conflict (cluster, api_group, resource) do update set forgotten_at = excluded.forgotten_at;
+
+-- name: find_clusters_called
+-- By what the views show or the uid (exact), or else by a name that clusters may share.
+select id, uid, former_uid, label, label = $1 or uid = $1 as exact from cluster
+where $1 in (label, uid, name, former_uid) and uid not like 'forgotten %'
+order by label;
+
+-- name: list_clusters
+select label from cluster where uid not like 'forgotten %' order by label;
+
+-- name: find_unit
+select id from unit where cluster_id = $1 and api_group = $2 and resource = $3;
+
+-- name: list_units
+select api_group, resource from unit where cluster_id = $1 order by resource, api_group;
+
+-- name: hide_cluster
+-- All of a cluster, under an identity and a name that nobody sends.
+update cluster set uid = $2, former_uid = null, name = $3, label = $3, clones = '{}' where id = $1;
+
+-- name: hide_unit
+-- One kind of a cluster, as the only one of a cluster that is none.
+with place as (
+    insert into cluster (uid, name, label, first_seen, last_seen) values ($4, $5, $5, now(), now())
+    returning id
+)
+update unit u set cluster_id = p.id from place p where u.cluster_id = $1 and u.api_group = $2 and u.resource = $3;
+
+-- name: find_unseen_units
+select u.id from unit u join cluster c on c.id = u.cluster_id where c.uid like 'forgotten %' order by u.id;
+
+-- name: find_edge_of_resource
+-- The key up to which the next step deletes: that of the row $2 rows on, or of the last one.
+select namespace, name from (
+    (select 1 as place, namespace, name from resource where unit_id = $1 order by namespace, name offset $2 limit 1)
+    union all
+    (select 2, namespace, name from resource where unit_id = $1 order by namespace desc, name desc limit 1)
+) as edge order by place limit 1;
+
+-- name: delete_up_to_edge_of_resource
+delete from resource where unit_id = $1 and (namespace, name) <= ($2, $3);
+
+-- name: find_edge_of_history
+select namespace, name, valid_to from (
+    (select 1 as place, namespace, name, valid_to from resource_history where unit_id = $1
+        order by namespace, name, valid_to offset $2 limit 1)
+    union all
+    (select 2, namespace, name, valid_to from resource_history where unit_id = $1
+        order by namespace desc, name desc, valid_to desc limit 1)
+) as edge order by place limit 1;
+
+-- name: delete_up_to_edge_of_history
+delete from resource_history where unit_id = $1 and (namespace, name, valid_to) <= ($2, $3, $4);
+
+-- name: delete_unseen_units
+-- Floors and progress go with them.
+delete from unit where id = any ($1::bigint[]) returning id;
+
+-- name: delete_unseen_clusters
+-- Snapshots go with them.
+delete from cluster c where uid like 'forgotten %' and not exists (select from unit u where u.cluster_id = c.id);
