@@ -137,6 +137,12 @@ class Settings(BaseModel):
     db_pool_size: int = Field(
         default=4, ge=1, le=1000, description="database connections: batches stored at the same time"
     )
+    db_statement_cache: int = Field(
+        default=100,
+        ge=0,
+        le=1000,
+        description="prepared statements kept by a connection; 0 behind PgBouncer before 1.21 in transaction mode",
+    )
 
     kubeconfig: Path | None = Field(
         default=None, description="kubeconfig file; in-cluster credentials, else ~/.kube/config unless set"

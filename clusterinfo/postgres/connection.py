@@ -54,6 +54,7 @@ def connection_arguments(settings: Settings) -> dict[str, Any]:
         "database": settings.db_name,
         "timeout": CONNECT_TIMEOUT_S,
         "command_timeout": COMMAND_TIMEOUT_S,
+        "statement_cache_size": settings.db_statement_cache,
         "target_session_attrs": "read-write",
         "server_settings": {"application_name": "clusterinfo"},
     }
