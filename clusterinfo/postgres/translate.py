@@ -63,8 +63,11 @@ RETRIED = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnec
 FOREIGN = (asyncpg.PostgresError, *RETRIED)
 """Everything asyncpg may raise that `translate` takes."""
 
+POOLER = "behind a pooler in transaction mode set DB_STATEMENT_CACHE=0, or use PgBouncer 1.21 or later"
+
 REMEDIES = {
-    "26": "set the pooler in front of PostgreSQL to sessions, or use pgbouncer 1.21 or later",
+    "26": POOLER,
+    "42P05": POOLER,
     "28000": "check DB_USER, DB_SSL_MODE and DB_SSL_CERT against pg_hba.conf on the server",
     "28": "check DB_USER and DB_PASSWORD, and pg_hba.conf on the server",
     "3D": "check DB_NAME, or create the database",

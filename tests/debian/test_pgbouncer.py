@@ -68,3 +68,13 @@ async def test_consumers_share_two_connections(
         (await run("status", env=env)).expect(0)
         (await run("legacy", "--once", env=env)).expect(0)
         assert await checker.check(api.url, api.token, database.dsn) == []
+
+
+async def test_prepared_statements_are_named_as_the_cause(pooled: dict[str, str]) -> None:
+    env = pooled | {"DB_STATEMENT_CACHE": "100"}
+    for _ in range(SERVER_CONNECTIONS + 1):  # a second client on one server's connection prepares under the same name
+        ended = await run("migrate", env=env)
+        if ended.code:
+            break
+    (error,) = ended.expect(1).errors()
+    assert "DB_STATEMENT_CACHE=0" in error
