@@ -39,7 +39,7 @@ async def keep_history(connection: Any, schema: str, today: dt.date, retention_s
     """Make this and the next months' partitions, drop expired ones, and delete expired rows of the default one.
 
     Bookkeeping of abandoned lists goes after a day. A month whose rows already are in the default partition is left
-    there. One process at a time; others return at once.
+    there. One process at a time; others return at once. Needs no right to create tables: see schema/0008_roles.sql.
     """
     try:
         async with connection.transaction():
@@ -72,10 +72,7 @@ async def _make_partitions(connection: Any, today: dt.date) -> None:
         if partition_name(month) not in present and not await connection.fetchval(
             in_default, _midnight(month), _midnight(following)
         ):
-            await connection.execute(
-                f"create table {partition_name(month)} partition of resource_history "
-                f"for values from ('{month}T00:00Z') to ('{following}T00:00Z')"
-            )
+            await connection.execute("select make_history_month($1)", month)
         month = following
 
 
@@ -83,7 +80,7 @@ async def _drop_expired(connection: Any, oldest_day: dt.date) -> None:
     for name in await _partitions(connection):
         month = partition_month(name)
         if month is not None and next_month(month) <= oldest_day:
-            await connection.execute(f"drop table {name}")
+            await connection.execute("select drop_history_month($1)", month)
     await connection.execute("delete from resource_history_default where valid_to < $1", _midnight(oldest_day))
 
 

@@ -1,0 +1,157 @@
+"""Owner, writer and reader apart: each does its work with the rights that are printed for it, and nothing else."""
+
+from __future__ import annotations
+
+import datetime as dt
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+
+import asyncpg
+import pytest
+
+from clusterinfo.postgres.grants import READER, WRITER, grants
+from clusterinfo.postgres.migrations import migrate
+from clusterinfo.postgres.partitions import keep_history, partition_name
+from clusterinfo.sandbox.postgres import EmbeddedPostgres
+from tests.kafka.apache import ApacheKafka
+from tests.support.programs import QUIET, run, simulated_api
+
+PASSWORD = "canary-of-roles-24"
+LONG_AGO = dt.date(2001, 2, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Apart:
+    """A database of its own, migrated by an owner who is no superuser; user names by what they may do."""
+
+    server: EmbeddedPostgres
+    name: str
+    users: Mapping[str, str]
+
+    def env(self, role: str) -> dict[str, str]:
+        return self.server.env(self.name) | {"DB_USER": self.users[role], "DB_PASSWORD": PASSWORD}
+
+    async def connect(self, role: str) -> asyncpg.Connection:
+        return await asyncpg.connect(
+            host=self.server.host,
+            port=self.server.port,
+            user=self.users[role],
+            password=PASSWORD,
+            database=self.name,
+            server_settings={"search_path": "clusterinfo"},
+            timeout=10,
+        )
+
+
+@pytest.fixture
+async def apart(postgres: EmbeddedPostgres) -> AsyncIterator[Apart]:
+    unique = uuid.uuid4().hex[:8]
+    users = {role: f"{role}_{unique}" for role in ("owner", "writer", "reader")}
+    database = Apart(postgres, f"apart_{unique}", users)
+    administrator = await asyncpg.connect(postgres.dsn(), timeout=10)
+    for user in users.values():
+        await administrator.execute(f"create role {user} login password '{PASSWORD}'")
+    await administrator.execute(f"create database {database.name} owner {users['owner']}")
+    # As in a new database of 15 and later; the right to make temporary tables is one that is printed.
+    await administrator.execute(f"revoke temporary on database {database.name} from public")
+    for role in (WRITER, READER):
+        if not await administrator.fetchval("select exists (select from pg_roles where rolname = $1)", role):
+            await administrator.execute(f"create role {role} nologin")
+    owner = await database.connect("owner")
+    await migrate(owner, "clusterinfo")
+    await owner.execute(grants("clusterinfo", database.name))
+    await administrator.execute(f"grant {WRITER} to {users['writer']}; grant {READER} to {users['reader']}")
+    yield database
+    await owner.close()
+    await administrator.execute(f"drop database {database.name} with (force)")
+    await administrator.execute(f"drop role {', '.join(users.values())}")
+    await administrator.close()
+
+
+async def test_the_writer_stores_and_keeps_the_history(apart: Apart, kafka: ApacheKafka) -> None:
+    """Directly and from Kafka, partitions of the history included, with the printed rights alone."""
+    env = apart.env("writer") | QUIET | {"HISTORY_RETENTION": "90d"}
+    through = {
+        "KAFKA_ENABLED": "true",
+        "KAFKA_BROKERS": kafka.bootstrap,
+        "KAFKA_TOPIC": f"topic-{uuid.uuid4().hex[:8]}",
+        "KAFKA_GROUP_ID": f"group-{uuid.uuid4().hex[:8]}",
+        "KAFKA_TOPIC_PARTITIONS": "1",
+    }
+    owner = await apart.connect("owner")
+    await owner.execute("select make_history_month($1)", LONG_AGO)
+    async with simulated_api(50) as api:
+        (await run("legacy", "--once", "--no-migrate", env=env | api.env)).expect(0)
+        pod = (await api.get("/api/v1/pods"))["items"][0]["metadata"]
+        await api.control("delete", resource="pods", namespace=pod["namespace"], name=pod["name"])
+        (await run("collect", "--once", env=env | api.env | through)).expect(0)
+        (await run("consume", "--until-idle", "1s", "--no-migrate", env=env | through)).expect(0)
+    assert await owner.fetchval("select count(*) from resources") > 50
+    assert await owner.fetchval("select count(*) from resource_history where name = $1", pod["name"]) == 1
+    partitions = await owner.fetch(
+        "select c.relname, r.rolname from pg_inherits i join pg_class c on c.oid = i.inhrelid "
+        "join pg_roles r on r.oid = c.relowner where i.inhparent = 'resource_history'::regclass"
+    )
+    await owner.close()
+    names = {row["relname"] for row in partitions}
+    assert len(names) == 4, "the default one, this month's and the next two"
+    assert partition_name(LONG_AGO) not in names, "what is past retention is dropped"
+    assert {row["rolname"] for row in partitions} == {apart.users["owner"]}
+
+
+async def test_the_writer_makes_and_alters_nothing_else(apart: Apart) -> None:
+    writer = await apart.connect("writer")
+    await keep_history(writer, "clusterinfo", dt.date(2026, 11, 22), 90 * 86400.0)
+    for forbidden in (
+        "create table clusterinfo.mine ()",
+        "create table public.mine ()",
+        "create schema mine",
+        "drop table resource",
+        "alter table resource add column mine text",
+        "truncate resource",
+        "update schema_migration set checksum = ''",
+        "delete from schema_migration",
+        "insert into schema_migration values (9999, 'mine', '')",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await writer.execute(forbidden)
+    await writer.execute("create temporary table resource_history (a int)")
+    await writer.execute("select make_history_month('2001-01-01')")
+    assert await writer.fetchval("select to_regclass('clusterinfo.resource_history_2001_01') is not null")
+    await writer.close()
+
+
+async def test_the_reader_only_reads(apart: Apart) -> None:
+    reader = await apart.connect("reader")
+    relations = await reader.fetch(
+        "select relname, relkind from pg_class "
+        "where relnamespace = 'clusterinfo'::regnamespace and relkind in ('r', 'v', 'p')"
+    )
+    for relation, kind in relations:
+        await reader.execute(f"select from {relation} limit 1")
+        if kind != b"v":
+            for forbidden in (
+                f"insert into {relation} default values",
+                f"delete from {relation}",
+                f"truncate {relation}",
+            ):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await reader.execute(forbidden)
+    await reader.execute("select * from resources_as_of(now()), resource_changes(now(), now())")
+    for forbidden in (
+        "select make_history_month('2001-01-01')",
+        "select drop_history_month('2001-01-01')",
+        "create table clusterinfo.mine ()",
+        "create temporary table mine ()",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await reader.execute(forbidden)
+    await reader.close()
+    assert len(relations) > 20
+
+
+async def test_grants_may_be_given_again(apart: Apart) -> None:
+    owner = await apart.connect("owner")
+    await owner.execute(grants("clusterinfo", apart.name))
+    await owner.close()
