@@ -136,6 +136,26 @@ def offsets_reset() -> None:
 
 
 @app.command()
+def rbac(
+    discover: Annotated[
+        bool,
+        typer.Option("--discover", help="Ask the cluster (KUBECONFIG, KUBE_CONTEXT) which kinds it serves."),
+    ] = False,
+    service_account: Annotated[
+        str, typer.Option(metavar="NAMESPACE/NAME", help="Whom to bind the role to.")
+    ] = "cluster-info/cluster-info-collector",
+) -> None:
+    """Print the role that a collector with these settings needs, for kubectl: to read, and no Secrets unless named."""
+
+    async def main(settings: Settings, observe: Observe, _: asyncio.Event) -> int:
+        from clusterinfo import access
+
+        return await access.print_role(settings, observe, service_account, discover=discover)
+
+    _run(load(dict(os.environ)), main, serve=False)
+
+
+@app.command()
 def demo(
     objects: Annotated[
         int | None, typer.Option(metavar="N", min=24, help="Objects of the simulated cluster; 5000 unless set.")

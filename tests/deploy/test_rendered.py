@@ -1,0 +1,110 @@
+"""What kustomize makes of k8s/: every overlay, with every component, as it would be applied."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from clusterinfo.settings import load
+from tests.deploy.conftest import Run
+from tests.support.deployed import K8S, KNOWN, environment, find, plain, programs
+from tests.support.pod_security import containers, pod_spec, violations
+
+OVERLAYS = ("base", "overlays/dev", "overlays/prod")
+COMPONENTS = ("cronjob", "hpa", "keda", "servicemonitor")
+WITHOUT_SCHEMA = {"ScaledObject", "ServiceMonitor"}
+"""Kinds of others, which Kubernetes' own schemas do not know."""
+
+
+@pytest.fixture(
+    scope="module",
+    params=[(overlay, names) for overlay in OVERLAYS for names in ((), *((name,) for name in COMPONENTS))],
+    ids=lambda given: "+".join((given[0], *given[1])),
+)
+def rendered(request: pytest.FixtureRequest, tool: Run, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """The manifests of an overlay with some components."""
+    overlay, components = request.param
+    folder = tmp_path_factory.mktemp("kustomization")
+
+    def relative(path: Path) -> str:
+        return os.path.relpath(path, folder)
+
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [relative(K8S / overlay)],
+        "components": [relative(K8S / "components" / name) for name in components],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    return list(yaml.safe_load_all(tool("kubectl", "kustomize", folder)))
+
+
+def test_kubernetes_would_accept_it(rendered: list[Any], tool: Run, tmp_path: Path) -> None:
+    known = [one for one in rendered if one["kind"] not in WITHOUT_SCHEMA]
+    (tmp_path / "known.yaml").write_text(yaml.safe_dump_all(known))
+    assert "WARN" not in tool("kubernetes-validate", "--strict", tmp_path / "known.yaml")
+    names = [(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in rendered]
+    assert len(names) == len(set(names))
+
+
+def test_it_keeps_the_restricted_profile(rendered: list[Any]) -> None:
+    namespace = find(rendered, "Namespace", "cluster-info")
+    assert namespace["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
+    assert [(one["metadata"]["name"], list(violations(one))) for one in rendered if list(violations(one))] == []
+
+
+def test_everything_is_in_the_namespace(rendered: list[Any]) -> None:
+    outside = [one for one in rendered if one["metadata"].get("namespace") != "cluster-info"]
+    assert {one["kind"] for one in outside} == {"Namespace", "ClusterRole", "ClusterRoleBinding"}
+
+
+def test_a_collector_and_consumers_run_with_variables_they_read(rendered: list[Any]) -> None:
+    found = programs(rendered)
+    assert [owner["args"][0] for _, owner in found] in (["collect", "consume"], ["consume", "collect"])
+    for _, owner in found:
+        given = environment(owner, rendered)
+        assert given.keys() <= KNOWN
+        settings = load(plain(given))
+        assert settings.kafka_enabled is True
+        assert settings.kafka_partition == "auto"
+
+
+def test_what_is_referred_to_is_there(rendered: list[Any]) -> None:
+    """ConfigMaps and ServiceAccounts; files within what is mounted; of Secrets, those that the overlays name."""
+    secrets = {"postgres-secret", "kafka-collector-secret", "kafka-consumer-secret"}
+    for manifest in (one for one in rendered if pod_spec(one)):
+        pod = pod_spec(manifest) or {}
+        if "serviceAccountName" in pod:
+            find(rendered, "ServiceAccount", pod["serviceAccountName"])
+        named = {one["secret"]["secretName"] for one in pod.get("volumes") or [] if "secret" in one}
+        for owner in containers(pod):
+            asked = [one["valueFrom"]["secretKeyRef"] for one in owner.get("env") or [] if "valueFrom" in one]
+            named |= {one["name"] for one in asked}
+            mounts = {one["mountPath"] for one in owner.get("volumeMounts") or []}
+            ours = [owner for _, mine in programs([manifest]) if mine is owner]
+            files = [value for one in ours for value in environment(one, rendered).values() if value.startswith("/")]
+            if manifest["kind"] != "CronJob":  # docs/DEPLOYMENT.md says what an overlay has to patch there
+                assert all(str(Path(file).parent) in mounts for file in files), manifest["metadata"]["name"]
+        assert named <= secrets
+
+
+def test_who_scales_says_how_many(rendered: list[Any]) -> None:
+    scaled = any(one["kind"] in ("HorizontalPodAutoscaler", "ScaledObject") for one in rendered)
+    spec = find(rendered, "Deployment", "cluster-info-consumer")["spec"]
+    assert ("replicas" in spec) is not scaled
+
+
+def test_production_is_encrypted(tool: Run) -> None:
+    manifests = list(yaml.safe_load_all(tool("kubectl", "kustomize", K8S / "overlays/prod")))
+    for _, owner in programs(manifests):
+        given = environment(owner, manifests)
+        assert given["KAFKA_SECURITY_PROTOCOL"] == "SASL_SSL"
+        assert given["KAFKA_SSL_CA_FILE"]
+        assert not {"DB_PASSWORD", "KAFKA_SASL_PASSWORD"} & given.keys()
+        if "DB_HOST" in given:
+            assert given["DB_SSL_MODE"] == "verify-full"
+            assert given["DB_SSL_ROOT_CERT"]

@@ -1,0 +1,172 @@
+"""What compose/ says must be true of the program, and of the guide's names.
+
+Reads the files as they are. Whether Docker Compose accepts them is asked in .ci/run.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from clusterinfo.sandbox.kubernetes.__main__ import arguments
+from clusterinfo.settings import Settings, load, parse_duration
+from tests.support.deployed import COMPOSE, KNOWN, ROOT, plain
+from tests.support.dockerfile import lineage, stages
+
+SERVICES = COMPOSE["services"]
+TEXT = (ROOT / "compose/compose.yaml").read_text()
+OURS = ("collector", "consumer", "collector-demo")
+"""The services whose environment is ours; the others have that of their images."""
+GRACE_S = Settings.model_fields["shutdown_grace_s"].default
+
+
+def profile(name: str) -> set[str]:
+    """The services of a profile; "" for those that are always there."""
+    return {service for service, given in SERVICES.items() if given.get("profiles", [""]) == [name]}
+
+
+# Names
+
+
+def test_the_services_of_the_guide_are_there_without_a_profile() -> None:
+    assert profile("") == {"postgres", "kafka", "collector", "consumer"}
+    assert profile("demo") == {"cluster", "collector-demo"}
+    assert profile("monitoring") == {"prometheus", "grafana", "grafana-reader"}
+    assert SERVICES["consumer"]["deploy"]["replicas"] == 2
+
+
+def test_what_is_scaled_has_no_name_and_no_port_of_its_own() -> None:
+    assert not [name for name, service in SERVICES.items() if "container_name" in service]
+    assert not [name for name in OURS if "ports" in SERVICES[name]]
+
+
+def test_the_top_of_the_repository_includes_it() -> None:
+    top = yaml.safe_load((ROOT / "compose.yaml").read_text())
+    assert top == {"name": COMPOSE["name"], "include": ["compose/compose.yaml"]}
+
+
+def test_files_that_are_mounted_exist() -> None:
+    mounted = [volume for service in SERVICES.values() for volume in service.get("volumes", [])]
+    paths = [volume.split(":")[0] for volume in mounted if isinstance(volume, str) and volume.startswith(".")]
+    assert len(paths) == 4
+    assert all((ROOT / "compose" / path).exists() for path in paths)
+    named = {volume.split(":")[0] for volume in mounted if isinstance(volume, str)} - set(paths)
+    assert named == set(COMPOSE["volumes"])
+
+
+# Variables
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_every_variable_is_one_the_program_reads(service: str) -> None:
+    assert set(SERVICES[service]["environment"]) <= KNOWN
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_the_program_accepts_the_values(service: str) -> None:
+    settings = load(plain(SERVICES[service]["environment"]))
+    assert settings.kafka_enabled is True
+    assert settings.kafka_partition == "auto"
+    assert settings.kafka_topic == "cluster-info"
+    assert settings.kafka_topic_partitions == 12
+
+
+def test_consumer_group_is_the_default_one() -> None:
+    assert not [service for service in OURS if "KAFKA_GROUP_ID" in SERVICES[service]["environment"]]
+
+
+def test_a_password_file_is_a_secret_that_the_service_has() -> None:
+    files = {name: SERVICES[name]["environment"] for name in ("consumer", "grafana-reader")}
+    found = {name: next(value for key, value in given.items() if value.startswith("/run/secrets/")) for name, given in files.items()}  # fmt: skip  # noqa: E501
+    for name, path in found.items():
+        assert path.removeprefix("/run/secrets/") in SERVICES[name]["secrets"]
+    assert {secret["environment"] for secret in COMPOSE["secrets"].values()} == {"POSTGRES_PASSWORD"}
+
+
+def test_every_variable_that_compose_asks_for_is_explained() -> None:
+    asked = set(re.findall(r"\$\{(\w+)", TEXT)) - {"HOME"}
+    assert asked == set(re.findall(r"^#?(\w+)=", (ROOT / "compose/.env.example").read_text(), re.MULTILINE))
+
+
+# Kafka
+
+
+def test_kafka_is_advertised_where_the_services_look_for_it() -> None:
+    kafka = SERVICES["kafka"]["environment"]
+    advertised = dict(entry.split("://") for entry in kafka["KAFKA_ADVERTISED_LISTENERS"].split(","))
+    listening = dict(entry.split("://") for entry in kafka["KAFKA_LISTENERS"].split(","))
+    assert {SERVICES[service]["environment"]["KAFKA_BROKERS"] for service in OURS} == {advertised["INSIDE"]}
+    assert advertised["HOST"] == "localhost:9092"
+    assert SERVICES["kafka"]["ports"] == [f"127.0.0.1{listening['HOST']}:9092"]
+    assert listening.keys() == {*advertised, kafka["KAFKA_CONTROLLER_LISTENER_NAMES"]}
+
+
+def test_kafka_has_no_zookeeper_and_is_the_version_that_the_tests_run_on() -> None:
+    pom = (ROOT / "tests/kafka/pom.xml").read_text()
+    (version,) = re.findall(r"<kafka.version>(.*)</kafka.version>", pom)
+    assert SERVICES["kafka"]["image"] == f"apache/kafka:{version}"
+    assert SERVICES["kafka"]["environment"]["KAFKA_PROCESS_ROLES"] == "broker,controller"
+    assert not [name for name, service in SERVICES.items() if "zookeeper" in str(service).lower()]
+
+
+# Order, health, ends
+
+
+def test_everything_that_stays_has_a_health_check() -> None:
+    """Of the program's own, the image has it."""
+    staying = SERVICES.keys() - {"grafana-reader"}
+    for name in staying:
+        target = SERVICES[name].get("build", {}).get("target")
+        in_image = target is not None and any(keyword == "HEALTHCHECK" for keyword, _ in lineage(target))
+        assert in_image or "healthcheck" in SERVICES[name], name
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_it_starts_after_what_it_needs(service: str) -> None:
+    once = {"grafana-reader": "service_completed_successfully"}
+    for needed, how in SERVICES[service].get("depends_on", {}).items():
+        assert how["condition"] == once.get(needed, "service_healthy")
+    needs = {"collector": {"kafka"}, "consumer": {"kafka", "postgres"}, "collector-demo": {"kafka", "cluster"}}
+    assert needs.get(service, set()) <= SERVICES[service].get("depends_on", {}).keys()
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_it_is_limited_and_comes_back(service: str) -> None:
+    assert re.fullmatch(r"\d+[mg]", SERVICES[service]["mem_limit"])
+    if service != "grafana-reader":
+        assert SERVICES[service]["restart"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("service", [*OURS, "cluster", "prometheus"])
+def test_it_is_locked_down(service: str) -> None:
+    given = SERVICES[service]
+    assert given["read_only"] is True
+    assert given["cap_drop"] == ["ALL"]
+    assert given["security_opt"] == ["no-new-privileges:true"]
+
+
+@pytest.mark.parametrize("service", OURS)
+def test_nobody_is_killed_before_the_batch_in_hand_is_stored(service: str) -> None:
+    assert parse_duration(SERVICES[service]["stop_grace_period"]) > GRACE_S
+
+
+# What is built, and the simulated cluster
+
+
+def test_targets_that_are_built_exist() -> None:
+    built = {service["build"]["target"]: service["image"] for service in SERVICES.values() if "build" in service}
+    assert built == {name: f"cluster-info-{name}:latest" for name in ("collector", "consumer", "sandbox")}
+    assert built.keys() < stages().keys()
+
+
+def test_the_simulated_cluster_takes_its_arguments() -> None:
+    cluster: Any = SERVICES["cluster"]
+    assert cluster["entrypoint"] == ["python", "-m", "clusterinfo.sandbox.kubernetes"]
+    options = arguments(cluster["command"])
+    assert options.advertise == "cluster"
+    assert f"http://127.0.0.1:{options.port}/" in cluster["healthcheck"]["test"][-1]
+    assert str(options.kubeconfig) == SERVICES["collector-demo"]["environment"]["KUBECONFIG"]
+    assert cluster["volumes"] == [f"cluster-kubeconfig:{options.kubeconfig.parent}"]
