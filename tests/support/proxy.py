@@ -62,6 +62,12 @@ class Proxy:
         for connection in self._connections:
             connection.abort()
 
+    def bury(self) -> None:
+        """Reset those that are half-open: neither side would ever let go of some of them."""
+        for connection in self._connections:
+            if connection.is_silent:
+                connection.abort()
+
     def refuse(self) -> None:
         """Reset every connection and refuse new ones."""
         self._deafen()
