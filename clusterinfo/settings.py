@@ -160,6 +160,9 @@ class Settings(BaseModel):
     redaction_key: SecretStr | None = Field(
         default=None, description="key of the fingerprints that replace secret values; or REDACTION_KEY_FILE"
     )
+    redact_configmaps: bool = Field(
+        default=False, description="true replaces the values of ConfigMaps by fingerprints as well"
+    )
     collect_interval: Duration = Field(
         default=300.0, gt=0, description="from the start of one run of lists to the next"
     )

@@ -106,7 +106,7 @@ class Snapshot:
         newest: dict[ListLane, int] | None = None,
         now: Callable[[], dt.datetime] = utc_now,
     ) -> None:
-        key = settings.redaction_key.get_secret_value().encode() if settings.redaction_key else None
+        key = settings.secret("redaction_key")
         self.discovery = discovery
         self.id = new_id()
         self.lane = ListLane(Unit(cluster.id, "", ""))
@@ -123,7 +123,7 @@ class Snapshot:
             epoch=settings.cluster_epoch,
             page_size=settings.page_size,
             page_bytes=settings.page_bytes,
-            redaction=Redaction(key),
+            redaction=Redaction(key.encode() if key else None, configmap_values=settings.redact_configmaps),
             newest={} if newest is None else newest,
             now=now,
         )
