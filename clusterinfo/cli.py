@@ -112,8 +112,19 @@ def legacy(once: Once = False, interval: Interval = None, no_migrate: NoMigrate 
 
 
 @app.command()
-def migrate() -> None:
+def migrate(
+    print_grants: Annotated[
+        bool,
+        typer.Option("--print-grants", help="Print the rights a writer and a reader need, as SQL; connect to nothing."),
+    ] = False,
+) -> None:
     """Bring the database's schema up to date, and do nothing else."""
+    if print_grants:
+        from clusterinfo.postgres.grants import grants
+
+        settings = load(dict(os.environ))
+        typer.echo(grants(settings.db_schema, settings.db_name), nl=False)
+        return
 
     async def main(settings: Settings, observe: Observe, _: asyncio.Event) -> int:
         from clusterinfo import commands

@@ -60,7 +60,8 @@ async def apart(postgres: EmbeddedPostgres) -> AsyncIterator[Apart]:
             await administrator.execute(f"create role {role} nologin")
     owner = await database.connect("owner")
     await migrate(owner, "clusterinfo")
-    await owner.execute(grants("clusterinfo", database.name))
+    printed = await run("migrate", "--print-grants", env={"DB_NAME": database.name})
+    await owner.execute(printed.expect(0).stdout)
     await administrator.execute(f"grant {WRITER} to {users['writer']}; grant {READER} to {users['reader']}")
     yield database
     await owner.close()
