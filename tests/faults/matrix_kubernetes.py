@@ -1,0 +1,88 @@
+"""Faults of the Kubernetes API. While a kind cannot be listed, objects of it are deleted: their rows must stay."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from clusterinfo.sandbox.kubernetes import Faults
+from tests.faults.matrix_rig import Rig
+from tests.support import checker
+
+FAULT_S = 4.0
+"""Five failures of a page in a row take 3 to 4 s, and make its list fail."""
+VICTIMS = 3
+
+Strike = Callable[[Faults], None]
+
+
+async def failing(rig: Rig, resource: str, strike: Strike, seconds: float = FAULT_S) -> None:
+    """`strike` makes it impossible to list `resource`, for some time; what is deleted meanwhile must stay stored."""
+    api, cluster = rig.world.api, rig.world.api.cluster
+    name, _, group = resource.partition(".")
+    async with rig.world.database() as connection:
+        stored = {one.uid: one for one in await checker.live(connection) if (one.group, one.resource) == (group, name)}
+        victims = [one for one in cluster.identities() if one.uid in stored][:VICTIMS]
+        assert victims, f"no {resource} to delete"
+        strike(api.faults)
+        for victim in victims:  # no list begins between the fault and these: nothing was awaited
+            cluster.delete(resource, victim.namespace, victim.name)
+        await asyncio.sleep(seconds)
+        live = {one.uid for one in await checker.live(connection)}
+    rig.problems += [f"deleted while {resource} could not be listed: {one}" for one in victims if one.uid not in live]
+    api.faults.clear()
+    rig.is_over()
+
+
+async def too_many_requests(rig: Rig) -> None:
+    """For 4 s every list is answered 429 with Retry-After: 1."""
+    await failing(rig, "pods", lambda faults: faults.throttle("*", retry_after_s=1, times=None))
+
+
+async def status_500(rig: Rig) -> None:
+    """For 4 s every list is answered 500."""
+    await failing(rig, "pods", lambda faults: faults.fail("*", 500, verb="list"))
+
+
+async def status_503(rig: Rig) -> None:
+    """For 4 s every list is answered 503."""
+    await failing(rig, "pods", lambda faults: faults.fail("*", 503, verb="list"))
+
+
+async def status_504(rig: Rig) -> None:
+    """For 4 s every list is answered 504."""
+    await failing(rig, "pods", lambda faults: faults.fail("*", 504, verb="list"))
+
+
+async def cut_body(rig: Rig) -> None:
+    """For 4 s every list is cut off half way."""
+    await failing(rig, "pods", lambda faults: faults.cut_body("*", times=None))
+
+
+async def wrong_version(rig: Rig) -> None:
+    """For 4 s the second page of pods is of another resourceVersion."""
+    await failing(rig, "pods", lambda faults: faults.wrong_resource_version("pods", page=2))
+
+
+async def expired_token(rig: Rig) -> None:
+    """For 4 s every continue token of pods has expired.
+
+    Namespace by namespace a list needs no token: the kind may well be listed meanwhile, and deletions be proven.
+    """
+    rig.world.api.faults.expire_token("pods", after_page=1, times=None)
+    await asyncio.sleep(FAULT_S)
+    rig.world.api.faults.clear()
+    rig.is_over()
+
+
+async def stale_discovery(rig: Rig) -> None:
+    """For 4 s group apps is stale in discovery, and answers 503."""
+    await failing(rig, "deployments.apps", lambda faults: faults.stale_discovery("apps", lists=True))
+
+
+async def forbidden_now_and_then(rig: Rig) -> None:
+    """Twice for 1.5 s pods may not be listed (403)."""
+    for _ in range(2):
+        await failing(rig, "pods", lambda faults: faults.forbid("pods"), 1.5)
+        await asyncio.sleep(1)
+    rig.is_over()
