@@ -229,6 +229,22 @@ class LaneLost(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stuck(Observation):
+    """Kafka has more than `offset`, nothing comes, and `rebuilt` other consumers did not help: liveness fails."""
+
+    lane: str
+    offset: int
+    rebuilt: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freed(Observation):
+    """What was stuck goes on after all."""
+
+    lane: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Warned(Observation):
     """Something a person should know and change; `remedy` says how."""
 

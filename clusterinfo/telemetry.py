@@ -51,6 +51,8 @@ MESSAGES: dict[type[Observation], tuple[str, str]] = {
     seen.LaneRestarted: ("warning", "Lane begins again"),
     seen.LaneLost: ("info", "Lane let go"),
     seen.LaneEnded: ("debug", "Lane ended"),
+    seen.Stuck: ("error", "Nothing comes from Kafka, which has more, and other consumers did not help"),
+    seen.Freed: ("info", "What was stuck goes on"),
 }
 """Observation -> level and message; `Warned` and `Noted` bring their own."""
 
@@ -144,11 +146,13 @@ def _produced(observation: seen.Produced) -> dict[str, Any]:
 
 
 class Health:
-    """Ready while no step is failing; alive while the event loop answers."""
+    """Ready while no step is failing; alive while the event loop answers and no lane is stuck for good."""
 
     def __init__(self) -> None:
         self.failing: dict[tuple[str, str], str] = {}
         """(lane, step) -> why it failed last."""
+        self.stuck: set[str] = set()
+        """Lanes for which nothing but another process is left to try."""
 
     def observe(self, observation: Observation) -> None:
         """Learn from a step that failed, or that succeeded again."""
@@ -157,6 +161,10 @@ class Health:
                 self.failing[lane, step] = error
             case seen.Recovered(lane=lane, step=step):
                 self.failing.pop((lane, step), None)
+            case seen.Stuck(lane=lane):
+                self.stuck.add(lane)
+            case seen.Freed(lane=lane):
+                self.stuck.discard(lane)
             case seen.LaneEnded(lane=lane):
                 self.failing = {key: error for key, error in self.failing.items() if key[0] != lane}
 
@@ -210,7 +218,9 @@ class Telemetry:
         return app
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+        stuck = sorted(self.health.stuck)
+        lines = [f"{lane}: nothing comes from Kafka, which has more" for lane in stuck]
+        return web.Response(status=503 if stuck else 200, text="\n".join(lines or ["ok"]) + "\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
         failing = self.health.failing

@@ -117,6 +117,8 @@ class Collector:
         except BaseException:
             self.release(batch)
             raise
+        finally:
+            self._partition.waits_since_s = None
         if self._partition.is_over or not batch:
             self.release(batch)
             return None
@@ -145,7 +147,7 @@ class Collector:
                     await self._budget.take(0)
                 return True
             except TimeoutError:
-                continue
+                self._partition.waits_since_s = None  # for room, not for Kafka
         return False
 
     async def _take(self, batch: Collected) -> None:

@@ -262,16 +262,24 @@ class Client(Protocol):
     async def start(self) -> None: ...
 
 
+_levels: list[int] = []  # one for each block of `quiet` that is entered: how loud it was before the first
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """aiokafka says nothing meanwhile: what goes wrong in the block is raised, in one line of ours."""
+    """aiokafka says nothing meanwhile: what goes wrong in the block is raised, in one line of ours.
+
+    Blocks may overlap, in any order: it speaks again, as loud as before the first, after the last.
+    """
     logger = logging.getLogger("aiokafka")
-    level = logger.level
+    _levels.append(_levels[0] if _levels else logger.level)
     logger.setLevel(logging.CRITICAL + 1)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        level = _levels.pop()
+        if not _levels:
+            logger.setLevel(level)
 
 
 async def probe(settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import AsyncIterator
 from typing import Any, Self
 
@@ -23,15 +24,18 @@ from aiokafka.errors import KafkaError
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import FatalError, first_of
 from clusterinfo.kafka import connection
+from clusterinfo.kafka.cluster_id import notice_other_cluster
 from clusterinfo.kafka.collecting import Limits
+from clusterinfo.kafka.ends import end_offsets
 from clusterinfo.kafka.lanes import Drive, Lanes
 from clusterinfo.kafka.membership import Broken, Listener, Membership, keep
 from clusterinfo.kafka.offsets import COMMIT_TIMEOUT_S, ShownOffsets
 from clusterinfo.kafka.pacing import pace_empty_fetches
 from clusterinfo.kafka.source import PartitionSource
 from clusterinfo.kafka.topics import Topic, ensure_topic
+from clusterinfo.kafka.watchdog import Waiting, Watchdog
 from clusterinfo.model import PartitionLane
-from clusterinfo.observations import Observe, PartitionsAssigned, Warned
+from clusterinfo.observations import Observe, PartitionsAssigned, Recovered, Retrying, Warned
 from clusterinfo.settings import MIB, Settings
 
 REBALANCE_TIMEOUT_S = 45.0
@@ -41,6 +45,7 @@ COMMIT_INTERVAL_S = 1.0
 REQUEST_TIMEOUT_S = REBALANCE_TIMEOUT_S + 15  # a broker answers "join" only when all members have joined
 RESTART_S = 1.0  # between tries to build the consumer anew
 TICK_S = 0.1
+POSITION_TIMEOUT_S = 1.0
 FETCH_WAIT_S = 0.1
 LEAVING_S = connection.STOP_TIMEOUT_S + 2 * COMMIT_TIMEOUT_S  # of SHUTDOWN_GRACE_S, what a drain leaves over
 
@@ -85,6 +90,8 @@ class ConsumerGroup:
         self._lanes = Lanes(self._new_source)
         self._shown = ShownOffsets(topic.name, observe)
         self._moved_at_s = 0.0
+        self._watchdog = Watchdog(topic.name, lambda: end_offsets(settings), observe)
+        self._other_cluster = ""
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -149,9 +156,11 @@ class ConsumerGroup:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._live.subscribe([self.topic.name], listener=Listener(membership, self._revoked, self._assigned))
-                keeping = keep(self._live, self.topic.name, self._settings.kafka_group_id)
+                keeping = keep(self._live, self.topic.name, self._settings.kafka_group_id, self._observe)
                 keeper = tasks.create_task(keeping, name="keep membership")
+                watchdog = tasks.create_task(self._watchdog.watch(self._waiting), name="watchdog")
                 await self._supervise(membership, tasks, drive, until_idle_s)
+                watchdog.cancel()
                 await self._drain()
                 keeper.cancel()
         except BaseExceptionGroup as errors:
@@ -167,6 +176,7 @@ class ConsumerGroup:
         while not self._stopping.is_set():
             if membership.failure is not None:
                 raise membership.failure
+            self._check_cluster()
             if membership.is_new and membership.assigned is not None:
                 membership.is_new = False
                 self._lanes.start(tasks, drive, membership.assigned)
@@ -224,6 +234,36 @@ class ConsumerGroup:
         except (KafkaError, TimeoutError):
             return False  # cannot tell: not idle
 
+    async def _waiting(self) -> dict[int, Waiting] | None:
+        """How the lanes wait for Kafka, for the watchdog; None while a rebalance goes on."""
+        if self._membership.assigned is None:
+            return None
+        lanes = {}
+        for number, source in self._lanes.living_sources().items():
+            waits_s = 0.0 if source.waits_since_s is None else _now() - source.waits_since_s
+            position = max(source.next_offset, await self._fetch_position(number)) if waits_s else source.next_offset
+            lanes[number] = Waiting(position, waits_s)
+        return lanes
+
+    async def _fetch_position(self, number: int) -> int:
+        """Where the consumer fetches next, past what it does not hand out (markers of transactions); -1: not known."""
+        try:
+            async with asyncio.timeout(POSITION_TIMEOUT_S):
+                return int(await self._live.position(self._partition(number)))
+        except (KafkaError, TimeoutError):
+            return -1
+
+    def _check_cluster(self) -> None:
+        if self._other_cluster:
+            raise FatalError(
+                f"another Kafka cluster answers at {','.join(self._settings.kafka_brokers)}: its id is "
+                f"{self._other_cluster}, what is stored is from {self.cluster_id}; check KAFKA_BROKERS, or start again "
+                "to read the other one"
+            )
+
+    def _notice(self, cluster_id: str) -> None:
+        self._other_cluster = cluster_id
+
     async def _commit(self) -> None:
         """Tell Kafka what is stored, except in a rebalance: the partitions are nobody's then."""
         if self._membership.assigned is not None:
@@ -249,22 +289,44 @@ class ConsumerGroup:
             heartbeat_interval_ms=int(min(3.0, self._session_timeout_s / 3) * 1000),
         )
         connection.log_in_afresh(self._consumer._client, self._settings)
+        notice_other_cluster(self._consumer, self.cluster_id, self._notice)
         await self._consumer.start()
         pace_empty_fetches(self._consumer, FETCH_WAIT_S)
 
     async def _restart(self) -> None:
         """Another consumer in place of a broken one; keeps trying, since Kafka may be away."""
         await self._close()
+        tries = 0
         while not self._stopping.is_set():
+            tries += 1
             try:
-                async with asyncio.timeout(connection.CONNECT_TIMEOUT_S):
-                    return await self._start()
-            except (KafkaError, TimeoutError) as error:
+                await self._start_unless_stopped()
+            except (KafkaError, OSError) as error:
                 if connection.is_final(error):
                     raise connection.translate(error, "connecting to Kafka") from error
                 await self._close()
-                await asyncio.sleep(RESTART_S)
-        return None
+                wait_s = RESTART_S * random.uniform(0.5, 1.5)  # noqa: S311 - jitter needs no secrecy
+                self._say(Retrying, error=connection.explain(error), wait_s=round(wait_s, 3))
+                await asyncio.sleep(wait_s)
+            else:
+                if tries > 1:
+                    self._say(Recovered, attempts=tries)
+                return
+
+    def _say(self, what: type[Retrying | Recovered], **details: Any) -> None:
+        self._observe(what(lane=self.topic.name, step="connect to Kafka", **details))
+
+    async def _start_unless_stopped(self) -> None:
+        """Start a consumer within 20 s, or return at once when told to stop. Raises KafkaError, OSError."""
+        starting, stop = asyncio.ensure_future(self._start()), asyncio.ensure_future(self._stopping.wait())
+        try:
+            async with asyncio.timeout(connection.CONNECT_TIMEOUT_S):
+                await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
+            if starting.done():
+                starting.result()
+        finally:
+            stop.cancel()
+            await connection.end_tasks(starting)
 
     async def _close(self) -> None:
         consumer, self._consumer = self._consumer, None

@@ -9,15 +9,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
 from clusterinfo.kafka import connection
+from clusterinfo.observations import Observe, Recovered, Retrying
 
 KEEP_S = 1.0
 BREAKS_ALLOWED = 3  # errors of the coordination in a row before the consumer is built anew
+LOST_POLLS = 5  # finding it takes a fraction of a second, a leader that moves a few
+COORDINATOR = "find the group's coordinator"
 NOBODY = 2**31 - 1  # a partition that does not exist: polling it takes nothing from anyone
 
 
@@ -67,13 +70,13 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
             self._membership.failure = error
 
 
-async def keep(consumer: AIOKafkaConsumer, topic: str, group_id: str) -> NoReturn:
+async def keep(consumer: AIOKafkaConsumer, topic: str, group_id: str, observe: Observe) -> NoReturn:
     """Poll nothing, every second: aiokafka leaves a group whose member has not polled for five minutes.
 
-    Here errors of the coordination come to light. Raises FatalError for those that waiting cannot help, Broken if
-    they do not end or if aiokafka's own tasks died.
+    Here errors of the coordination come to light, and whether the group's coordinator is known at all. Raises
+    FatalError for those that waiting cannot help, Broken if they do not end or if aiokafka's own tasks died.
     """
-    failures = 0
+    failures, lost = 0, LostCoordinator(topic, observe)
     while True:
         try:
             await consumer.getmany(TopicPartition(topic, NOBODY), timeout_ms=0)
@@ -87,7 +90,29 @@ async def keep(consumer: AIOKafkaConsumer, topic: str, group_id: str) -> NoRetur
             raise Broken("its fetcher ended")
         if _coordination_ended(consumer):
             raise Broken("its coordination ended")
+        lost.look(getattr(consumer, "_coordinator", None))
         await asyncio.sleep(KEEP_S)
+
+
+class LostCoordinator:
+    """Tells, for readiness, that the broker which keeps the group is not to be found, and that it is found again."""
+
+    def __init__(self, topic: str, observe: Observe) -> None:
+        self._topic = topic
+        self._observe = observe
+        self._polls = 0
+
+    def look(self, coordinator: Any) -> None:
+        """One look, every second, at aiokafka's coordinator."""
+        if coordinator is None or coordinator.coordinator_id is not None:
+            if self._polls >= LOST_POLLS:
+                self._observe(Recovered(lane=self._topic, step=COORDINATOR, attempts=self._polls))
+            self._polls = 0
+            return
+        self._polls += 1
+        if self._polls == LOST_POLLS:
+            error = f"the broker that keeps the group has not been found for {LOST_POLLS * KEEP_S:g} s"
+            self._observe(Retrying(lane=self._topic, step=COORDINATOR, error=error, wait_s=KEEP_S))
 
 
 def _coordination_ended(consumer: AIOKafkaConsumer) -> bool:

@@ -8,6 +8,7 @@ nothing of batches.
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
@@ -15,7 +16,7 @@ from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 
 from clusterinfo.kafka import connection
 from clusterinfo.model import PartitionLane
-from clusterinfo.observations import Observe, Retrying
+from clusterinfo.observations import Observe, Recovered, Retrying
 
 RETRY_S = 0.5
 OFFSETS_TIMEOUT_S = 10.0
@@ -25,7 +26,7 @@ class AssignedPartition:
     """A partition, and whether its reader may go on.
 
     Attributes: `lane`; `is_given_up`, set here when the consumer does not have the partition (any more), and by whoever
-    wants its reader to end.
+    wants its reader to end; `waits_since_s`, when the present wait for Kafka began (loop time), None: nobody waits.
     """
 
     def __init__(
@@ -33,6 +34,8 @@ class AssignedPartition:
     ) -> None:
         self.lane = lane
         self.is_given_up = False
+        self.waits_since_s: float | None = None
+        self._failures: Counter[str] = Counter()  # by step, in a row
         self._consumer = consumer
         self._partition = TopicPartition(lane.topic, lane.partition)
         self._observe = observe
@@ -48,11 +51,14 @@ class AssignedPartition:
 
         Asks until Kafka answers: a broker may be away for hours.
         """
+        self._wait()
         while not self.is_over:
             try:
                 async with asyncio.timeout(OFFSETS_TIMEOUT_S):
                     oldest = await self._consumer.beginning_offsets([self._partition])
                     newest = await self._consumer.end_offsets([self._partition])
+                self._went_well("ask for offsets")
+                self.waits_since_s = None
                 return int(oldest[self._partition]), int(newest[self._partition])
             except (KafkaError, OSError) as error:
                 if connection.is_final(error):
@@ -62,12 +68,16 @@ class AssignedPartition:
 
     async def read(self, wait_s: float, most: int) -> Sequence[ConsumerRecord]:
         """At most `most` messages that are there, or that come within `wait_s`. Never cancel it. Raises KafkaError."""
+        self._wait()
         try:
             found = await self._consumer.getmany(self._partition, timeout_ms=int(wait_s * 1000), max_records=most)
         except ConsumerStoppedError:
             self.is_given_up = True
             return ()
+        self._went_well("read")
         messages: Sequence[ConsumerRecord] = found.get(self._partition, ())
+        if messages:
+            self.waits_since_s = None
         return messages
 
     def seek(self, offset: int) -> None:
@@ -93,5 +103,14 @@ class AssignedPartition:
 
     async def rest_after(self, error: BaseException, step: str) -> None:
         """Half a second after an error that waiting may help; `step` is what failed."""
+        self._failures[step] += 1
         self._observe(Retrying(lane=str(self.lane), step=step, error=connection.explain(error), wait_s=RETRY_S))
         await asyncio.sleep(RETRY_S)
+
+    def _went_well(self, step: str) -> None:
+        if failures := self._failures.pop(step, 0):
+            self._observe(Recovered(lane=str(self.lane), step=step, attempts=failures + 1))
+
+    def _wait(self) -> None:
+        if self.waits_since_s is None:
+            self.waits_since_s = asyncio.get_running_loop().time()

@@ -115,6 +115,16 @@ class PartitionSource:
         """True if the lane is open and every message taken from Kafka is acked."""
         return self._collector.next_offset >= 0 and self._collector.taken == 0
 
+    @property
+    def next_offset(self) -> int:
+        """Offset that the next message is expected to have; -1: not opened."""
+        return self._collector.next_offset
+
+    @property
+    def waits_since_s(self) -> float | None:
+        """When the present wait for something from Kafka began (loop time); None while it waits for nothing."""
+        return self._partition.waits_since_s
+
     # --- collecting ahead --------------------------------------------------------------------------------------
 
     def _collect(self) -> None:

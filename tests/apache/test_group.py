@@ -8,6 +8,7 @@ import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
+from clusterinfo.errors import FatalError
 from clusterinfo.kafka.group import ConsumerGroup
 from clusterinfo.observations import Observation, OffsetGap, unobserved
 from tests.integration.brokers import kafka_settings
@@ -58,6 +59,25 @@ async def test_a_broker_that_is_killed_and_comes_back_loses_nothing() -> None:
             await own.restart("hard")
             sent = sorted(sent + await fill(settings))
             await until(lambda: store.names() == sent, 60)
+
+
+async def test_another_cluster_behind_the_same_address_is_not_read(broker: ApacheKafka) -> None:
+    async with ApacheKafka() as other, asyncio.timeout(60):
+        settings, store, others = kafka_settings(broker, kafka_topic_partitions=1), Store(), Store()
+        sent = await fill(settings)
+        elsewhere = settings.model_copy(update={"kafka_brokers": [other.bootstrap]})
+        await fill(elsewhere, each=300)
+        async with ConsumerGroup.connect(settings, unobserved, session_timeout_s=6) as member:
+            run = asyncio.create_task(member.run(into(store)))
+            await until(lambda: store.names() == sent)
+            member._settings = elsewhere  # as if the address led there now
+            member._live._fetcher._fetch_task.cancel()
+            with pytest.raises(FatalError, match=f"another Kafka cluster answers.*{member.cluster_id}.*KAFKA_BROKERS"):
+                await run
+        assert store.names() == sent
+        async with ConsumerGroup.connect(elsewhere, unobserved) as member:
+            await member.run(into(others), until_idle_s=0.5)
+        assert len(others.records) == 300
 
 
 async def test_members_that_come_and_go_store_everything_once(broker: ApacheKafka) -> None:

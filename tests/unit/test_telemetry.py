@@ -134,6 +134,23 @@ def test_readiness_follows_failing_steps() -> None:
     assert health.failing == {}, "a lane that ended while a step failed does not fail for ever"
 
 
+async def test_liveness_fails_only_while_a_lane_is_stuck_for_good(unused_tcp_port: int) -> None:
+    observer = telemetry.Telemetry()
+    settings = load({}, metrics_address=f"127.0.0.1:{unused_tcp_port}")
+
+    async def healthz(http: aiohttp.ClientSession) -> tuple[int, str]:
+        async with http.get(f"http://127.0.0.1:{unused_tcp_port}/healthz") as answer:
+            return answer.status, await answer.text()
+
+    async with observer.served(settings, wanted=True), aiohttp.ClientSession() as http:
+        observer.observe(RETRYING)
+        assert await healthz(http) == (200, "ok\n"), "what may pass is no reason to start anew"
+        observer.observe(seen.Stuck(lane="topic-3", offset=7, rebuilt=2))
+        assert await healthz(http) == (503, "topic-3: nothing comes from Kafka, which has more\n")
+        observer.observe(seen.Freed(lane="topic-3"))
+        assert await healthz(http) == (200, "ok\n")
+
+
 @pytest.mark.parametrize("address", ["8080", ":x", ":70000", "localhost"])
 def test_an_address_that_is_none(address: str) -> None:
     with pytest.raises(ConfigError, match="METRICS_ADDRESS"):

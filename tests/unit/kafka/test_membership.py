@@ -18,7 +18,8 @@ from aiokafka.structs import TopicPartition
 
 from clusterinfo.errors import FatalError
 from clusterinfo.kafka import membership as module
-from clusterinfo.kafka.membership import Broken, Listener, Membership, keep
+from clusterinfo.kafka.membership import Broken, Listener, LostCoordinator, Membership, keep
+from clusterinfo.observations import Observation, Recovered, Retrying, unobserved
 
 
 class FakeConsumer:
@@ -50,28 +51,28 @@ async def test_errors_that_end_are_waited_out() -> None:
     consumer = FakeConsumer([ERROR, ERROR, None, ERROR, ERROR, None, ERROR])
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
-            await keep(consumer, "topic", "group")
+            await keep(consumer, "topic", "group", unobserved)
     assert consumer.polls > 7
 
 
 async def test_three_errors_in_a_row_ask_for_another_consumer() -> None:
     consumer = FakeConsumer([None, ERROR, ERROR, KafkaError("no end of it")])
     with pytest.raises(Broken, match="no end of it"):
-        await keep(consumer, "topic", "group")
+        await keep(consumer, "topic", "group", unobserved)
     assert consumer.polls == 4
 
 
 async def test_so_does_a_consumer_that_was_stopped() -> None:
     with pytest.raises(Broken, match="stopped"):
-        await keep(FakeConsumer([ConsumerStoppedError()]), "topic", "group")
+        await keep(FakeConsumer([ConsumerStoppedError()]), "topic", "group", unobserved)
 
 
 async def test_so_does_a_coordination_that_ended() -> None:
     consumer: Any = FakeConsumer([])
     task = asyncio.ensure_future(asyncio.sleep(0))
-    consumer._coordinator = SimpleNamespace(_coordination_task=task)
+    consumer._coordinator = SimpleNamespace(_coordination_task=task, coordinator_id=1)
     with pytest.raises(Broken, match="coordination"):
-        await keep(consumer, "topic", "group")
+        await keep(consumer, "topic", "group", unobserved)
     assert task.done()
 
 
@@ -79,13 +80,13 @@ async def test_so_does_a_fetcher_that_ended() -> None:
     consumer = FakeConsumer([])
     consumer._fetcher.error_future.cancel()
     with pytest.raises(Broken, match="fetcher"):
-        await keep(consumer, "topic", "group")
+        await keep(consumer, "topic", "group", unobserved)
 
 
 async def test_missing_rights_are_the_end_at_once() -> None:
     consumer = FakeConsumer([GroupAuthorizationFailedError("group")])
     with pytest.raises(FatalError, match=r"'group'.*KAFKA_GROUP_ID"):
-        await keep(consumer, "topic", "group")
+        await keep(consumer, "topic", "group", unobserved)
     assert consumer.polls == 1
 
 
@@ -119,3 +120,14 @@ async def test_a_callback_that_fails_is_noted_for_run() -> None:
     await listener.on_partitions_assigned(set())
     assert isinstance(membership.failure, KeyError)
     assert membership.assigned is None
+
+
+def test_a_coordinator_that_is_not_found_is_told_once_and_so_is_its_return() -> None:
+    seen: list[Observation] = []
+    lost, away, found = LostCoordinator("topic", seen.append), *(SimpleNamespace(coordinator_id=n) for n in (None, 1))
+    for coordinator in [*[away] * (module.LOST_POLLS - 1), found, None]:
+        lost.look(coordinator)
+    assert seen == [], "for a moment it is lost in every rebalance"
+    for coordinator in [*[away] * (module.LOST_POLLS + 3), found, found]:
+        lost.look(coordinator)
+    assert [(type(one), one.lane) for one in seen] == [(Retrying, "topic"), (Recovered, "topic")]  # type: ignore[attr-defined]
