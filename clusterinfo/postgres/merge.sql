@@ -26,7 +26,8 @@ create temp table if not exists staged_body (
 ) on commit delete rows;
 create temp table if not exists staged_list (
     list uuid not null, unit_id bigint not null, reach text not null, snapshot uuid, epoch bigint not null,
-    live_at bigint not null, count bigint not null, digest numeric(39) not null, completed_at timestamptz not null
+    live_at bigint not null, count bigint not null, digest numeric(39) not null, began_at timestamptz not null,
+    completed_at timestamptz not null
 ) on commit delete rows;
 
 -- name: lock_offset
@@ -45,6 +46,12 @@ select $1, $2, $3, $4, 1
 where not exists (select from kafka_offset where group_id <> $4)
 on conflict (kafka_cluster, topic, partition) do update set generation = o.generation + 1 where o.group_id = $4
 returning generation, next_offset;
+
+-- name: find_other_group
+select group_id, topic from kafka_offset where group_id <> $1 order by topic limit 1;
+
+-- name: stored_topics
+select distinct topic from kafka_offset order by topic;
 
 -- name: forget_offsets
 -- An owner finds its claim lost, claims again, and begins at the beginning; the merge makes that harmless.
@@ -287,7 +294,7 @@ select
     next_deleted or next_is_another_life, starts_at,
     -- An object that came back under its name was gone when a proven list between the two did not name it.
     case when next_is_another_life and not next_deleted then greatest(starts_at, coalesce((
-        select min(v.completed_at) from staged_list v
+        select min(v.began_at) from staged_list v
         where v.unit_id = f.unit_id and v.reach in ('', f.namespace)
             and (v.epoch, v.live_at) > (f.epoch, f.live_at) and (v.epoch, v.live_at) < (f.next_epoch, f.next_live_at)
     ), next_starts_at)) else next_starts_at end,
@@ -373,13 +380,16 @@ where not p.settled;
 -- name: settle_lists
 -- Of the lists touched, those that are complete and proven: count and digest agree with what the completion says. It
 -- does not matter which came last, the completion or an item.
+-- When a list began, its id says (UUIDv7); it shows what existed then, however long it took.
 with settled as (
     update list_progress set settled = true
     where list = any ($1::uuid[]) and not settled and expected_count = count and expected_digest = digest
     returning *
 )
 insert into staged_list
-select list, unit_id, reach, snapshot, epoch, live_at, count, digest, completed_at from settled
+select list, unit_id, reach, snapshot, epoch, live_at, count, digest,
+    to_timestamp(('x' || left(replace(list::text, '-', ''), 12))::bit(48)::bigint / 1000.0), completed_at
+from settled
 returning list, unit_id, reach, count, completed_at;
 
 -- name: find_overtaken
@@ -404,12 +414,9 @@ returning u.id;
 
 -- name: find_backwards
 -- Lists that began after the one that set (or, in this batch, will set) the floor was complete, and yet are older: the
--- cluster was restored from a backup. When a list began, its id says (UUIDv7).
+-- cluster was restored from a backup.
 select v.list, v.unit_id, v.reach, v.live_at, b.live_at as floor
-from (
-    select *, to_timestamp(('x' || left(replace(list::text, '-', ''), 12))::bit(48)::bigint / 1000.0) as began_at
-    from staged_list
-) v
+from staged_list v
 cross join lateral (
     select f.live_at from unit_floor f
     where f.unit_id = v.unit_id and f.reach in ('', v.reach) and f.epoch = v.epoch and f.proven_at < v.began_at
@@ -432,7 +439,7 @@ with proven as (
     where r.unit_id = p.unit_id and (p.reach = '' or r.namespace = p.reach)
         and ((r.epoch, r.live_at) < (p.epoch, p.live_at) or r.deleted and (r.epoch, r.live_at) = (p.epoch, p.live_at))
     returning r.*, (
-        select min(v.completed_at) from staged_list v
+        select min(v.began_at) from staged_list v
         where v.unit_id = r.unit_id and v.reach in ('', r.namespace)
             and (v.epoch, v.live_at) > (r.epoch, r.live_at)) as absent_at
 ), remembered as (
@@ -568,7 +575,7 @@ with gone as (
         unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
         created, deleted, valid_from, valid_to, first_observed_at, body, original)
     select unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
-        created, true, valid_from, greatest(valid_from, $4), first_observed_at, body, original
+        created, true, valid_from, greatest(valid_from, $5), first_observed_at, body, original
     from doomed where not deleted
     returning unit_id
 )

@@ -713,3 +713,15 @@ async def test_a_failure_written_twice_page_by_page_is_stored_once(bench: Bench)
     await bench.store(proof.item("a", "1"), proof.completed())
     assert await bench.states() == {"configmaps": "verified", "pods": "forbidden"}
     assert await bench.connection.fetchval("select count(*) from list_progress") == 2
+
+
+async def test_a_slow_list_dates_an_absence_by_when_it_began(bench: Bench) -> None:
+    first = Listing("100")
+    await bench.store(first.item("a", "1", uid="one"), first.completed())
+    slow, quick = Listing("110", NOON + MINUTE), Listing("120", NOON + 2 * MINUTE)
+    await bench.store(replace(slow.completed(), observed_at=NOON + 5 * MINUTE))
+    await bench.store(quick.item("a", "115", uid="two"), quick.completed())
+    assert await bench.connection.fetchval("select valid_to from resource_history") == NOON + MINUTE
+    assert await bench.connection.fetchval("select valid_from from resource") == NOON + 2 * MINUTE
+    known = await bench.connection.fetch("select uid from resources_as_of($1)", NOON + 3 * MINUTE)
+    assert [row["uid"] for row in known] == ["two"], "not both at once"
