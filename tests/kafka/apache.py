@@ -127,6 +127,15 @@ class ApacheKafka:
         ended = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=60, check=True)
         return str(ended.stdout)
 
+    async def change_password(self, user: str, mechanism: str, password: str) -> None:
+        """Give a user another SCRAM password, as an administrator does."""
+        argv = _java(
+            "kafka.admin.ConfigCommand",
+            *("--bootstrap-server", self.bootstrap, "--alter", "--entity-type", "users", "--entity-name", user),
+            *("--add-config", f"{mechanism}=[password={password}]"),
+        )
+        await asyncio.to_thread(subprocess.run, argv, capture_output=True, timeout=60, check=True)
+
     async def _format(self) -> None:
         cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         scram = [f"--add-scram={credential}" for credential in self._scram]

@@ -17,11 +17,17 @@ LISTENERS = {
     "EXPIRED": "SSL",
     "LOGIN": "SASL_PLAINTEXT",
     "TLSLOGIN": "SASL_SSL",
+    "EXPIRING": "SASL_PLAINTEXT",
 }
-"""Listener -> its security protocol. ELSEWHERE and EXPIRED show a certificate of another host, and one of the past."""
+"""Listener -> its security protocol. ELSEWHERE and EXPIRED show a certificate of another host, and one of the past;
+EXPIRING ends every connection when its login is `LOGIN_LASTS_MS` old."""
+
+LOGIN_LASTS_MS = 1500
 
 USER, PASSWORD = "alice", "canary-of-kafka-24"
-SUPER_USERS = ("ANONYMOUS", "client", USER)
+ROTATED = "bob"
+"""Whose password changes."""
+SUPER_USERS = ("ANONYMOUS", "client", USER, ROTATED)
 PRINCIPALS = tuple(f"principal{number}" for number in range(16))
 """Users without any rights, whose password is `PASSWORD` too: each is given to one test."""
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
@@ -54,9 +60,13 @@ def guarded_kafka(certificates: Certificates) -> ApacheKafka:
     }
     for listener, pair in shown.items():
         properties |= _tls(listener.lower(), pair, certificates)
-    for listener in ("login", "tlslogin"):
+    for listener in ("login", "tlslogin", "expiring"):
         properties |= _logins(listener, dict.fromkeys((USER, *PRINCIPALS), PASSWORD))
-    scram = [f"{mechanism}=[name={USER},password={PASSWORD}]" for mechanism in MECHANISMS[1:3]]
+    for mechanism in MECHANISMS:
+        properties[f"listener.name.expiring.{mechanism.lower()}.connections.max.reauth.ms"] = str(LOGIN_LASTS_MS)
+    scram = [
+        f"{mechanism}=[name={name},password={PASSWORD}]" for mechanism in MECHANISMS[1:3] for name in (USER, ROTATED)
+    ]
     return ApacheKafka(LISTENERS, scram, **properties)
 
 
