@@ -7,14 +7,15 @@ import os
 import sys
 from collections.abc import Callable, Coroutine
 from contextlib import nullcontext
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from typer._click.exceptions import ClickException  # typer brings its own click and names only some of its errors
 
 from clusterinfo import __version__
 from clusterinfo import lifecycle as life
-from clusterinfo.errors import ClusterinfoError, ConfigError
+from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError
+from clusterinfo.model import INT64_MAX
 from clusterinfo.observations import Observe
 from clusterinfo.settings import Settings, load, parse_duration
 
@@ -30,7 +31,10 @@ app = typer.Typer(
 offsets = typer.Typer(help="Where consumers stand, as the database has it.", no_args_is_help=True)
 app.add_typer(offsets, name="offsets")
 
-EXIT_ABORTED = 130
+letters = typer.Typer(help="Records that could not be stored, and were set aside.", no_args_is_help=True)
+app.add_typer(letters, name="dead-letters")
+
+EXIT_STOPPED, EXIT_ABORTED = 1, 130
 DEMO_GRACE_S = 25.0
 """What the demo's servers and processes have to end in; then they are killed."""
 
@@ -137,13 +141,99 @@ def migrate(
 @offsets.command("reset")
 def offsets_reset() -> None:
     """Forget where consumers stand: what Kafka still holds of the topic is read again, and changes nothing twice."""
+    from clusterinfo import upkeep
 
-    async def main(settings: Settings, observe: Observe, _: asyncio.Event) -> int:
-        from clusterinfo import commands
+    _run_upkeep(upkeep.reset_offsets)
 
-        return await commands.reset_offsets(settings, observe)
 
-    _run(load(dict(os.environ)), main, serve=False)
+LetterIds = Annotated[list[int] | None, typer.Argument(metavar="ID...", min=1, max=INT64_MAX, show_default=False)]
+
+
+@letters.command("list")
+def letters_list(
+    reason: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Only those whose reason contains this, in any case.")
+    ] = None,
+    limit: Annotated[int, typer.Option(metavar="N", min=1, max=1_000_000, help="At most so many, newest first.")] = 50,
+    replayed: Annotated[bool, typer.Option("--all", help="Those that were replayed, too.")] = False,
+    output: Annotated[
+        Literal["table", "json"], typer.Option(help="A table, or a JSON object a line for scripts.")
+    ] = "table",
+) -> None:
+    """Show which records were set aside, and why."""
+    from clusterinfo import upkeep
+
+    _run_upkeep(upkeep.list_letters, reason=reason, limit=limit, replayed=replayed, as_json=output == "json")
+
+
+@letters.command("show")
+def letters_show(
+    letter: Annotated[int, typer.Argument(metavar="ID", min=1, max=INT64_MAX)],
+    raw: Annotated[bool, typer.Option("--raw", help="Nothing but the value, byte for byte.")] = False,
+) -> None:
+    """Show one of them whole: reason, headers, key and value. A message of a stranger may hold anything."""
+    from clusterinfo import upkeep
+
+    _run_upkeep(upkeep.show_letter, letter, raw=raw)
+
+
+@letters.command("replay")
+def letters_replay(
+    ids: LetterIds = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that were not replayed yet.")] = False,
+) -> None:
+    """Store them again, without Kafka; as harmless as any duplicate. Exit code 1 if one is refused again."""
+    _one_of(ids, {"--all": everything})
+    from clusterinfo import upkeep
+
+    _run_upkeep(upkeep.replay_letters, ids or None)
+
+
+@letters.command("drop")
+def letters_drop(
+    ids: LetterIds = None,
+    everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
+    replayed: Annotated[bool, typer.Option("--replayed", help="All that were replayed.")] = False,
+) -> None:
+    """Delete them for good, without asking."""
+    _one_of(ids, {"--all": everything, "--replayed": replayed})
+    from clusterinfo import upkeep
+
+    _run_upkeep(upkeep.drop_letters, ids or None, only_replayed=replayed)
+
+
+def _one_of(ids: list[int] | None, flags: dict[str, bool]) -> None:
+    """Raise ConfigError unless it is said in exactly one way which letters are meant."""
+    if [bool(ids), *flags.values()].count(True) != 1:
+        raise ConfigError(
+            f"say which dead letters: their ids (see `clusterinfo dead-letters list`), {' or '.join(flags)}"
+        )
+
+
+@app.command()
+def forget(
+    cluster: Annotated[str, typer.Option(metavar="NAME", help="The cluster: its name as views show it, or its uid.")],
+    resource: Annotated[
+        str | None, typer.Option(metavar="KIND", help="Only this kind of it: pods, deployments.apps.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete all that is stored of a cluster, history included. A collector that still runs brings it back."""
+    if not yes:
+        _confirm(f"Delete {resource or 'all that is stored'} of cluster {cluster!r}, history included?")
+    from clusterinfo import upkeep
+
+    _run_upkeep(upkeep.forget, cluster, resource)
+
+
+def _confirm(question: str) -> None:
+    """Ask, on a terminal. Raises ConfigError where nobody can answer, FatalError for a no."""
+    if not sys.stdin.isatty():
+        raise ConfigError(
+            "--yes is not given, and stdin is no terminal to ask on: what is forgotten cannot be restored"
+        )
+    if not typer.confirm(question, err=True):
+        raise FatalError("nothing was deleted: the answer was no")
 
 
 @app.command()
@@ -195,7 +285,7 @@ def demo(
             raise
         return 0 if finished or show.shown else life.EXIT_STOPPED_AT_ONCE
 
-    raise typer.Exit(life.run(main, DEMO_GRACE_S))
+    raise typer.Exit(life.run(main, DEMO_GRACE_S, DEMO_GRACE_S))
 
 
 def _check_interval(once: bool, interval: str | None) -> None:
@@ -210,6 +300,22 @@ def _duration(flag: str, value: str | None) -> float | None:
         return parse_duration(value)
     except ValueError as error:
         raise ConfigError(f"{flag} is {value!r}: {error}") from None
+
+
+def _run_upkeep(command: Callable[..., Coroutine[Any, Any, int]], *args: Any, **named: Any) -> None:
+    """Run a command that only talks to the database."""
+
+    async def main(settings: Settings, observe: Observe, stopping: asyncio.Event) -> int:
+        code = EXIT_STOPPED
+
+        async def work() -> None:
+            nonlocal code
+            code = await command(settings, observe, *args, **named)
+
+        await life.unless(stopping, work())
+        return code
+
+    _run(load(dict(os.environ)), main, serve=False)
 
 
 def _run(settings: Settings, command: Command, *, serve: bool) -> None:

@@ -20,7 +20,6 @@ from clusterinfo.observations import Noted, Observe, SnapshotEnded, Warned
 from clusterinfo.postgres.connection import open_pool
 from clusterinfo.postgres.migrations import check_migrated, migrate
 from clusterinfo.postgres.partitions import keep_history
-from clusterinfo.postgres.positions import forget_offsets
 from clusterinfo.postgres.sink import PostgresSink
 from clusterinfo.pump import Backoff, Sink, pump
 from clusterinfo.settings import Settings
@@ -229,15 +228,6 @@ async def migrate_schema(settings: Settings, observe: Observe) -> int:
     async with open_pool(settings) as pool, pool.acquire(timeout=20) as connection:
         for name in await migrate(connection, settings.db_schema):
             observe(Noted(message=f"applied migration {name}"))
-    return EXIT_DONE
-
-
-async def reset_offsets(settings: Settings, observe: Observe) -> int:
-    """Forget the stored offsets of KAFKA_TOPIC; consumers that run begin again from the topic's beginning."""
-    async with open_pool(settings) as pool, pool.acquire(timeout=20) as connection:
-        await check_migrated(connection, settings.db_schema)
-        partitions = await forget_offsets(connection, settings.db_schema, settings.kafka_topic)
-    observe(Noted(message=f"forgot the offsets of {partitions} partitions of topic {settings.kafka_topic}"))
     return EXIT_DONE
 
 

@@ -33,9 +33,11 @@ class Positions:
             statements()["claim_partition"], lane.kafka_cluster, lane.topic, lane.partition, lane.group_id
         )
         if row is None:
+            owner = await connection.fetchrow(statements()["find_other_group"], lane.group_id)
+            whose = f"group {owner['group_id']!r} (topic {owner['topic']!r})" if owner else "another group"
             raise ConfigError(
-                f"KAFKA_GROUP_ID is {lane.group_id!r}, but this database already belongs to another consumer group: "
-                "use that group, another DB_SCHEMA, or `clusterinfo offsets reset`"
+                f"KAFKA_GROUP_ID is {lane.group_id!r}, but this database already belongs to consumer {whose}: "
+                "use that group, another DB_SCHEMA, or `clusterinfo offsets reset` for that topic"
             )
         self._generations[lane] = row["generation"]
         return row["next_offset"]  # type: ignore[no-any-return]
@@ -83,6 +85,16 @@ class Positions:
         if pages == batch.end:
             return ALREADY_STORED
         raise RestartError(f"{batch.lane}: {pages} pages of its list are stored, this is page {batch.start}")
+
+
+async def stored_topics(connection: Any, schema: str) -> list[str]:
+    """The topics of which offsets are stored."""
+    try:
+        async with connection.transaction():
+            await connection.execute(f"set local search_path = {schema}, pg_catalog")
+            return [row["topic"] for row in await connection.fetch(statements()["stored_topics"])]
+    except FOREIGN as error:
+        raise translate(error, "reading the offsets") from error
 
 
 async def forget_offsets(connection: Any, schema: str, topic: str) -> int:

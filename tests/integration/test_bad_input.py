@@ -72,6 +72,16 @@ CASES = {
     "SASL without mechanism": Case(
         COLLECT, 2, ("KAFKA_SASL_MECHANISM",), {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT"}
     ),
+    "dead letters that are not named": Case(("dead-letters", "replay"), 2, ("dead-letters list", "--all")),
+    "dead letters named twice": Case(("dead-letters", "drop", "1", "--all"), 2, ("--all", "--replayed")),
+    "a dead letter that is no number": Case(("dead-letters", "show", "first"), 2, ("ID", "integer")),
+    "a dead letter that is not there": Case(("dead-letters", "show", "4711"), 2, ("4711", "dead-letters list")),
+    "dead letters to replay that are not there": Case(("dead-letters", "replay", "4711", "12"), 2, ("12, 4711",)),
+    "dead letters to drop that are not there": Case(("dead-letters", "drop", "4711"), 2, ("4711",)),
+    "an output that is none": Case(("dead-letters", "list", "--output", "yaml"), 2, ("yaml", "table", "json")),
+    "nothing to forget": Case(("forget",), 2, ("--cluster",)),
+    "forgetting with nobody to ask": Case(("forget", "--cluster", "x"), 2, ("--yes",)),
+    "forgetting a cluster that is not there": Case(("forget", "--cluster", "x", "--yes"), 2, ("'x'", "stored are")),
     "consume without Kafka": Case(CONSUME, 2, ("KAFKA_ENABLED",), {"KAFKA_ENABLED": "false"}),
     "no kubeconfig": Case(LEGACY, 2, ("KUBECONFIG",), {"KUBECONFIG": ""}),
     "no kubeconfig, through Kafka": Case(COLLECT, 2, ("KUBECONFIG",), {"KUBECONFIG": ""}),
@@ -98,6 +108,20 @@ CASES = {
         (*LEGACY, "--no-migrate"), 1, ("grant",), {"DB_USER": "RIGHTLESS"}
     ),
     "a database without rights, migrating": Case(("migrate",), 1, ("grant",), {"DB_USER": "RIGHTLESS"}),
+    "a database without rights, resetting offsets": Case(("offsets", "reset"), 1, ("grant",), {"DB_USER": "RIGHTLESS"}),
+    "a database without rights, forgetting": Case(
+        ("forget", "--cluster", "x", "--yes"), 1, ("grant",), {"DB_USER": "RIGHTLESS"}
+    ),
+    "a database without rights, listing dead letters": Case(
+        ("dead-letters", "list"), 1, ("grant",), {"DB_USER": "RIGHTLESS"}
+    ),
+    "dead letters of an unreachable database": Case(("dead-letters", "list"), 1, ("DB_HOST",), {"DB_PORT": "9"}),
+    "dead letters of a database that was not migrated": Case(
+        ("dead-letters", "replay", "--all"), 1, ("clusterinfo migrate",), {"DB_SCHEMA": "elsewhere"}
+    ),
+    "forgetting in a database that was not migrated": Case(
+        ("forget", "--cluster", "x", "--yes"), 1, ("clusterinfo migrate",), {"DB_SCHEMA": "elsewhere"}
+    ),
     "a database that was not migrated": Case(
         (*LEGACY, "--no-migrate"), 1, ("clusterinfo migrate",), {"DB_SCHEMA": "elsewhere"}
     ),
