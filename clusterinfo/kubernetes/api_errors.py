@@ -130,6 +130,11 @@ async def translated() -> AsyncIterator[None]:
         yield
     except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
         raise RefusedError(f"TLS with the API failed: {quotable(error)}") from error
+    except aiohttp.ClientHttpProxyError as error:
+        if error.status in (401, 403, 407):
+            remedy = "check user and password in HTTPS_PROXY, or in the kubeconfig's proxy-url"
+            raise RefusedError(f"the proxy refuses us ({error.status}); {remedy}") from error
+        raise TransientError(f"the proxy did not let us through: {quotable(error)}") from error
     except (TimeoutError, aiohttp.ServerTimeoutError) as error:
         raise TransientError(f"the API did not answer in time: {quotable(error)}") from error
     except aiohttp.ClientConnectorError as error:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clusterinfo.errors import ClusterinfoError, ConfigError, TransientError
+from clusterinfo.errors import ClusterinfoError, ConfigError, TransientError, without_userinfo
 from clusterinfo.kubernetes.api_errors import quotable
 from clusterinfo.settings import Settings
 
@@ -99,11 +99,18 @@ async def _load_kubeconfig(settings: Settings) -> Credentials:
     with explained(f"context {context!r} of the kubeconfig cannot be used"):
         loader = KubeConfigLoader(config_dict=merged, active_context=context, config_base_path=None)
         await loader.load_and_set(configuration)
+    _check_proxy(configuration.proxy)
     _strip_token(configuration)
     if getattr(loader, "exec_plugin_expiry", None) is not None:
         configuration.refresh_api_key_hook = _exec_refresh(loader)
     chosen: Any = loader.current_context
     return Credentials(configuration, str(chosen["context"]["cluster"]))
+
+
+def _check_proxy(url: str | None) -> None:
+    """aiohttp would take any other proxy for one of HTTP."""
+    if url and not url.startswith(("http://", "https://")):
+        raise ConfigError(f"the kubeconfig's proxy-url is {without_userinfo(url)!r}: allowed is http:// or https://")
 
 
 def _kubeconfig_paths(settings: Settings) -> str:
