@@ -8,6 +8,7 @@ index; .ci/run has both.
 from __future__ import annotations
 
 import asyncio
+import base64
 import filecmp
 import importlib.metadata
 import json
@@ -22,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import trustme
+import yaml
 from packaging.requirements import Requirement
 
 from clusterinfo.sandbox.broker import EmbeddedBroker
@@ -45,6 +48,8 @@ mount -o remount,bind,ro /
 cd /tmp
 exec setpriv --reuid=65532 --regid=65532 --clear-groups --no-new-privs --bounding-set=-all --inh-caps=-all -- {command}
 """
+TMPFS = "mount -t tmpfs tmpfs /tmp\n"
+INLINE_CA = base64.b64encode(trustme.CA().cert_pem.bytes()).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +213,24 @@ async def test_collector_and_consumer_do_their_work(collector: Image, consumer: 
             await stopped(program)
 
 
+async def test_certificates_in_a_kubeconfig_need_a_place_in_tmp(collector: Image) -> None:
+    """Which compose/ gives it; without, one line says what is missing."""
+    kubeconfig = {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [
+            {"name": "c", "cluster": {"server": "https://127.0.0.1:9", "certificate-authority-data": INLINE_CA}},
+        ],
+        "users": [{"name": "u", "user": {"token": "t"}}],
+    }
+    (collector.root / "opt/inline").write_text(yaml.safe_dump(kubeconfig))
+    asked = ("clusterinfo", "rbac", "--discover")
+    without = await collector.run(*asked, KUBECONFIG="/opt/inline")
+    assert "temporary directory" in without.expect(2).errors()[0]
+    within = await collector.run(*asked, mounts=TMPFS, KUBECONFIG="/opt/inline")
+    assert "127.0.0.1:9 was not reached" in within.expect(1).errors()[0]
+
+
 async def health(image: Image, address: str) -> int:
     """Exit code of the image's HEALTHCHECK, asked at another address than its default."""
     *python, code = argv(image.stage, "HEALTHCHECK")
@@ -223,8 +246,6 @@ async def stopped(program: Program) -> None:
 
 async def test_the_sandbox_shows_its_demonstration(sandbox: Image) -> None:
     """It alone needs a place to write: its PostgreSQL and its broker live in /tmp."""
-    ended = await sandbox.run(
-        "clusterinfo", "demo", "--objects", "100", mounts="mount -t tmpfs tmpfs /tmp\n", timeout_s=120
-    )
+    ended = await sandbox.run("clusterinfo", "demo", "--objects", "100", mounts=TMPFS, timeout_s=120)
     ended.expect(0)
     assert "pods" in ended.stdout
