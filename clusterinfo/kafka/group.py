@@ -56,6 +56,8 @@ CONSUMER: dict[str, Any] = {
     "rebalance_timeout_ms": int(REBALANCE_TIMEOUT_S * 1000),
     "request_timeout_ms": int(REQUEST_TIMEOUT_S * 1000),
     "max_poll_interval_ms": 5 * 60 * 1000,
+    # partitions that are added are noticed so late, and what is sent to them waits; aiokafka's own 5 min are too long
+    "metadata_max_age_ms": 30_000,
     # one fetch a broker is in flight: a quiet partition must not hold up the others
     "fetch_max_wait_ms": int(FETCH_WAIT_S * 1000),
     "fetch_max_bytes": 2 * MIB,  # compressed, of one response; a larger batch comes alone (KIP-74)
