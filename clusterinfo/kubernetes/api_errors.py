@@ -104,8 +104,9 @@ def status_error(status: int, body: bytes, retry_after: str | None, now: dt.date
     if step is Next.LOG_IN_AGAIN:
         return RefusedError(f"the API does not accept our credentials ({status} Unauthorized)")
     told = parse_status(body)
-    plain = body[:200].decode(errors="replace").strip() if not told.reason and not told.message else ""
-    message = " ".join((told.message or plain)[:300].split())
+    plain = body[:4096].decode(errors="replace") if not told.reason and not told.message else ""
+    # A webhook that fails is quoted with its URL; cut last, or half of a userinfo would be taken for none.
+    message = without_userinfo(" ".join((told.message or plain).split()))[: 300 if told.message else 200]
     if step is Next.RETRY:
         wait_s = parse_retry_after(retry_after, now)
         return ApiTransientError(f"the API answered {status} {message}".rstrip(), status=status, retry_after_s=wait_s)
