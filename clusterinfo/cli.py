@@ -226,6 +226,21 @@ def forget(
     _run_upkeep(upkeep.forget, cluster, resource)
 
 
+@app.command()
+def status(
+    stale: Annotated[
+        str | None,
+        typer.Option(metavar="DURATION", help="Kinds not verified for so long need attention; 3 intervals unless set."),
+    ] = None,
+    output: Annotated[Literal["table", "json"], typer.Option(help="A table, or JSON for scripts.")] = "table",
+) -> None:
+    """Show clusters, how far their kinds may be believed, lag, dead letters. Exit code 3: something needs attention."""
+    stale_after_s = _duration("--stale", stale)
+    from clusterinfo.status import show_status
+
+    _run_upkeep(show_status, stale_after_s=stale_after_s, as_json=output == "json")
+
+
 def _confirm(question: str) -> None:
     """Ask, on a terminal. Raises ConfigError where nobody can answer, FatalError for a no."""
     if not sys.stdin.isatty():

@@ -119,6 +119,7 @@ _COUNTERS: dict[type[Observation], Callable[[Metrics, Any], None]] = {
     seen.ListEnded: lambda m, o: m.list_seconds.labels(o.resource, o.outcome).observe(o.seconds),
     seen.SnapshotEnded: lambda m, o: m.last_snapshot.labels(o.cluster).set(time.time()),
     seen.Produced: _count_produced,
+    seen.PartitionsAssigned: lambda m, _: m.lag.clear(),
     seen.Lagging: lambda m, o: m.lag.labels(o.topic, str(o.partition)).set(o.records),
     seen.BatchStored: _count_batch,
     seen.DeadLettered: lambda m, _: m.dead_letters.inc(),

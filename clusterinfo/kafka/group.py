@@ -35,13 +35,14 @@ from clusterinfo.kafka.source import PartitionSource
 from clusterinfo.kafka.topics import Topic, ensure_topic
 from clusterinfo.kafka.watchdog import Waiting, Watchdog
 from clusterinfo.model import PartitionLane
-from clusterinfo.observations import Observe, PartitionsAssigned, Recovered, Retrying, Warned
+from clusterinfo.observations import Lagging, Observe, PartitionsAssigned, Recovered, Retrying, Warned
 from clusterinfo.settings import MIB, Settings
 
 REBALANCE_TIMEOUT_S = 45.0
 REVOKE_TIMEOUT_S = 30.0  # within the rebalance timeout, or the group goes on without us
 SESSION_TIMEOUT_S = 30.0  # how long a member that was killed keeps its partitions
 COMMIT_INTERVAL_S = 1.0
+LAG_INTERVAL_S = 5.0  # a third of the shortest interval Prometheus is usually told to scrape at
 REQUEST_TIMEOUT_S = REBALANCE_TIMEOUT_S + 15  # a broker answers "join" only when all members have joined
 RESTART_S = 1.0  # between tries to build the consumer anew
 TICK_S = 0.1
@@ -174,7 +175,7 @@ class ConsumerGroup:
         self, membership: Membership, tasks: asyncio.TaskGroup, drive: Drive, until_idle_s: float | None
     ) -> None:
         """Start lanes as partitions are assigned; commit; return when told to stop, or when all is idle."""
-        committed_at_s = 0.0
+        committed_at_s = lag_said_at_s = 0.0
         while not self._stopping.is_set():
             if membership.failure is not None:
                 raise membership.failure
@@ -186,6 +187,9 @@ class ConsumerGroup:
             if _now() - committed_at_s >= COMMIT_INTERVAL_S:
                 await self._commit()
                 committed_at_s = _now()
+            if _now() - lag_said_at_s >= LAG_INTERVAL_S:
+                self._say_lag()
+                lag_said_at_s = _now()
             if until_idle_s is not None and membership.assigned is not None and await self._is_idle(until_idle_s):
                 return
             await asyncio.sleep(TICK_S)
@@ -216,6 +220,11 @@ class ConsumerGroup:
 
     def _moved(self) -> None:
         self._moved_at_s = _now()
+
+    def _say_lag(self) -> None:
+        if self._membership.assigned is not None:
+            for partition, records in self.lag().items():
+                self._observe(Lagging(topic=self.topic.name, partition=partition, records=records))
 
     async def _drain(self) -> None:
         """Let every lane finish the batch in hand within the grace period, then cancel; commit what was acked."""

@@ -18,7 +18,7 @@ from clusterinfo.kafka import connection, group
 from clusterinfo.kafka.group import ConsumerGroup
 from clusterinfo.kafka.source import PartitionSource
 from clusterinfo.model import Batch, PartitionLane, Receipt
-from clusterinfo.observations import Observation, PartitionsAssigned, Warned, unobserved
+from clusterinfo.observations import Lagging, Observation, PartitionsAssigned, Warned, unobserved
 from tests.integration.brokers import Broker, kafka_settings, running_broker
 from tests.support.members import Store, fill, into, running, until
 
@@ -187,6 +187,22 @@ async def test_membership_outlasts_a_store_that_is_away_for_longer_than_aiokafka
         store.is_away = False
         await until(lambda: store.names() == sent)
     assert len([one for one in seen if isinstance(one, PartitionsAssigned)]) == 1
+
+
+async def test_what_waits_in_kafka_is_said_from_time_to_time(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(group, "LAG_INTERVAL_S", 0.2)
+    settings = kafka_settings(broker, kafka_topic_partitions=1)
+    await fill(settings)
+    store, seen = Store(), list[Observation]()
+    store.is_away = True
+
+    def said() -> list[int]:
+        return [one.records for one in seen if isinstance(one, Lagging)]
+
+    async with running(settings, into(store), seen.append):
+        await until(lambda: 100 in said())
+        store.is_away = False
+        await until(lambda: said()[-1] == 0)
 
 
 async def test_a_rebalance_while_the_store_is_away_ends_nobody(broker: Broker) -> None:
