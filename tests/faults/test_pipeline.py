@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import signal
 
+import pytest
+
 from tests.faults.pipeline import ODD, pipeline
+
+pytestmark = pytest.mark.timeout(600)  # a machine that is busy takes several times as long
 
 
 async def test_a_pipeline_settles_after_churn_and_its_programs_are_started_again() -> None:

@@ -1,0 +1,262 @@
+"""Is each failpoint where its name says? The process is stopped there and looked at from outside, then killed.
+
+What is outside: the database, its locks and sessions; the socket between; Kafka, its group and its committed offsets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient
+
+from tests.faults import topic
+from tests.faults.failpoints import Armed, Arsenal, Hit
+from tests.faults.nursery import Nursery
+from tests.faults.pipeline import World, pipeline
+
+pytestmark = pytest.mark.timeout(600)  # a machine that is busy takes several times as long
+
+HIT_TIMEOUT_S = 40.0
+ARRIVED_S = 0.2
+"""What a process sent before it was stopped has arrived, and the others have seen that nothing is armed."""
+PARTITIONS = 2
+SESSION_TIMEOUT_S = 1.0
+
+
+@dataclass(slots=True)
+class Range:
+    """A world to arm."""
+
+    world: World
+    arsenal: Arsenal
+
+    async def stopped_at(self, point: str) -> Hit:
+        """Wait until one process stands still at `point`; nothing is armed any more then."""
+        self.arsenal.arm({point: Armed(1.0, "stop")})
+        async with asyncio.timeout(HIT_TIMEOUT_S):
+            while not (hits := self.arsenal.look()):
+                await asyncio.sleep(0.02)
+        self.arsenal.disarm()
+        await asyncio.sleep(ARRIVED_S)
+        for other in (hits := hits + self.arsenal.look())[1:]:
+            self.kill(other)
+        assert {hit.point for hit in hits} == {point}
+        return hits[0]
+
+    def kill(self, hit: Hit) -> None:
+        [kept] = [kept for kept in self.world.programs if kept.pid == hit.pid]
+        kept.signal(signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Range]:
+    """One world for all points: what a kill leaves behind is what the next one meets."""
+    arsenal = Arsenal(tmp_path_factory.mktemp("failpoints"))
+    with Nursery() as nursery:
+        async with pipeline(
+            consumers=2, partitions=PARTITIONS, session_timeout_s=SESSION_TIMEOUT_S, env=arsenal.env,
+            launch=nursery.launch,
+        ) as world:  # fmt: skip
+            yield Range(world, arsenal)
+
+
+@pytest.fixture
+async def armed(shared: Range) -> AsyncIterator[Range]:
+    """The world churns during the test, and settles after it."""
+    shared.world.churn.odd = 2
+    shared.world.churn.start()
+    yield shared
+    shared.arsenal.disarm()
+    for kept in shared.world.programs:
+        kept.signal(signal.SIGCONT)
+    await shared.world.settled()
+    shared.arsenal.look()
+
+
+@pytest.fixture
+async def database(armed: Range) -> AsyncIterator[asyncpg.Connection]:
+    async with armed.world.database() as connection:
+        yield connection
+
+
+async def position(database: asyncpg.Connection, partition: int) -> tuple[int, int]:
+    """(generation, next offset) of a partition, as everybody sees it."""
+    row = await database.fetchrow("select generation, next_offset from kafka_offset where partition = $1", partition)
+    return (row["generation"], row["next_offset"] or 0) if row else (0, 0)
+
+
+async def session(database: asyncpg.Connection, backend: int) -> asyncpg.Record:
+    return await database.fetchrow("select state, query, client_port from pg_stat_activity where pid = $1", backend)
+
+
+async def written(database: asyncpg.Connection, backend: int) -> set[str]:
+    """The tables that a session has written to in its open transaction."""
+    rows = await database.fetch(
+        "select distinct relation::regclass::text as name from pg_locks "
+        "where pid = $1 and mode = 'RowExclusiveLock' and relation is not null",
+        backend,
+    )
+    return {row["name"].rpartition(".")[2] for row in rows}
+
+
+def unread_bytes(port: int) -> int:
+    """What the kernel holds for the local TCP port, and its process has not read. proc(5), /proc/net/tcp, rx_queue."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    [queues] = [line[4] for line in lines if int(line[1].partition(":")[2], 16) == port and line[3] == "01"]
+    return int(queues.partition(":")[2], 16)
+
+
+async def sessions_in_transaction(database: asyncpg.Connection, pid: int) -> int:
+    query = "select count(*) from pg_stat_activity where application_name = $1 and state <> 'idle'"
+    return int(await database.fetchval(query, f"clusterinfo-{pid}"))
+
+
+async def is_open_and_unstored(database: asyncpg.Connection, hit: Hit) -> asyncpg.Record:
+    """The session of `hit` waits within a transaction of which nobody sees anything; what it said last is read."""
+    found = await session(database, hit.detail["backend"])
+    assert found["state"] == "idle in transaction"
+    assert unread_bytes(found["client_port"]) == 0
+    assert (await position(database, hit.detail["partition"]))[1] == hit.detail["start"]
+    return found
+
+
+async def test_after_fetch(armed: Range, database: asyncpg.Connection) -> None:
+    hit = await armed.stopped_at("after_fetch")
+    assert hit.detail["end"] > hit.detail["start"]
+    assert (await position(database, hit.detail["partition"]))[1] == hit.detail["start"]
+    assert await sessions_in_transaction(database, hit.pid) == 0
+    armed.kill(hit)
+
+
+async def test_after_copy(armed: Range, database: asyncpg.Connection) -> None:
+    hit = await armed.stopped_at("after_copy")
+    found = await is_open_and_unstored(database, hit)
+    assert "staged_body" in found["query"] or "RELEASE" in found["query"]
+    tables = await written(database, hit.detail["backend"])
+    assert "staged_body" in tables
+    assert not tables & {"resource", "resource_history", "kafka_offset"}
+    armed.kill(hit)
+
+
+async def test_after_merge(armed: Range, database: asyncpg.Connection) -> None:
+    hit = await armed.stopped_at("after_merge")
+    await is_open_and_unstored(database, hit)
+    tables = await written(database, hit.detail["backend"])
+    assert {"resource", "resource_history"} <= tables
+    assert "kafka_offset" not in tables
+    armed.kill(hit)
+
+
+async def test_before_commit(armed: Range, database: asyncpg.Connection) -> None:
+    hit = await armed.stopped_at("before_commit")
+    found = await is_open_and_unstored(database, hit)
+    assert "update kafka_offset" in found["query"]
+    assert "kafka_offset" in await written(database, hit.detail["backend"])
+    armed.kill(hit)
+    await asyncio.sleep(0.5)
+    assert (await position(database, hit.detail["partition"]))[1] == hit.detail["start"]
+
+
+async def test_commit_sent_no_reply(armed: Range, database: asyncpg.Connection) -> None:
+    hit = await armed.stopped_at("commit_sent_no_reply")
+    found = await session(database, hit.detail["backend"])
+    assert (found["state"], found["query"]) == ("idle", "COMMIT;")
+    assert unread_bytes(found["client_port"]) > 0
+    assert (await position(database, hit.detail["partition"]))[1] == hit.detail["end"]
+    armed.kill(hit)
+
+
+async def test_after_commit(armed: Range, database: asyncpg.Connection) -> None:
+    hit = await armed.stopped_at("after_commit")
+    assert await sessions_in_transaction(database, hit.pid) == 0
+    assert (await position(database, hit.detail["partition"]))[1] == hit.detail["end"]
+    assert (await committed(armed.world))[hit.detail["partition"]] < hit.detail["end"]
+    armed.kill(hit)
+
+
+async def test_before_kafka_commit(armed: Range, database: asyncpg.Connection) -> None:
+    hit = await armed.stopped_at("before_kafka_commit")
+    shown, told = await committed(armed.world), {int(n): at for n, at in hit.detail["positions"].items()}
+    assert told
+    for partition, offset in told.items():
+        assert (await position(database, partition))[1] >= offset > shown[partition]
+    armed.kill(hit)
+
+
+async def test_mid_revoke(armed: Range) -> None:
+    armed.arsenal.arm({"mid_revoke": Armed(1.0, "stop")})
+    armed.world.consumers[0].signal(signal.SIGKILL)
+    hit = await armed.stopped_at("mid_revoke")
+    assert hit.detail["partitions"]
+    assert await group_state(armed.world) == "PreparingRebalance"
+    armed.kill(hit)
+
+
+async def test_mid_claim(armed: Range, database: asyncpg.Connection) -> None:
+    armed.arsenal.arm({"mid_claim": Armed(1.0, "stop")})
+    armed.world.consumers[0].signal(signal.SIGKILL)
+    hit = await armed.stopped_at("mid_claim")
+    found = await session(database, hit.detail["backend"])
+    assert found["state"] == "idle in transaction"
+    assert "kafka_offset" in await written(database, hit.detail["backend"])
+    assert await position(database, hit.detail["partition"]) == (hit.detail["generation"] - 1, hit.detail["offset"])
+    armed.kill(hit)
+
+
+async def test_mid_bisect(armed: Range, database: asyncpg.Connection) -> None:
+    hit = await armed.stopped_at("mid_bisect")
+    await is_open_and_unstored(database, hit)
+    first, second = hit.detail["parts"]
+    assert first >= 1
+    assert second >= 1
+    assert "value overflows numeric format" in armed.world.postgres.log.read_text()
+    armed.kill(hit)
+
+
+async def test_mid_page(armed: Range) -> None:
+    hit = await armed.stopped_at("mid_page")
+    sent = await of_list(armed.world, hit.detail["list"])
+    assert [message.type for message in sent][-hit.detail["sent"] :] == [topic.OBSERVED] * hit.detail["sent"]
+    assert 0 < hit.detail["sent"] < hit.detail["of"]
+    armed.kill(hit)
+    await asyncio.sleep(0.5)
+    assert await of_list(armed.world, hit.detail["list"]) == sent
+
+
+async def test_after_last_item_before_completion(armed: Range) -> None:
+    hit = await armed.stopped_at("after_last_item_before_completion")
+    sent = await of_list(armed.world, hit.detail["list"])
+    assert hit.detail["sent"] == hit.detail["of"] - 1
+    assert len(sent) >= hit.detail["sent"]
+    assert {message.type for message in sent} == {topic.OBSERVED}
+    armed.kill(hit)
+    await asyncio.sleep(0.5)
+    assert await of_list(armed.world, hit.detail["list"]) == sent
+
+
+async def of_list(world: World, list_id: str) -> list[topic.Message]:
+    """What Kafka holds of a list."""
+    found = await topic.messages(world.broker.bootstrap, world.topic, world.partitions)
+    return [message for message in found if message.list == list_id]
+
+
+async def committed(world: World) -> dict[int, int]:
+    return await topic.committed(world.broker.bootstrap, world.topic, world.group, world.partitions)
+
+
+async def group_state(world: World) -> str:
+    """As the coordinator has it: Stable, PreparingRebalance, CompletingRebalance, Empty."""
+    admin: Any = AIOKafkaAdminClient(bootstrap_servers=world.broker.bootstrap)
+    await admin.start()
+    try:
+        [answer] = await admin.describe_consumer_groups([world.group])
+        return str(answer.groups[0][2])
+    finally:
+        await admin.close()
