@@ -109,6 +109,7 @@ async def delete_unseen(connection: Any, schema: str) -> Deleted:
                 connection,
                 schema,
                 unit_id,
+                first=("", ""),
                 find_edge=statements()["find_edge_of_resource"],
                 delete=statements()["delete_up_to_edge_of_resource"],
             )
@@ -116,6 +117,7 @@ async def delete_unseen(connection: Any, schema: str) -> Deleted:
                 connection,
                 schema,
                 unit_id,
+                first=("", "", dt.datetime.min.replace(tzinfo=dt.UTC)),
                 find_edge=statements()["find_edge_of_history"],
                 delete=statements()["delete_up_to_edge_of_history"],
             )
@@ -183,14 +185,17 @@ def _split(kind: str) -> tuple[str, str]:
     return group, resource
 
 
-async def _delete_in_steps(connection: Any, schema: str, unit_id: int, *, find_edge: str, delete: str) -> int:
+async def _delete_in_steps(
+    connection: Any, schema: str, unit_id: int, *, first: tuple[Any, ...], find_edge: str, delete: str
+) -> int:
     """Delete a unit's rows in the order of their key, some thousand in each transaction; return how many."""
-    count = 0
+    count, before = 0, first
     while True:
         async with connection.transaction():
             await _begin(connection, schema)
-            edge = await connection.fetchrow(find_edge, unit_id, ROWS_AT_ONCE - 1)
+            edge = await connection.fetchrow(find_edge, unit_id, ROWS_AT_ONCE - 1, *before)
             if edge is None:
                 return count
-            done = await connection.execute(delete, unit_id, *edge.values())
+            done = await connection.execute(delete, unit_id, *before, *edge.values())
+            before = tuple(edge.values())
             count += int(str(done).rpartition(" ")[2])

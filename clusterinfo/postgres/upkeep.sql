@@ -103,27 +103,33 @@ update unit u set cluster_id = p.id from place p where u.cluster_id = $1 and u.a
 select u.id from unit u join cluster c on c.id = u.cluster_id where c.uid like 'forgotten %' order by u.id;
 
 -- name: find_edge_of_resource
--- The key up to which the next step deletes: that of the row $2 rows on, or of the last one.
+-- The key up to which the next step deletes: that of the row $2 rows on, or of the last one. It looks from where the step
+-- before ended ($3, $4), so as not to walk over all that is deleted.
 select namespace, name from (
-    (select 1 as place, namespace, name from resource where unit_id = $1 order by namespace, name offset $2 limit 1)
+    (select 1 as place, namespace, name from resource where unit_id = $1 and (namespace, name) >= ($3, $4)
+        order by namespace, name offset $2 limit 1)
     union all
-    (select 2, namespace, name from resource where unit_id = $1 order by namespace desc, name desc limit 1)
+    (select 2, namespace, name from resource where unit_id = $1 and (namespace, name) >= ($3, $4)
+        order by namespace desc, name desc limit 1)
 ) as edge order by place limit 1;
 
 -- name: delete_up_to_edge_of_resource
-delete from resource where unit_id = $1 and (namespace, name) <= ($2, $3);
+delete from resource where unit_id = $1 and (namespace, name) >= ($2, $3) and (namespace, name) <= ($4, $5);
 
 -- name: find_edge_of_history
 select namespace, name, valid_to from (
-    (select 1 as place, namespace, name, valid_to from resource_history where unit_id = $1
+    (select 1 as place, namespace, name, valid_to from resource_history
+        where unit_id = $1 and (namespace, name, valid_to) >= ($3, $4, $5)
         order by namespace, name, valid_to offset $2 limit 1)
     union all
-    (select 2, namespace, name, valid_to from resource_history where unit_id = $1
+    (select 2, namespace, name, valid_to from resource_history
+        where unit_id = $1 and (namespace, name, valid_to) >= ($3, $4, $5)
         order by namespace desc, name desc, valid_to desc limit 1)
 ) as edge order by place limit 1;
 
 -- name: delete_up_to_edge_of_history
-delete from resource_history where unit_id = $1 and (namespace, name, valid_to) <= ($2, $3, $4);
+delete from resource_history
+where unit_id = $1 and (namespace, name, valid_to) >= ($2, $3, $4) and (namespace, name, valid_to) <= ($5, $6, $7);
 
 -- name: delete_unseen_units
 -- Floors and progress go with them.
