@@ -14,9 +14,10 @@ from tests.deploy.conftest import Run
 from tests.support.deployed import K8S, KNOWN, environment, find, plain, programs
 from tests.support.pod_security import containers, pod_spec, violations
 
+HERE = Path(__file__).parent
 OVERLAYS = ("base", "overlays/dev", "overlays/prod")
 COMPONENTS = ("cronjob", "hpa", "keda", "servicemonitor")
-WITHOUT_SCHEMA = {"ScaledObject", "ServiceMonitor"}
+CUSTOM = {"ScaledObject", "ServiceMonitor"}
 """Kinds of others, which Kubernetes' own schemas do not know."""
 
 
@@ -44,11 +45,17 @@ def rendered(request: pytest.FixtureRequest, tool: Run, tmp_path_factory: pytest
 
 
 def test_kubernetes_would_accept_it(rendered: list[Any], tool: Run, tmp_path: Path) -> None:
-    known = [one for one in rendered if one["kind"] not in WITHOUT_SCHEMA]
+    known = [one for one in rendered if one["kind"] not in CUSTOM]
     (tmp_path / "known.yaml").write_text(yaml.safe_dump_all(known))
     assert "WARN" not in tool("kubernetes-validate", "--strict", tmp_path / "known.yaml")
     names = [(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in rendered]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("component", ["keda", "servicemonitor"])
+def test_those_who_brought_the_kind_would_accept_it(component: str, tool: Run) -> None:
+    files = sorted((K8S / "components" / component).glob("s*.yaml"))
+    assert int(tool("python", HERE / "custom_resources.py", *files)) == 1
 
 
 def test_it_keeps_the_restricted_profile(rendered: list[Any]) -> None:
