@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -11,12 +13,17 @@ Main = Callable[[asyncio.Event], Coroutine[Any, Any, int]]
 """The work: takes the event that asks it to drain, returns the exit code."""
 
 EXIT_STOPPED_AT_ONCE = 1
+LAST_S = 2.0
+"""For what is cancelled to close its connections. Nothing is lost without it: what is not committed is read again."""
 
 
-def run(main: Main, grace_s: float) -> int:
-    """Run `main` on a fresh event loop (uvloop's where it is installed) and return its exit code."""
+def run(main: Main, grace_s: float, last_s: float = LAST_S) -> int:
+    """Run `main` on a fresh event loop (uvloop's where it is installed) and return its exit code.
+
+    Cancelled (a second signal, or out of patience) it has `last_s` to end; then the process ends with exit code 1.
+    """
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        return runner.run(_until_signalled(main, grace_s))
+        return runner.run(_until_signalled(main, grace_s, last_s))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -28,7 +35,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return factory
 
 
-async def _until_signalled(main: Main, grace_s: float) -> int:
+async def _until_signalled(main: Main, grace_s: float, last_s: float) -> int:
     """The first SIGTERM or SIGINT asks `main` to drain, for at most `grace_s`; a second one ends it now."""
     loop = asyncio.get_running_loop()
     draining, now = asyncio.Event(), asyncio.Event()
@@ -42,7 +49,7 @@ async def _until_signalled(main: Main, grace_s: float) -> int:
     warden = asyncio.create_task(_patience(draining, now, grace_s))
     try:
         await asyncio.wait({work, warden}, return_when=asyncio.FIRST_COMPLETED)
-        return await _ended(work)
+        return await _ended(work, last_s)
     finally:
         warden.cancel()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -59,14 +66,15 @@ async def _patience(draining: asyncio.Event, now: asyncio.Event, grace_s: float)
         return
 
 
-async def _ended(work: asyncio.Task[int]) -> int:
-    if work.done():
-        return work.result()
-    work.cancel()
-    try:
-        return await work
-    except asyncio.CancelledError:
-        return EXIT_STOPPED_AT_ONCE
+async def _ended(work: asyncio.Task[int], last_s: float) -> int:
+    if not work.done():
+        work.cancel()
+        await asyncio.wait({work}, timeout=last_s)
+    if not work.done():  # whatever it waits for, whoever stops us does not
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(EXIT_STOPPED_AT_ONCE)
+    return EXIT_STOPPED_AT_ONCE if work.cancelled() else work.result()
 
 
 async def unless(stopping: asyncio.Event, work: Awaitable[None]) -> bool:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -55,6 +58,35 @@ def test_a_second_signal_ends_it_now() -> None:
         return 0
 
     assert lifecycle.run(main, 50) == lifecycle.EXIT_STOPPED_AT_ONCE
+
+
+STUBBORN = """
+import asyncio
+from clusterinfo import lifecycle
+
+async def main(_):
+    print("working", flush=True)
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            print("not yet")
+
+lifecycle.run(main, {grace_s}, 0.2)
+"""
+
+
+@pytest.mark.parametrize(("grace_s", "signals"), [(60, 2), (0.2, 1)])
+def test_work_that_does_not_end_when_cancelled_is_left_behind(grace_s: float, signals: int) -> None:
+    argv = [sys.executable, "-c", STUBBORN.format(grace_s=grace_s)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as program:
+        assert program.stdout is not None
+        assert program.stdout.readline() == "working\n"
+        for _ in range(signals):
+            program.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+        assert program.wait(10) == lifecycle.EXIT_STOPPED_AT_ONCE
+        assert program.stdout.read() == "not yet\n", "what was said before is not lost"
 
 
 def test_an_error_of_the_work_is_raised() -> None:
