@@ -26,6 +26,7 @@ STATES = frozenset({"", "oversize"})
 
 # "Integer: A whole number in the range -2,147,483,648 to +2,147,483,647 inclusive." (CloudEvents 1.0.2, type system)
 INTEGER_MAX = (1 << 31) - 1
+NORMALIZATION_MAX = (1 << 15) - 1  # what its column, a smallint, holds; the rules are at version 1
 MAX_QUOTED_CHARS = 60  # of what a reason quotes: enough to recognise a value, too little to leak one
 _CACHED = 4096  # distinct ids remembered: more than the lists of a run that are read side by side
 
@@ -34,6 +35,8 @@ _HASH = re.compile(rb"[0-9a-f]{32}")
 # RFC 9562, 4: "hexadecimal ... output as lower case, and input is case-insensitive"; version 7 carries the time.
 _UUID7 = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 _LAST_UUID7 = b"e677d21f-dbff"  # milliseconds of the end of the year 9999, the last that Python and SQL agree on
+# To a database client the first and the last moment that Python knows mean -infinity and infinity.
+_FIRST_MOMENT, _LAST_MOMENT = dt.datetime.min.replace(tzinfo=dt.UTC), dt.datetime.max.replace(tzinfo=dt.UTC)
 _TYPES = {kind.value.encode(): kind for kind in RecordType}
 _REQUIRED = {
     RecordType.OBSERVED: ("resource", "name", "api_version", "kind", "content_hash"),
@@ -95,7 +98,7 @@ def decode(key: bytes | None, value: bytes | None, headers: Headers, offset: int
             resource_version=get("ce_resourceversion", b"").decode(),
             list_version=get("ce_listversion", b"").decode(),
             content_hash=_content_hash(get("ce_contenthash", b"")),
-            normalization=_integer("normalization", get("ce_normalization", b"0")),
+            normalization=_integer("normalization", get("ce_normalization", b"0"), NORMALIZATION_MAX),
             state=get("ce_state", b"").decode(),
             offset=offset,
         )
@@ -150,9 +153,12 @@ def _moment(text: bytes) -> dt.datetime:
     if moment.tzinfo is None:
         raise RecordError(f"ce_time is {quoted(text)}, which has no time zone")
     try:
-        return moment if moment.tzinfo is dt.UTC else moment.astimezone(dt.UTC)
+        moment = moment if moment.tzinfo is dt.UTC else moment.astimezone(dt.UTC)
     except OverflowError as error:
         raise RecordError(f"ce_time is {quoted(text)}, which is out of range") from error
+    if not _FIRST_MOMENT < moment < _LAST_MOMENT:
+        raise RecordError(f"ce_time is {quoted(text)}, which is out of range")
+    return moment
 
 
 @lru_cache(_CACHED)
@@ -162,10 +168,10 @@ def _uuid7(text: bytes) -> str:
     return text.decode()
 
 
-def _integer(name: str, text: bytes) -> int:
-    if len(text) <= 10 and text.isdigit() and (number := int(text)) <= INTEGER_MAX:
+def _integer(name: str, text: bytes, most: int = INTEGER_MAX) -> int:
+    if len(text) <= 10 and text.isdigit() and (number := int(text)) <= most:
         return number
-    raise RecordError(f"ce_{name} is {quoted(text)}, expected a whole number from 0 to {INTEGER_MAX}")
+    raise RecordError(f"ce_{name} is {quoted(text)}, expected a whole number from 0 to {most}")
 
 
 def _content_hash(text: bytes) -> str:

@@ -26,7 +26,7 @@ import xxhash
 
 from clusterinfo.errors import RecordError
 from clusterinfo.kubernetes.pages import Slice, split_array, split_object
-from clusterinfo.mending import mend
+from clusterinfo.mending import MAX_DEPTH, mend
 from clusterinfo.model import GroupVersionResource
 
 NORMALIZATION = 1
@@ -76,8 +76,8 @@ class Redaction:
 def normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> NormalizedObject:
     """One item of a list of `gvr` -> what may leave the cluster. Costs about 40 µs for a pod of 11 kB.
 
-    What cannot be read as it is (bytes that are no UTF-8, say) is mended and read again. Raises RecordError, which
-    quotes nothing of the object, if it is no object with a name even then.
+    What cannot be read as it is (bytes that are no UTF-8; what must go, hundreds of levels deep) is mended and read
+    again. Raises RecordError, which quotes nothing of the object, if it is no object with a name even then.
     """
     try:
         return _normalize(raw, gvr, redaction)
@@ -89,7 +89,7 @@ _UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError, TypeError, Recor
 
 
 def _normalize_mended(raw: bytes, gvr: GroupVersionResource, redaction: Redaction) -> NormalizedObject:
-    mended = mend(raw)
+    mended = mend(raw, bare_tokens=False)
     try:
         item = _normalize(mended, gvr, redaction)
     except RecordError:
@@ -192,7 +192,7 @@ def _clean_metadata(metadata: dict[str, Slice], redaction: Redaction) -> dict[st
     if _holds(annotations, _COPY_MARKS):
         kept = {key: value for key, value in split_object(annotations).items() if not _is_copy(key, value)}
         annotations = _join(kept)
-    if annotations in (b"{}", b""):
+    if not annotations.strip(b"{} \t\r\n"):
         metadata.pop("annotations", None)
     else:
         metadata["annotations"] = _hide_userinfo(annotations, redaction)
@@ -230,16 +230,23 @@ Rule = Callable[[dict[str, bytes], str, bytes], bytes | None]
 """(the object's members, a member's name, its value) -> what it becomes; None: it is dropped."""
 
 
-def _rewrite(value: bytes, concerns: Callable[[bytes], bool], rule: Rule) -> bytes:
-    """Apply `rule` to every member of every object within `value`; slices that do not concern it stay as they are."""
+def _rewrite(value: bytes, concerns: Callable[[bytes], bool], rule: Rule, depth: int = 0) -> bytes:
+    """Apply `rule` to every member of every object within `value`; slices that do not concern it stay as they are.
+
+    Raises RecursionError for what lies too deep: each level reads all below it once more.
+    """
     opening = value[:1]
     if opening not in (b"{", b"[") or not concerns(value):
         return value
+    if depth > MAX_DEPTH:
+        raise RecursionError
+    below = depth + 1
     if opening == b"[":
-        return _join_array([_rewrite(bytes(element), concerns, rule) for element in split_array(value)])
-    members = {key: bytes(member) for key, member in split_object(value).items()}
+        elements = split_array(value, any_depth=False)
+        return _join_array([_rewrite(bytes(element), concerns, rule, below) for element in elements])
+    members = {key: bytes(member) for key, member in split_object(value, any_depth=False).items()}
     changed = {key: rule(members, key, member) for key, member in members.items()}
-    return _join({key: _rewrite(kept, concerns, rule) for key, kept in changed.items() if kept is not None})
+    return _join({key: _rewrite(kept, concerns, rule, below) for key, kept in changed.items() if kept is not None})
 
 
 # --- what is replaced ------------------------------------------------------------------------------------------------
@@ -402,7 +409,8 @@ def _fingerprint_leaves(value: bytes, redaction: Redaction) -> bytes:
     if value[:1] == b'"' or (value and value[0] in _NUMBER):
         return redaction.json(_plain(value, encoded=False))
     if value[:1] == b"[":
-        return _join_array([_fingerprint_leaves(bytes(element), redaction) for element in split_array(value)])
+        elements = split_array(value, any_depth=False)
+        return _join_array([_fingerprint_leaves(bytes(element), redaction) for element in elements])
     return value
 
 

@@ -128,19 +128,26 @@ def take_lines(buffer: bytearray) -> list[bytes]:
 # --- one level deep --------------------------------------------------------------------------------------------------
 
 
-def split_object(raw: Slice) -> dict[str, Slice]:
-    """An object's members, one level deep; of a key given twice the last wins. Raises RecordError if it is none."""
+def split_object(raw: Slice, *, any_depth: bool = True) -> dict[str, Slice]:
+    """An object's members, one level deep; of a key given twice the last wins.
+
+    Raises RecordError if it is none, RecursionError if not `any_depth` and it is nested some 1,000 deep.
+    """
     try:
         return _OBJECT.decode(raw)  # type: ignore[return-value]  # dict is invariant; nobody writes through this one
-    except _UNSPLITTABLE:
+    except _UNSPLITTABLE as error:
+        if isinstance(error, RecursionError) and not any_depth:
+            raise
         return dict(scan_object(bytes(raw)))
 
 
-def split_array(raw: Slice) -> list[Slice]:
-    """An array's elements. Raises RecordError if it is none."""
+def split_array(raw: Slice, *, any_depth: bool = True) -> list[Slice]:
+    """An array's elements; raises what `split_object` raises."""
     try:
         return _ARRAY.decode(raw)  # type: ignore[return-value]  # as above
-    except _UNSPLITTABLE:
+    except _UNSPLITTABLE as error:
+        if isinstance(error, RecursionError) and not any_depth:
+            raise
         return list(scan_array(bytes(raw)))
 
 

@@ -142,9 +142,10 @@ numbers = st.integers(0, wire.INTEGER_MAX)
 
 @given(
     cluster=names, cluster_name=texts, group=texts, resource=names, namespace=texts, name=names, reach=texts, uid=texts,
-    api_version=names, kind=names, resource_version=texts, list_version=texts, epoch=numbers, normalization=numbers,
+    api_version=names, kind=names, resource_version=texts, list_version=texts, epoch=numbers,
+    normalization=st.integers(0, wire.NORMALIZATION_MAX),
     body=st.binary(min_size=1), content_hash=st.binary(min_size=16, max_size=16).map(bytes.hex),
-    observed_at=st.datetimes(timezones=st.just(dt.UTC)),
+    observed_at=st.datetimes(dt.datetime(1, 1, 2), dt.datetime(9999, 12, 30), timezones=st.just(dt.UTC)),
 )  # fmt: skip
 def test_any_text_comes_back_as_it_went(**attributes: object) -> None:
     record = observed(**attributes)
@@ -181,10 +182,13 @@ def refused() -> Iterator[tuple[str, wire.Message, str]]:
     yield "no time", without("ce_time"), "ce_time"
     yield "time without zone", replaced("ce_time", b"2026-11-22T12:00:00"), "ce_time"
     yield "time out of range", replaced("ce_time", b"0001-01-01T00:00:00+10:00"), "ce_time"
+    yield "the last moment, which is infinity", replaced("ce_time", b"9999-12-31T23:59:59.999999Z"), "ce_time"
+    yield "the first moment, which is -infinity", replaced("ce_time", b"0001-01-01T00:00:00Z"), "ce_time"
     yield "time that is none", replaced("ce_time", b"noon"), "ce_time"
     yield "negative epoch", replaced("ce_epoch", b"-1"), "ce_epoch"
     yield "large epoch", replaced("ce_epoch", b"2147483648"), "ce_epoch"
     yield "epoch in other digits", replaced("ce_epoch", "\u0661".encode()), "ce_epoch"
+    yield "normalization beyond its column", replaced("ce_normalization", b"32768"), "ce_normalization"
     yield "empty normalization", replaced("ce_normalization", b""), "ce_normalization"
     yield "short hash", replaced("ce_contenthash", b"abc"), "ce_contenthash"
     yield "hash in capitals", replaced("ce_contenthash", b"A" * 32), "ce_contenthash"

@@ -5,6 +5,7 @@ import hashlib
 import hmac
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 import xxhash
 
 from clusterinfo.errors import RecordError
+from clusterinfo.kubernetes import pages
 from clusterinfo.kubernetes.normalize import Redaction, looks_secret, normalize
-from clusterinfo.kubernetes.pages import parse_page
+from clusterinfo.kubernetes.pages import parse_page, scan_object
+from clusterinfo.mending import MAX_DEPTH
 from clusterinfo.model import GroupVersionResource
 
 RECORDED = Path(__file__).parents[2] / "recorded"
@@ -174,6 +177,8 @@ def test_a_change_changes_the_hash(other: dict[str, Any]) -> None:
         b'{"metadata":{"name":"x"',
         b'{"metadata":{"name":"x",,"namespace":"y"}}',
         b'{"metadata":{"name":"x","uid":5}}',
+        b'{"metadata":{"name":1e9999}}',
+        b'{"metadata":{"name":NaN}}',
     ],
 )
 def test_what_is_no_object_is_a_record_error(raw: bytes) -> None:
@@ -187,7 +192,7 @@ def test_what_is_no_object_is_a_record_error(raw: bytes) -> None:
         (b'{"metadata":{"name":"x"},"spec":"\xff"}', "\ufffd"),
         (b'{"metadata":{"name":"x","labels":{"a\xff":"b"}},"spec":1}', 1),
         (b'{"metadata":{"name":"x"},"\xfe":1,"spec":2}', 2),
-        (b'\xef\xbb\xbf{"metadata":{"name":"x","namespace":null},"spec":[NaN]}', ["NaN"]),
+        (b'\xef\xbb\xbf{"metadata":{"name":"x","namespace":null},"spec":[1e9999]}', [float("inf")]),
     ],
 )
 def test_what_is_no_json_leaves_mended(raw: bytes, spec: object) -> None:
@@ -204,6 +209,13 @@ def test_an_identity_that_is_no_text_is_not_guessed(place: str, text: bytes) -> 
 
     with pytest.raises(RecordError, match="no Unicode text"):
         normalize(b'{"metadata":{%s}}' % members, PODS, KEYLESS)
+
+
+@pytest.mark.parametrize("annotations", [b"{}", b"{ }", b"{\n}"])
+def test_annotations_that_hold_nothing_are_not_there(annotations: bytes) -> None:
+    one = normalize(b'{"metadata":{"name":"x","annotations":%s}}' % annotations, PODS, KEYLESS)
+
+    assert json.loads(one.body)["metadata"] == {"name": "x"}
 
 
 def test_a_name_may_hold_a_replacement_character_of_its_own() -> None:
@@ -259,6 +271,33 @@ def test_copies_are_removed_wherever_they_occur(annotation: str) -> None:
     clean = {"metadata": {"annotations": {"kept": "yes"}}, "spec": {"x": 1.5}}
     assert found["spec"] == {"template": clean, "list": [clean]}
     assert found["metadata"]["annotations"] == {"kept": "yes"}
+
+
+@pytest.mark.parametrize("depth", [100, 300, 999, 1500, 20_000])
+@pytest.mark.parametrize("inner", [b'{"managedFields":[5]}', b'{"x":"last-applied"}'])
+def test_what_must_go_goes_however_deep_it_lies(depth: int, inner: bytes) -> None:
+    item = b'{"metadata":{"name":"x"},"spec":' + b'{"a":' * depth + inner + b"}" * depth + b',"status":1}'
+
+    one = normalize(item, PODS, KEYLESS)
+
+    assert b"managedFields" not in one.body
+    assert one.body.endswith(b',"status":1}')
+    assert one.is_mended == (depth > MAX_DEPTH)
+
+
+def test_no_level_costs_a_search_of_all_below_it_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is nested deep is large too: an object of 1.5 MB must not be read 1,500 times."""
+    item = b'{"metadata":{"name":"x"},"spec":' + b'{"a":' * 1500 + b'{"managedFields":[]}' + b"}" * 1501
+    read: list[int] = []
+
+    def scan(data: bytes) -> Iterator[tuple[str, bytes]]:
+        read.append(len(data))
+        return scan_object(data)
+
+    monkeypatch.setattr(pages, "scan_object", scan)
+
+    assert b"managedFields" not in normalize(item, PODS, KEYLESS).body
+    assert sum(read) < 5 * len(item)
 
 
 def test_what_only_mentions_managed_fields_stays_as_it_is() -> None:
