@@ -1,0 +1,41 @@
+"""Told twice to stop while the broker is stopped: at once, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.conftest import Database
+from tests.integration.test_draining import AT_ONCE_S, QUIET, converges, stopped
+from tests.kafka.apache import ApacheKafka
+from tests.support.programs import running, simulated_api
+
+KAFKA = {"KAFKA_ENABLED": "true", "KAFKA_TOPIC": "draining", "KAFKA_PARTITION": "auto", "KAFKA_TOPIC_PARTITIONS": "6"}
+
+
+@contextmanager
+def frozen(pid: int | None) -> Iterator[None]:
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+async def test_told_twice_a_stopped_broker_keeps_nobody_at_all(database: Database) -> None:
+    async with ApacheKafka() as own, simulated_api(300, 8) as api:
+        env = api.env | database.env | KAFKA | QUIET | {"KAFKA_BROKERS": own.bootstrap}
+        async with (
+            running("consume", env=env) as consumer,
+            running("collect", "--interval", "1s", env=env) as collector,
+        ):
+            await asyncio.gather(consumer.says('"Batch stored"'), collector.says('"Snapshot ended"'))
+            with frozen(own.pid):
+                await asyncio.sleep(2)
+                ends = await asyncio.gather(*(stopped(one, AT_ONCE_S, 2) for one in (consumer, collector)))
+        assert all(ended.code in (0, 1) for ended in ends)
+        await converges(api, database, env, "collect", "consume")
