@@ -29,6 +29,8 @@ LOGIN_RETRIED_S = 300.0
 _REFUSED_TLS = "rejected SSL upgrade"  # what asyncpg says when the server answers N to SSLRequest; it has no class
 COMMAND_TIMEOUT_S = 90.0
 """Longer than the server's own statement timeout, which gives the better message."""
+CANCEL_TIMEOUT_S = 10.0
+"""Between giving a command up and closing its connection, unless the server answers."""
 
 
 def connection_arguments(settings: Settings) -> dict[str, Any]:
@@ -110,6 +112,22 @@ class _Logins:
         return self._has_succeeded and now_s - self._refused_since_s < LOGIN_RETRIED_S
 
 
+class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is untyped
+    """A connection that is closed if the server does not even answer that a command was cancelled.
+
+    asyncpg waits for that answer as long as for the command itself, and lets nothing else, such as a rollback, pass
+    before: on a connection that is half-open, that is another 90 s.
+    """
+
+    def _cancel_current_command(self, waiter: asyncio.Future[None], cancel_waiter: asyncio.Future[None]) -> None:
+        super()._cancel_current_command(waiter, cancel_waiter)
+        self._loop.call_later(CANCEL_TIMEOUT_S, self._close_unless, cancel_waiter)
+
+    def _close_unless(self, answered: asyncio.Future[None]) -> None:
+        if not answered.done() and not self.is_closed():
+            self.terminate()
+
+
 async def prepare_connection(connection: Any) -> None:
     """Let jsonb pass as the bytes it is, in COPY too: a version byte and the text."""
     await connection.set_type_codec(
@@ -143,6 +161,7 @@ async def _first_connection(settings: Settings, arguments: dict[str, Any]) -> An
                     max_size=settings.db_pool_size,
                     init=prepare_connection,
                     connect=logins.connect,
+                    connection_class=_Connection,
                     **arguments,
                 )
         except FOREIGN as error:

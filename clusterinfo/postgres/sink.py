@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,7 @@ from clusterinfo.postgres.lists import Settled, count_lists, settle
 from clusterinfo.postgres.positions import Positions
 from clusterinfo.postgres.staging import Staged, stage
 from clusterinfo.postgres.statements import statements
-from clusterinfo.postgres.translate import FOREIGN, is_of_the_record, is_timeout, translate
+from clusterinfo.postgres.translate import FOREIGN, RETRIED, is_of_the_record, is_timeout, translate
 from clusterinfo.postgres.units import lock_batch
 from clusterinfo.settings import Settings
 
@@ -41,6 +41,8 @@ STATEMENT_TIMEOUT = "60s"
 LOCK_TIMEOUT = "20s"
 IDLE_TIMEOUT = "60s"
 WRITE_TIMEOUT_S = 300.0
+BEGIN_TIMEOUT_S = 10.0
+"""To begin takes no lock: a connection that does not answer so long was cut in silence while it rested."""
 ACQUIRE_TIMEOUT_S = 60.0
 
 
@@ -140,13 +142,19 @@ class PostgresSink:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
         """A connection inside a transaction that is set up for the merge, with a deadline around all of it."""
-        async with (
-            asyncio.timeout(WRITE_TIMEOUT_S),
-            self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection,
-            connection.transaction(),
-        ):
-            await connection.execute(self._begin)
-            yield connection
+        try:
+            async with (
+                asyncio.timeout(WRITE_TIMEOUT_S),
+                self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection,
+                AsyncExitStack() as stack,
+            ):
+                async with asyncio.timeout(BEGIN_TIMEOUT_S):
+                    await stack.enter_async_context(connection.transaction())
+                await connection.execute(self._begin)
+                yield connection
+        except RETRIED:
+            await self._pool.expire_connections()  # whatever became of this one may have become of the others
+            raise
 
     async def merge(self, connection: Any, staged: Staged, clock: _Clock | None = None) -> Any:
         """Rows and history; return what the plan came to (None: no record of the batch is an object)."""
