@@ -131,7 +131,10 @@ class ConsumerGroup:
     def lag(self) -> dict[int, int]:
         """Partition -> messages that are in Kafka and not stored, as of the last fetch; without those never fetched."""
         lag = {}
+        assigned = self._live.assignment()
         for partition, source in self._lanes.sources().items():
+            if self._partition(partition) not in assigned:
+                continue  # in the middle of a rebalance: the lane has yet to learn of it
             with contextlib.suppress(KafkaError):
                 highwater = self._live.highwater(self._partition(partition))
                 if highwater is not None and source.position >= 0:
