@@ -1,0 +1,324 @@
+"""What a history runs on: one PostgreSQL, two sinks, an onlooker; and what compares the stored with what must be.
+
+Histories share the database: each has clusters and a topic of its own. Tables are emptied now and then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+from collections import Counter
+from collections.abc import Coroutine
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import asyncpg
+import orjson
+
+from clusterinfo.postgres.connection import prepare_connection
+from clusterinfo.settings import Settings
+from tests.model.reference import Reference, UnitId, UnitTruth
+from tests.model.turns import Actor
+from tests.model.world import FIDELITIES, REFUSED, Cluster, Key, Object, Seen, World, body_of, stub_of
+
+T = TypeVar("T")
+
+EMPTY_EVERY = 40
+"""Histories; emptying costs about as much as one."""
+
+STORED = """
+select c.uid as cluster, u.api_group, u.resource, u.state, u.last_error,
+    (select json_agg(json_build_array(namespace, name, uid, resource_version, epoch, live_at, deleted, normalization,
+        fidelity)) from resource r where r.unit_id = u.id) as rows,
+    (select json_agg(json_build_array(reach, epoch, live_at, state, extract(epoch from verified_at)))
+        from unit_floor f where f.unit_id = u.id) as floors,
+    (select json_agg(json_build_array(list, count, digest::text, settled)) from list_progress p where p.unit_id = u.id)
+        as progress,
+    (select count(*) from resource_history h where h.unit_id = u.id) as past
+from unit u join cluster c on c.id = u.cluster_id
+where c.uid = any ($1::text[])
+"""
+
+PAST = """
+select u.api_group, u.resource, c.uid as cluster, h.* from (
+    select unit_id, namespace, name, uid, resource_version, normalization, fidelity, content_hash, created, deleted,
+        valid_from, valid_to, body, original, epoch, live_at from resource_history
+    union all
+    select unit_id, namespace, name, uid, resource_version, normalization, fidelity, content_hash, created, false,
+        valid_from, null, body, original, epoch, live_at from resource where not deleted
+) h join unit u on u.id = h.unit_id join cluster c on c.id = u.cluster_id
+where c.uid = any ($1::text[])
+order by u.id, h.namespace, h.name, h.valid_from, h.valid_to nulls last, h.epoch, h.live_at
+"""
+
+TABLES = "cluster, unit, unit_floor, snapshot, resource, resource_history, kafka_offset, dead_letter, list_progress"
+
+
+SORTS = ("lost", "phantom", "wrong", "applied twice", "counts", "offsets", "floor", "history", "state", "stuck")
+"""What can be wrong. counts, offsets: a list's or a partition's progress is not what was stored of it."""
+
+
+class Violation(AssertionError):
+    """The database is not what it must be. `sort`: see `SORTS`."""
+
+    def __init__(self, sort: str, what: object) -> None:
+        super().__init__(f"{sort}: {what}")
+        self.sort = sort
+
+
+def expect(holds: bool, sort: str, what: object) -> None:
+    """Raise Violation unless `holds`."""
+    if not holds:
+        raise Violation(sort, what)
+
+
+class Bench:
+    """One server's database and the connections to it. Lives as long as a process' histories."""
+
+    def __init__(self, dsn: str, settings: Settings) -> None:
+        self.loop = asyncio.new_event_loop()
+        self.counts: Counter[str] = Counter()
+        self._dsn, self._settings = dsn, settings
+        self.admin: Any = None
+        self.actors: list[Actor] = []
+        self.histories = 0
+        self.tell_every_s = 0.0
+        self._told = time.monotonic()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do `work` on this bench's loop."""
+        return self.loop.run_until_complete(work)
+
+    async def connect(self) -> Any:
+        """A connection as the sink's pool makes them."""
+        connection = await asyncpg.connect(self._dsn, server_settings={"search_path": "clusterinfo"}, timeout=10)
+        await prepare_connection(connection)
+        return connection
+
+    async def open(self) -> None:
+        """Connect all."""
+        self.admin = await self.connect()
+        self.actors = [Actor(number, await self.connect(), self.connect, self._settings) for number in range(2)]
+        for actor in self.actors:
+            actor.counts = self.counts
+
+    async def close(self) -> None:
+        """Close all."""
+        for connection in [self.admin, *(actor.raw for actor in self.actors)]:
+            await connection.close()
+
+    def shut(self) -> None:
+        """Close all and the loop."""
+        self.run(self.close())
+        self.loop.close()
+
+    async def begin(self) -> str:
+        """Ready for another history; return what sets its names apart."""
+        if self.histories % EMPTY_EVERY == 0:
+            for actor in self.actors:
+                if not actor.raw.is_closed() and actor.raw.is_in_transaction():
+                    await actor.raw.execute("rollback")
+            await self.admin.execute(f"truncate {TABLES} cascade")
+        self.histories += 1
+        if self.tell_every_s and time.monotonic() - self._told > self.tell_every_s:
+            self._told = time.monotonic()
+            print(f"{self.counts['histories']} histories, {self.counts['batches']} batches", flush=True)
+        for actor in self.actors:
+            actor.new_sink()
+        return f"h{self.histories}"
+
+    def figures(self) -> str:
+        """How often what happened, a line each."""
+        return "\n".join(f"{name}: {count}" for name, count in sorted(self.counts.items()))
+
+
+def _loads(text: str | None) -> Any:
+    return orjson.loads(text) if text else []
+
+
+class Judge:
+    """Compares what is stored of one history with what must be."""
+
+    def __init__(self, bench: Bench, world: World, reference: Reference, topic: str) -> None:
+        self.bench, self.world, self.reference, self.topic = bench, world, reference, topic
+
+    @property
+    def uids(self) -> list[str]:
+        return [uid for cluster in self.world.clusters for uid in (cluster.uid, cluster.former)]
+
+    def unit_id(self, row: Any) -> UnitId:
+        """Which unit a stored row is of."""
+        for cluster in self.world.clusters:
+            if row["cluster"] in (cluster.uid, cluster.former):
+                return cluster.number, row["api_group"], row["resource"]
+        raise Violation("phantom", f"a cluster {row['cluster']}")
+
+    async def look(self) -> None:
+        """After a commit: rows, floors, counts and offsets."""
+        stored = {self.unit_id(row): row for row in await self.bench.admin.fetch(STORED, self.uids)}
+        for unit_id, truth in self.reference.units.items():
+            expect(unit_id in stored, "lost", unit_id)
+            self._compare(unit_id, truth, stored[unit_id])
+        await self._compare_offsets()
+
+    def _compare(self, unit_id: UnitId, truth: UnitTruth, row: Any) -> None:
+        rows = {(r[0], r[1]): r[2:] for r in _loads(row["rows"])}
+        for key in truth.rows.keys() - rows.keys():
+            expect(False, "lost", (unit_id, key, truth.rows[key]))
+        for key in rows.keys() - truth.rows.keys():
+            expect(False, "phantom", (unit_id, key, rows[key]))
+        for key, must in truth.rows.items():
+            uid, version, epoch, live_at, deleted, normalization, fidelity = rows[key]
+            shape = must.shape if must.deleted else (normalization, fidelity)
+            is_ = (uid, version, (epoch, live_at), deleted, shape)
+            must_be = (must.uid, must.version, must.moment, must.deleted, must.shape)
+            expect(is_ == must_be, "wrong", (unit_id, key, "is", is_, "must be", must_be))
+        counts = {r[0]: (r[1], int(r[2]), r[3]) for r in _loads(row["progress"])}
+        held = {list_id: (c.count, c.digest, c.settled) for list_id, c in truth.counts.items()}
+        expect(counts == held, "counts", (unit_id, counts, "must be", held))
+        expect(row["past"] == len(truth.past), "history", (unit_id, row["past"], "must be", truth.past, truth.rows))
+        self._compare_floors(unit_id, truth, row)
+
+    def _compare_floors(self, unit_id: UnitId, truth: UnitTruth, row: Any) -> None:
+        floors = {r[0]: (r[1], r[2]) for r in _loads(row["floors"]) if r[2] >= 0}
+        whole = truth.floors.get("", (0, -1))
+        for reach, floor in truth.floors.items():
+            expect(floors.get(reach, whole) == floor or floor <= whole, "floor", (unit_id, reach, floors, truth.floors))
+        expect(floors.keys() <= truth.floors.keys(), "floor", (unit_id, floors, truth.floors))
+
+    async def _compare_offsets(self) -> None:
+        rows = await self.bench.admin.fetch(
+            "select partition, generation, next_offset from kafka_offset where topic = $1", self.topic
+        )
+        stored = {row["partition"]: (row["generation"], row["next_offset"]) for row in rows}
+        held = {p: (g, self.reference.offsets.get(p)) for p, g in self.reference.generations.items()}
+        expect(stored == held, "offsets", (stored, "must be", held))
+
+    async def end(self) -> None:
+        """After the last list: the rows are the truth, history is in order, nothing was set aside twice."""
+        rows = await self.bench.admin.fetch(PAST, self.uids)
+        chains: dict[tuple[UnitId, Key], list[Any]] = {}
+        for row in rows:
+            chains.setdefault((self.unit_id(row), (row["namespace"], row["name"])), []).append(row)
+        self._compare_with_truth(chains)
+        for (unit_id, key), chain in chains.items():
+            self._compare_history(unit_id, key, chain)
+        await self._compare_letters()
+        await self._compare_states()
+        await self._compare_moments()
+
+    def _compare_with_truth(self, chains: dict[tuple[UnitId, Key], list[Any]]) -> None:
+        live = {which: chain[-1] for which, chain in chains.items() if chain[-1]["valid_to"] is None}
+        truth: dict[tuple[UnitId, Key], tuple[Cluster, Object]] = {}
+        for cluster in self.world.clusters:
+            for kind_id, objects in cluster.objects.items():
+                if kind_id not in cluster.excluded:
+                    truth |= {((cluster.number, *kind_id), key): (cluster, thing) for key, thing in objects.items()}
+        for which in truth.keys() - live.keys():
+            expect(False, "lost", (which, truth[which]))
+        for which in live.keys() - truth.keys():
+            cluster = self.world.clusters[which[0][0]]
+            expect(which[0][1:] in cluster.excluded, "phantom", (which, dict(live[which])))
+        for which, (cluster, thing) in truth.items():
+            row = live[which]
+            is_ = row["uid"], row["resource_version"], row["epoch"]
+            expect(is_ == (thing.uid, thing.version, cluster.epoch), "wrong", (which, is_, thing, cluster.epoch))
+            self._check_body(which[1], thing, row)
+
+    def _check_body(self, key: Key, thing: Object, row: Any) -> None:
+        body, fidelity = row["body"], row["fidelity"]
+        if thing.content == REFUSED:
+            expect((body, fidelity) == (None, 0), "wrong", (key, thing, body, fidelity))
+        elif thing.content in FIDELITIES:
+            original = body_of(key, thing, row["normalization"])
+            expect((row["original"], fidelity) == (original, 2), "wrong", (key, thing, row["original"], fidelity))
+        else:
+            whole = stub_of(key, thing) if fidelity == 1 else body_of(key, thing, row["normalization"])
+            expect(orjson.loads(body) == orjson.loads(whole), "wrong", (key, thing, body, whole))
+
+    def _compare_history(self, unit_id: UnitId, key: Key, chain: list[Any]) -> None:
+        for row, next_row in pairwise(chain):
+            alike = (row["uid"], row["content_hash"]) == (next_row["uid"], next_row["content_hash"])
+            expect(row["deleted"] or not alike, "history", (unit_id, key, "no change", dict(row), dict(next_row)))
+            expect(not next_row["created"] or row["deleted"], "history", (unit_id, key, "created while it lived"))
+        # What a slow list showed when it was gone already was there for no time at all.
+        lasting = [row for row in chain if row["valid_from"] != row["valid_to"]]
+        for row, next_row in pairwise(lasting):
+            until, since = row["valid_to"], next_row["valid_from"]
+            expect(until is not None, "history", (unit_id, key, "two rows at once"))
+            expect(until <= since, "history", (unit_id, key, "overlap", dict(row), dict(next_row)))
+        for row in chain[:-1]:
+            expect(row["valid_from"] <= row["valid_to"], "history", (unit_id, key, "ends before it begins", dict(row)))
+        truth = self.reference.units[unit_id]
+        past = [past for past in truth.past if past.key == key]
+        must = sorted((p.since, p.until, p.uid, p.version, p.deleted) for p in past)
+        is_ = sorted(
+            (row["valid_from"], row["valid_to"], row["uid"], row["resource_version"], row["deleted"])
+            for row in chain
+            if row["valid_to"]
+        )
+        expect(is_ == must, "history", (unit_id, key, "is", is_, "must be", must))
+        contents = {(p.uid, p.version): p.content for p in past}
+        for row in chain:
+            if row["valid_to"]:
+                thing = Object(row["uid"], row["resource_version"], contents[row["uid"], row["resource_version"]] or 0)
+                self._check_body(key, thing, row)
+
+    async def _compare_letters(self) -> None:
+        rows = await self.bench.admin.fetch(
+            "select partition, record_offset, count(*) from dead_letter where topic = $1 group by 1, 2", self.topic
+        )
+        stored = {(row["partition"], row["record_offset"]): row["count"] for row in rows}
+        for where, count in self.reference.letters.items():
+            expect(stored.get(where) == count, "lost", ("dead letter", where, stored.get(where), count))
+        for where, count in stored.items():
+            expect(count <= 1 + self.reference.replays, "applied twice", ("dead letter", where, count))
+        self.bench.counts["dead letters"] += sum(stored.values())
+
+    async def _compare_states(self) -> None:
+        stored = {self.unit_id(row): row for row in await self.bench.admin.fetch(STORED, self.uids)}
+        for cluster in self.world.clusters:
+            for kind_id in cluster.objects:
+                row = stored.get((cluster.number, *kind_id))
+                must = "gone" if kind_id in cluster.gone else "excluded" if kind_id in cluster.excluded else "verified"
+                if row is None:
+                    expect(must != "verified", "lost", (cluster.number, kind_id))
+                else:
+                    expect(
+                        row["state"] == must, "state", (cluster.number, kind_id, row["state"], row["last_error"], must)
+                    )
+
+    async def _compare_moments(self) -> None:
+        """`resources_as_of` at moments when something changed says what the chains say."""
+        moments = sorted({past.until for unit in self.reference.units.values() for past in unit.past})[::3][:2]
+        labels = await self.bench.admin.fetch("select uid, label from cluster where uid = any ($1)", self.uids)
+        by_label = {row["label"]: row["uid"] for row in labels}
+        expect(len(by_label) == len(labels), "wrong", ("labels", labels))
+        for moment in moments:
+            rows = await self.bench.admin.fetch(
+                "select * from resources_as_of($1) where cluster = any ($2)", moment, list(by_label)
+            )
+            known: Counter[tuple[UnitId, Key, str, str]] = Counter()
+            for row in rows:
+                unit_id = self.unit_id({**row, "cluster": by_label[row["cluster"]]})
+                known[unit_id, (row["namespace"], row["name"]), row["uid"], row["resource_version"]] += 1
+            must = Counter(self._known_at(moment))
+            expect(known == must, "history", ("as of", moment, known - must, must - known))
+
+    def _known_at(self, moment: dt.datetime) -> list[tuple[UnitId, Key, str, str]]:
+        known = []
+        for unit_id, unit in self.reference.units.items():
+            known += [(unit_id, p.key, p.uid, p.version) for p in unit.past if p.since <= moment < p.until]
+            known += [
+                (unit_id, key, row.uid, row.version)
+                for key, row in unit.rows.items()
+                if row.since <= moment and not row.deleted
+            ]
+        return known
+
+    def __repr__(self) -> str:
+        return f"Judge({self.world.tag})"
+
+
+__all__ = ["Bench", "Judge", "Seen", "Violation", "expect"]

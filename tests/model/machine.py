@@ -1,0 +1,575 @@
+"""The state machine: histories of clusters, collectors, a topic and two consumers, chosen and shrunk by hypothesis.
+
+Every rule that changes the world ends with a delivery: one or two sinks take batches from the topic, statement by
+statement in a drawn order, and may be cut off at any of them. After each commit the database is compared with the
+reference, and at the end, when everything is delivered and every kind listed once more, with the truth.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from msgspec.structs import replace
+
+from clusterinfo.errors import LostError, RestartError, TransientError
+from clusterinfo.model import Batch, ListLane, PartitionLane, Record, Rejected, Unit
+from clusterinfo.postgres.positions import forget_offsets
+from tests.model.bench import Bench, Judge, Violation, expect
+from tests.model.reference import SNAPSHOTS, Reference
+from tests.model.turns import AFTER, AT_COMMIT, BEFORE, Actor, Crash, StuckError, Turns
+from tests.model.world import NUL, OPAQUE, REFUSED, STANDING, WILD, Cluster, Kind, Seen, World
+
+GROUP_ID = "model"
+MOST_PARTITIONS = 3
+MOST_ATTEMPTS = 12
+
+KINDS = (
+    Kind("", "configmaps"),
+    Kind("apps", "deployments"),
+    Kind("example.com", "widgets", OPAQUE),
+    Kind("metrics.example.com", "readings", STANDING),
+)
+NAMESPACES, NAMES = ("n1", "n2"), ("a", "b", "c")
+CONTENT = st.sampled_from([0, 1, 2, 0, 1, 2, REFUSED, NUL, WILD])
+
+
+@dataclass(frozen=True)
+class Job:
+    """What one sink is to do: so many messages of a partition, after claiming it anew if `claims`."""
+
+    partition: int
+    size: int
+    claims: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A delivery."""
+
+    first: Job
+    second: Job | None
+    runs: tuple[int, ...]
+    crash: Crash | None
+
+
+@dataclass(frozen=True)
+class Change:
+    """Something that happens to one object."""
+
+    kind: int
+    namespace: str
+    name: str
+    what: str
+    content: int | str
+    watched: bool
+
+
+@dataclass(frozen=True)
+class Wish:
+    """A list that is to be made, and what becomes of it."""
+
+    cluster: int
+    kind: int
+    reach: str
+    rules: int
+    stubs: int
+    slow: bool
+    fate: str
+    where: int
+
+
+WISHES = st.builds(
+    Wish,
+    cluster=st.integers(0, 1),
+    kind=st.sampled_from([0, 0, 0, 1, 2]),
+    reach=st.sampled_from(["", "", "", "n1", "n2"]),
+    rules=st.sampled_from([1, 1, 2]),
+    stubs=st.sampled_from([0, 0, 0, 1, 2, 7]),
+    slow=st.booleans(),
+    fate=st.sampled_from(
+        ["whole"] * 7
+        + ["cut", "lost", "swapped", "failed", "forbidden", "expired", "twice", "late", "late", "overtaken", "pages"]
+    ),
+    where=st.integers(0, 5),
+)
+JOBS = st.builds(
+    Job,
+    partition=st.sampled_from([0, 0, 1, 2]),
+    size=st.sampled_from([1, 2, 3, 5, 8, 30]),
+    claims=st.sampled_from([False, False, False, True]),
+)
+CRASHES = st.builds(
+    Crash,
+    actor=st.integers(0, 1),
+    step=st.integers(0, 22) | st.just(AT_COMMIT),
+    when=st.sampled_from([BEFORE, AFTER]),
+    hard=st.sampled_from([False] * 7 + [True]),
+)
+PLANS = st.builds(
+    Plan,
+    first=JOBS,
+    second=st.none() | JOBS | JOBS,
+    runs=st.lists(st.integers(1, 14), max_size=5).map(tuple),
+    crash=st.none() | st.none() | CRASHES,
+)
+CHANGES = st.builds(
+    Change,
+    kind=st.sampled_from([0, 0, 0, 1, 2]),
+    namespace=st.sampled_from(NAMESPACES),
+    name=st.sampled_from(NAMES),
+    what=st.sampled_from(["put", "put", "delete", "recreate"]),
+    content=CONTENT,
+    watched=st.booleans(),
+)
+DELIVERY = st.none() | PLANS
+
+
+def _merged(one: list[Any], other: list[Any], mixed: int) -> list[Any]:
+    """Both, each in its order; the bits of `mixed` say whose turn it is."""
+    merged: list[Any] = []
+    one, other = list(one), list(other)
+    while one and other:
+        merged.append((one if mixed & 1 else other).pop(0))
+        mixed >>= 1
+    return merged + one + other
+
+
+class MergeMachine(RuleBasedStateMachine):
+    """One history."""
+
+    bench: ClassVar[Bench]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts = self.bench.counts
+        self.tag = self.bench.run(self.bench.begin())
+        self.topic = f"topic-{self.tag}"
+        self.broken = False
+        self.logs: list[list[Record | Rejected]] = [[] for _ in range(MOST_PARTITIONS)]
+        self.held: list[Record] = []
+        self.partitions = 1
+        self.scattered = 0
+        self.places: dict[tuple[int, int], int] = {}
+        self.pages: list[Seen] = []
+
+    @initialize(
+        clusters=st.integers(1, 2), one_name=st.booleans(), nameless=st.sampled_from([False, False, True]),
+        partitions=st.integers(1, MOST_PARTITIONS), scattered=st.integers(0, 2),
+        changes=st.lists(CHANGES, min_size=2, max_size=5),
+    )  # fmt: skip
+    def begin(
+        self, clusters: int, one_name: bool, nameless: bool, partitions: int, scattered: int, changes: list[Change]
+    ) -> None:
+        """Clusters with a few objects and a topic."""
+        made = [
+            Cluster(n, f"{self.tag}-uid-{n}", f"{self.tag}-name-{0 if one_name else n}", KINDS) for n in range(clusters)
+        ]
+        if nameless and not (one_name and clusters > 1):
+            made[0].name = made[0].identity = made[0].former = f"{self.tag}-nameless-0"
+            self.counts["clusters known by name alone"] += 1
+        if one_name and clusters > 1:
+            self.counts["clusters of one name"] += 1
+        self.world = World(self.tag, made)
+        self.reference = Reference(self.world, self.counts)
+        self.judge = Judge(self.bench, self.world, self.reference, self.topic)
+        self.turns = Turns(self.bench.admin, self.counts, self._guarded_look)
+        self.partitions, self.scattered = partitions, scattered
+        self.counts["records spread over partitions"] += bool(scattered and partitions > 1)
+        for actor in self.bench.actors:
+            actor.on_commit = self._committed
+            actor.crash = None
+        for cluster in made:
+            self._change(cluster, changes)
+
+    # -- what happens in clusters
+
+    @rule(cluster=st.integers(0, 1), changes=st.lists(CHANGES, min_size=1, max_size=4), plan=DELIVERY)
+    def change(self, cluster: int, changes: list[Change], plan: Plan | None) -> None:
+        """Objects are created, changed, deleted, recreated; some of it is watched."""
+        self._change(self._cluster(cluster), changes)
+        self._deliver(plan)
+
+    def _change(self, cluster: Cluster, changes: list[Change]) -> None:
+        for change in changes:
+            kind, key = KINDS[change.kind], (change.namespace, change.name)
+            if kind.id in cluster.gone:
+                continue
+            watched = change.watched and kind.versions != STANDING
+            if change.what != "put" and (thing := self.world.delete(cluster, kind, key)):
+                self.counts["objects deleted"] += 1
+                if watched:
+                    self._produce([self.world.watched_deletion(cluster, kind, key, thing)])
+                    self.counts["watched deletions"] += 1
+            if change.what == "delete":
+                continue
+            if change.what == "recreate":
+                self.counts["objects recreated"] += 1
+            thing = self.world.create_or_change(cluster, kind, key, change.content)
+            if watched:
+                self._produce([self.world.watched(cluster, kind, key, thing)])
+                self.counts["watched objects"] += 1
+
+    def _restore(self, cluster: int, *, backwards: bool, raised: bool) -> None:
+        where = self._cluster(cluster)
+        if not where.backups:
+            self.world.back_up(where)
+            return
+        self.world.restore(where, forwards=not backwards, raised=raised and backwards)
+        how = "forwards" if not backwards else "backwards, epoch raised" if raised else "backwards in silence"
+        self.counts[f"restored {how}"] += 1
+
+    # -- what collectors do
+
+    @rule(wish=WISHES, plan=DELIVERY)
+    def collect(self, wish: Wish, plan: Plan | None) -> None:
+        """A collector lists one kind."""
+        self._collect(wish)
+        self._deliver(plan)
+
+    @rule(changes=st.lists(CHANGES, min_size=1, max_size=3), wish=WISHES, plan=PLANS)
+    def change_and_collect(self, changes: list[Change], wish: Wish, plan: Plan) -> None:
+        """Objects change, and a collector sees it."""
+        self._change(self._cluster(wish.cluster), changes)
+        self._collect(wish)
+        self._deliver(plan)
+
+    @rule(
+        first=WISHES,
+        changes=st.lists(CHANGES, min_size=1, max_size=3),
+        second=WISHES,
+        mixed=st.integers(0, 1 << 16),
+        plan=PLANS,
+    )
+    def collect_twice(self, first: Wish, changes: list[Change], second: Wish, mixed: int, plan: Plan) -> None:
+        """Two collectors list one cluster at the same time; what they send is mixed."""
+        before = [len(log) for log in self.logs]
+        second = dataclasses.replace(second, cluster=first.cluster, kind=first.kind)
+        self._collect(first)
+        self._change(self._cluster(first.cluster), changes)
+        middle = [len(log) for log in self.logs]
+        self._collect(second)
+        for log, start, cut in zip(self.logs, before, middle, strict=True):
+            log[start:] = _merged(log[start:cut], log[cut:], mixed)
+        self.counts["two collectors at once"] += 1
+        self._deliver(plan)
+
+    def _collect(self, wish: Wish) -> None:
+        source, kind = self._cluster(wish.cluster), KINDS[wish.kind]
+        if kind.id in source.gone | source.excluded:
+            return
+        seen = self._look(source, kind, wish.reach, wish.rules, wish.stubs, wish.slow)
+        self.counts[f"lists {wish.fate}"] += 1
+        self.counts["lists of one namespace"] += bool(wish.reach)
+        self.counts["lists with stubs"] += bool(wish.stubs)
+        self.counts["slow lists"] += wish.slow
+        self.counts["lists under newer rules"] += wish.rules > 1
+        self.counts[f"lists whose versions are {kind.versions}"] += 1
+        if wish.fate == "pages":
+            self.pages.append(seen)
+        elif wish.fate == "late":
+            self.held += seen.records
+        else:
+            self._produce(self._befalls(seen, wish.fate, wish.where))
+
+    def _befalls(self, seen: Seen, fate: str, where: int) -> list[Record]:
+        records, items = seen.records, len(seen.records) - 1
+        at = where % items if items else 0
+        if fate == "cut":
+            return records[:at]
+        if fate == "lost" and items:
+            return records[:at] + records[at + 1 :]
+        if fate in ("failed", "forbidden", "expired"):
+            code = {"failed": 500, "forbidden": 403, "expired": 410}[fate]
+            return [*records[:at], replace(seen.listing.failed(code, fate), observed_at=seen.done_at)]
+        if fate == "swapped" and items > 1:
+            other = records[(at + 1) % items]
+            return [*records[:at], other, *records[at + 1 :]]
+        if fate == "overtaken":
+            return [records[-1], *records[:-1]]
+        if fate == "twice":
+            return records + records[at:]
+        return records
+
+    def _look(
+        self, cluster: Cluster, kind: Kind, reach: str = "", rules: int = 1, stubs: int = 0, slow: bool = False
+    ) -> Seen:
+        return self.world.look(cluster, kind, reach=reach, normalization=rules, stubs=stubs, slow=slow)
+
+    @precondition(lambda self: self.held)
+    @rule(count=st.integers(1, 8), plan=DELIVERY)
+    def deliver_late(self, count: int, plan: Plan | None) -> None:
+        """What a collector held back is sent."""
+        released, self.held = self.held[:count], self.held[count:]
+        self._produce(released)
+        self._deliver(plan)
+
+    @rule(
+        cluster=st.integers(0, 1), renamed=st.sampled_from([False, False, True]),
+        fates=st.lists(st.sampled_from(["completed"] * 5 + ["gone", "excluded", "failed"]), min_size=4, max_size=4),
+        whole=st.sampled_from([True, True, False]), plan=DELIVERY,
+    )  # fmt: skip
+    def snapshot(self, cluster: int, renamed: bool, fates: list[str], whole: bool, plan: Plan | None) -> None:
+        """A run of lists begins and ends: discovery names the kinds, or no longer."""
+        source = self._cluster(cluster)
+        if renamed and source.identity == source.uid and len(self.world.clusters) == 1:
+            source.name += "x"
+            self.counts["clusters renamed"] += 1
+        if source.identity != source.uid and renamed:
+            source.identity = source.uid
+            self.counts["clusters that gained their uid"] += 1
+        outcomes: dict[tuple[str, str], str] = {}
+        for kind, fate in zip(KINDS, fates, strict=True):
+            self._meets(source, kind, fate, outcomes)
+        self.counts["snapshots" if whole else "snapshots of an incomplete discovery"] += 1
+        self._say_snapshot(source, outcomes, whole=whole)
+        self._deliver(plan)
+
+    def _say_snapshot(self, source: Cluster, outcomes: dict[tuple[str, str], str], *, whole: bool) -> None:
+        listing = self.world.listing(source, KINDS[0])
+        SNAPSHOTS[listing.snapshot] = outcomes, whole
+        started = listing.snapshot_started()
+        ended = listing.snapshot_completed(outcomes, discovery_complete=whole)
+        self._produce([started, replace(ended, observed_at=self.world.tick())])
+
+    def _meets(self, source: Cluster, kind: Kind, fate: str, outcomes: dict[tuple[str, str], str]) -> None:
+        was_gone = kind.id in source.gone
+        source.gone.discard(kind.id)
+        source.excluded.discard(kind.id)
+        if fate == "gone":
+            source.gone.add(kind.id)
+            source.objects[kind.id] = {}
+            source.revision += 1
+            self.counts["kinds gone"] += not was_gone
+            return
+        outcomes[kind.id] = fate
+        if fate == "excluded":
+            source.excluded.add(kind.id)
+            self.counts["kinds excluded"] += 1
+
+    # -- what happens besides
+
+    @rule(
+        what=st.sampled_from(
+            ["restore forwards", "restore backwards", "restore backwards", "restore in silence", "repartition",
+             "scatter", "send again", "send again", "intrude", "reset"]
+        ),
+        cluster=st.integers(0, 1), partition=st.integers(0, MOST_PARTITIONS - 1), number=st.integers(1, 8),
+        plan=DELIVERY,
+    )  # fmt: skip
+    def upset(self, what: str, cluster: int, partition: int, number: int, plan: Plan | None) -> None:
+        """What happens to a whole cluster, or to the topic."""
+        if what.startswith("restore"):
+            self._restore(cluster, backwards="forwards" not in what, raised="silence" not in what)
+        elif what == "send again":
+            again = self.logs[partition][-number:]
+            self.logs[partition] += again
+            self.counts["records sent again"] += len(again)
+        elif what == "intrude":
+            self.logs[partition].append(Rejected(offset=0, reason="no ce_type", headers=[], value=b"hello"))
+            self.counts["strangers' messages"] += 1
+        elif what == "reset":
+            self._guarded(forget_offsets(self.bench.admin, "clusterinfo", self.topic))
+            self.reference.forgotten()
+            self.counts["offsets reset"] += 1
+        else:
+            self.partitions, self.scattered = 1 + number % MOST_PARTITIONS, number % 3 if what == "scatter" else 0
+            self.counts[f"topics made to {what}"] += 1
+        self._deliver(plan)
+
+    # -- what consumers do
+
+    @rule(plan=PLANS)
+    def consume(self, plan: Plan) -> None:
+        """Two sinks take from the topic, at once."""
+        self._deliver(plan)
+
+    @precondition(lambda self: self.pages)
+    @rule(both=st.booleans(), runs=st.lists(st.integers(1, 14), max_size=4), crash=st.none() | CRASHES)
+    def write_page(self, both: bool, runs: list[int], crash: Crash | None) -> None:
+        """The next page of a list is written without Kafka; both: a second attempt is made while the first one runs."""
+        seen = self.pages[0]
+        batch = self._page(seen)
+        actors = self.bench.actors[: 1 + both]
+        self._arm(crash)
+        self._guarded(self.turns.run({actor: self._write_page(actor, batch) for actor in actors}, runs))
+        seen.page += 1
+        self.counts["pages"] += 1
+        if seen.page * 2 >= len(seen.records):
+            self.pages.pop(0)
+
+    def _page(self, seen: Seen) -> Batch:
+        unit = Unit(seen.listing.cluster, *seen.kind.id)
+        records = seen.records[seen.page * 2 : seen.page * 2 + 2]
+        return Batch(
+            lane=ListLane(unit, seen.listing.reach), start=seen.page, end=seen.page + 1, records=records,
+            list=seen.listing.id,
+        )  # fmt: skip
+
+    async def _write_page(self, actor: Actor, batch: Batch) -> None:
+        for _ in range(MOST_ATTEMPTS):
+            try:
+                await actor.sink.write(batch)
+                return
+            except TransientError:
+                self.counts["attempts after a lost connection"] += 1
+            except RestartError:
+                self.counts["lists begun again"] += 1
+                return
+        raise Violation("stuck", batch.lane)
+
+    def _deliver(self, plan: Plan | None) -> None:
+        if plan is None:
+            return
+        jobs = {self.bench.actors[0]: self._work(self.bench.actors[0], plan.first)}
+        if plan.second:
+            if plan.second.partition == plan.first.partition:
+                self.counts["one partition, two owners at once"] += 1
+            jobs[self.bench.actors[1]] = self._work(self.bench.actors[1], plan.second)
+            self.counts["deliveries side by side"] += 1
+        self._arm(plan.crash)
+        self._guarded(self.turns.run(jobs, list(plan.runs)))
+
+    def _arm(self, crash: Crash | None) -> None:
+        for actor in self.bench.actors:
+            actor.steps = 0
+            actor.crash = crash if crash and crash.actor == actor.number else None
+
+    async def _work(self, actor: Actor, job: Job) -> None:
+        """As the pump does it: claim, write; again after a lost connection; claim again, or let go, when told to."""
+        lane = self._lane(job.partition)
+        claims = job.claims or (actor.number, job.partition) not in self.places
+        for _ in range(MOST_ATTEMPTS):
+            try:
+                if claims:
+                    position = await actor.sink.open(lane)
+                    self.places[actor.number, job.partition] = position or 0
+                    claims = False
+                start = self.places[actor.number, job.partition]
+                batch = self._batch(lane, start, job.size)
+                if batch is None:
+                    return
+                await actor.sink.write(batch)
+                self.places[actor.number, job.partition] = batch.end
+                return
+            except TransientError as error:
+                expect("deadlock" not in str(error), "stuck", error)
+                self.counts["attempts after a lost connection"] += 1
+            except RestartError:
+                self.counts["lanes begun again"] += 1
+                claims = True
+            except LostError:
+                self.counts["lanes lost to another owner"] += 1
+                self.places.pop((actor.number, job.partition), None)
+                return
+        raise Violation("stuck", lane)
+
+    def _lane(self, partition: int) -> PartitionLane:
+        return PartitionLane("kafka", self.topic, partition, GROUP_ID)
+
+    def _batch(self, lane: PartitionLane, start: int, size: int) -> Batch | None:
+        messages = self.logs[lane.partition][start : start + size]
+        if not messages:
+            return None
+        numbered = [replace(message, offset=start + n) for n, message in enumerate(messages)]
+        return Batch(
+            lane=lane, start=start, end=start + len(messages),
+            records=[m for m in numbered if isinstance(m, Record)],
+            rejected=[m for m in numbered if isinstance(m, Rejected)],
+        )  # fmt: skip
+
+    def _produce(self, records: list[Record]) -> None:
+        for record in records:
+            unit = next((n for n, kind in enumerate(KINDS) if kind.resource == record.resource), 0)
+            if self.scattered:
+                unit += sum(len(log) for log in self.logs) // self.scattered
+            self.logs[unit % self.partitions].append(record)
+
+    # -- what is compared
+
+    def _committed(self, actor: Actor) -> None:
+        if actor.sink.claimed:
+            self.reference.claimed(actor.sink.claimed.partition)
+            self.counts["claims"] += 1
+        batch = actor.sink.batch
+        if batch is None:
+            return
+        generation = actor.sink._positions.generation(batch.lane) if isinstance(batch.lane, PartitionLane) else 0
+        if self.reference.takes(batch, generation):
+            self.reference.committed(batch)
+            self.counts["batches"] += 1
+
+    async def _guarded_look(self) -> None:
+        await self.judge.look()
+
+    def _guarded(self, work: Any) -> Any:
+        try:
+            return self.bench.run(work)
+        except StuckError as error:
+            self.broken = True
+            raise Violation("stuck", error) from error
+        except BaseException:
+            self.broken = True
+            raise
+
+    def _cluster(self, number: int) -> Cluster:
+        return self.world.clusters[number % len(self.world.clusters)]
+
+    # -- the end
+
+    def teardown(self) -> None:
+        """Everything is delivered, every kind listed once more; then the database is the truth."""
+        if self.broken or not hasattr(self, "world") or sys.exc_info()[0]:
+            return
+        self.counts["histories"] += 1
+        for actor in self.bench.actors:
+            actor.crash = None
+        self._produce(self.held)
+        self._finish()
+        self._guarded(self.judge.end())
+
+    def _finish(self) -> None:
+        self.scattered = 0
+        while self.pages:
+            self._last_pages()
+        self._drain()
+        for _ in range(2):
+            for cluster in self.world.clusters:
+                self._list_all(cluster)
+            self._drain()
+
+    def _last_pages(self) -> None:
+        seen = self.pages.pop(0)
+        while seen.page * 2 < len(seen.records):
+            self._guarded(
+                self.turns.run({self.bench.actors[0]: self._write_page(self.bench.actors[0], self._page(seen))}, [])
+            )
+            seen.page += 1
+
+    def _list_all(self, cluster: Cluster) -> None:
+        if cluster.tainted:
+            cluster.epoch += 1
+            cluster.tainted = False
+        self.world.tick(120 * self.world.tick.__defaults__[0])  # type: ignore[index]
+        cluster.revision += 1
+        for kind in KINDS:
+            if kind.id not in cluster.gone | cluster.excluded:
+                self._produce(self._look(cluster, kind).records)
+        named = {
+            k.id: "excluded" if k.id in cluster.excluded else "completed" for k in KINDS if k.id not in cluster.gone
+        }
+        self._say_snapshot(cluster, named, whole=True)
+
+    def _drain(self) -> None:
+        for partition in range(MOST_PARTITIONS):
+            while self.logs[partition]:
+                job = Job(partition, 40, False)
+                actor = self.bench.actors[partition % 2]
+                self._guarded(self.turns.run({actor: self._work(actor, job)}, []))
+                place = self.places.get((actor.number, partition))
+                if place is not None and place >= len(self.logs[partition]):
+                    break

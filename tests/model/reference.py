@@ -1,0 +1,354 @@
+"""What must be stored after each committed batch, said once more in plain Python that shares nothing with the merge.
+
+A key is a chain of sightings in the order of (epoch, live_at); its last is the row, what it superseded is history.
+Lists are counted as they come; one that adds up ends every chain in its reach that is older.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from clusterinfo.model import Batch, PartitionLane, Record, RecordType, item_digest
+from tests.model.world import CONTENTS, FIDELITIES, Key, World, began
+
+FOR_EVER = (1 << 63, 0)
+NEVER = dt.datetime.min.replace(tzinfo=dt.UTC)
+Moment = tuple[int, int]
+"""(epoch, live_at)."""
+
+UnitId = tuple[int, str, str]
+"""(number of the cluster, group, resource)."""
+
+
+@dataclass
+class Row:
+    """A key's stored row: an object, or the tombstone of one."""
+
+    moment: Moment
+    uid: str
+    version: str
+    deleted: bool
+    content: int | str | None
+    shape: tuple[int, int]
+    """(normalization, fidelity)."""
+    since: dt.datetime
+    seen: dt.datetime
+    hash: str = ""
+    last_hash: str = ""
+    """Of the newest sighting; `hash` is that of the best one. They differ where rules went back and forth."""
+
+    def same_version(self, other: Row) -> bool:
+        return (self.moment[0], self.version, self.deleted) == (other.moment[0], other.version, other.deleted)
+
+    def same_content(self, other: Row) -> bool:
+        return not (self.deleted or other.deleted) and (self.uid, self.last_hash) == (other.uid, other.last_hash)
+
+
+@dataclass(frozen=True)
+class Past:
+    """A row of history; `content` stands for body and hash."""
+
+    key: Key
+    uid: str
+    version: str
+    content: int | str | None
+    deleted: bool
+    since: dt.datetime
+    until: dt.datetime
+
+
+@dataclass
+class Count:
+    """What arrived of one list."""
+
+    reach: str
+    moment: Moment
+    count: int = 0
+    digest: int = 0
+    expected: tuple[int, int] | None = None
+    settled: bool = False
+    began_at: dt.datetime = NEVER
+    done_at: dt.datetime = NEVER
+
+    @property
+    def adds_up(self) -> bool:
+        return self.expected == (self.count, self.digest % (1 << 128))
+
+
+@dataclass
+class UnitTruth:
+    """One kind of one cluster as it must be stored."""
+
+    gone_before: dt.datetime = NEVER
+    state_at: dt.datetime = NEVER
+    by_clock: bool | None = None
+    rows: dict[Key, Row] = field(default_factory=dict)
+    floors: dict[str, Moment] = field(default_factory=dict)
+    floor_digests: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, Count] = field(default_factory=dict)
+    past: list[Past] = field(default_factory=list)
+
+    def covered(self, namespace: str, moment: Moment) -> bool:
+        """True if a proven list says what existed in that namespace at that moment."""
+        return any(floor >= moment for reach, floor in self.floors.items() if reach in ("", namespace))
+
+    def end(self, key: Key, at: dt.datetime) -> None:
+        """The key's object is gone as of `at`."""
+        row = self.rows.pop(key)
+        if not row.deleted:
+            self.past.append(self._past(key, row, True, max(row.since, at)))
+
+    def supersede(self, key: Key, row: Row, new: Row, gone_at: dt.datetime | None) -> None:
+        """`new` follows `row`; `gone_at` is when a list in between did not name the key."""
+        if row.deleted:
+            return
+        another = new.deleted or new.uid != row.uid
+        until = max(row.since, gone_at) if gone_at and another and not new.deleted else new.since
+        self.past.append(self._past(key, row, another, until))
+
+    @staticmethod
+    def _past(key: Key, row: Row, deleted: bool, until: dt.datetime) -> Past:
+        return Past(key, row.uid, row.version, row.content, deleted, row.since, until)
+
+
+class Reference:
+    """All that must be stored. `committed` is told of every batch whose transaction took effect."""
+
+    def __init__(self, world: World, counts: Counter[str]) -> None:
+        self.world, self.stats = world, counts
+        self.units: dict[UnitId, UnitTruth] = {}
+        self.discovered: dict[int, dt.datetime] = {}
+        self.offsets: dict[int, int | None] = {}
+        self.generations: dict[int, int] = {}
+        self.pages: Counter[str] = Counter()
+        self.replays = 0
+        self.letters: Counter[tuple[int, int]] = Counter()
+
+    def cluster_of(self, record: Record) -> int:
+        """The number of the cluster that a record speaks of."""
+        for cluster in self.world.clusters:
+            if record.cluster in (cluster.uid, cluster.former):
+                return cluster.number
+        raise AssertionError(f"no cluster {record.cluster}")
+
+    def claimed(self, partition: int) -> int:
+        """A claim took effect; return its generation."""
+        self.generations[partition] = self.generations.get(partition, 0) + 1
+        self.offsets.setdefault(partition, None)
+        return self.generations[partition]
+
+    def forgotten(self) -> None:
+        """The offsets were reset."""
+        self.generations.clear()
+        self.offsets.clear()
+        self.replays += 1
+
+    def takes(self, batch: Batch, generation: int) -> bool:
+        """True if this batch, written by an owner of that generation, is the one that has to be stored now."""
+        if isinstance(batch.lane, PartitionLane):
+            partition = batch.lane.partition
+            at = self.offsets.get(partition)
+            return generation == self.generations.get(partition, 0) and at in (None, batch.start)
+        return self.pages[batch.list] == batch.start
+
+    def committed(self, batch: Batch) -> set[UnitId]:
+        """The batch is stored; return the units it touched."""
+        if isinstance(batch.lane, PartitionLane):
+            self.offsets[batch.lane.partition] = batch.end
+            self.letters.update((batch.lane.partition, rejected.offset) for rejected in batch.rejected)
+        elif batch.list:
+            self.pages[batch.list] += 1
+        by_unit: dict[UnitId, list[Record]] = {}
+        for record in batch.records:
+            if record.resource:
+                by_unit.setdefault((self.cluster_of(record), record.group, record.resource), []).append(record)
+        for unit_id in by_unit:
+            self._unit(unit_id)
+        for unit_id, records in by_unit.items():
+            self._take(unit_id, self.units[unit_id], records)
+        touched = set(by_unit)
+        done = [record for record in batch.records if record.type is RecordType.SNAPSHOT_COMPLETED]
+        for record in sorted(done, key=lambda record: record.observed_at):
+            touched |= self._discover(record)
+        return touched
+
+    def _unit(self, unit_id: UnitId) -> UnitTruth:
+        if unit_id not in self.units:
+            since = self.discovered.get(unit_id[0], NEVER)
+            self.units[unit_id] = UnitTruth(gone_before=since, state_at=since)
+        return self.units[unit_id]
+
+    def _take(self, unit_id: UnitId, unit: UnitTruth, records: list[Record]) -> None:
+        for record in records:
+            self._learn_order(unit, record)
+        failed = [record for record in records if record.type is RecordType.LIST_FAILED]
+        complete = self._count(unit, [record for record in records if record not in failed])
+        self._store(unit_id, unit, [record for record in records if record.is_object], complete)
+        self._prove(unit, complete)
+        for record in failed:
+            unit.counts.pop(record.list, None)
+            unit.state_at = max(unit.state_at, record.observed_at)
+
+    def _learn_order(self, unit: UnitTruth, record: Record) -> None:
+        if record.type is RecordType.LIST_FAILED:
+            return
+        if record.list_version.isdigit():
+            unit.by_clock = bool(unit.by_clock)
+        elif record.list:
+            unit.by_clock = True
+
+    def _moment(self, unit: UnitTruth, record: Record) -> Moment:
+        if not unit.by_clock and record.list_version.isdigit():
+            return record.epoch, int(record.list_version)
+        at = began(record.list) if record.list else record.observed_at
+        return record.epoch, round(at.timestamp() * 1000) * 1000 if record.list else int(at.timestamp() * 1_000_000)
+
+    def _count(self, unit: UnitTruth, records: Iterable[Record]) -> dict[str, Count]:
+        touched: dict[str, Count] = {}
+        brought: dict[str, Count] = {}
+        for record in records:
+            if not record.list:
+                continue
+            moment = self._moment(unit, record)
+            new = brought.setdefault(record.list, Count(record.reach, moment, began_at=began(record.list)))
+            if record.type is RecordType.LIST_COMPLETED:
+                listing = self.world.lists[record.list].listing
+                digest = sum(item_digest(i.namespace, i.name, i.resource_version) for i in listing.items)
+                new.expected, new.done_at = (len(listing.items), digest % (1 << 128)), record.observed_at
+            else:
+                new.count += 1
+                new.digest += item_digest(record.namespace, record.name, record.resource_version)
+        for list_id, new in brought.items():
+            held = unit.counts.setdefault(list_id, Count(new.reach, new.moment, began_at=new.began_at))
+            if held.settled:
+                continue
+            held.count += new.count
+            held.digest = (held.digest + new.digest) % (1 << 128)
+            held.expected = new.expected or held.expected
+            held.done_at = max(held.done_at, new.done_at)
+            touched[list_id] = held
+        return {list_id: count for list_id, count in touched.items() if count.adds_up}
+
+    def _store(self, unit_id: UnitId, unit: UnitTruth, records: list[Record], complete: dict[str, Count]) -> None:
+        new: dict[Key, list[Row]] = {}
+        for record in records:
+            row = self._row(unit, record)
+            key = record.namespace, record.name
+            if self._counts_for_something(unit, key, row):
+                new.setdefault(key, []).append(row)
+        for key, rows in new.items():
+            self._chain(unit, key, rows, complete)
+
+    def _row(self, unit: UnitTruth, record: Record) -> Row:
+        deleted = record.type is RecordType.DELETED
+        content: int | str | None = None
+        fidelity = 3
+        if not deleted:
+            content = CONTENTS[record.content_hash]
+            fidelity = 1 if record.state else FIDELITIES.get(content, 3)
+        moment = self._moment(unit, record)
+        at = record.observed_at
+        shape = record.normalization, fidelity
+        hashed = record.content_hash
+        return Row(moment, record.uid, record.resource_version, deleted, content, shape, at, at, hashed, hashed)
+
+    @staticmethod
+    def _counts_for_something(unit: UnitTruth, key: Key, new: Row) -> bool:
+        row = unit.rows.get(key)
+        if row is None:
+            return new.since >= unit.gone_before and not unit.covered(key[0], new.moment)
+        if new.moment > row.moment:
+            return True
+        if not new.same_version(row):
+            return False
+        known = row.shape[1] in (0, 2) and new.shape[0] == row.shape[0]
+        return new.moment == row.moment or (not row.deleted and new.shape > row.shape and not known)
+
+    def _chain(self, unit: UnitTruth, key: Key, rows: list[Row], complete: dict[str, Count]) -> None:
+        row = unit.rows.get(key)
+        seen = max([r.seen for r in rows] + ([row.seen] if row else []))
+        for new in sorted(rows, key=lambda r: r.moment):
+            if row is None:
+                row = new
+            elif new.same_version(row):
+                if new.moment >= row.moment:
+                    row.last_hash = new.hash
+                if new.shape > row.shape:
+                    row.shape, row.hash = new.shape, new.hash
+                row.moment = max(row.moment, new.moment)
+            else:
+                new.since = max(new.since, row.since)
+                if row.same_content(new):
+                    new.since = row.since
+                else:
+                    unit.supersede(key, row, new, self._gone_between(complete, key, row.moment, new.moment))
+                row = new
+        assert row
+        row.seen, row.last_hash = seen, row.hash
+        unit.rows[key] = row
+
+    @staticmethod
+    def _gone_between(complete: dict[str, Count], key: Key, after: Moment, before: Moment) -> dt.datetime | None:
+        return min(
+            (c.began_at for c in complete.values() if c.reach in ("", key[0]) and after < c.moment < before),
+            default=None,
+        )
+
+    def _prove(self, unit: UnitTruth, complete: dict[str, Count]) -> None:
+        for count in complete.values():
+            count.settled = True
+            unit.state_at = max(unit.state_at, count.done_at)
+        for count in unit.counts.values():
+            if count.expected and not count.settled:
+                unit.state_at = max(unit.state_at, count.done_at)
+        self._notice_standing(unit, complete)
+        best: dict[str, Count] = {}
+        for count in complete.values():
+            if count.moment > unit.floors.get(count.reach, (0, -1)):
+                best[count.reach] = max(best.get(count.reach, count), count, key=lambda c: c.moment)
+        for key, row in list(unit.rows.items()):
+            over = [c for c in best.values() if c.reach in ("", key[0])]
+            if any(row.moment < c.moment or (row.deleted and row.moment == c.moment) for c in over):
+                unit.end(key, self._gone_between(complete, key, row.moment, FOR_EVER) or row.since)
+        for count in best.values():
+            unit.floors[count.reach] = count.moment
+            unit.floor_digests[count.reach] = count.digest
+        self._forget(unit, complete)
+
+    @staticmethod
+    def _forget(unit: UnitTruth, complete: dict[str, Count]) -> None:
+        for done in complete.values():
+            for list_id, held in list(unit.counts.items()):
+                if held is not done and held.reach == done.reach and held.moment <= done.moment:
+                    del unit.counts[list_id]
+
+    @staticmethod
+    def _notice_standing(unit: UnitTruth, complete: dict[str, Count]) -> None:
+        for count in complete.values():
+            if unit.floors.get(count.reach) == count.moment and unit.floor_digests[count.reach] != count.digest:
+                unit.by_clock = True
+
+    def _discover(self, record: Record) -> set[UnitId]:
+        said, whole = SNAPSHOTS[record.snapshot]
+        cluster, since = self.cluster_of(record), began(record.snapshot)
+        for group, resource in said:
+            unit = self._unit((cluster, group, resource))
+            if said[group, resource] == "excluded":
+                unit.state_at = max(unit.state_at, record.observed_at)
+        for unit_id, unit in self.units.items():
+            if not whole or unit_id[0] != cluster or unit_id[1:] in said:
+                continue
+            for key in [key for key, row in unit.rows.items() if row.seen < since]:
+                unit.end(key, since)
+            if unit.state_at < since and unit.gone_before < since:
+                unit.gone_before, unit.state_at = since, record.observed_at
+        if whole:
+            self.discovered[cluster] = max(self.discovered.get(cluster, NEVER), since)
+        return {unit_id for unit_id in self.units if unit_id[0] == cluster}
+
+
+SNAPSHOTS: dict[str, tuple[dict[tuple[str, str], str], bool]] = {}
+"""Snapshot id -> what its completion says of each kind, and whether discovery was complete."""
