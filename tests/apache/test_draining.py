@@ -1,4 +1,4 @@
-"""Told twice to stop while the broker is stopped: at once, and nothing is lost."""
+"""Asked to stop while the broker is stopped: within the grace period, told twice at once; nothing is lost."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.conftest import Database
-from tests.integration.test_draining import AT_ONCE_S, QUIET, converges, stopped
+from tests.integration.test_draining import AT_ONCE_S, GRACE_S, ONCE, QUIET, converges, stopped
 from tests.kafka.apache import ApacheKafka
-from tests.support.programs import running, simulated_api
+from tests.support.programs import run, running, simulated_api
 
 KAFKA = {"KAFKA_ENABLED": "true", "KAFKA_TOPIC": "draining", "KAFKA_PARTITION": "auto", "KAFKA_TOPIC_PARTITIONS": "6"}
 
@@ -24,6 +24,25 @@ def frozen(pid: int | None) -> Iterator[None]:
         yield
     finally:
         os.kill(pid, signal.SIGCONT)
+
+
+async def test_a_stopped_broker_keeps_nobody(database: Database) -> None:
+    async with ApacheKafka() as own, simulated_api(300, 8) as api:
+        env = api.env | database.env | KAFKA | QUIET | {"KAFKA_BROKERS": own.bootstrap}
+        (await run(*ONCE["collect"], env=env)).expect(0)
+        async with (
+            running("consume", env=env) as consumer,
+            running("collect", "--interval", "1s", env=env) as collector,
+        ):
+            await asyncio.gather(consumer.says('"Batch stored"'), collector.says('"Snapshot ended"'))
+            with frozen(own.pid):
+                await asyncio.sleep(2)
+                first, second = await asyncio.gather(
+                    stopped(consumer, GRACE_S + 3.0), stopped(collector, GRACE_S + 3.0)
+                )
+        first.expect(0)
+        second.expect(0)
+        await converges(api, database, env, "collect", "consume")
 
 
 async def test_told_twice_a_stopped_broker_keeps_nobody_at_all(database: Database) -> None:
