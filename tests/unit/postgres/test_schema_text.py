@@ -59,3 +59,44 @@ def test_functions_are_declared_as_what_they_are() -> None:
 def test_every_function_says_what_it_is() -> None:
     created = set(re.findall(r"^\s*create function (\w+)", ALL, re.MULTILINE))
     assert created == set(re.findall(r"^comment on function (\w+)", ALL, re.MULTILINE))
+
+
+FIRST_RELEASE = 5
+"""Files up to this one make the first schema that a program wrote to; those after it change one that is written to."""
+
+# What would break the statements of a program that does not know of the change: it names the columns it writes.
+BREAKING = {
+    "something is taken away or renamed": r"\bdrop (?!table if exists %1\$I)|\brename\b",
+    "a column changes its type": r"\balter column \w+ (?:set data )?type\b",
+    "a column that is not written becomes needed": r"\bset not null\b"
+    r"|\badd column \w+ (?![^,;]*\bdefault\b)[^,;]*\bnot null\b",
+    "rows of before are refused": r"\badd (?:constraint|check|unique|primary|foreign|exclude)\b",
+}
+
+
+def breaches(sql: str) -> list[str]:
+    return [why for why, pattern in BREAKING.items() if re.search(pattern, without_comments(sql), re.IGNORECASE)]
+
+
+@pytest.mark.parametrize("name", [name for name in sorted(FILES) if int(name[:4]) > FIRST_RELEASE])
+def test_the_release_before_goes_on_writing(name: str) -> None:
+    assert breaches(FILES[name]) == []
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "drop view pods;",
+        "alter table unit rename column kind to sort;",
+        "alter table unit alter column objects type numeric;",
+        "alter table unit alter column objects set not null;",
+        "alter table unit add column a text, add column b text not null;",
+        "alter table unit add constraint positive check (objects >= 0);",
+    ],
+)
+def test_what_would_stop_it_is_seen(sql: str) -> None:
+    assert len(breaches(sql)) == 1
+
+
+def test_what_it_does_not_notice_is_not_held_against_it() -> None:
+    assert breaches("alter table unit add column a text, add column b text[] not null default '{}';") == []
