@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | lock: all that a checkout needs is Python 3.11 or newer with venv, and pip's access to PyPI.
+# make demo | test | lint | bench | faults | lock: a checkout needs Python 3.11 or newer with venv, and pip's access to PyPI.
 #
 # Everything is installed into $(VENV), once: two stamp files remember what was installed, pyproject.toml outdates them.
 # The installation is editable, so that a changed source needs no second one. ARGS is handed on, as in
@@ -13,7 +13,7 @@ SANDBOX := $(VENV)/.clusterinfo-sandbox
 DEV := $(VENV)/.clusterinfo-dev
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint bench install lock clean
+.PHONY: help demo test lint bench faults install lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -33,6 +33,10 @@ lint: $(DEV)
 
 bench: $(DEV)
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+# Everything broken on purpose, in small; needs Java and Maven beside, for Apache Kafka.
+faults: $(DEV)
+	@$(BIN)/python -m tests.faults $(ARGS)
 
 install: $(DEV)
 
