@@ -43,8 +43,9 @@ STOPPED_S = 2.5 * SESSION_TIMEOUT_S
 STOP_POINTS = ("after_fetch", "after_copy", "after_merge", "before_commit", "commit_sent_no_reply", "mid_claim")
 """Where a consumer holds a batch or a transaction."""
 
-QUIET_S = 2.0
-"""Without a hit for so long, a consumer is killed wherever it is: some points are passed in a rebalance only."""
+QUIET_S = 3.0
+IN_A_REBALANCE = ("mid_revoke", "mid_claim")
+"""Passed in a rebalance only: while they are wanted and nothing is hit for so long, a consumer is killed anywhere."""
 ROUND_S = 25.0
 ROUND_HITS = 30
 TICK_S = 0.25
@@ -152,7 +153,8 @@ class Kills:
         async with self._failing_kind():
             await self._kill(seconds, hits)
         self._arsenal.disarm()
-        self.counts.add_hits(self._arsenal.look())
+        await asyncio.sleep(TICK_S)
+        self._take()
         while self._waking:
             await asyncio.wait(self._waking)
         settled_s = await self.world.settled()
@@ -200,18 +202,24 @@ class Kills:
     async def _kill(self, seconds: float, wanted: int) -> None:
         hits, until, was_done, quiet_s = 0, time.monotonic() + seconds, self.is_done, 0.0
         while time.monotonic() < until and hits < wanted and (was_done or not self.is_done):
-            self._arsenal.arm(self._choose())
+            armed = self._choose()
+            self._arsenal.arm(armed)
             await asyncio.sleep(TICK_S)
-            new = self._arsenal.look()
-            self.counts.add_hits(new)
-            hits += len(new)
-            for hit in new:
-                if hit.action == "stop":
-                    self._wake_later(hit.pid)
+            new = self._take()
+            hits += new
             quiet_s = 0.0 if new else quiet_s + TICK_S
-            if quiet_s >= QUIET_S:
+            if quiet_s >= QUIET_S and not armed.keys().isdisjoint(IN_A_REBALANCE):
                 quiet_s = 0.0
                 self._random.choice(self.world.consumers).signal(signal.SIGKILL)
+
+    def _take(self) -> int:
+        """Count the new hits and see to those who were stopped; how many they are."""
+        new = self._arsenal.look()
+        self.counts.add_hits(new)
+        for hit in new:
+            if hit.action == "stop":
+                self._wake_later(hit.pid)
+        return len(new)
 
     def _choose(self) -> dict[str, Armed]:
         """The points hit least of those that lack hits (once none does: of all); a stop as long as one is wanted."""
@@ -226,10 +234,9 @@ class Kills:
     def _wake_later(self, pid: int) -> None:
         async def wake() -> None:
             await asyncio.sleep(STOPPED_S)
-            if pid in [kept.pid for kept in self.world.consumers]:
-                for kept in self.world.consumers:
-                    if kept.pid == pid:
-                        kept.signal(signal.SIGCONT)
+            for kept in self.world.consumers:
+                if kept.pid == pid:
+                    kept.signal(signal.SIGCONT)
 
         task = asyncio.create_task(wake())
         self._waking.add(task)
