@@ -12,6 +12,7 @@ from clusterinfo.model import DIGEST_MODULUS, Batch, ListLane, Outcome, Record, 
 from clusterinfo.observations import Observation, UnitFailed, UnitVerified, Warned
 from clusterinfo.postgres.doubts import notice_clones
 from clusterinfo.postgres.staging import SnapshotSays, Staged, State, Tally, UnitSays, plain
+from clusterinfo.postgres.standing import find_standing
 from clusterinfo.postgres.statements import statements
 from clusterinfo.postgres.units import ClusterIds
 
@@ -176,7 +177,7 @@ async def _prove(
 async def _find_doubts(connection: Any, staged: Staged, settled: Settled) -> dict[str, tuple[str, str]]:
     """Lists whose count and digest agree and that still prove nothing: list -> (state, why)."""
     doubts: dict[str, tuple[str, str]] = {}
-    standing = {row["id"] for row in await connection.fetch(statements()["find_standing"])}
+    standing = await find_standing(connection, staged)
     for list_id, tally in staged.tallies.items():
         if tally.unit_id in standing:
             error = "its list version stood still while its objects changed: ordered by time from the next list on"

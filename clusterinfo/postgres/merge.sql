@@ -403,14 +403,59 @@ insert into unit_floor (unit_id, reach)
 select distinct * from unnest($1::bigint[], $2::text[]) order by 1, 2
 on conflict (unit_id, reach) do nothing;
 
+-- name: find_contradictions
+-- Kinds of which one version of a list says two things: two versions of an object, or an object where a proven list of that
+-- version had none. Such versions order nothing, so time has to from now on.
+with counted as (
+    select r.* from staged_record r join unit u on u.id = r.unit_id
+    where u.live_at_source = 'version' and r.observed_at >= u.gone_before
+), contradicted as (
+    select r.unit_id from counted r
+    join resource s on s.unit_id = r.unit_id and s.namespace = r.namespace and s.name = r.name
+    where (s.epoch, s.live_at) = (r.epoch, r.live_at) and s.resource_version <> r.resource_version
+    union
+    select r.unit_id from counted r
+    join unit_floor f on f.unit_id = r.unit_id and f.reach in ('', r.namespace)
+        and (f.epoch, f.live_at) = (r.epoch, r.live_at)
+    left join resource s on s.unit_id = r.unit_id and s.namespace = r.namespace and s.name = r.name
+    where not r.deleted and s.unit_id is null
+    union
+    select r.unit_id from counted r
+    group by r.unit_id, r.namespace, r.name, r.epoch, r.live_at
+    having min(r.resource_version) <> max(r.resource_version)
+)
+update unit u set live_at_source = 'clock' from contradicted c where u.id = c.unit_id returning u.id;
+
 -- name: find_standing
--- Kinds whose list version stood still while their items changed: it orders nothing, so time has to from now on.
+-- Kinds of which a list proves less than is known as of its version: the list before it that said so, in the same reach or
+-- another, has another digest, or rows of exactly that moment are more than it counts.
 update unit u set live_at_source = 'clock'
 from staged_list v
-join unit_floor f using (unit_id, reach)
-where u.id = v.unit_id and u.live_at_source = 'version'
-    and (f.epoch, f.live_at) = (v.epoch, v.live_at) and f.digest <> v.digest
+where u.id = v.unit_id and u.live_at_source = 'version' and (
+    exists (
+        select from unit_floor f
+        where f.unit_id = v.unit_id and f.reach = v.reach and (f.epoch, f.live_at) = (v.epoch, v.live_at)
+            and f.digest <> v.digest)
+    or exists (
+        select from staged_list o
+        where o.unit_id = v.unit_id and o.reach = v.reach and (o.epoch, o.live_at) = (v.epoch, v.live_at)
+            and o.digest <> v.digest)
+    or (
+        exists (
+            select from list_progress p
+            where p.unit_id = v.unit_id and p.list <> v.list and (p.epoch, p.live_at) = (v.epoch, v.live_at)
+            union all
+            select from unit_floor f
+            where f.unit_id = v.unit_id and f.reach <> v.reach and (f.epoch, f.live_at) = (v.epoch, v.live_at))
+        and v.count < (
+            select count(*) from resource r
+            where r.unit_id = v.unit_id and (v.reach = '' or r.namespace = v.reach) and not r.deleted
+                and (r.epoch, r.live_at) = (v.epoch, v.live_at))))
 returning u.id;
+
+-- name: drop_unit_progress
+-- Lists that are under way prove nothing of a kind that is ordered by time from now on.
+delete from list_progress where unit_id = any ($1::bigint[]);
 
 -- name: find_backwards
 -- Lists that began after the one that set (or, in this batch, will set) the floor was complete, and yet are older: the

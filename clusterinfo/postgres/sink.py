@@ -32,6 +32,7 @@ from clusterinfo.postgres.forget import read_forgotten, without_forgotten
 from clusterinfo.postgres.lists import Settled, count_lists, settle
 from clusterinfo.postgres.positions import Positions
 from clusterinfo.postgres.staging import Staged, stage
+from clusterinfo.postgres.standing import notice_contradictions
 from clusterinfo.postgres.statements import statements
 from clusterinfo.postgres.translate import FOREIGN, RETRIED, is_of_the_record, is_timeout, translate
 from clusterinfo.postgres.units import lock_batch
@@ -66,7 +67,7 @@ class PostgresSink:
         self._begin = (
             f"set local search_path = {settings.db_schema}, pg_catalog;"
             f"set local statement_timeout = '{STATEMENT_TIMEOUT}'; set local lock_timeout = '{LOCK_TIMEOUT}';"
-            f"set local idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}';"
+            f"set local idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'; set local jit = off;"
             + ("set local default_toast_compression = 'lz4';" if lz4 else "")
             + statements()["begin"]
         )
@@ -161,6 +162,7 @@ class PostgresSink:
         if not staged.rows:
             return None
         await copy_records(connection, staged)
+        await notice_contradictions(connection, staged)
         plan = await plan_and_copy(connection, staged)
         if clock:
             clock.copied = time.perf_counter()

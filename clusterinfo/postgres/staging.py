@@ -168,6 +168,8 @@ class Staged:
     failed_lists: list[Record] = field(default_factory=list)
     snapshots: list[tuple[Record, SnapshotSays]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    standing: set[int] = field(default_factory=set)
+    """Units whose list versions are known to stand still since this batch."""
 
 
 def news_of(records: Iterable[Record]) -> dict[Unit, UnitNews]:

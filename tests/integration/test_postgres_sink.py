@@ -372,6 +372,42 @@ async def test_a_list_version_that_stands_still_gives_way_to_time(bench: Bench) 
     assert await bench.states() == {"configmaps": "verified"}
 
 
+STANDING = {
+    "a list of one namespace, then one of all": (("ns", "a1 b2"), ("", "a1 b3")),
+    "a list of all, then one of a namespace that lacks an object": (("", "a1 b2"), ("ns", "a1")),
+    "a list that was never complete, then another": ((None, "a1 b2"), ("", "a1 b3")),
+    "a list that was never complete, then one with less": ((None, "a1 b2"), ("", "a1")),
+    "two lists": (("", "a1 b2"), ("", "a1 b3")),
+}
+"""Lists of one version that contradict each other: reach (None: of all, and never complete), objects and versions."""
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("name", STANDING)
+async def test_versions_that_stand_still_prove_nothing_in_any_order(bench: Bench, name: str, at_once: bool) -> None:
+    batches: list[list[Record]] = []
+    for minute, (reach, objects) in enumerate(STANDING[name]):
+        listing = Listing("100", NOON + minute * MINUTE, reach=reach or "")
+        records = [listing.item(one[0], one[1]) for one in objects.split()]
+        batches.append([*records, *([listing.completed()] if reach is not None else [])])
+    for batch in [list(chain(*batches))] if at_once else batches:
+        await bench.store(*batch)
+    assert await bench.states() == {"configmaps": "unverified"}
+    truth = Listing("100", NOON + 5 * MINUTE)
+    await bench.store(truth.item("a", "1"), truth.item("b", "3"), truth.completed())
+    assert await bench.live() == {"a": "1", "b": "3"}
+    assert await bench.states() == {"configmaps": "verified"}
+    assert await bench.connection.fetchval("select live_at_source from unit") == "clock"
+
+
+async def test_one_version_seen_by_lists_of_all_and_of_one_namespace_stands_for_one_state(bench: Bench) -> None:
+    for minute, reach in enumerate(("", "ns", "", "ns")):
+        listing = Listing("100", NOON + minute * MINUTE, reach=reach)
+        await bench.store(listing.item("a", "1"), listing.item("b", "2"), listing.completed())
+        assert await bench.states() == {"configmaps": "verified"}
+    assert await bench.connection.fetchval("select live_at_source from unit") == "version"
+
+
 async def test_what_jsonb_refuses_is_stored_sanitised_with_its_bytes(bench: Bench) -> None:
     listing = Listing("100")
     body = b'{"a":"nul \\u0000 lone \\ud800 pair \\ud83d\\ude00 text \\\\u0000"}'
