@@ -34,6 +34,17 @@ async def failing(rig: Rig, resource: str, strike: Strike, seconds: float = FAUL
     rig.is_over()
 
 
+def fill_pages(rig: Rig) -> None:
+    """Have pods for three pages: the churn may have left fewer than one holds."""
+    cluster = rig.world.api.cluster
+    pods = cluster.table(cluster.catalog.preferred("pods"))
+    while (count := cluster.count("pods")) < 3 * int(rig.world.env["PAGE_SIZE"]):
+        stored = pods.pick(cluster.random.random())
+        body = cluster.get("pods", stored.namespace, stored.name)
+        metadata = {"name": f"more-{cluster.revision}-{count}", "namespace": stored.namespace}
+        cluster.create("pods", {**body, "metadata": metadata})
+
+
 async def too_many_requests(rig: Rig) -> None:
     """For 4 s every list is answered 429 with Retry-After: 1."""
     await failing(rig, "pods", lambda faults: faults.throttle("*", retry_after_s=1, times=None))
@@ -61,6 +72,7 @@ async def cut_body(rig: Rig) -> None:
 
 async def wrong_version(rig: Rig) -> None:
     """For 4 s the second page of pods is of another resourceVersion."""
+    fill_pages(rig)
     await failing(rig, "pods", lambda faults: faults.wrong_resource_version("pods", page=2))
 
 
@@ -69,6 +81,7 @@ async def expired_token(rig: Rig) -> None:
 
     Namespace by namespace a list needs no token: the kind may well be listed meanwhile, and deletions be proven.
     """
+    fill_pages(rig)
     rig.world.api.faults.expire_token("pods", after_page=1, times=None)
     await asyncio.sleep(FAULT_S)
     rig.world.api.faults.clear()
