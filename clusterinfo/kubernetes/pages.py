@@ -66,7 +66,8 @@ class WatchEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 _PAGE = msgspec.json.Decoder(_List)
-_META = msgspec.json.Decoder(ListMeta | None)
+_META = msgspec.json.Decoder(ListMeta)
+_META_MEMBERS = frozenset(field.encode_name for field in msgspec.structs.fields(ListMeta))
 _STATUS = msgspec.json.Decoder(Status)
 _EVENT = msgspec.json.Decoder(WatchEvent)
 
@@ -97,9 +98,17 @@ def _scan_page(body: bytes, cause: Exception) -> ListPage:
     try:
         members = dict(scan_object(body))
         items = members["items"]
-        return _page(_META.decode(members["metadata"]), [] if items == b"null" else list(scan_array(items)))
+        return _page(_scan_metadata(members["metadata"]), [] if items == b"null" else list(scan_array(items)))
     except (*_UNSPLITTABLE, RecordError, KeyError) as error:
         raise TransientError(f"the answer is no list that can be read: {cause}") from error
+
+
+def _scan_metadata(data: bytes) -> ListMeta | None:
+    """What is read of a list's metadata, whatever else stands there."""
+    if data == b"null":
+        return None
+    known = [b'"%s":%s' % (key.encode(), value) for key, value in scan_object(data) if key in _META_MEMBERS]
+    return _META.decode(b"{" + b",".join(known) + b"}")
 
 
 def parse_status(body: bytes) -> Status:

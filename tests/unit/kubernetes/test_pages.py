@@ -52,6 +52,12 @@ def test_a_strange_item_does_not_cost_the_others(strange: bytes) -> None:
     assert (page.resource_version, page.continue_token) == ("5", "t")
 
 
+def test_strange_metadata_of_a_list_does_not_cost_its_items() -> None:
+    page = pages.parse_page(rb'{"metadata":{"x":"\ud800","resourceVersion":"5","\udc00":1},"items":[{"a":"\ud800"}]}')
+
+    assert (page.items, page.resource_version) == ([rb'{"a":"\ud800"}'], "5")
+
+
 @pytest.mark.parametrize(
     "body",
     [
