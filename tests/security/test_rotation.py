@@ -21,12 +21,13 @@ from tests.security.brokers import LOGIN_LASTS_MS, PASSWORD, ROTATED, USER, unsi
 from tests.support.programs import QUIET, Api, Program, running, simulated_api
 
 MECHANISM = "SCRAM-SHA-256"
+QUICK = {"COLLECT_INTERVAL": "500ms", "INCLUDE": "namespaces,secrets"}
 NEW = "canary-of-the-next-password"
 
 
 @pytest.fixture
 async def api() -> AsyncIterator[Api]:
-    async with simulated_api(30) as started:
+    async with simulated_api(100) as started:
         yield started
 
 
@@ -37,7 +38,7 @@ def env(api: Api, database: Database, kafka: ApacheKafka) -> dict[str, str]:
     reached = {"KAFKA_ENABLED": "true", "KAFKA_BROKERS": kafka.bootstrap_of("EXPIRING")}
     named = {"KAFKA_TOPIC": f"topic-{unique}", "KAFKA_GROUP_ID": f"group-{unique}", "KAFKA_TOPIC_PARTITIONS": "1"}
     how = {"KAFKA_SECURITY_PROTOCOL": "SASL_PLAINTEXT", "KAFKA_SASL_MECHANISM": MECHANISM, "KAFKA_SASL_USERNAME": USER}
-    return api.env | database.env | reached | named | how | QUIET | {"COLLECT_INTERVAL": "500ms"}
+    return api.env | database.env | reached | named | how | QUIET | QUICK
 
 
 async def until(reached: Callable[[], Awaitable[bool]], programs: list[Program], within_s: float = 60) -> None:
@@ -154,12 +155,13 @@ async def test_a_redaction_key_is_read_again(api: Api, database: Database, tmp_p
     """A fingerprint by another key: from the next run of lists on."""
     secret = tmp_path / "key"
     secret.write_text("canary-of-the-first-key")
-    env = database.env | api.env | QUIET | {"REDACTION_KEY_FILE": str(secret), "COLLECT_INTERVAL": "500ms"}
+    env = database.env | api.env | QUIET | {"REDACTION_KEY_FILE": str(secret)} | QUICK
     connection = await database.connect()
-    fingerprint = "select object #>> '{data,password}' from secrets join resources using (namespace, name) limit 1"
+    fingerprint = "select min(object #>> '{data,password}') from resources where resource = 'secrets'"
     async with running("legacy", env=env) as program:
         await goes_on(connection, [program], runs=1)
         before = await connection.fetchval(fingerprint)
+        assert before.startswith("hmac-sha256:")
         secret.write_text(NEW)
 
         async def another() -> bool:
