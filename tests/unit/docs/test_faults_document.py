@@ -1,0 +1,36 @@
+"""The figures of docs/FAULTS.md are those of the committed files."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.faults import report
+from tests.faults.matrix import FAULTS
+
+ROUND = {"rounds": 2, "problems": 0, "recovery_s": [3.0, 1.0], "costs": {"retries": 5}, "peak_mib": 100}
+
+
+def test_the_document_says_what_the_files_say() -> None:
+    document = report.DOCUMENT.read_text(encoding="utf-8")
+    assert report.sections()
+    assert document == report.filled(document, report.sections()), "run `python -m tests.faults.report --write`"
+
+
+def test_every_fault_of_the_matrix_was_injected() -> None:
+    figures = json.loads((report.HERE / "matrix.json").read_text())
+    assert sorted(figures) == sorted(fault.name for fault in FAULTS)
+
+
+def test_a_row_of_the_matrix() -> None:
+    text = report.matrix({"500": ROUND})
+    assert "| 500 | For 4 s every list is answered 500 | 2 | 0 | 1.0 | 3.0 | 2.5 retries |" in text
+    assert text.endswith("2 rounds, 0 of them wrong. No program ever took more than 100 MiB.")
+
+
+def test_tables_go_between_their_markers_and_nowhere_else() -> None:
+    document = "a\n<!-- begin x -->\nold\n<!-- end x -->\nb\n<!-- begin y -->\nold\n<!-- end y -->\n"
+    assert report.filled(document, {"x": r"\1 new"}) == document.replace("old", r"\1 new", 1)
+    with pytest.raises(ValueError, match="no place for z"):
+        report.filled(document, {"z": ""})
