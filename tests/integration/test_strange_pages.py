@@ -14,11 +14,13 @@ from typing import Any
 import asyncpg
 import pytest
 
-from clusterinfo.commands import EXIT_DONE, EXIT_KIND_FAILED, legacy
+from clusterinfo.commands import EXIT_DONE, EXIT_KIND_FAILED, collect, consume, legacy
 from clusterinfo.observations import ItemSetAside, Observation, Warned
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
+from clusterinfo.settings import load
 from tests.conftest import Database
+from tests.integration.brokers import Broker
 
 NAMES = [f"cm-{number}" for number in range(7)]
 
@@ -198,3 +200,26 @@ async def test_a_namespace_that_is_recreated_between_is_proven_by_its_own_list(c
     assert await collected.run() == EXIT_DONE
 
     assert set(await collected.live()) == {("default", f"other-{number}") for number in range(6)}
+
+
+async def test_lists_of_single_namespaces_prove_as_much_through_kafka(
+    collected: Collected, broker: Broker, kafka_env: dict[str, str], database: Database, tmp_path: Path
+) -> None:
+    collected.api.cluster.create_namespace("blue")
+    for namespace in ("blue", "default"):
+        for one in NAMES[:4]:
+            collected.create(one, namespace)
+    collected.api.faults.expire_token("configmaps", times=2)
+    given = {"KUBECONFIG": str(tmp_path / "kubeconfig"), "INCLUDE": "configmaps", "PAGE_SIZE": "5"}
+    settings = load(kafka_env | database.env | given)
+
+    async with asyncio.timeout(60):
+        assert await collect(settings, collected.seen.append, asyncio.Event(), once=True) == EXIT_DONE
+        stored = await consume(settings, collected.seen.append, asyncio.Event(), until_idle_s=0.5, do_migrate=False)
+
+    assert stored == EXIT_DONE
+    assert set(await collected.live()) == {(where, one) for where in ("blue", "default") for one in NAMES[:4]}
+    states = {reach: state for reach, (state, _) in (await collected.freshness()).items()}
+    assert states == {"": "failed"} | dict.fromkeys(
+        ("blue", "default", "kube-node-lease", "kube-public", "kube-system"), "verified"
+    )
