@@ -1,6 +1,6 @@
 """`python -m tests.faults.report [--write]`: the tables of docs/FAULTS.md, made of the committed files of figures.
 
-A table stands between the markers `<!-- begin NAME -->` and `<!-- end NAME -->`; NAME.json lies beside this module.
+A table stands between the markers `<!-- begin NAME -->` and `<!-- end NAME -->`; NAME.json lies beside what wrote it.
 Nothing in them is written by hand: a test holds the document against the files.
 """
 
@@ -10,10 +10,12 @@ import argparse
 import json
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tests.faults.matrix import FAULTS, percentile
+from tests.model.bench import SORTS
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parents[1] / "docs" / "FAULTS.md"
@@ -58,13 +60,50 @@ def kills(figures: Figures) -> str:
     )
 
 
-def counted(figures: Figures) -> str:
-    """A row for each count, as the file has them."""
-    rows = [[name, f"{value:,}" if isinstance(value, int) else str(value)] for name, value in figures.items()]
-    return table(["what", "how much"], rows, right=(1,))
+def model(figures: Figures) -> str:
+    """What the histories had in them, then a row for each thing that must not be found."""
+    counts, histories = figures["counts"], figures["counts"]["histories"]
+    had = [[name, f"{count:,}"] for name, count in counts.items() if name not in SORTS and name != "histories"]
+    wrong = [[sort, str(counts[sort])] for sort in SORTS]
+    return "\n\n".join(
+        [
+            f"{histories:,} histories. Found wrong:",
+            table(["found wrong", "times"], wrong, right=(1,)),
+            "What they had in them:",
+            table(["in all", "times"], had, right=(1,)),
+        ]
+    )
 
 
-SECTIONS: dict[str, Callable[[Figures], str]] = {"model": counted, "kills": kills, "matrix": matrix, "fuzz": counted}
+def fuzz(figures: Figures) -> str:
+    """A row for each target: how often, and what came of it."""
+    rows = []
+    for name, target in figures["targets"].items():
+        came = [f"{count:,} {what}" for what, count in target.items() if " " in what]
+        rows.append([name, f"{target['executions']:,}", str(target["failures"]), "; ".join(came)])
+    heading = ["target", "executions", "failures", "what came of it"]
+    trips = figures["postgresql_round_trips"]
+    return (
+        f"{table(heading, rows, right=(1, 2))}\n\n{figures['executions']:,} executions in {figures['seconds']:,} s, "
+        f"{figures['failures']} failures. What was accepted went to PostgreSQL and back in {trips:,} round trips."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A file of figures, and what makes its tables."""
+
+    path: Path
+    made: Callable[[Figures], str]
+
+
+TESTS = HERE.parent
+SECTIONS = {
+    "model": Section(TESTS / "model" / "model.json", model),
+    "kills": Section(HERE / "kills.json", kills),
+    "matrix": Section(HERE / "matrix.json", matrix),
+    "fuzz": Section(TESTS / "fuzz" / "fuzz.json", fuzz),
+}
 
 
 def table(heading: list[str], rows: Iterable[list[str]], right: tuple[int, ...] = ()) -> str:
@@ -75,8 +114,7 @@ def table(heading: list[str], rows: Iterable[list[str]], right: tuple[int, ...] 
 
 def sections() -> dict[str, str]:
     """Name -> what stands between its markers, of every file that is there."""
-    files = {name: HERE / f"{name}.json" for name in SECTIONS}
-    return {name: SECTIONS[name](json.loads(path.read_text())) for name, path in files.items() if path.exists()}
+    return {name: one.made(json.loads(one.path.read_text())) for name, one in SECTIONS.items() if one.path.exists()}
 
 
 def between(name: str) -> re.Pattern[str]:

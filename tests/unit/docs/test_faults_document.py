@@ -8,6 +8,7 @@ import pytest
 
 from tests.faults import report
 from tests.faults.matrix import FAULTS
+from tests.model.bench import SORTS
 
 ROUND = {"rounds": 2, "problems": 0, "recovery_s": [3.0, 1.0], "costs": {"retries": 5}, "peak_mib": 100}
 
@@ -34,3 +35,16 @@ def test_tables_go_between_their_markers_and_nowhere_else() -> None:
     assert report.filled(document, {"x": r"\1 new"}) == document.replace("old", r"\1 new", 1)
     with pytest.raises(ValueError, match="no place for z"):
         report.filled(document, {"z": ""})
+
+
+def test_rows_of_model_and_fuzz() -> None:
+    wrong = dict.fromkeys(SORTS, 0)
+    text = report.model({"runs": [[0, 0, 2]], "counts": {"histories": 2000, "batches": 3000} | wrong})
+    assert text.startswith("2,000 histories.")
+    assert "| lost | 0 |" in text
+    assert "| batches | 3,000 |" in text
+    target = {"executions": 1500, "failures": 0, "accepted_share": 0.5, "messages accepted": 750}
+    text = report.fuzz(
+        {"executions": 1500, "seconds": 3, "failures": 0, "postgresql_round_trips": 7, "targets": {"messages": target}}
+    )
+    assert "| messages | 1,500 | 0 | 750 messages accepted |" in text
