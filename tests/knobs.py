@@ -1,6 +1,6 @@
 """What each setting does to speed and memory, beside its default, all in one run: `python -m tests.knobs`.
 
-Prints the table of docs/TUNING.md. Ratios of medians; rounds alternate between the values, so that a busy moment of the
+The settings of docs/TUNING.md. Ratios of medians; rounds alternate between the values, so that a busy moment of the
 machine falls on all of them.
 """
 
