@@ -405,7 +405,7 @@ on conflict (unit_id, reach) do nothing;
 
 -- name: find_contradictions
 -- Kinds of which one version of a list says two things: two versions of an object, or an object where a proven list of that
--- version had none. Such versions order nothing, so time has to from now on.
+-- version had none (and no newer one took it away). Such versions order nothing, so time has to from now on.
 with counted as (
     select r.* from staged_record r join unit u on u.id = r.unit_id
     where u.live_at_source = 'version' and r.observed_at >= u.gone_before
@@ -418,7 +418,9 @@ with counted as (
     join unit_floor f on f.unit_id = r.unit_id and f.reach in ('', r.namespace)
         and (f.epoch, f.live_at) = (r.epoch, r.live_at)
     left join resource s on s.unit_id = r.unit_id and s.namespace = r.namespace and s.name = r.name
-    where not r.deleted and s.unit_id is null
+    where not r.deleted and s.unit_id is null and not exists (
+        select from unit_floor n
+        where n.unit_id = r.unit_id and n.reach in ('', r.namespace) and (n.epoch, n.live_at) > (r.epoch, r.live_at))
     union
     select r.unit_id from counted r
     group by r.unit_id, r.namespace, r.name, r.epoch, r.live_at
@@ -599,8 +601,9 @@ from unnest($2::text[], $3::text[]) as x (api_group, resource)
 where u.cluster_id = $1 and u.api_group = x.api_group and u.resource = x.resource and u.state_at <= $4;
 
 -- name: delete_gone
--- Kinds that a complete discovery no longer names: what was last observed before that snapshot began is deleted. A
--- resource `*` names all of a group: one that was left out on purpose and did not answer.
+-- Kinds that a complete discovery no longer names: what was last observed before that snapshot began is deleted, and does
+-- not come back late, even where another collector's list says something newer of the kind. A resource `*` names all of a
+-- group: one that was left out on purpose and did not answer.
 with gone as (
     update unit u set state = 'gone', state_at = $4, last_error = null, objects = 0, gone_before = $5
     where u.cluster_id = $1 and u.state_at < $5 and u.gone_before < $5
@@ -608,6 +611,12 @@ with gone as (
             select from unnest($2::text[], $3::text[]) as x (api_group, resource)
             where u.api_group = x.api_group and x.resource in (u.resource, '*'))
     returning u.id, u.api_group, u.resource
+), outlived as (
+    update unit u set gone_before = $5
+    where u.cluster_id = $1 and u.state_at >= $5 and u.gone_before < $5
+        and not exists (
+            select from unnest($2::text[], $3::text[]) as x (api_group, resource)
+            where u.api_group = x.api_group and x.resource in (u.resource, '*'))
 ), doomed as (
     delete from resource r using unit u
     where u.cluster_id = $1 and r.unit_id = u.id and r.last_observed_at < $5

@@ -400,6 +400,19 @@ async def test_versions_that_stand_still_prove_nothing_in_any_order(bench: Bench
     assert await bench.connection.fetchval("select live_at_source from unit") == "clock"
 
 
+async def test_a_list_that_comes_again_when_a_newer_one_of_a_namespace_is_proven_contradicts_nothing(
+    bench: Bench,
+) -> None:
+    everything = Listing("100")
+    item = everything.item("a", "1")
+    await bench.store(item, everything.completed())
+    await bench.store(Listing("101", NOON + MINUTE, reach="ns").completed())
+    assert await bench.live() == {}
+    await bench.store(item)
+    assert await bench.connection.fetchval("select live_at_source from unit") == "version"
+    assert await bench.states() == {"configmaps": "verified"}
+
+
 async def test_one_version_seen_by_lists_of_all_and_of_one_namespace_stands_for_one_state(bench: Bench) -> None:
     for minute, reach in enumerate(("", "ns", "", "ns")):
         listing = Listing("100", NOON + minute * MINUTE, reach=reach)
@@ -623,6 +636,19 @@ async def test_late_records_of_a_kind_that_is_gone_bring_nothing_back(bench: Ben
     await bench.store(back.item("w", "9", uid="new"), back.completed())
     assert await bench.live() == {"w": "9"}
     assert (await bench.states())["widgets"] == "verified"
+
+
+async def test_what_a_gone_kind_lost_stays_lost_although_a_list_ended_later(bench: Bench) -> None:
+    early = Listing("100", resource="widgets", group="shop.example.com", kind="Widget")
+    slow = Listing("101", NOON + MINUTE, resource="widgets", group="shop.example.com", kind="Widget")
+    await bench.store(slow.item("w", "1"), replace(slow.completed(), observed_at=NOON + 9 * MINUTE))
+    later = Listing("200", NOON + 5 * MINUTE)
+    await bench.store(later.snapshot_completed({("", "configmaps"): "completed"}))
+    assert await bench.live() == {}
+    other = Listing("102", NOON + 2 * MINUTE, resource="widgets", group="shop.example.com", kind="Widget")
+    await bench.store(early.item("w", "1"), other.item("w", "1"))
+    assert await bench.live() == {}
+    assert await bench.history() == [("w", "1", True)]
 
 
 async def test_a_group_that_was_left_out_and_did_not_answer_is_not_gone(bench: Bench) -> None:

@@ -1,132 +1,34 @@
-"""The state machine: histories of clusters, collectors, a topic and two consumers, chosen and shrunk by hypothesis.
+"""Histories of clusters, collectors, a topic and two consumers: rules that somebody else draws (`hunting.py`).
 
-Every rule that changes the world ends with a delivery: one or two sinks take batches from the topic, statement by
-statement in a drawn order, and may be cut off at any of them. After each commit the database is compared with the
-reference, and at the end, when everything is delivered and every kind listed once more, with the truth.
+Every rule that changes the world may end with a delivery: one or two sinks take batches from the topic, two of them
+statement by statement in a drawn order, and may be cut off at any statement. After each commit what it touched is
+compared with the reference, and at the end, when everything is delivered and every kind listed once more, all of it
+with the truth.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import sys
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any, TypeVar
 
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from msgspec.structs import replace
 
 from clusterinfo.errors import LostError, RestartError, TransientError
 from clusterinfo.model import Batch, ListLane, PartitionLane, Record, Rejected, Unit
 from clusterinfo.postgres.positions import forget_offsets
 from tests.model.bench import Bench, Judge, Violation, expect
-from tests.model.reference import SNAPSHOTS, Reference
-from tests.model.turns import AFTER, AT_COMMIT, BEFORE, Actor, Crash, StuckError, Turns
-from tests.model.world import NUL, OPAQUE, REFUSED, STANDING, WILD, Cluster, Kind, Seen, World
+from tests.model.events import KINDS, MOST_PARTITIONS, Change, Job, Plan, Wish
+from tests.model.reference import SNAPSHOTS, Reference, UnitId
+from tests.model.scenes import LONG, SCENES
+from tests.model.turns import Actor, Crash, StuckError, Turns
+from tests.model.world import STANDING, Cluster, Kind, Seen, World
+
+T = TypeVar("T")
 
 GROUP_ID = "model"
-MOST_PARTITIONS = 3
 MOST_ATTEMPTS = 12
-
-KINDS = (
-    Kind("", "configmaps"),
-    Kind("apps", "deployments"),
-    Kind("example.com", "widgets", OPAQUE),
-    Kind("metrics.example.com", "readings", STANDING),
-)
-NAMESPACES, NAMES = ("n1", "n2"), ("a", "b", "c")
-CONTENT = st.sampled_from([0, 1, 2, 0, 1, 2, REFUSED, NUL, WILD])
-
-
-@dataclass(frozen=True)
-class Job:
-    """What one sink is to do: so many messages of a partition, after claiming it anew if `claims`."""
-
-    partition: int
-    size: int
-    claims: bool
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A delivery."""
-
-    first: Job
-    second: Job | None
-    runs: tuple[int, ...]
-    crash: Crash | None
-
-
-@dataclass(frozen=True)
-class Change:
-    """Something that happens to one object."""
-
-    kind: int
-    namespace: str
-    name: str
-    what: str
-    content: int | str
-    watched: bool
-
-
-@dataclass(frozen=True)
-class Wish:
-    """A list that is to be made, and what becomes of it."""
-
-    cluster: int
-    kind: int
-    reach: str
-    rules: int
-    stubs: int
-    slow: bool
-    fate: str
-    where: int
-
-
-WISHES = st.builds(
-    Wish,
-    cluster=st.integers(0, 1),
-    kind=st.sampled_from([0, 0, 0, 1, 2]),
-    reach=st.sampled_from(["", "", "", "n1", "n2"]),
-    rules=st.sampled_from([1, 1, 2]),
-    stubs=st.sampled_from([0, 0, 0, 1, 2, 7]),
-    slow=st.booleans(),
-    fate=st.sampled_from(
-        ["whole"] * 7
-        + ["cut", "lost", "swapped", "failed", "forbidden", "expired", "twice", "late", "late", "overtaken", "pages"]
-    ),
-    where=st.integers(0, 5),
-)
-JOBS = st.builds(
-    Job,
-    partition=st.sampled_from([0, 0, 1, 2]),
-    size=st.sampled_from([1, 2, 3, 5, 8, 30]),
-    claims=st.sampled_from([False, False, False, True]),
-)
-CRASHES = st.builds(
-    Crash,
-    actor=st.integers(0, 1),
-    step=st.integers(0, 22) | st.just(AT_COMMIT),
-    when=st.sampled_from([BEFORE, AFTER]),
-    hard=st.sampled_from([False] * 7 + [True]),
-)
-PLANS = st.builds(
-    Plan,
-    first=JOBS,
-    second=st.none() | JOBS | JOBS,
-    runs=st.lists(st.integers(1, 14), max_size=5).map(tuple),
-    crash=st.none() | st.none() | CRASHES,
-)
-CHANGES = st.builds(
-    Change,
-    kind=st.sampled_from([0, 0, 0, 1, 2]),
-    namespace=st.sampled_from(NAMESPACES),
-    name=st.sampled_from(NAMES),
-    what=st.sampled_from(["put", "put", "delete", "recreate"]),
-    content=CONTENT,
-    watched=st.booleans(),
-)
-DELIVERY = st.none() | PLANS
 
 
 def _merged(one: list[Any], other: list[Any], mixed: int) -> list[Any]:
@@ -139,31 +41,30 @@ def _merged(one: list[Any], other: list[Any], mixed: int) -> list[Any]:
     return merged + one + other
 
 
-class MergeMachine(RuleBasedStateMachine):
-    """One history."""
+class History:
+    """One history. The public methods that `RULES` names are what can happen in it."""
 
-    bench: ClassVar[Bench]
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.counts = self.bench.counts
-        self.tag = self.bench.run(self.bench.begin())
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+        self.counts = bench.counts
+        self.tag = bench.run(bench.begin())
         self.topic = f"topic-{self.tag}"
-        self.broken = False
         self.logs: list[list[Record | Rejected]] = [[] for _ in range(MOST_PARTITIONS)]
         self.held: list[Record] = []
         self.partitions = 1
         self.scattered = 0
         self.places: dict[tuple[int, int], int] = {}
         self.pages: list[Seen] = []
+        self._touched: set[UnitId] = set()
 
-    @initialize(
-        clusters=st.integers(1, 2), one_name=st.booleans(), nameless=st.sampled_from([False, False, True]),
-        partitions=st.integers(1, MOST_PARTITIONS), scattered=st.integers(0, 2),
-        changes=st.lists(CHANGES, min_size=2, max_size=5),
-    )  # fmt: skip
     def begin(
-        self, clusters: int, one_name: bool, nameless: bool, partitions: int, scattered: int, changes: list[Change]
+        self,
+        clusters: int,
+        one_name: bool,
+        nameless: bool,
+        partitions: int,
+        scattered: int,
+        changes: tuple[Change, ...],
     ) -> None:
         """Clusters with a few objects and a topic."""
         made = [
@@ -177,24 +78,24 @@ class MergeMachine(RuleBasedStateMachine):
         self.world = World(self.tag, made)
         self.reference = Reference(self.world, self.counts)
         self.judge = Judge(self.bench, self.world, self.reference, self.topic)
-        self.turns = Turns(self.bench.admin, self.counts, self._guarded_look)
+        self.turns = Turns(self.bench.admin, self.counts, self._look)
         self.partitions, self.scattered = partitions, scattered
         self.counts["records spread over partitions"] += bool(scattered and partitions > 1)
         for actor in self.bench.actors:
-            actor.on_commit = self._committed
+            actor.on_commit, actor.after_commit = self._committed, self._look
             actor.crash = None
         for cluster in made:
             self._change(cluster, changes)
+            self.world.back_up(cluster)
 
     # -- what happens in clusters
 
-    @rule(cluster=st.integers(0, 1), changes=st.lists(CHANGES, min_size=1, max_size=4), plan=DELIVERY)
-    def change(self, cluster: int, changes: list[Change], plan: Plan | None) -> None:
+    def change(self, cluster: int, changes: tuple[Change, ...], plan: Plan | None) -> None:
         """Objects are created, changed, deleted, recreated; some of it is watched."""
         self._change(self._cluster(cluster), changes)
         self._deliver(plan)
 
-    def _change(self, cluster: Cluster, changes: list[Change]) -> None:
+    def _change(self, cluster: Cluster, changes: tuple[Change, ...]) -> None:
         for change in changes:
             kind, key = KINDS[change.kind], (change.namespace, change.name)
             if kind.id in cluster.gone:
@@ -225,27 +126,18 @@ class MergeMachine(RuleBasedStateMachine):
 
     # -- what collectors do
 
-    @rule(wish=WISHES, plan=DELIVERY)
     def collect(self, wish: Wish, plan: Plan | None) -> None:
         """A collector lists one kind."""
         self._collect(wish)
         self._deliver(plan)
 
-    @rule(changes=st.lists(CHANGES, min_size=1, max_size=3), wish=WISHES, plan=PLANS)
-    def change_and_collect(self, changes: list[Change], wish: Wish, plan: Plan) -> None:
+    def change_and_collect(self, changes: tuple[Change, ...], wish: Wish, plan: Plan) -> None:
         """Objects change, and a collector sees it."""
         self._change(self._cluster(wish.cluster), changes)
         self._collect(wish)
         self._deliver(plan)
 
-    @rule(
-        first=WISHES,
-        changes=st.lists(CHANGES, min_size=1, max_size=3),
-        second=WISHES,
-        mixed=st.integers(0, 1 << 16),
-        plan=PLANS,
-    )
-    def collect_twice(self, first: Wish, changes: list[Change], second: Wish, mixed: int, plan: Plan) -> None:
+    def collect_twice(self, first: Wish, changes: tuple[Change, ...], second: Wish, mixed: int, plan: Plan) -> None:
         """Two collectors list one cluster at the same time; what they send is mixed."""
         before = [len(log) for log in self.logs]
         second = dataclasses.replace(second, cluster=first.cluster, kind=first.kind)
@@ -262,7 +154,7 @@ class MergeMachine(RuleBasedStateMachine):
         source, kind = self._cluster(wish.cluster), KINDS[wish.kind]
         if kind.id in source.gone | source.excluded:
             return
-        seen = self._look(source, kind, wish.reach, wish.rules, wish.stubs, wish.slow)
+        seen = self._list(source, kind, wish.reach, wish.rules, wish.stubs, wish.slow)
         self.counts[f"lists {wish.fate}"] += 1
         self.counts["lists of one namespace"] += bool(wish.reach)
         self.counts["lists with stubs"] += bool(wish.stubs)
@@ -295,25 +187,18 @@ class MergeMachine(RuleBasedStateMachine):
             return records + records[at:]
         return records
 
-    def _look(
+    def _list(
         self, cluster: Cluster, kind: Kind, reach: str = "", rules: int = 1, stubs: int = 0, slow: bool = False
     ) -> Seen:
         return self.world.look(cluster, kind, reach=reach, normalization=rules, stubs=stubs, slow=slow)
 
-    @precondition(lambda self: self.held)
-    @rule(count=st.integers(1, 8), plan=DELIVERY)
     def deliver_late(self, count: int, plan: Plan | None) -> None:
         """What a collector held back is sent."""
         released, self.held = self.held[:count], self.held[count:]
         self._produce(released)
         self._deliver(plan)
 
-    @rule(
-        cluster=st.integers(0, 1), renamed=st.sampled_from([False, False, True]),
-        fates=st.lists(st.sampled_from(["completed"] * 5 + ["gone", "excluded", "failed"]), min_size=4, max_size=4),
-        whole=st.sampled_from([True, True, False]), plan=DELIVERY,
-    )  # fmt: skip
-    def snapshot(self, cluster: int, renamed: bool, fates: list[str], whole: bool, plan: Plan | None) -> None:
+    def snapshot(self, cluster: int, renamed: bool, fates: tuple[str, ...], whole: bool, plan: Plan | None) -> None:
         """A run of lists begins and ends: discovery names the kinds, or no longer."""
         source = self._cluster(cluster)
         if renamed and source.identity == source.uid and len(self.world.clusters) == 1:
@@ -353,14 +238,6 @@ class MergeMachine(RuleBasedStateMachine):
 
     # -- what happens besides
 
-    @rule(
-        what=st.sampled_from(
-            ["restore forwards", "restore backwards", "restore backwards", "restore in silence", "repartition",
-             "scatter", "send again", "send again", "intrude", "reset"]
-        ),
-        cluster=st.integers(0, 1), partition=st.integers(0, MOST_PARTITIONS - 1), number=st.integers(1, 8),
-        plan=DELIVERY,
-    )  # fmt: skip
     def upset(self, what: str, cluster: int, partition: int, number: int, plan: Plan | None) -> None:
         """What happens to a whole cluster, or to the topic."""
         if what.startswith("restore"):
@@ -376,6 +253,11 @@ class MergeMachine(RuleBasedStateMachine):
             self._guarded(forget_offsets(self.bench.admin, "clusterinfo", self.topic))
             self.reference.forgotten()
             self.counts["offsets reset"] += 1
+        elif what == "upgrade":
+            kind = KINDS[number % len(KINDS)]
+            where = self._cluster(cluster)
+            where.api_versions[kind.id] = f"v{int(where.api_versions.get(kind.id, 'v1')[1:]) + 1}"
+            self.counts["API versions changed"] += 1
         else:
             self.partitions, self.scattered = 1 + number % MOST_PARTITIONS, number % 3 if what == "scatter" else 0
             self.counts[f"topics made to {what}"] += 1
@@ -383,20 +265,15 @@ class MergeMachine(RuleBasedStateMachine):
 
     # -- what consumers do
 
-    @rule(plan=PLANS)
     def consume(self, plan: Plan) -> None:
         """Two sinks take from the topic, at once."""
         self._deliver(plan)
 
-    @precondition(lambda self: self.pages)
-    @rule(both=st.booleans(), runs=st.lists(st.integers(1, 14), max_size=4), crash=st.none() | CRASHES)
-    def write_page(self, both: bool, runs: list[int], crash: Crash | None) -> None:
+    def write_page(self, both: bool, runs: tuple[int, ...], crash: Crash | None) -> None:
         """The next page of a list is written without Kafka; both: a second attempt is made while the first one runs."""
         seen = self.pages[0]
         batch = self._page(seen)
-        actors = self.bench.actors[: 1 + both]
-        self._arm(crash)
-        self._guarded(self.turns.run({actor: self._write_page(actor, batch) for actor in actors}, runs))
+        self._run({actor: self._write_page(actor, batch) for actor in self.bench.actors[: 1 + both]}, runs, crash)
         seen.page += 1
         self.counts["pages"] += 1
         if seen.page * 2 >= len(seen.records):
@@ -431,13 +308,18 @@ class MergeMachine(RuleBasedStateMachine):
                 self.counts["one partition, two owners at once"] += 1
             jobs[self.bench.actors[1]] = self._work(self.bench.actors[1], plan.second)
             self.counts["deliveries side by side"] += 1
-        self._arm(plan.crash)
-        self._guarded(self.turns.run(jobs, list(plan.runs)))
+        self._run(jobs, plan.runs, plan.crash)
 
-    def _arm(self, crash: Crash | None) -> None:
+    def _run(self, jobs: dict[Actor, Coroutine[Any, Any, None]], runs: tuple[int, ...], crash: Crash | None) -> None:
+        """One job goes straight through, two go statement by statement."""
         for actor in self.bench.actors:
             actor.steps = 0
-            actor.crash = crash if crash and crash.actor == actor.number else None
+            actor.crash = crash if crash and (crash.actor == actor.number or len(jobs) == 1) else None
+            actor.takes_turns = len(jobs) > 1
+        if len(jobs) == 1:
+            self._guarded(*jobs.values())
+        else:
+            self._guarded(self.turns.run(jobs, runs))
 
     async def _work(self, actor: Actor, job: Job) -> None:
         """As the pump does it: claim, write; again after a lost connection; claim again, or let go, when told to."""
@@ -500,76 +382,81 @@ class MergeMachine(RuleBasedStateMachine):
             return
         generation = actor.sink._positions.generation(batch.lane) if isinstance(batch.lane, PartitionLane) else 0
         if self.reference.takes(batch, generation):
-            self.reference.committed(batch)
+            self._touched |= self.reference.committed(batch)
             self.counts["batches"] += 1
 
-    async def _guarded_look(self) -> None:
-        await self.judge.look()
+    async def _look(self) -> None:
+        await self.judge.look(self._touched)
+        self._touched.clear()
 
-    def _guarded(self, work: Any) -> Any:
+    def _guarded(self, work: Coroutine[Any, Any, T]) -> T:
         try:
             return self.bench.run(work)
         except StuckError as error:
-            self.broken = True
             raise Violation("stuck", error) from error
-        except BaseException:
-            self.broken = True
-            raise
 
     def _cluster(self, number: int) -> Cluster:
         return self.world.clusters[number % len(self.world.clusters)]
 
     # -- the end
 
-    def teardown(self) -> None:
+    def end(self) -> None:
         """Everything is delivered, every kind listed once more; then the database is the truth."""
-        if self.broken or not hasattr(self, "world") or sys.exc_info()[0]:
-            return
-        self.counts["histories"] += 1
-        for actor in self.bench.actors:
-            actor.crash = None
         self._produce(self.held)
-        self._finish()
-        self._guarded(self.judge.end())
-
-    def _finish(self) -> None:
+        self.held = []
         self.scattered = 0
         while self.pages:
-            self._last_pages()
-        self._drain()
-        for _ in range(2):
+            self.write_page(False, (), None)
+        self.drain()
+        # A kind whose list versions turned out to order nothing is proven by the list after that.
+        for again in (False, True):
             for cluster in self.world.clusters:
-                self._list_all(cluster)
-            self._drain()
+                self._list_all(cluster, only_guessed=again)
+            self.drain()
+        self._guarded(self.judge.end())
+        self.counts["histories"] += 1
+        self.counts["lists"] += len(self.world.lists)
+        self.counts["lists unproven"] += len(self.world.lists.keys() - self.reference.proven)
 
-    def _last_pages(self) -> None:
-        seen = self.pages.pop(0)
-        while seen.page * 2 < len(seen.records):
-            self._guarded(
-                self.turns.run({self.bench.actors[0]: self._write_page(self.bench.actors[0], self._page(seen))}, [])
-            )
-            seen.page += 1
-
-    def _list_all(self, cluster: Cluster) -> None:
+    def _list_all(self, cluster: Cluster, *, only_guessed: bool) -> None:
         if cluster.tainted:
             cluster.epoch += 1
             cluster.tainted = False
-        self.world.tick(120 * self.world.tick.__defaults__[0])  # type: ignore[index]
+        self.world.tick(LONG)
         cluster.revision += 1
         for kind in KINDS:
+            if only_guessed and not self.reference.guesses((cluster.number, *kind.id)):
+                continue
             if kind.id not in cluster.gone | cluster.excluded:
-                self._produce(self._look(cluster, kind).records)
+                self._produce(self._list(cluster, kind).records)
         named = {
             k.id: "excluded" if k.id in cluster.excluded else "completed" for k in KINDS if k.id not in cluster.gone
         }
-        self._say_snapshot(cluster, named, whole=True)
+        if not only_guessed:
+            self._say_snapshot(cluster, named, whole=True)
 
-    def _drain(self) -> None:
-        for partition in range(MOST_PARTITIONS):
-            while self.logs[partition]:
-                job = Job(partition, 40, False)
-                actor = self.bench.actors[partition % 2]
-                self._guarded(self.turns.run({actor: self._work(actor, job)}, []))
-                place = self.places.get((actor.number, partition))
-                if place is not None and place >= len(self.logs[partition]):
-                    break
+    def drain(self, size: int = 100) -> None:
+        """Everything that was sent is stored."""
+        for partition, log in enumerate(self.logs):
+            actor = self.bench.actors[partition % 2]
+            while log and (self.places.get((actor.number, partition)) or 0) < len(log):
+                self._run({actor: self._work(actor, Job(partition, size, False))}, (), None)
+
+    def guarded_alarm(self, kind: int, restore: Callable[[], None], wish: Wish) -> None:
+        """After `restore`, that list raises the alarm and deletes nothing."""
+        unit = 0, *KINDS[kind].id
+        before = self._guarded(self.judge.alarm(unit))
+        restore()
+        if not self.world.clusters[0].tainted:
+            return
+        self.collect(wish, None)
+        self.drain()
+        after = self._guarded(self.judge.alarm(unit))
+        expect(after.alarmed and not before.alarmed, "state", (unit, "no alarm", after))
+        expect(after.kept == before.kept, "lost", (unit, "deleted in spite of the alarm", before, after))
+        self.counts["alarms raised over a silent restore"] += 1
+
+    def scene(self, name: str, seed: int) -> None:
+        """A short story that is known to be hard, with what it leaves open drawn from `seed`."""
+        self.counts[f"scene: {name}"] += 1
+        SCENES[name](self, Random(seed))

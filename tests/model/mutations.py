@@ -18,9 +18,10 @@ from clusterinfo.postgres.statements import statements
 
 @dataclass(frozen=True)
 class Mutation:
-    """One guard, and what is left without it. `sorts`: which violations may be its consequence."""
+    """One guard, the scene that needs it, and what is left without it. `sorts`: what may be its consequence."""
 
     guard: str
+    scene: str
     sorts: frozenset[str]
     statement: str = ""
     replacements: tuple[tuple[str, str], ...] = ()
@@ -52,8 +53,8 @@ class Mutation:
             statements()[self.statement] = text
 
 
-def _sql(guard: str, sorts: str, statement: str, *replacements: tuple[str, str]) -> Mutation:
-    return Mutation(guard, frozenset(sorts.split()), statement, replacements)
+def _sql(guard: str, scene: str, sorts: str, statement: str, *replacements: tuple[str, str]) -> Mutation:
+    return Mutation(guard, scene, frozenset(sorts.split()), statement, replacements)
 
 
 async def _any_offset(self: Positions, connection: Any, batch: Batch, lane: PartitionLane) -> bool:
@@ -87,49 +88,56 @@ async def _any_owner(self: Positions, connection: Any, batch: Batch, lane: Parti
     raise RestartError(str(lane))
 
 
+_ANYTHING = "offsets counts phantom lost wrong history floor state"
+
 MUTATIONS = (
     _sql(
-        "live_at order", "history wrong", "plan",
+        "live_at order", "superseded", "history wrong", "plan",
         ("when (r.epoch, r.live_at) > (s.epoch, s.live_at) then true", "when true then true"),
     ),
     _sql(
-        "fidelity order", "wrong", "plan",
+        "fidelity order", "stubbed", "wrong", "plan",
         ("origin_normalization desc, origin_fidelity desc,", "origin_normalization desc,"),
         ("and (fidelity <= lag(fidelity) over chain or lag(fidelity) over chain in (0, 2))",
          "and fidelity = lag(fidelity) over chain"),
     ),
     _sql(
-        "normalization order", "wrong", "plan",
+        "normalization order", "unlearnt", "wrong", "plan",
         ("order by origin_normalization desc, origin_fidelity desc,", "order by"),
     ),
     _sql(
-        "completeness proof", "counts lost", "settle_lists",
+        "completeness proof", "incomplete", "counts lost", "settle_lists",
         ("expected_count = count and expected_digest = digest", "expected_count is not null"),
     ),
-    _sql("digest", "counts lost", "settle_lists", (" and expected_digest = digest", "")),
-    _sql("floor", "phantom", "plan", ("and (f.epoch, f.live_at) >= (r.epoch, r.live_at))", "and false)")),
-    Mutation(
-        "compare-and-set on the offset", frozenset({"offsets", "counts", "phantom", "lost", "wrong", "history"}),
-        method="_check_offset", instead=_any_offset,
-    ),
-    Mutation(
-        "generation", frozenset({"offsets", "counts", "phantom", "lost", "wrong", "history"}),
-        method="_check_offset", instead=_any_owner,
-    ),
+    _sql("digest", "swapped", "counts lost", "settle_lists", (" and expected_digest = digest", "")),
     _sql(
-        "unit lock", "lost wrong phantom history stuck counts", "lock_units",
+        "floor", "resurrected", "phantom history", "plan",
+        ("and (f.epoch, f.live_at) >= (r.epoch, r.live_at))", "and false)"),
+    ),
+    Mutation(
+        "compare-and-set", "unanswered", frozenset(_ANYTHING.split()), method="_check_offset", instead=_any_offset,
+    ),
+    Mutation("generation", "usurped", frozenset(_ANYTHING.split()), method="_check_offset", instead=_any_owner),
+    _sql(
+        "unit lock", "crowded", _ANYTHING + " stuck", "lock_units",
         ("order by u.id for update of u", "order by u.id"),
     ),
     _sql(
-        "late completion", "counts", "add_progress",
+        "late completion", "hasty", "counts state", "add_progress",
         ("coalesce(excluded.expected_count, p.expected_count)", "excluded.expected_count"),
     ),
     _sql(
-        "floors never sink", "floor", "delete_absent",
+        "floors never sink", "overtaken floor", "floor", "delete_absent",
         (" and (v.epoch, v.live_at) > (f.epoch, f.live_at)\n    order", "\n    order"),
     ),
-    _sql("reach", "lost", "delete_absent", ("and (p.reach = '' or r.namespace = p.reach)", "")),
-    _sql("settled once", "counts", "add_progress", ("where not p.settled", "")),
-    _sql("gone kinds", "phantom", "plan", ("r.observed_at >= u.gone_before and ", "")),
-    Mutation("page position", frozenset({"counts", "history"}), method="_check_page", instead=_any_page),
+    _sql("reach", "narrow", "lost", "delete_absent", ("and (p.reach = '' or r.namespace = p.reach)", "")),
+    _sql(
+        "tombstones", "buried", "history", "plan",
+        ("when s.unit_id is null then", "when s.unit_id is null or s.deleted then"),
+    ),
+    _sql("settled once", "repeated", "counts", "add_progress", ("where not p.settled", "")),
+    _sql("gone kinds", "abolished", "phantom", "plan", ("r.observed_at >= u.gone_before and ", "")),
+    Mutation("page position", "paged", frozenset({"counts", "history"}), method="_check_page", instead=_any_page),
+    _sql("alarm", "backwards", "state", "find_backwards", ("where v.live_at < b.live_at", "where false")),
+    _sql("no false alarm", "sluggish", "state", "find_backwards", (" and f.proven_at < v.began_at", "")),
 )  # fmt: skip

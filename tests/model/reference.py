@@ -11,13 +11,21 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from clusterinfo.model import Batch, PartitionLane, Record, RecordType, item_digest
-from tests.model.world import CONTENTS, FIDELITIES, Key, World, began
+import orjson
 
+from clusterinfo.model import Batch, PartitionLane, Record, RecordType, item_digest
+from tests.model.events import KINDS
+from tests.model.world import CONTENTS, FIDELITIES, STANDING, Key, World, began
+
+FAILURES = {403: "forbidden"}
+STANDING_KINDS = {kind.id for kind in KINDS if kind.versions == STANDING}
 FOR_EVER = (1 << 63, 0)
 NEVER = dt.datetime.min.replace(tzinfo=dt.UTC)
 Moment = tuple[int, int]
 """(epoch, live_at)."""
+
+Said = tuple[str, dt.datetime]
+"""(state, when)."""
 
 UnitId = tuple[int, str, str]
 """(number of the cluster, group, resource)."""
@@ -83,11 +91,14 @@ class UnitTruth:
     """One kind of one cluster as it must be stored."""
 
     gone_before: dt.datetime = NEVER
-    state_at: dt.datetime = NEVER
+    state: Said = ("unverified", NEVER)
+    reach_states: dict[str, Said] = field(default_factory=dict)
+    floors_done: dict[str, dt.datetime] = field(default_factory=dict)
+    """When the lists that set the floors were complete."""
+    api_version: str = ""
     by_clock: bool | None = None
     rows: dict[Key, Row] = field(default_factory=dict)
     floors: dict[str, Moment] = field(default_factory=dict)
-    floor_digests: dict[str, int] = field(default_factory=dict)
     counts: dict[str, Count] = field(default_factory=dict)
     past: list[Past] = field(default_factory=list)
 
@@ -125,6 +136,7 @@ class Reference:
         self.generations: dict[int, int] = {}
         self.pages: Counter[str] = Counter()
         self.replays = 0
+        self.proven: set[str] = set()
         self.letters: Counter[tuple[int, int]] = Counter()
 
     def cluster_of(self, record: Record) -> int:
@@ -178,19 +190,66 @@ class Reference:
     def _unit(self, unit_id: UnitId) -> UnitTruth:
         if unit_id not in self.units:
             since = self.discovered.get(unit_id[0], NEVER)
-            self.units[unit_id] = UnitTruth(gone_before=since, state_at=since)
+            state = "unverified" if since == NEVER else "gone"
+            self.units[unit_id] = UnitTruth(gone_before=since, state=(state, since))
         return self.units[unit_id]
+
+    def guesses(self, unit_id: UnitId) -> bool:
+        """True if only the end is foretold: its list versions order nothing, or ran backwards and nobody said so."""
+        return unit_id[1:] in STANDING_KINDS or self.world.clusters[unit_id[0]].was_tainted
 
     def _take(self, unit_id: UnitId, unit: UnitTruth, records: list[Record]) -> None:
         for record in records:
             self._learn_order(unit, record)
+            unit.api_version = record.api_version
         failed = [record for record in records if record.type is RecordType.LIST_FAILED]
+        settled = {list_id for list_id, count in unit.counts.items() if count.settled}
         complete = self._count(unit, [record for record in records if record not in failed])
         self._store(unit_id, unit, [record for record in records if record.is_object], complete)
+        said = [(r.reach, (FAILURES.get(orjson.loads(r.body)["http_status"], "failed"), r.observed_at)) for r in failed]
+        for reach in {record.reach for record in records if record.list}:
+            unit.reach_states.setdefault(reach, ("unverified", NEVER))
+        said += self._unproven(unit, records, settled | complete.keys())
+        said += [(count.reach, (self._verdict(unit, count, complete), count.done_at)) for count in complete.values()]
         self._prove(unit, complete)
         for record in failed:
             unit.counts.pop(record.list, None)
-            unit.state_at = max(unit.state_at, record.observed_at)
+        self._say(unit, said)
+
+    @staticmethod
+    def _unproven(unit: UnitTruth, records: list[Record], settled: set[str]) -> list[tuple[str, Said]]:
+        """Lists that are said to be complete and do not add up, unless what is proven by now is newer."""
+        said = []
+        for record in records:
+            if record.type is RecordType.LIST_COMPLETED and record.list not in settled:
+                count = unit.counts[record.list]
+                if count.moment > unit.floors.get(count.reach, (0, -1)):
+                    said.append((record.reach, ("unverified", record.observed_at)))
+        return said
+
+    def _verdict(self, unit: UnitTruth, count: Count, complete: dict[str, Count]) -> str:
+        """Failed: it began when a newer one that covers it had ended, so that revisions must have run backwards."""
+        proven = [(unit.floors[reach], done) for reach, done in unit.floors_done.items() if reach in ("", count.reach)]
+        proven += [(other.moment, other.done_at) for other in complete.values() if other.reach in ("", count.reach)]
+        backwards = any(
+            moment[0] == count.moment[0] and moment > count.moment and done < count.began_at for moment, done in proven
+        )
+        self.stats["alarms: a cluster runs backwards"] += backwards
+        return "failed" if backwards else "verified"
+
+    @staticmethod
+    def _say(unit: UnitTruth, said: list[tuple[str, Said]]) -> None:
+        newest: dict[str, Said] = {}
+        for reach, (state, at) in said:
+            newest[reach] = max(newest.get(reach, (state, at)), (state, at), key=lambda one: (one[1], one[0]))
+        for reach, (state, at) in newest.items():
+            if reach in unit.reach_states and at >= unit.reach_states[reach][1]:
+                unit.reach_states[reach] = state, at
+        if newest:
+            at = max(said_at for _, said_at in newest.values())
+            reach = min(reach for reach, said_of in newest.items() if said_of[1] == at)
+            if at >= unit.state[1]:
+                unit.state = newest[reach]
 
     def _learn_order(self, unit: UnitTruth, record: Record) -> None:
         if record.type is RecordType.LIST_FAILED:
@@ -300,11 +359,8 @@ class Reference:
     def _prove(self, unit: UnitTruth, complete: dict[str, Count]) -> None:
         for count in complete.values():
             count.settled = True
-            unit.state_at = max(unit.state_at, count.done_at)
-        for count in unit.counts.values():
-            if count.expected and not count.settled:
-                unit.state_at = max(unit.state_at, count.done_at)
-        self._notice_standing(unit, complete)
+        self.stats["lists proven"] += len(complete.keys() - self.proven)
+        self.proven.update(complete)
         best: dict[str, Count] = {}
         for count in complete.values():
             if count.moment > unit.floors.get(count.reach, (0, -1)):
@@ -312,39 +368,44 @@ class Reference:
         for key, row in list(unit.rows.items()):
             over = [c for c in best.values() if c.reach in ("", key[0])]
             if any(row.moment < c.moment or (row.deleted and row.moment == c.moment) for c in over):
+                self.stats["rows deleted by absence"] += not row.deleted
+                self.stats["tombstones dropped"] += row.deleted
                 unit.end(key, self._gone_between(complete, key, row.moment, FOR_EVER) or row.since)
         for count in best.values():
             unit.floors[count.reach] = count.moment
-            unit.floor_digests[count.reach] = count.digest
+            unit.floors_done[count.reach] = count.done_at
         self._forget(unit, complete)
 
     @staticmethod
     def _forget(unit: UnitTruth, complete: dict[str, Count]) -> None:
+        whole = unit.floors_done.get("")
+        if any(count.reach == "" and count.done_at == whole for count in complete.values()):
+            for reach, (_, at) in list(unit.reach_states.items()):
+                if reach and unit.floors.get(reach, (0, -1)) <= unit.floors[""] and whole and at <= whole:
+                    del unit.reach_states[reach]
+                    unit.floors.pop(reach, None)
+                    unit.floors_done.pop(reach, None)
         for done in complete.values():
             for list_id, held in list(unit.counts.items()):
                 if held is not done and held.reach == done.reach and held.moment <= done.moment:
                     del unit.counts[list_id]
-
-    @staticmethod
-    def _notice_standing(unit: UnitTruth, complete: dict[str, Count]) -> None:
-        for count in complete.values():
-            if unit.floors.get(count.reach) == count.moment and unit.floor_digests[count.reach] != count.digest:
-                unit.by_clock = True
 
     def _discover(self, record: Record) -> set[UnitId]:
         said, whole = SNAPSHOTS[record.snapshot]
         cluster, since = self.cluster_of(record), began(record.snapshot)
         for group, resource in said:
             unit = self._unit((cluster, group, resource))
-            if said[group, resource] == "excluded":
-                unit.state_at = max(unit.state_at, record.observed_at)
+            if said[group, resource] == "excluded" and record.observed_at >= unit.state[1]:
+                unit.state = "excluded", record.observed_at
         for unit_id, unit in self.units.items():
             if not whole or unit_id[0] != cluster or unit_id[1:] in said:
                 continue
             for key in [key for key, row in unit.rows.items() if row.seen < since]:
+                self.stats["rows deleted with their kind"] += not unit.rows[key].deleted
                 unit.end(key, since)
-            if unit.state_at < since and unit.gone_before < since:
-                unit.gone_before, unit.state_at = since, record.observed_at
+            if unit.state[1] < since and unit.gone_before < since:
+                unit.state = "gone", record.observed_at
+            unit.gone_before = max(unit.gone_before, since)
         if whole:
             self.discovered[cluster] = max(self.discovered.get(cluster, NEVER), since)
         return {unit_id for unit_id in self.units if unit_id[0] == cluster}

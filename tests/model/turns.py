@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +23,7 @@ from clusterinfo.postgres.statements import statements
 PATIENCE_S = 0.004
 """A statement takes 0.2 to 3 ms here; one that takes longer is asked what it waits for."""
 
+MOST_PATIENCE_S = 0.1
 STUCK_S = 30.0
 
 BEFORE, AFTER = "before", "after"
@@ -65,6 +66,10 @@ class WatchedSink(PostgresSink):
             self.batch = None
 
 
+async def _nothing() -> None:
+    pass
+
+
 class Actor:
     """One sink, its connection, and where it stands."""
 
@@ -78,7 +83,9 @@ class Actor:
         self.crash: Crash | None = None
         self.ended_transaction = False
         self.task: asyncio.Task[Any] | None = None
+        self.takes_turns = True
         self.on_commit: Callable[[Actor], None] = lambda _: None
+        self.after_commit: Callable[[], Awaitable[None]] = _nothing
         self.counts: Counter[str] = Counter()
         self.sink = self.new_sink()
 
@@ -95,9 +102,14 @@ class Actor:
         self.link = Link(self)
         yield self.link
 
+    async def expire_connections(self) -> None:
+        """What the sink asks of a pool after a loss: a connection that was ended is replaced by `acquire` anyway."""
+
     async def wait_for_turn(self, name: str) -> None:
         """Stand before a statement until told to go on."""
         self.at = name
+        if not self.takes_turns:
+            return
         self.turn = asyncio.get_running_loop().create_future()
         self.arrived.set()
         await self.turn
@@ -120,16 +132,16 @@ class Link:
         self._actor, self._lost, self._depth = actor, False, 0
 
     async def execute(self, query: str, *arguments: Any) -> Any:
-        return await self._step(_NAMES.get(query, query[:9]), self._actor.raw.execute, query, *arguments)
+        return await self._step(_NAMES.get(query), self._actor.raw.execute, query, *arguments)
 
     async def fetch(self, query: str, *arguments: Any) -> Any:
-        return await self._step(_NAMES.get(query, query), self._actor.raw.fetch, query, *arguments)
+        return await self._step(_NAMES.get(query), self._actor.raw.fetch, query, *arguments)
 
     async def fetchrow(self, query: str, *arguments: Any) -> Any:
-        return await self._step(_NAMES.get(query, query), self._actor.raw.fetchrow, query, *arguments)
+        return await self._step(_NAMES.get(query), self._actor.raw.fetchrow, query, *arguments)
 
     async def fetchval(self, query: str, *arguments: Any) -> Any:
-        return await self._step(_NAMES.get(query, query), self._actor.raw.fetchval, query, *arguments)
+        return await self._step(_NAMES.get(query), self._actor.raw.fetchval, query, *arguments)
 
     async def copy_records_to_table(self, table: str, **arguments: Any) -> Any:
         async def copy() -> Any:
@@ -160,6 +172,8 @@ class Link:
         await self._actor.raw.execute("commit")
         self._actor.ended_transaction = True
         self._actor.on_commit(self._actor)
+        if not self._actor.takes_turns:
+            await self._actor.after_commit()
 
     async def _plain(self, statement: str) -> None:
         if self._lost:
@@ -174,6 +188,7 @@ class Link:
             raise asyncpg.InterfaceError("the connection is closed")
         await actor.wait_for_turn(name)
         actor.steps += 1
+        actor.counts["statements"] += 1
         if actor.crashes(BEFORE):
             await self._lose(f"crash before {name}")
         result = await call(*arguments)
@@ -210,7 +225,7 @@ class Turns:
     def __init__(self, admin: Any, counts: Counter[str], committed: Callable[[], Awaitable[None]]) -> None:
         self._admin, self._counts, self._committed = admin, counts, committed
 
-    async def run(self, jobs: dict[Actor, Coroutine[Any, Any, None]], runs: list[int]) -> None:
+    async def run(self, jobs: dict[Actor, Coroutine[Any, Any, None]], runs: Sequence[int]) -> None:
         """Run the jobs to their ends; `runs` says how many statements each does before the other has its turn."""
         for actor, job in jobs.items():
             actor.arrived.clear()
@@ -227,7 +242,7 @@ class Turns:
         finally:
             await _cancel(actors)
 
-    async def _take_turns(self, actors: list[Actor], blocked: set[Actor], runs: list[int]) -> None:
+    async def _take_turns(self, actors: list[Actor], blocked: set[Actor], runs: Sequence[int]) -> None:
         left = list(reversed(runs))
         current, budget = 0, left.pop() if left else 1 << 30
         while alive := [actor for actor in actors if actor.task and not actor.task.done()]:
@@ -242,7 +257,6 @@ class Turns:
                     current += 1
             actor = actors[current % len(actors)]
             budget -= 1
-            self._counts["statements"] += 1
             if len(alive) > 1:
                 self._counts["statements interleaved"] += 1
             await self._go(actor, blocked)
@@ -262,13 +276,14 @@ class Turns:
 
     async def _settle(self, actor: Actor, blocked: set[Actor]) -> None:
         """Wait until the actor stands before its next statement, is done, or waits for a lock."""
-        waited_s = 0.0
+        waited_s, patience_s = 0.0, PATIENCE_S
         while not actor.arrived.is_set():
             try:
-                async with asyncio.timeout(PATIENCE_S):
+                async with asyncio.timeout(patience_s):
                     await actor.arrived.wait()
             except TimeoutError:
-                waited_s += PATIENCE_S
+                waited_s += patience_s
+                patience_s = min(2 * patience_s, MOST_PATIENCE_S)
                 if await self._waits_for_a_lock(actor):
                     self._counts["lock waits"] += 1
                     self._counts[f"lock wait at {actor.at}"] += 1
@@ -297,12 +312,11 @@ class _Names(dict[str, str]):
     """Statement text -> its name in merge.sql, also of mutated ones."""
 
     def get(self, query: str, default: Any = None) -> Any:
-        if query.startswith("set local search_path"):
-            return "begin"
-        for name, text in statements().items():
-            if text == query:
-                return name
-        return default
+        if query not in self:
+            named = {text: name for name, text in statements().items()}
+            begins = query.startswith("set local search_path")
+            self[query] = "begin" if begins else named.get(query) or " ".join(query.split()[:3])
+        return self[query]
 
 
 _NAMES = _Names()

@@ -14,7 +14,7 @@ import orjson
 import xxhash
 from msgspec.structs import replace
 
-from clusterinfo.model import Record, Rejected, list_start
+from clusterinfo.model import Record, RecordType, list_start
 from tests.support.records import NOON, Listing
 
 MS = dt.timedelta(milliseconds=1)
@@ -83,6 +83,17 @@ def stub_of(key: Key, thing: Object) -> bytes:
 
 
 @dataclass
+class Served(Listing):
+    """A list of a kind that is served in that version of its group."""
+
+    served: str = "v1"
+
+    def record(self, type_: RecordType, body: bytes, **attributes: object) -> Record:
+        named = {"api_version": f"{self.group}/{self.served}" if self.group else self.served}
+        return super().record(type_, body, **(named | attributes))
+
+
+@dataclass
 class Seen:
     """One list as its collector saw it: what is needed to judge later what it proves."""
 
@@ -93,7 +104,6 @@ class Seen:
     records: list[Record]
     route: str = "kafka"
     done_at: dt.datetime = NOON
-    honest: bool = True
     page: int = 0
 
 
@@ -113,6 +123,9 @@ class Cluster:
     objects: dict[tuple[str, str], dict[Key, Object]] = field(default_factory=dict)
     backups: list[tuple[int, dict[tuple[str, str], dict[Key, Object]]]] = field(default_factory=list)
     tainted: bool = False
+    """Its revisions ran backwards and nobody raised the epoch."""
+    was_tainted: bool = False
+    api_versions: dict[tuple[str, str], str] = field(default_factory=dict)
     gone: set[tuple[str, str]] = field(default_factory=set)
     excluded: set[tuple[str, str]] = field(default_factory=set)
 
@@ -167,6 +180,7 @@ class World:
             cluster.revision += 1000
         else:
             cluster.tainted = cluster.tainted or (not raised and cluster.revision != revision)
+            cluster.was_tainted = cluster.was_tainted or cluster.tainted
             cluster.revision = revision
         cluster.objects = objects
         for kind_id in cluster.gone:
@@ -182,10 +196,10 @@ class World:
     def listing(self, cluster: Cluster, kind: Kind, reach: str = "", normalization: int = 1) -> Listing:
         """A list that begins now."""
         self.tick(10 * MS)
-        return Listing(
+        return Served(
             self.list_version(cluster, kind), self.now, resource=kind.resource, group=kind.group, reach=reach,
             epoch=cluster.epoch, cluster=cluster.identity, cluster_name=cluster.name, kind=kind.resource.title(),
-            normalization=normalization,
+            normalization=normalization, served=cluster.api_versions.get(kind.id, "v1"),
         )  # fmt: skip
 
     def watched(self, cluster: Cluster, kind: Kind, key: Key, thing: Object, normalization: int = 1) -> Record:
@@ -237,10 +251,6 @@ class World:
         seen = Seen(cluster.number, kind, listing, objects, records, done_at=at)
         self.lists[listing.id] = seen
         return seen
-
-    def stranger(self, offset: int) -> Rejected:
-        """A message that is no record."""
-        return Rejected(offset=offset, reason="no ce_type", headers=[], value=b"hello")
 
 
 def began(list_id: str) -> dt.datetime:
