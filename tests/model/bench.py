@@ -28,7 +28,7 @@ EMPTY_EVERY = 60
 """Histories; emptying costs about as much as one."""
 
 STORED = """
-select c.uid as cluster, u.api_group, u.resource, u.state, u.state_at, u.last_error, u.api_version,
+select c.uid as cluster, u.api_group, u.resource, u.state, u.state_at, u.last_error, u.api_version, u.live_at_source,
     (select json_agg(json_build_array(namespace, name, uid, resource_version, epoch, live_at, deleted, normalization,
         fidelity)) from resource r where r.unit_id = u.id) as rows,
     (select json_agg(json_build_array(reach, epoch, live_at, state, extract(epoch from state_at)::text, last_error))
@@ -208,6 +208,8 @@ class Judge:
             if at != NEVER
         }
         expect(said == must, "state", (unit_id, "reaches", said, "must be", must))
+        source = {None: None, True: "clock", False: "version"}[truth.by_clock]
+        expect(row["live_at_source"] == source, "state", (unit_id, "ordered by", row["live_at_source"], source))
         expect(row["api_version"] == truth.api_version, "wrong", (unit_id, row["api_version"], truth.api_version))
 
     async def _compare_offsets(self) -> None:
