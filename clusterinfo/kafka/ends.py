@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from clusterinfo.kafka import connection
+from clusterinfo.kafka.topics import look
 from clusterinfo.settings import Settings
 
 
@@ -15,13 +17,28 @@ async def end_offsets(settings: Settings) -> dict[int, int]:
     """
     await connection.probe(settings)
     async with connection.first_time(settings):
-        consumer = AIOKafkaConsumer(**connection.client_arguments(settings))
-        try:
-            await consumer.start()
-            if settings.kafka_topic not in await consumer.topics():
-                return {}
-            numbers = consumer.partitions_for_topic(settings.kafka_topic) or set()
-            ends = await consumer.end_offsets([TopicPartition(settings.kafka_topic, number) for number in numbers])
-        finally:
-            await connection.stop_consumer(consumer)
+        partitions = [TopicPartition(settings.kafka_topic, number) for number in range(await _count(settings))]
+        return await _ends(settings, partitions) if partitions else {}
+
+
+async def _count(settings: Settings) -> int:
+    """How many partitions the topic has."""
+    admin = AIOKafkaAdminClient(**connection.client_arguments(settings))
+    try:
+        await admin.start()
+        _, partitions = await look(admin, settings.kafka_topic)
+    finally:
+        await connection.bounded(admin.close, connection.STOP_TIMEOUT_S)
+    return partitions
+
+
+async def _ends(settings: Settings, partitions: list[TopicPartition]) -> dict[int, int]:
+    consumer = AIOKafkaConsumer(**connection.client_arguments(settings))
+    try:
+        await consumer.start()
+        consumer.assign(partitions)  # or it would not ask who leads them
+        consumer.pause(*partitions)  # at once: nothing is fetched
+        ends = await consumer.end_offsets(partitions)
+    finally:
+        await connection.stop_consumer(consumer)
     return {partition.partition: int(end) for partition, end in ends.items()}

@@ -43,7 +43,7 @@ async def ensure_topic(settings: Settings, observe: Observe) -> Topic:
         admin = AIOKafkaAdminClient(**arguments)
         try:
             await admin.start()
-            cluster_id, partitions = await _look(admin, settings.kafka_topic)
+            cluster_id, partitions = await look(admin, settings.kafka_topic)
             if not partitions:
                 await _create(admin, settings, observe)
                 partitions = await _partitions_of_new(admin, settings.kafka_topic)
@@ -73,7 +73,7 @@ def check_partition(topic: Topic, settings: Settings, observe: Observe) -> None:
         )
 
 
-async def _look(admin: AIOKafkaAdminClient, name: str) -> tuple[str, int]:
+async def look(admin: AIOKafkaAdminClient, name: str) -> tuple[str, int]:
     """Cluster id and number of partitions (0: no such topic).
 
     Asks for all topics: asking for one by name makes the broker create it, with its own defaults, if it may.
@@ -111,7 +111,7 @@ async def _partitions_of_new(admin: AIOKafkaAdminClient, name: str) -> int:
     """Wait until a topic that was just created is seen: who may create it need not be one who may see it."""
     for _ in range(round(_APPEARS_WITHIN_S / _APPEARS_S)):
         await asyncio.sleep(_APPEARS_S)
-        _, partitions = await _look(admin, name)
+        _, partitions = await look(admin, name)
         if partitions:
             return partitions
     raise FatalError(
