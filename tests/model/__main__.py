@@ -1,8 +1,8 @@
 """`python -m tests.model --histories N --seed S --processes P`: the large run, with a table each minute and at the end.
 
 History n of a seed is always drawn alike: `--first n --histories 1` runs it alone. `--record` adds what the run came to
-to `model.json`, unless that seed's histories are in it. `--guard NAME` takes one guard out first, to see it missed.
-Exits 1 if a history fails, after printing the rules that led to it.
+to `model.json` (or another file), unless that seed's histories are in it. `--guard NAME` takes one guard out
+first, to see it missed. Exits 1 if a history fails, after printing the rules that led to it.
 """
 
 from __future__ import annotations
@@ -35,14 +35,15 @@ def main() -> int:
     arguments = _arguments()
     if arguments.counts:
         return _run_share(arguments)
-    runs: list[list[int]] = json.loads(RECORD.read_text())["runs"] if RECORD.exists() else []
     wanted = range(arguments.first, arguments.first + arguments.histories)
-    if arguments.record and any(seed == arguments.seed and set(wanted) & {*range(a, b)} for seed, a, b in runs):
-        print(f"{RECORD.name} has histories of seed {arguments.seed} from {wanted.start} to {wanted.stop} already")
-        return 2
+    if arguments.record:
+        runs = _known(arguments.record)["runs"]
+        if any(seed == arguments.seed and set(wanted) & {*range(a, b)} for seed, a, b in runs):
+            print(f"{arguments.record} has histories {wanted.start} to {wanted.stop} of seed {arguments.seed} already")
+            return 2
     counts, failed = _in_processes(arguments)
     if arguments.record:
-        _record(counts, [arguments.seed, wanted.start, wanted.stop])
+        _record(arguments.record, counts, [arguments.seed, wanted.start, wanted.stop])
     return 1 if failed else 0
 
 
@@ -53,7 +54,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--guard", choices=[mutation.guard for mutation in MUTATIONS])
-    parser.add_argument("--record", action="store_true")
+    parser.add_argument("--record", type=Path, nargs="?", const=RECORD, metavar="FILE")
     parser.add_argument("--counts", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--share", type=int, default=0, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -102,13 +103,17 @@ def _tell(counts: Counter[str], took_s: float) -> None:
     Console(width=100).print(table)
 
 
-def _record(counts: Counter[str], run: list[int]) -> None:
-    known: dict[str, Any] = json.loads(RECORD.read_text()) if RECORD.exists() else {"runs": [], "counts": {}}
+def _known(record: Path) -> dict[str, Any]:
+    return json.loads(record.read_text()) if record.exists() else {"runs": [], "counts": {}}
+
+
+def _record(record: Path, counts: Counter[str], run: list[int]) -> None:
+    known = _known(record)
     known["runs"].append(run)
     known["counts"] = dict(sorted((Counter(known["counts"]) + counts).items())) | {
         sort: known["counts"].get(sort, 0) + counts[sort] for sort in SORTS
     }
-    RECORD.write_text(json.dumps(known, indent=1) + "\n")
+    record.write_text(json.dumps(known, indent=1) + "\n")
 
 
 def _run_share(arguments: argparse.Namespace) -> int:

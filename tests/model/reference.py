@@ -101,6 +101,8 @@ class UnitTruth:
     floors: dict[str, Moment] = field(default_factory=dict)
     counts: dict[str, Count] = field(default_factory=dict)
     past: list[Past] = field(default_factory=list)
+    seen_by_older_rules: set[tuple[Key, str]] = field(default_factory=set)
+    """Versions that came by older rules than those before them: whether they changed anything could not be said."""
 
     def covered(self, namespace: str, moment: Moment) -> bool:
         """True if a proven list says what existed in that namespace at that moment."""
@@ -340,6 +342,8 @@ class Reference:
                 row.moment = max(row.moment, new.moment)
             else:
                 new.since = max(new.since, row.since)
+                if new.shape[0] < row.shape[0]:
+                    unit.seen_by_older_rules.add((key, new.version))
                 if row.same_content(new):
                     new.since = row.since
                 else:
