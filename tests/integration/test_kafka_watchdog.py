@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from clusterinfo.kafka import group, membership, watchdog
+from clusterinfo.kafka import group, watchdog
 from clusterinfo.kafka.pacing import pace_empty_fetches
 from clusterinfo.observations import Freed, Observation, PartitionsAssigned, Stuck, Warned
 from clusterinfo.telemetry import Health
-from tests.integration.brokers import Broker, kafka_settings, kill, running_broker
+from tests.integration.brokers import Broker, kafka_settings
 from tests.support.members import Store, fill, into, running, until
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
@@ -89,29 +89,3 @@ async def test_a_store_that_is_away_is_not_taken_for_a_consumer_that_is_stuck(br
         await until(lambda: store.names() == sent)
     assert not [one for one in seen if isinstance(one, Warned)]
     assert len([one for one in seen if isinstance(one, PartitionsAssigned)]) == 1
-
-
-async def test_while_the_broker_is_away_nobody_is_stuck_and_readiness_fails_until_it_is_back(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(membership, "LOST_POLLS", 2)
-    async with running_broker() as own:
-        settings, store = kafka_settings(own, kafka_topic_partitions=2), Store()
-        health, seen = Health(), list[Observation]()
-        sent = await fill(settings, resources=2)
-
-        def observe(observation: Observation) -> None:
-            seen.append(observation)
-            health.observe(observation)
-
-        async with running(settings, into(store, observe), observe, session_timeout_s=10) as member:
-            await until(lambda: store.names() == sent)
-            before = member._consumer
-            await kill(own)
-            await until(lambda: bool(health.failing))
-            await asyncio.sleep(4)
-            assert (member._consumer, health.stuck) == (before, set())
-            await own.start()
-            sent = sorted(sent + await fill(settings, resources=2))
-            await until(lambda: store.names() == sent and not health.failing, 60)
-        assert not [one for one in seen if isinstance(one, Stuck)]

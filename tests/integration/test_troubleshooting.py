@@ -166,7 +166,7 @@ class Tried:
 
 
 TRIED = {
-    "Kafka cannot be reached": Tried(kafka_away, ("cannot be reached", "KAFKA_BROKERS")),
+    "Kafka cannot be reached": Tried(kafka_away, ("cannot reach Kafka at", "KAFKA_BROKERS")),
     "One consumer does all the work": Tried(pinned, ("everything goes to partition 0",)),
     "The lag grows": Tried(lagging, ("lag",), "6 rows"),
     "Messages cannot be stored": Tried(stranger, ("Record set aside as a dead letter",), "no CloudEvent"),
@@ -179,7 +179,7 @@ TRIED = {
         recreated, ("the topic was created anew; run", "clusterinfo offsets reset"), "6 rows"
     ),
     "A second consumer group": Tried(
-        second_group, ("this database already belongs to another consumer group",), "1 rows"
+        second_group, ("this database already belongs to consumer group",), "1 rows"
     ),
     "PostgreSQL refuses the login": Tried(wrong_password, ("check DB_USER and DB_PASSWORD",)),
     "The schema is missing or too old": Tried(not_migrated, ("clusterinfo migrate",), "0001"),

@@ -1,0 +1,48 @@
+"""A broker that is away is no stuck consumer. Not for the embedded one: on a kill it forgets what it confirmed."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from clusterinfo.kafka import membership, watchdog
+from clusterinfo.observations import Observation, Stuck
+from clusterinfo.telemetry import Health
+from tests.integration.brokers import kafka_settings
+from tests.kafka.apache import ApacheKafka
+from tests.support.members import Store, fill, into, running, until
+
+pytestmark = pytest.mark.usefixtures("nothing_left_behind")
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(watchdog, "LOOK_S", 0.2)
+    monkeypatch.setattr(watchdog, "STALLED_S", 0.8)
+
+
+async def test_while_the_broker_is_away_nobody_is_stuck_and_readiness_fails_until_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(membership, "LOST_POLLS", 2)
+    async with ApacheKafka() as own:
+        settings, store = kafka_settings(own, kafka_topic_partitions=2), Store()
+        health, seen = Health(), list[Observation]()
+        sent = await fill(settings, resources=2)
+
+        def observe(observation: Observation) -> None:
+            seen.append(observation)
+            health.observe(observation)
+
+        async with running(settings, into(store, observe), observe, session_timeout_s=10) as member:
+            await until(lambda: store.names() == sent)
+            before = member._consumer
+            await own.stop("hard")
+            await until(lambda: bool(health.failing))
+            await asyncio.sleep(4)
+            assert (member._consumer, health.stuck) == (before, set())
+            await own.start()
+            sent = sorted(sent + await fill(settings, resources=2))
+            await until(lambda: store.names() == sent and not health.failing, 60)
+        assert not [one for one in seen if isinstance(one, Stuck)]
