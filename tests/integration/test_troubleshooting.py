@@ -178,9 +178,7 @@ TRIED = {
     "The topic was created anew": Tried(
         recreated, ("the topic was created anew; run", "clusterinfo offsets reset"), "6 rows"
     ),
-    "A second consumer group": Tried(
-        second_group, ("this database already belongs to consumer group",), "1 rows"
-    ),
+    "A second consumer group": Tried(second_group, ("this database already belongs to consumer group",), "1 rows"),
     "PostgreSQL refuses the login": Tried(wrong_password, ("check DB_USER and DB_PASSWORD",)),
     "The schema is missing or too old": Tried(not_migrated, ("clusterinfo migrate",), "0001"),
     "The port for metrics is taken": Tried(port_taken, ("where nothing can be served",)),
