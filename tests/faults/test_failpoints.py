@@ -197,7 +197,7 @@ async def test_before_kafka_commit(armed: Range, database: asyncpg.Connection) -
         shown, told = await committed(armed.world), {int(n): at for n, at in hit.detail["positions"].items()}
         assert told
         for partition, offset in told.items():
-            assert (await position(database, partition))[1] >= offset >= shown[partition]
+            assert (await position(database, partition))[1] >= offset
         told_anew = any(offset > shown[partition] for partition, offset in told.items())
         armed.kill(hit)
 
