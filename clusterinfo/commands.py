@@ -17,8 +17,8 @@ from clusterinfo.kubernetes.snapshot import PlannedList, Snapshot
 from clusterinfo.lifecycle import sleep_unless, unless
 from clusterinfo.model import ListLane, Outcome
 from clusterinfo.observations import Noted, Observe, SnapshotEnded, Warned
-from clusterinfo.postgres.connection import open_pool
-from clusterinfo.postgres.migrations import check_migrated, migrate
+from clusterinfo.postgres.connection import ACQUIRE_FIRST_S, open_pool
+from clusterinfo.postgres.migrations import migrate, open_migrated_pool
 from clusterinfo.postgres.partitions import keep_history
 from clusterinfo.postgres.sink import PostgresSink
 from clusterinfo.pump import Backoff, Sink, pump
@@ -210,9 +210,8 @@ async def _database(settings: Settings, observe: Observe, *, do_migrate: bool) -
     _warn_of_plain_connection(settings, observe)
     if do_migrate:
         await migrate_schema(settings, observe)
-    async with open_pool(settings) as pool:
-        async with pool.acquire(timeout=20) as connection:
-            await check_migrated(connection, settings.db_schema)
+    async with open_migrated_pool(settings) as pool:
+        async with pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
             await _look_after_history(connection, settings)
         sink = await PostgresSink.on(pool, settings, observe)
         keeper = asyncio.create_task(_keep_history(pool, settings, observe))
@@ -225,7 +224,7 @@ async def _database(settings: Settings, observe: Observe, *, do_migrate: bool) -
 
 async def migrate_schema(settings: Settings, observe: Observe) -> int:
     """Bring the schema up to date."""
-    async with open_pool(settings) as pool, pool.acquire(timeout=20) as connection:
+    async with open_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
         for name in await migrate(connection, settings.db_schema):
             observe(Noted(message=f"applied migration {name}"))
     return EXIT_DONE

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from clusterinfo.model import ListLane, Unit
 from clusterinfo.postgres.dead_letters import Letter
 
 PIPED_WIDTH = 200
@@ -29,9 +30,9 @@ def what(letter: Letter) -> str:
     if letter.identity is None:
         subject = dict(letter.headers).get("ce_subject")
         return (subject or b"").decode(errors="backslashreplace")
-    _, group, resource, namespace, name = letter.identity
-    kind = f"{resource}.{group}" if group else resource
-    return " ".join(part for part in (kind or "snapshot", f"{namespace}/{name}" if namespace else name) if part)
+    cluster, group, resource, namespace, name = letter.identity
+    kind = str(ListLane(Unit(cluster, group, resource)))
+    return " ".join(part for part in (kind, f"{namespace}/{name}" if namespace else name) if part)
 
 
 def print_table(letters: Sequence[Letter]) -> None:

@@ -9,14 +9,13 @@ from rich.console import Console
 
 from clusterinfo.errors import FatalError
 from clusterinfo.observations import Observe
-from clusterinfo.postgres.connection import open_pool
-from clusterinfo.postgres.migrations import check_migrated
+from clusterinfo.postgres.connection import ACQUIRE_FIRST_S
+from clusterinfo.postgres.migrations import open_migrated_pool
 from clusterinfo.postgres.overview import OffsetRow, read_overview
 from clusterinfo.settings import Settings
 from clusterinfo.status_shown import Partition, Status
 
 EXIT_HEALTHY, EXIT_UNKNOWN, EXIT_ATTENTION = 0, 1, 3
-ACQUIRE_TIMEOUT_S = 20.0
 STALE_INTERVALS = 3
 """A kind that was not verified for so many intervals missed more than one run of lists that was merely slow."""
 
@@ -26,8 +25,7 @@ async def show_status(settings: Settings, _: Observe, *, stale_after_s: float | 
 
     `stale_after_s`: after how many seconds a verified kind needs attention; three times COLLECT_INTERVAL unless given.
     """
-    async with open_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
-        await check_migrated(connection, settings.db_schema)
+    async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
         overview = await read_overview(connection, settings.db_schema)
     ends, error = await _ends(settings)
     partitions = _partitions(overview.offsets, ends, settings.kafka_topic)

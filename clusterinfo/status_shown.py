@@ -15,6 +15,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from clusterinfo.model import ListLane, Unit
 from clusterinfo.postgres.overview import ClusterRow, KindRow, Overview
 
 WELL = ("verified", "excluded", "gone", "forbidden")
@@ -103,7 +104,7 @@ class Status:
         table = _table("cluster", "kind", "state", "proven", "why")
         for kind, complaint in self.attention:
             age = "never" if kind.age_s is None else f"{short_duration(kind.age_s)} ago"
-            table.add_row(kind.cluster, _dotted(kind), kind.state, age, complaint)
+            table.add_row(kind.cluster, _named(kind), kind.state, age, complaint)
         return table
 
     def _partitions(self) -> Table:
@@ -146,9 +147,8 @@ def short_duration(seconds: float) -> str:
     return f"{int(max(0, seconds))}s"
 
 
-def _dotted(kind: KindRow) -> str:
-    name = f"{kind.resource}.{kind.api_group}" if kind.api_group else kind.resource
-    return f"{name} in {kind.reach}" if kind.reach else name
+def _named(kind: KindRow) -> str:
+    return str(ListLane(Unit(kind.cluster, kind.api_group, kind.resource), kind.reach))
 
 
 def _number(value: int | None) -> str:

@@ -17,9 +17,9 @@ from clusterinfo.errors import FatalError, RecordError
 from clusterinfo.kafka import wire
 from clusterinfo.observations import Noted, Observe, Warned
 from clusterinfo.postgres import dead_letters as letters
-from clusterinfo.postgres.connection import open_pool
+from clusterinfo.postgres.connection import ACQUIRE_FIRST_S
 from clusterinfo.postgres.forget import delete_unseen, put_out_of_sight
-from clusterinfo.postgres.migrations import check_migrated
+from clusterinfo.postgres.migrations import open_migrated_pool
 from clusterinfo.postgres.positions import forget_offsets, stored_topics
 from clusterinfo.postgres.replaying import replay
 from clusterinfo.postgres.sink import PostgresSink
@@ -27,16 +27,6 @@ from clusterinfo.postgres.translate import FOREIGN, translate
 from clusterinfo.settings import Settings
 
 EXIT_DONE = 0
-ACQUIRE_TIMEOUT_S = 20.0
-
-
-@asynccontextmanager
-async def _pool(settings: Settings) -> AsyncIterator[Any]:
-    """A pool on a schema that is up to date."""
-    async with open_pool(settings) as pool:
-        async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
-            await check_migrated(connection, settings.db_schema)
-        yield pool
 
 
 @asynccontextmanager
@@ -44,8 +34,8 @@ async def _connection(settings: Settings, doing: str) -> AsyncIterator[Any]:
     """A connection inside one transaction on a schema that is up to date; errors say what was being done."""
     try:
         async with (
-            _pool(settings) as pool,
-            pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection,
+            open_migrated_pool(settings) as pool,
+            pool.acquire(timeout=ACQUIRE_FIRST_S) as connection,
             connection.transaction(),
         ):
             await connection.execute(
@@ -61,7 +51,7 @@ async def _connection(settings: Settings, doing: str) -> AsyncIterator[Any]:
 
 async def reset_offsets(settings: Settings, observe: Observe) -> int:
     """Forget the stored offsets of KAFKA_TOPIC; consumers that run begin again from the topic's beginning."""
-    async with _pool(settings) as pool, pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+    async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
         partitions = await forget_offsets(connection, settings.db_schema, settings.kafka_topic)
         others = [] if partitions else await stored_topics(connection, settings.db_schema)
     if others:
@@ -76,7 +66,7 @@ async def reset_offsets(settings: Settings, observe: Observe) -> int:
 
 async def forget(settings: Settings, observe: Observe, cluster: str, kind: str | None) -> int:
     """Delete all that is stored of a cluster (its name or uid), or of one kind of it. Safe beside running consumers."""
-    async with _pool(settings) as pool, pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
+    async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
         await put_out_of_sight(connection, settings.db_schema, cluster, kind)
         deleted = await delete_unseen(connection, settings.db_schema)
     what = f"{kind} of cluster {cluster}" if kind else f"cluster {cluster}"
@@ -141,7 +131,7 @@ async def replay_letters(settings: Settings, observe: Observe, ids: Sequence[int
         await letters.check_letters(connection, ids or ())
         chosen = list(dict.fromkeys(ids)) if ids is not None else await letters.waiting_letters(connection)
     refused = 0
-    async with _pool(settings) as pool:
+    async with open_migrated_pool(settings) as pool:
         sink = await PostgresSink.on(pool, settings, observe)
         for letter_id in chosen:
             try:
@@ -158,7 +148,7 @@ async def replay_letters(settings: Settings, observe: Observe, ids: Sequence[int
 
 async def _replay(sink: PostgresSink, pool: Any, settings: Settings, letter_id: int) -> bool:
     try:
-        async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection, connection.transaction(readonly=True):
+        async with pool.acquire(timeout=ACQUIRE_FIRST_S) as connection, connection.transaction(readonly=True):
             await connection.execute(f"set local search_path = {settings.db_schema}, pg_catalog")
             letter = await letters.open_letter(connection, letter_id)
     except FOREIGN as error:

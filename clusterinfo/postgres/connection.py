@@ -25,6 +25,8 @@ from clusterinfo.settings import Settings
 
 FIRST_CONNECTION_S = 20.0
 CONNECT_TIMEOUT_S = 10.0
+ACQUIRE_FIRST_S = 20.0
+"""Of a pool that was just opened, or that one command has to itself."""
 LOGIN_RETRIED_S = 300.0
 _REFUSED_TLS = "rejected SSL upgrade"  # what asyncpg says when the server answers N to SSLRequest; it has no class
 COMMAND_TIMEOUT_S = 90.0

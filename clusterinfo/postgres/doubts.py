@@ -68,7 +68,12 @@ async def keep_apart(connection: Any, batch: Batch) -> Batch:
 def _apart(record: Record, clones: dict[str, frozenset[str]]) -> Record:
     if record.cluster_name not in clones.get(record.cluster, ()):
         return record
-    return msgspec.structs.replace(record, cluster=f"{record.cluster}/{record.cluster_name}")
+    return msgspec.structs.replace(record, cluster=clone_identity(record.cluster, record.cluster_name))
+
+
+def clone_identity(uid: str, name: str) -> str:
+    """What tells a cluster apart whose uid another one has."""
+    return f"{uid}/{name}"
 
 
 async def notice_clones(connection: Any, record: Record, cluster_id: int) -> str:
@@ -85,9 +90,9 @@ async def notice_clones(connection: Any, record: Record, cluster_id: int) -> str
     label = await connection.fetchval(statements()["split_cluster"], cluster_id, crossing)
     if label is None:
         return ""
-    await connection.execute(statements()["lock_cluster_units"], [cluster_id])
+    units = [row["id"] for row in await connection.fetch(statements()["lock_cluster_units"], [cluster_id])]
     said = "two clusters with one uid wrote here: unproven until the next list"
-    await connection.execute(statements()["drop_cluster_progress"], cluster_id)
+    await connection.execute(statements()["drop_unit_progress"], units)
     await connection.execute(statements()["doubt_cluster_rows"], cluster_id)
     await connection.execute(statements()["doubt_cluster_floors"], cluster_id, record.observed_at, said)
     await connection.execute(statements()["doubt_cluster_units"], cluster_id, record.observed_at, said)

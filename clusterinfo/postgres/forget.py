@@ -23,7 +23,8 @@ from typing import Any
 import msgspec
 
 from clusterinfo.errors import ClusterinfoError, ConfigError, TransientError
-from clusterinfo.model import Batch, Record, list_start
+from clusterinfo.model import Batch, Record, Unit, list_start
+from clusterinfo.postgres.doubts import clone_identity
 from clusterinfo.postgres.statements import statements
 from clusterinfo.postgres.translate import FOREIGN, translate
 
@@ -51,11 +52,11 @@ class Deleted:
 
 async def read_forgotten(connection: Any, batch: Batch) -> Forgotten:
     """What was forgotten of the clusters in `batch`. To be called before anything else of the batch is locked."""
-    clusters = {record.cluster for record in batch.records}
-    if not clusters:
+    named = {(record.cluster, record.cluster_name) for record in batch.records}
+    if not named:
         return {}
-    names = {f"{record.cluster}/{record.cluster_name}" for record in batch.records}  # clones: see doubts.py
-    rows = await connection.fetch(statements()["read_forgotten"], sorted(clusters | names))
+    clusters = {cluster for cluster, _ in named} | {clone_identity(cluster, name) for cluster, name in named}
+    rows = await connection.fetch(statements()["read_forgotten"], sorted(clusters))
     return {(row["cluster"], row["api_group"], row["resource"]): row["forgotten_at"] for row in rows}
 
 
@@ -168,7 +169,7 @@ async def _find_cluster(connection: Any, name: str) -> Any:
 
 async def _no_such_kind(connection: Any, cluster: Any, kind: str) -> str:
     rows = await connection.fetch(statements()["list_units"], cluster["id"])
-    kinds = [f"{row['resource']}.{row['api_group']}".rstrip(".") for row in rows]
+    kinds = [Unit(cluster["uid"], row["api_group"], row["resource"]).dotted for row in rows]
     return f"--resource is {kind!r}, but cluster {cluster['label']!r} has no such kind; stored are: {_named(kinds)}"
 
 

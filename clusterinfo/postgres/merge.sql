@@ -120,10 +120,6 @@ from (
 where c.id = $1 and not c.clones @> $2::text[]
 returning c.label;
 
--- name: drop_cluster_progress
--- Lists that began under one identity and end under another prove nothing of either.
-delete from list_progress p using unit u where u.cluster_id = $1 and p.unit_id = u.id;
-
 -- name: doubt_cluster_rows
 -- Two clusters' rows are mixed: none is newer than what comes next.
 update resource r set live_at = -1 from unit u where u.cluster_id = $1 and r.unit_id = u.id;
@@ -456,7 +452,8 @@ where u.id = v.unit_id and u.live_at_source = 'version' and (
 returning u.id;
 
 -- name: drop_unit_progress
--- Lists that are under way prove nothing of a kind that is ordered by time from now on.
+-- Lists that are under way prove nothing of a kind that is ordered by time from now on, nor where they began under one
+-- cluster's identity and end under another.
 delete from list_progress where unit_id = any ($1::bigint[]);
 
 -- name: find_backwards

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from clusterinfo.errors import ClusterinfoError, FatalError
+from clusterinfo.postgres.connection import ACQUIRE_FIRST_S, open_pool
 from clusterinfo.postgres.translate import FOREIGN, translate
+from clusterinfo.settings import Settings
 
 LOCK_KEY = 0x636C7573  # "clus": one migration at a time in a database, whatever the schema
 LOCK_TIMEOUT = "5min"
@@ -105,3 +109,12 @@ async def _apply(connection: Any, migration: Migration) -> None:
         migration.name,
         migration.checksum,
     )
+
+
+@asynccontextmanager
+async def open_migrated_pool(settings: Settings) -> AsyncIterator[Any]:
+    """`open_pool` on a schema that is up to date. Raises as `check_migrated` does if it is not."""
+    async with open_pool(settings) as pool:
+        async with pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
+            await check_migrated(connection, settings.db_schema)
+        yield pool

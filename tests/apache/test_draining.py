@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 from tests.conftest import Database
 from tests.integration.test_draining import AT_ONCE_S, GRACE_S, ONCE, QUIET, converges, stopped
 from tests.kafka.apache import ApacheKafka
-from tests.support.programs import run, running, simulated_api
+from tests.support.programs import Program, run, running, simulated_api
 
 KAFKA = {"KAFKA_ENABLED": "true", "KAFKA_TOPIC": "draining", "KAFKA_PARTITION": "auto", "KAFKA_TOPIC_PARTITIONS": "6"}
 
@@ -26,20 +26,25 @@ def frozen(pid: int | None) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+@asynccontextmanager
+async def at_work_as_it_stops(env: dict[str, str], broker: int | None) -> AsyncIterator[tuple[Program, Program]]:
+    """A consumer and a collector in the middle of their work when the broker freezes; it thaws when the block ends."""
+    async with (
+        running("consume", env=env) as consumer,
+        running("collect", "--interval", "1s", env=env) as collector,
+    ):
+        await asyncio.gather(consumer.says('"Batch stored"'), collector.says('"Snapshot ended"'))
+        with frozen(broker):
+            await asyncio.sleep(2)
+            yield consumer, collector
+
+
 async def test_a_stopped_broker_keeps_nobody(database: Database) -> None:
     async with ApacheKafka() as own, simulated_api(300, 8) as api:
         env = api.env | database.env | KAFKA | QUIET | {"KAFKA_BROKERS": own.bootstrap}
         (await run(*ONCE["collect"], env=env)).expect(0)
-        async with (
-            running("consume", env=env) as consumer,
-            running("collect", "--interval", "1s", env=env) as collector,
-        ):
-            await asyncio.gather(consumer.says('"Batch stored"'), collector.says('"Snapshot ended"'))
-            with frozen(own.pid):
-                await asyncio.sleep(2)
-                first, second = await asyncio.gather(
-                    stopped(consumer, GRACE_S + 3.0), stopped(collector, GRACE_S + 3.0)
-                )
+        async with at_work_as_it_stops(env, own.pid) as (consumer, collector):
+            first, second = await asyncio.gather(stopped(consumer, GRACE_S + 3.0), stopped(collector, GRACE_S + 3.0))
         first.expect(0)
         second.expect(0)
         await converges(api, database, env, "collect", "consume")
@@ -48,13 +53,7 @@ async def test_a_stopped_broker_keeps_nobody(database: Database) -> None:
 async def test_told_twice_a_stopped_broker_keeps_nobody_at_all(database: Database) -> None:
     async with ApacheKafka() as own, simulated_api(300, 8) as api:
         env = api.env | database.env | KAFKA | QUIET | {"KAFKA_BROKERS": own.bootstrap}
-        async with (
-            running("consume", env=env) as consumer,
-            running("collect", "--interval", "1s", env=env) as collector,
-        ):
-            await asyncio.gather(consumer.says('"Batch stored"'), collector.says('"Snapshot ended"'))
-            with frozen(own.pid):
-                await asyncio.sleep(2)
-                ends = await asyncio.gather(*(stopped(one, AT_ONCE_S, 2) for one in (consumer, collector)))
+        async with at_work_as_it_stops(env, own.pid) as (consumer, collector):
+            ends = await asyncio.gather(*(stopped(one, AT_ONCE_S, 2) for one in (consumer, collector)))
         assert all(ended.code in (0, 1) for ended in ends)
         await converges(api, database, env, "collect", "consume")

@@ -6,20 +6,17 @@ import asyncio
 
 import pytest
 
-from clusterinfo.kafka import membership, watchdog
+from clusterinfo.kafka import membership
 from clusterinfo.observations import Observation, Stuck
 from clusterinfo.telemetry import Health
 from tests.integration.brokers import kafka_settings
+from tests.integration.test_kafka_watchdog import impatient
 from tests.kafka.apache import ApacheKafka
 from tests.support.members import Store, fill, into, running, until
 
+__all__ = ["impatient"]
+
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watchdog, "LOOK_S", 0.2)
-    monkeypatch.setattr(watchdog, "STALLED_S", 0.8)
 
 
 async def test_while_the_broker_is_away_nobody_is_stuck_and_readiness_fails_until_it_is_back(

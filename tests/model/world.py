@@ -20,7 +20,6 @@ from tests.support.records import NOON, Listing
 MS = dt.timedelta(milliseconds=1)
 SECOND = dt.timedelta(seconds=1)
 
-PLAIN_CONTENTS = 3
 REFUSED, NUL, WILD = "refused", "nul", "wild"
 """Contents that jsonb refuses whatever is done, and two that it holds only when mended."""
 
