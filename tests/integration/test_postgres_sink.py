@@ -289,9 +289,9 @@ async def test_what_is_proven_everywhere_needs_no_word_on_one_namespace(bench: B
 async def test_two_collectors_of_different_speed_raise_no_alarm(bench: Bench) -> None:
     """The slow one's list began earlier, at a lower version, and is complete later."""
     slow, quick = Listing("100"), Listing("200", NOON + MINUTE)
-    await bench.store(slow.item("a", "1"))
     await bench.store(quick.item("a", "1"), quick.completed())
-    await bench.store(slow.item("b", "2"), replace(slow.completed(), observed_at=NOON + 2 * MINUTE))
+    late = [slow.item("a", "1"), slow.item("b", "2")]
+    await bench.store(*late, replace(slow.completed(), observed_at=NOON + 2 * MINUTE))
     assert await bench.live() == {"a": "1"}
     assert await bench.states() == {"configmaps": "verified"}
 
