@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.faults import matrix_kafka, matrix_kubernetes, matrix_postgres
+from tests.faults import matrix_away, matrix_kafka, matrix_kubernetes, matrix_postgres
 from tests.faults.matrix_rig import Ends, Log, Rig, ends, judged, peak_mib, recovered, rig
 from tests.faults.pipeline import PARTITIONS
 
@@ -83,7 +83,10 @@ FAULTS: tuple[Fault, ...] = (
     Fault("disk full", "PostgreSQL", matrix_postgres.disk_full, TROUBLE),
     Fault("slow database", "PostgreSQL", matrix_postgres.slow, ()),
     Fault("postgres half-open", "PostgreSQL", matrix_postgres.half_open, TROUBLE),
-    Fault("both away", "PostgreSQL", matrix_postgres.both_away, TROUBLE),
+    Fault("both away", "PostgreSQL", matrix_away.both_away, TROUBLE),
+    Fault("postgres away for minutes", "PostgreSQL", matrix_away.postgres_away_for_minutes, TROUBLE),
+    Fault("kafka away for minutes", "Kafka", matrix_away.kafka_away_for_minutes, TROUBLE),
+    Fault("both away for minutes", "PostgreSQL", matrix_away.both_away_for_minutes, TROUBLE),
     Fault("429", "Kubernetes", matrix_kubernetes.too_many_requests, LISTS),
     Fault("500", "Kubernetes", matrix_kubernetes.status_500, LISTS),
     Fault("503", "Kubernetes", matrix_kubernetes.status_503, LISTS),

@@ -1,4 +1,4 @@
-"""Faults of PostgreSQL, and of both ends at once."""
+"""Faults of PostgreSQL."""
 
 from __future__ import annotations
 
@@ -72,14 +72,6 @@ async def half_open(rig: Rig) -> None:
     await rig.postgres.heal()
     if rig.is_small:
         rig.postgres.cut()
-    rig.is_over()
-
-
-async def both_away(rig: Rig) -> None:
-    """Kafka is killed and PostgreSQL stopped immediately; both are away for 3 s."""
-    await asyncio.gather(rig.stop_postgres(), rig.stop_kafka("hard"))
-    await asyncio.sleep(AWAY_S)
-    await asyncio.gather(rig.start_postgres(), rig.start_kafka())
     rig.is_over()
 
 
