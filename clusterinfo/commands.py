@@ -7,6 +7,7 @@ import datetime as dt
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from clusterinfo.budget import ByteBudget
@@ -16,12 +17,13 @@ from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.snapshot import PlannedList, Snapshot
 from clusterinfo.lifecycle import sleep_unless, unless
 from clusterinfo.model import ListLane, Outcome
-from clusterinfo.observations import Noted, Observe, SnapshotEnded, Warned
-from clusterinfo.postgres.connection import ACQUIRE_FIRST_S, open_pool
+from clusterinfo.observations import Noted, Observe, RunFailed, SnapshotEnded, Warned
+from clusterinfo.postgres.connection import ACQUIRE_FIRST_S, ask, open_pool
 from clusterinfo.postgres.migrations import migrate, open_migrated_pool
 from clusterinfo.postgres.partitions import keep_history
 from clusterinfo.postgres.sink import PostgresSink
 from clusterinfo.pump import Backoff, Sink, pump
+from clusterinfo.reachability import watched
 from clusterinfo.settings import Settings
 
 EXIT_DONE, EXIT_STOPPED, EXIT_KIND_FAILED = 0, 1, 3
@@ -46,7 +48,8 @@ async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event,
         if (opened := await _open(stack, stopping, *ends)) is None:
             return EXIT_STOPPED if once else EXIT_DONE
         client, sink = opened
-        return await _collect_into(sink, client, settings, observe, stopping, once=once)
+        async with watched(observe, Kubernetes=client.ask, Kafka=sink.ask):
+            return await _collect_into(sink, client, settings, observe, stopping, once=once)
 
 
 async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, *, once: bool, do_migrate: bool) -> int:
@@ -57,7 +60,8 @@ async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, 
         if (opened := await _open(stack, stopping, *ends)) is None:
             return EXIT_STOPPED if once else EXIT_DONE
         client, sink = opened
-        return await _collect_into(sink, client, settings, observe, stopping, once=once)
+        async with watched(observe, Kubernetes=client.ask):
+            return await _collect_into(sink, client, settings, observe, stopping, once=once)
 
 
 async def _open(
@@ -95,7 +99,7 @@ async def _collect_into(
                 raise FatalError(f"the run of lists could not be done: {error}") from error
             finished = True
             pause_s = backoff.next_s(error if isinstance(error, TransientError) else TransientError(str(error)))
-            observe(Warned(message=f"a run of lists failed and begins again in {pause_s:.1f} s: {error}"))
+            observe(RunFailed(cluster=client.cluster.name, error=str(error), wait_s=round(pause_s, 3)))
         if once:
             return code
         if finished:
@@ -216,7 +220,8 @@ async def _database(settings: Settings, observe: Observe, *, do_migrate: bool) -
         sink = await PostgresSink.on(pool, settings, observe)
         keeper = asyncio.create_task(_keep_history(pool, settings, observe))
         try:
-            yield sink
+            async with watched(observe, PostgreSQL=partial(ask, pool)):
+                yield sink
         finally:
             keeper.cancel()
             await asyncio.wait({keeper})

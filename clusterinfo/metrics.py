@@ -132,6 +132,7 @@ _ERROR_CLASSES: dict[type[Observation], str] = {
     seen.Retrying: "retry",
     seen.LaneRestarted: "restart",
     seen.ListRestarted: "restart",
+    seen.RunFailed: "restart",
     seen.LaneLost: "let_go",
     seen.DeadLettered: "set_aside",
     seen.ItemSetAside: "set_aside",

@@ -71,6 +71,15 @@ class SnapshotEnded(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunFailed(Observation):
+    """A run of lists could not be done at all, and begins again after `wait_s`."""
+
+    cluster: str
+    error: str
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Produced(Observation):
     """One list's records are in Kafka: `offset` is that of its last record, `size_bytes` of all its values."""
 

@@ -65,6 +65,8 @@ def said(observation: Observation) -> str:
             line = f"{lane}, offset {offset} was set aside: {reason}"
         case seen.Retrying(lane=lane, step=step, error=error, wait_s=wait_s):
             line = f"{lane}, {step}: {error}; again in {wait_s:.1f} s"
+        case seen.RunFailed(cluster=cluster, error=error, wait_s=wait_s):
+            line = f"{cluster}, run of lists: {error}; again in {wait_s:.1f} s"
         case seen.SnapshotEnded() as ended:
             line = _summary(ended)
     return line

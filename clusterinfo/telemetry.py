@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import logging
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,6 +23,7 @@ from clusterinfo import observations as seen
 from clusterinfo.errors import ConfigError, without_userinfo
 from clusterinfo.metrics import Metrics
 from clusterinfo.observations import Observation, Observe
+from clusterinfo.reachability import STEP
 from clusterinfo.settings import Settings
 
 FOREIGN_LINES, FOREIGN_WINDOW_S = 5, 10.0
@@ -35,6 +37,7 @@ MESSAGES: dict[type[Observation], tuple[str, str]] = {
     seen.ListEnded: ("info", "List ended"),
     seen.ListRestarted: ("warning", "List begins again"),
     seen.SnapshotEnded: ("info", "Snapshot ended"),
+    seen.RunFailed: ("warning", "A run of lists failed and begins again"),
     seen.Produced: ("info", "Cluster info sent to Kafka"),
     seen.Stubbed: ("warning", "Object too large for the broker: a stub was sent"),
     seen.ItemSetAside: ("error", "Item of a page could not be read: its list does not complete"),
@@ -144,19 +147,51 @@ def _produced(observation: seen.Produced) -> dict[str, Any]:
 
 # --- health ----------------------------------------------------------------------------------------------------------
 
+RUN = "run of lists"
+SILENT_S = 600.0
+"""Twice the longest deadline of any step of a run (a page, a batch: 300 s each): by then one must have ended."""
+
+
+def _is_of_asking(observation: Observation) -> bool:
+    """True for what is said beside the work, and so says nothing about it."""
+    return isinstance(observation, seen.Retrying | seen.Recovered) and observation.step == STEP
+
 
 class Health:
-    """Ready while no step is failing; alive while the event loop answers and no lane is stuck for good."""
+    """Ready while no step is failing; alive while the event loop answers, no lane is stuck and a run of lists moves."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.failing: dict[tuple[str, str], str] = {}
         """(lane, step) -> why it failed last."""
         self.stuck: set[str] = set()
         """Lanes for which nothing but another process is left to try."""
+        self._clock = clock
+        self._runs: set[str] = set()
+        """Clusters whose lists are under way."""
+        self._moved_s = clock()
+
+    @property
+    def complaints(self) -> list[str]:
+        """Why this process should be replaced by another; empty for one that is alive."""
+        lines = [f"{lane}: nothing comes from Kafka, which has more" for lane in sorted(self.stuck)]
+        silent_s = self._clock() - self._moved_s
+        if self._runs and silent_s > SILENT_S:
+            lines += [f"{cluster}: its run of lists has stood still for {silent_s:.0f} s" for cluster in self._runs]
+        return lines
 
     def observe(self, observation: Observation) -> None:
-        """Learn from a step that failed, or that succeeded again."""
+        """Learn from a step that failed, that succeeded again, or that was done at all."""
+        if not _is_of_asking(observation):
+            self._moved_s = self._clock()
         match observation:
+            case seen.Discovered(cluster=cluster):
+                self._runs.add(cluster)
+            case seen.SnapshotEnded(cluster=cluster):
+                self._runs.discard(cluster)
+                self.failing.pop((cluster, RUN), None)
+            case seen.RunFailed(cluster=cluster, error=error):
+                self._runs.discard(cluster)
+                self.failing[cluster, RUN] = error
             case seen.Retrying(lane=lane, step=step, error=error):
                 self.failing[lane, step] = error
             case seen.Recovered(lane=lane, step=step):
@@ -218,9 +253,8 @@ class Telemetry:
         return app
 
     async def _healthz(self, _: web.Request) -> web.Response:
-        stuck = sorted(self.health.stuck)
-        lines = [f"{lane}: nothing comes from Kafka, which has more" for lane in stuck]
-        return web.Response(status=503 if stuck else 200, text="\n".join(lines or ["ok"]) + "\n")
+        lines = self.health.complaints
+        return web.Response(status=503 if lines else 200, text="\n".join(lines or ["ok"]) + "\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
         failing = self.health.failing

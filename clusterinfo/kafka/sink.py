@@ -30,6 +30,7 @@ from clusterinfo.observations import Observe, Produced, Stubbed
 from clusterinfo.settings import MIB, Settings
 
 SEND_TIMEOUT_S = 60.0  # for one batch of the pump: 16 MiB by default
+ASK_TIMEOUT_S = 5.0
 MAX_REQUEST_BYTES = 8 * MIB  # DESIGN, Limits: "8 MiB request"; of one message, before compression
 BATCH_BYTES = 512 * 1024  # measured, 11 kB records: 64 KiB 12,000 records/s, 256 KiB to 1 MiB 24,000-30,000
 MESSAGE_OVERHEAD_BYTES = 2048  # key, headers and framing of a message, rounded up
@@ -128,6 +129,10 @@ class KafkaSink:
             self._retire(producer, drop=True)
             raise _after_sending(error, f"{batch.lane}: sending to Kafka") from error
         return self._sent_to(batch, partition, last_offset, records)
+
+    async def ask(self) -> None:
+        """Return if Kafka answers, by a connection of its own. Raises FatalError, in one line, if it does not."""
+        await connection.probe(self._settings, ASK_TIMEOUT_S)
 
     def _partition_of(self, batch: Batch) -> int:
         if self._settings.kafka_partition != "auto":

@@ -91,6 +91,10 @@ class KubernetesClient:
         if self._retired is not None:
             await self._retired.close()
 
+    async def ask(self) -> None:
+        """Return if the API answers. Raises TransientError, ApiStatusError or FatalError if it does not."""
+        await self.get("/version")
+
     async def discover(self, selection: discovery.Selection | None = None) -> discovery.Discovery:
         """The kinds to list, by `selection` or else the settings' INCLUDE and EXCLUDE.
 

@@ -151,6 +151,17 @@ async def open_pool(settings: Settings) -> AsyncIterator[Any]:
         await _close(pool)
 
 
+async def ask(pool: Any) -> None:
+    """Return if PostgreSQL answers, or is busy with all the pool's connections. Raises as `translate` does."""
+    if pool.get_size() == pool.get_max_size() and not pool.get_idle_size():
+        return  # those who work learn it themselves
+    try:
+        async with pool.acquire() as connection:
+            await connection.fetchval("select 1")
+    except FOREIGN as error:
+        raise translate(error, "asked whether it answers") from error
+
+
 async def _first_connection(settings: Settings, arguments: dict[str, Any]) -> Any:
     where, logins = f"at {settings.db_host}:{settings.db_port}", _Logins()
     deadline = time.monotonic() + FIRST_CONNECTION_S

@@ -47,7 +47,7 @@ SAYS = {
     "Record set aside as a dead letter": "dead letters",
     "Records are missing: Kafka no longer holds them": "gaps",
     "the Kafka consumer broke down": "consumers rebuilt",
-    "a run of lists failed": "runs begun again",
+    "A run of lists failed": "runs begun again",
     "Partitions assigned": "assignments",
 }
 """What a log line begins with -> what it is counted as."""

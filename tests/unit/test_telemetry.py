@@ -17,6 +17,7 @@ from clusterinfo import telemetry
 from clusterinfo.errors import ConfigError
 from clusterinfo.metrics import Metrics
 from clusterinfo.observations import Observation
+from clusterinfo.reachability import STEP
 from clusterinfo.settings import load
 
 RETRYING = seen.Retrying(lane="pods", step="write", error="PostgreSQL is away", wait_s=1)
@@ -71,7 +72,7 @@ def test_what_a_process_observes_is_counted_by_what_it_made_it_do() -> None:
     for observation in _all_observations():
         metrics.observe(observation)
     classes = {sample.labels["class"]: sample.value for sample in _samples(metrics, "clusterinfo_errors_total")}
-    assert classes == {"retry": 1, "restart": 2, "let_go": 1, "set_aside": 2, "fail_kind": 1}
+    assert classes == {"retry": 1, "restart": 3, "let_go": 1, "set_aside": 2, "fail_kind": 1}
     (lag,) = _samples(metrics, "clusterinfo_lag_records")
     assert (lag.labels, lag.value) == ({"topic": "x", "partition": "1"}, 1)
 
@@ -172,3 +173,33 @@ async def test_the_endpoints_answer(unused_tcp_port: int) -> None:
             assert (answer.status, await answer.text()) == (503, "pods, write: PostgreSQL is away\n")
         async with http.get(f"{url}/healthz") as answer:
             assert answer.status == 200, "a database that is away is no reason to be restarted"
+
+
+def test_a_run_of_lists_that_stands_still_is_not_alive() -> None:
+    """Every step of it has a deadline, so none is known that does; another process is the last resort."""
+    now_s = 0.0
+    health = telemetry.Health(clock=lambda: now_s)
+    run = seen.Discovered(cluster="a", units=2, excluded=0)
+    ended = seen.SnapshotEnded(cluster="a", kinds=2, failed=0, forbidden=0, objects=0, size_bytes=0, seconds=1)
+    health.observe(run)
+    now_s += telemetry.SILENT_S
+    health.observe(seen.PageListed(resource="pods", reach="", items=1, size_bytes=1))
+    now_s += telemetry.SILENT_S
+    assert health.complaints == []
+    health.observe(seen.Retrying(lane="Kafka", step=STEP, error="away", wait_s=1))
+    now_s += 1
+    assert health.complaints == ["a: its run of lists has stood still for 601 s"], "asking is not moving"
+    health.observe(RETRYING)
+    assert health.complaints == [], "what is tried again is not stuck"
+    health.observe(ended)
+    now_s += 100 * telemetry.SILENT_S
+    assert health.complaints == [], "between two runs nothing has to move"
+
+
+def test_readiness_follows_runs_of_lists() -> None:
+    health = telemetry.Health()
+    failed = seen.RunFailed(cluster="a", error="the API cannot be reached", wait_s=1)
+    health.observe(failed)
+    assert health.failing == {("a", "run of lists"): "the API cannot be reached"}
+    health.observe(seen.SnapshotEnded(cluster="a", kinds=0, failed=0, forbidden=0, objects=0, size_bytes=0, seconds=1))
+    assert health.failing == {}
