@@ -40,9 +40,10 @@ for update;
 update kafka_offset set next_offset = $4 where kafka_cluster = $1 and topic = $2 and partition = $3;
 
 -- name: claim_partition
--- A new owner: one generation more than the last. No row: another consumer group has this database.
+-- A new owner: one generation more than the last; the first is a time in microseconds, so that an owner from before the
+-- offsets were reset never finds its own number again. No row: another consumer group has this database.
 insert into kafka_offset as o (kafka_cluster, topic, partition, group_id, generation)
-select $1, $2, $3, $4, 1
+select $1, $2, $3, $4, (extract(epoch from clock_timestamp()) * 1000000)::bigint
 where not exists (select from kafka_offset where group_id <> $4)
 on conflict (kafka_cluster, topic, partition) do update set generation = o.generation + 1 where o.group_id = $4
 returning generation, next_offset;

@@ -585,6 +585,23 @@ async def test_forgotten_offsets_are_read_again_and_change_nothing(bench: Bench)
     assert await bench.history() == []
 
 
+async def test_an_owner_from_before_the_offsets_were_forgotten_may_write_no_more(
+    bench: Bench, database: Database
+) -> None:
+    listing = Listing("100")
+    bench.feed.next_offset = 100
+    async with PostgresSink.connect(database.settings(), lambda _: None) as other:
+        await other.open(LANE)
+        await forget_offsets(bench.connection, "clusterinfo", "cluster-info")
+        assert await other.open(LANE) is None
+        with pytest.raises(LostError):
+            await bench.store(listing.item("a", "1"))
+        feed = Feed()
+        await other.write(feed.batch(listing.item("b", "1")))
+    assert await bench.live() == {"b": "1"}
+    assert await bench.connection.fetchval("select next_offset from kafka_offset") == 1
+
+
 async def test_a_second_consumer_group_is_refused(bench: Bench) -> None:
     for topic in ("cluster-info", "other"):
         with pytest.raises(ConfigError, match="KAFKA_GROUP_ID"):

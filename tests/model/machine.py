@@ -375,7 +375,8 @@ class History:
 
     def _committed(self, actor: Actor) -> None:
         if actor.sink.claimed:
-            self.reference.claimed(actor.sink.claimed.partition)
+            lane = actor.sink.claimed
+            self.reference.claimed(lane.partition, actor.sink._positions.generation(lane))
             self.counts["claims"] += 1
         batch = actor.sink.batch
         if batch is None:

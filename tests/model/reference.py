@@ -136,6 +136,7 @@ class Reference:
         self.discovered: dict[int, dt.datetime] = {}
         self.offsets: dict[int, int | None] = {}
         self.generations: dict[int, int] = {}
+        self.given: set[tuple[int, int]] = set()
         self.pages: Counter[str] = Counter()
         self.replays = 0
         self.proven: set[str] = set()
@@ -148,11 +149,13 @@ class Reference:
                 return cluster.number
         raise AssertionError(f"no cluster {record.cluster}")
 
-    def claimed(self, partition: int) -> int:
-        """A claim took effect; return its generation."""
-        self.generations[partition] = self.generations.get(partition, 0) + 1
+    def claimed(self, partition: int, generation: int) -> None:
+        """A claim took effect; nobody else was ever given its generation."""
+        assert generation > self.generations.get(partition, 0), "a claim goes beyond the one before"
+        assert (partition, generation) not in self.given, "a generation has one owner"
+        self.given.add((partition, generation))
+        self.generations[partition] = generation
         self.offsets.setdefault(partition, None)
-        return self.generations[partition]
 
     def forgotten(self) -> None:
         """The offsets were reset."""
