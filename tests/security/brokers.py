@@ -59,7 +59,7 @@ def guarded_kafka(certificates: Certificates) -> ApacheKafka:
         "auto.create.topics.enable": "false",
     }
     for listener, pair in shown.items():
-        properties |= _tls(listener.lower(), pair, certificates)
+        properties |= listener_tls(listener.lower(), pair, certificates)
     for listener in ("login", "tlslogin", "expiring"):
         properties |= _logins(listener, dict.fromkeys((USER, *PRINCIPALS), PASSWORD))
     for mechanism in MECHANISMS:
@@ -70,7 +70,8 @@ def guarded_kafka(certificates: Certificates) -> ApacheKafka:
     return ApacheKafka(LISTENERS, scram, **properties)
 
 
-def _tls(listener: str, pair: Pair, certificates: Certificates) -> dict[str, str]:
+def listener_tls(listener: str, pair: Pair, certificates: Certificates) -> dict[str, str]:
+    """The properties by which a listener shows the certificate of `pair` and trusts our authority."""
     prefix = f"listener.name.{listener}.ssl"
     return {
         f"{prefix}.keystore.type": "PEM",

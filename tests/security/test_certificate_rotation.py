@@ -1,0 +1,112 @@
+"""Authority, certificates and keys are replaced while the programs run: new connections use what the files hold now.
+
+All of them at once, those of the server and of its clients, by ones of another authority: whoever still had the old
+ones in memory would be refused, and would refuse.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import fields
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from clusterinfo.sandbox.postgres import BIN_VARIABLE
+from tests.conftest import Database
+from tests.kafka.apache import ApacheKafka
+from tests.security import test_postgres_logins as logins
+from tests.security.brokers import listener_tls
+from tests.security.certificates import Certificates, Pair, make
+from tests.security.test_rotation import QUICK, goes_on, stopped
+from tests.support.programs import QUIET, Api, running, simulated_api
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[Api]:
+    async with simulated_api(100) as started:
+        yield started
+
+
+@pytest.fixture
+def used(tmp_path: Path) -> Certificates:
+    """What servers and programs are told to use."""
+    return _made(tmp_path / "used")
+
+
+@pytest.fixture
+def next_ones(tmp_path: Path) -> Certificates:
+    """What takes their place."""
+    return _made(tmp_path / "next")
+
+
+def _made(directory: Path) -> Certificates:
+    directory.mkdir()
+    return make(directory)
+
+
+def replace(used: Certificates, fresh: Certificates) -> None:
+    """Write over each file in place: whoever has it open, or its path, has the new one."""
+    for field in fields(Certificates):
+        old, new = getattr(used, field.name), getattr(fresh, field.name)
+        pairs = (
+            [(old, new)]
+            if isinstance(old, Path)
+            else [(getattr(old, f.name), getattr(new, f.name)) for f in fields(Pair)]
+        )
+        for target, source in pairs:
+            target.write_bytes(source.read_bytes())
+
+
+async def test_kafka_certificates_are_read_again(
+    api: Api, database: Database, connection: asyncpg.Connection, used: Certificates, next_ones: Certificates
+) -> None:
+    properties = {"listener.name.mtls.ssl.client.auth": "required"} | listener_tls("mtls", used.server, used)
+    async with ApacheKafka({"MTLS": "SSL"}, (), **properties) as kafka:
+        named = f"rotated-{uuid.uuid4().hex[:8]}"
+        env = api.env | database.env | QUIET | QUICK
+        env |= {"KAFKA_ENABLED": "true", "KAFKA_TOPIC": named, "KAFKA_GROUP_ID": named, "KAFKA_TOPIC_PARTITIONS": "1"}
+        env |= {"KAFKA_BROKERS": kafka.bootstrap_of("MTLS"), "KAFKA_SECURITY_PROTOCOL": "SSL"}
+        env |= {"KAFKA_SSL_CA_FILE": str(used.ca), "KAFKA_SSL_CERT_FILE": str(used.client.certificate)}
+        env |= {"KAFKA_SSL_KEY_FILE": str(used.client.key)}
+        async with running("consume", env=env) as consumer, running("collect", env=env) as collector:
+            await goes_on(connection, [consumer, collector])
+            replace(used, next_ones)
+            await kafka.restart()
+            await goes_on(connection, [consumer, collector])
+            await stopped(collector, consumer)
+
+
+async def test_postgres_certificates_are_read_again(
+    api: Api, used: Certificates, next_ones: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(BIN_VARIABLE, str(logins.DEBIAN))
+    async with logins.server(used.server, logins.CERTIFIED, used) as postgres:
+        administrator = await asyncpg.connect(postgres.dsn(), ssl=False, timeout=10)
+        await administrator.execute(f"create role {logins.USER} superuser login password '{logins.PASSWORD}'")
+        await administrator.execute("set search_path = clusterinfo")
+        files = logins.CA | logins.PAIR
+        env = logins.environment(logins.Case("rotated", "verify-full", logins.ENCRYPTED, files), postgres, used)
+        async with running("legacy", env=env | api.env | QUIET | QUICK) as program:
+            await program.says('"Snapshot ended"')
+            await goes_on(administrator, [program])
+            replace(used, next_ones)
+            for name, path in (
+                ("server.crt", used.server.certificate),
+                ("server.key", used.server.key),
+                ("root.crt", used.ca),
+            ):
+                (postgres.data / name).write_bytes(path.read_bytes())
+            await administrator.execute("select pg_reload_conf()")
+            await administrator.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where usename = $1", logins.USER
+            )
+            await goes_on(administrator, [program])
+            assert await administrator.fetchval(
+                "select bool_and(ssl) from pg_stat_activity join pg_stat_ssl using (pid) where usename = $1",
+                logins.USER,
+            )
+            await stopped(program)
+        await administrator.close()
