@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 
 from clusterinfo.errors import ClusterinfoError, ConfigError, TransientError
-from clusterinfo.model import Batch, Record, Unit, list_start
+from clusterinfo.model import Batch, Record, Unit
 from clusterinfo.postgres.doubts import clone_identity
 from clusterinfo.postgres.statements import statements
 from clusterinfo.postgres.translate import FOREIGN, translate
@@ -72,9 +72,7 @@ def _is_forgotten(record: Record, forgotten: Forgotten) -> bool:
     moments = [forgotten.get((record.cluster, "", ""))]
     if record.resource:
         moments.append(forgotten.get((record.cluster, record.group, record.resource)))
-    began = record.list or record.snapshot
-    at = list_start(began) if began else record.observed_at
-    return any(moment is not None and at < moment for moment in moments)
+    return any(moment is not None and record.began_at < moment for moment in moments)
 
 
 # --- for the command -------------------------------------------------------------------------------------------------

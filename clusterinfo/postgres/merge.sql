@@ -63,7 +63,8 @@ delete from kafka_offset where topic = $1 returning partition;
 select pages from list_progress where list = $1 for update;
 
 -- name: find_clusters
-select id, uid, former_uid, name from cluster where uid = any ($1::text[]) or former_uid = any ($1::text[]);
+select id, uid, former_uid, first_seen, last_seen from cluster
+where uid = any ($1::text[]) or former_uid = any ($1::text[]);
 
 -- name: adopt_cluster
 -- A cluster known by its name alone gains its uid and keeps its rows.
@@ -71,10 +72,64 @@ update cluster set uid = $1, former_uid = $2
 where uid = $2 and name = $2 and not exists (select from cluster where uid = $1);
 
 -- name: recall_cluster
--- A late record of the time before the uid was known: the cluster of that name, if there is one that was seen later only.
+-- A late record of the time before the uid was known: the cluster of that name, or the one that had it, if there is one
+-- only and it was seen later only.
+with named as (
+    select id from cluster where name = $1 and uid <> $1
+    union
+    select cluster_id from cluster_name n join cluster c on c.id = n.cluster_id where n.name = $1 and c.uid <> $1
+)
 update cluster set former_uid = $1
-where name = $1 and uid <> $1 and former_uid is null and first_seen > $2
-    and (select count(*) from cluster where name = $1) = 1;
+where id = (select min(id) from named having count(*) = 1) and former_uid is null and first_seen > $2;
+
+-- name: join_units
+-- Kinds of cluster $2 that $1 lacks become its own.
+update unit n set cluster_id = $1
+where n.cluster_id = $2 and not exists (
+    select from unit u where u.cluster_id = $1 and (u.api_group, u.resource) = (n.api_group, n.resource));
+
+-- name: join_rows
+-- Of the other kinds, objects that $1 knows nothing of and has not proven absent, with their history. Where $1 knows the
+-- object, what is late is left out, as a late record is.
+with late as (
+    select r.unit_id as former_id, u.id as unit_id, r.namespace, r.name
+    from unit n
+    join unit u on u.cluster_id = $1 and (u.api_group, u.resource) = (n.api_group, n.resource)
+        and u.live_at_source is not distinct from n.live_at_source
+    join resource r on r.unit_id = n.id
+    where n.cluster_id = $2 and r.last_observed_at >= u.gone_before
+        and not exists (
+            select from resource k where k.unit_id = u.id and (k.namespace, k.name) = (r.namespace, r.name))
+        and not exists (
+            select from resource_history k where k.unit_id = u.id and (k.namespace, k.name) = (r.namespace, r.name))
+        and not exists (
+            select from unit_floor f
+            where f.unit_id = u.id and f.reach in ('', r.namespace) and (f.epoch, f.live_at) >= (r.epoch, r.live_at))
+), past as (
+    update resource_history h set unit_id = l.unit_id from late l
+    where (h.unit_id, h.namespace, h.name) = (l.former_id, l.namespace, l.name)
+)
+update resource r set unit_id = l.unit_id from late l
+where (r.unit_id, r.namespace, r.name) = (l.former_id, l.namespace, l.name);
+
+-- name: drop_former_history
+delete from resource_history where unit_id in (select id from unit where cluster_id = $1);
+
+-- name: join_snapshots
+update snapshot set cluster_id = $1 where cluster_id = $2;
+
+-- name: join_cluster
+-- What else is known of cluster $2 is known of $1; then $2 is no more.
+with joined as (
+    update cluster c set
+        first_seen = least(c.first_seen, f.first_seen), epoch = greatest(c.epoch, f.epoch),
+        discovered_before = greatest(c.discovered_before, f.discovered_before)
+    from cluster f where c.id = $1 and f.id = $2
+)
+delete from cluster where id = $2;
+
+-- name: become_former
+update cluster set former_uid = $2, label = free_label(uid, name) where id = $1;
 
 -- name: ensure_cluster
 -- The cluster's row; a second cluster of one name is shown as <name>-<first 8 of uid>.

@@ -7,6 +7,7 @@ from typing import Any
 
 from clusterinfo.model import Batch, Record, RecordType, Unit
 from clusterinfo.observations import Observation, Warned
+from clusterinfo.postgres.identities import find_clusters, join_former, recognise
 from clusterinfo.postgres.staging import UnitNews, UnitRow, news_of
 from clusterinfo.postgres.statements import statements
 
@@ -41,40 +42,28 @@ async def lock_batch(connection: Any, batch: Batch) -> Locked:
 
 async def _know_clusters(connection: Any, records: list[Record], observations: list[Observation]) -> ClusterIds:
     named = {record.cluster: record for record in reversed(records)}
-    known = await _find(connection, list(named))
+    known = await find_clusters(connection, records)
+    if await join_former(connection, records, known):
+        known = await find_clusters(connection, records)
     missing = {cluster: record for cluster, record in sorted(named.items()) if cluster not in known}
-    if not missing:
-        return known
-    # Labels are handed out one at a time: two clusters of one name must not both get the plain one.
-    await connection.execute("lock table cluster in share row exclusive mode")
-    for record in missing.values():
-        if not await _recognise(connection, record):
-            await _make_cluster(connection, record, observations)
-    return await _find(connection, list(named))
-
-
-async def _recognise(connection: Any, record: Record) -> bool:
-    """True if the cluster is here under its other identity: its uid, or the name from before the uid was known."""
-    if record.cluster == record.cluster_name:
-        done = await connection.execute(statements()["recall_cluster"], record.cluster, record.observed_at)
-    else:
-        done = await connection.execute(statements()["adopt_cluster"], record.cluster, record.cluster_name)
-    return str(done) == "UPDATE 1"
+    if missing:
+        # Labels are handed out one at a time: two clusters of one name must not both get the plain one.
+        await connection.execute("lock table cluster in share row exclusive mode")
+        for record in missing.values():
+            if not await recognise(connection, record):
+                await _make_cluster(connection, record, observations)
+        known = await find_clusters(connection, records)
+    return {cluster: known[cluster].id for cluster in named}
 
 
 async def _make_cluster(connection: Any, record: Record, observations: list[Observation]) -> None:
     name = record.cluster_name
     label = await connection.fetchval(
-        statements()["ensure_cluster"], record.cluster, name, record.epoch, record.observed_at
+        statements()["ensure_cluster"], record.cluster, name, record.epoch, record.began_at
     )
     if label not in (None, name):
         message = f"another cluster is called {name!r} already: the one with uid {record.cluster} is shown as {label!r}"
         observations.append(Warned(message=message, remedy="set CLUSTER_NAME of one of their collectors"))
-
-
-async def _find(connection: Any, clusters: list[str]) -> ClusterIds:
-    rows = await connection.fetch(statements()["find_clusters"], clusters)
-    return {uid: row["id"] for row in rows for uid in (row["uid"], row["former_uid"]) if uid in clusters}
 
 
 async def _lock_units(connection: Any, news: dict[Unit, UnitNews], clusters: ClusterIds) -> dict[Unit, UnitRow]:

@@ -720,6 +720,57 @@ async def test_a_cluster_that_gains_its_uid_keeps_its_rows(bench: Bench) -> None
     assert await bench.connection.fetchval("select string_agg(uid, ',') from cluster") == "3333-cccc"
 
 
+def _renamed() -> tuple[Listing, Listing, Listing]:
+    """Of one cluster: a list under its name alone, one under its uid, one under its uid and another name."""
+    nameless = Listing("100", cluster="prod", cluster_name="prod")
+    named = Listing("200", NOON + MINUTE, cluster="3333-cccc", cluster_name="prod")
+    renamed = Listing("300", NOON + 2 * MINUTE, cluster="3333-cccc", cluster_name="live")
+    return nameless, named, renamed
+
+
+async def _identities(bench: Bench) -> list[tuple[str, str, str]]:
+    rows = await bench.connection.fetch("select uid, former_uid, label from cluster order by id")
+    return [tuple(row) for row in rows]
+
+
+async def test_a_late_record_finds_its_cluster_by_a_name_that_it_had(bench: Bench) -> None:
+    nameless, named, renamed = _renamed()
+    await bench.store(named.snapshot_started(), named.item("a", "2"), named.completed())
+    await bench.store(renamed.snapshot_started(), renamed.item("a", "3"), renamed.completed())
+    await bench.store(nameless.item("a", "1"), nameless.item("b", "1"), nameless.completed())
+    assert await _identities(bench) == [("3333-cccc", "prod", "live")]
+    assert [row["name"] for row in await bench.connection.fetch("select name from resource")] == ["a"]
+
+
+async def test_what_was_stored_under_a_name_joins_the_cluster_whose_name_that_was(bench: Bench) -> None:
+    """The last name is stored first, then what was sent before the uid was known, then what tells that they are one."""
+    nameless, named, renamed = _renamed()
+    older = Listing("90", NOON - MINUTE, cluster="prod", cluster_name="prod", resource="pods")
+    old = Listing("95", NOON - MINUTE, cluster="prod", cluster_name="prod")
+    await bench.store(renamed.item("a", "3"), renamed.item("c", "3"))
+    await bench.store(old.item("b", "0", "old"), older.item("p", "0"), older.snapshot_started())
+    await bench.store(nameless.item("a", "1"), nameless.item("b", "1"))
+    assert [label for *_, label in await _identities(bench)] == ["live", "prod"]
+    await bench.store(named.snapshot_started(), named.item("a", "2"))
+    assert await _identities(bench) == [("3333-cccc", "prod", "live")]
+    rows = await bench.connection.fetch("select name, resource_version from resource order by name")
+    assert [tuple(row) for row in rows] == [("a", "3"), ("b", "1"), ("c", "3"), ("p", "0")]
+    past = await bench.connection.fetch("select resource, name from resource_history join unit on id = unit_id")
+    assert [tuple(row) for row in past] == [("configmaps", "b")], "of a, what is late is left out"
+    assert await bench.connection.fetchval("select count(*) from snapshot s join cluster c on c.id = s.cluster_id") == 2
+    await bench.store(nameless.item("d", "1"), renamed.completed())
+    assert await bench.connection.fetchval("select count(distinct cluster) from resources") == 1
+
+
+async def test_another_cluster_of_that_name_whose_uid_may_not_be_read_is_not_joined(bench: Bench) -> None:
+    named = Listing("200", cluster="3333-cccc", cluster_name="prod")
+    other = Listing("100", NOON + MINUTE, cluster="prod", cluster_name="prod")
+    await bench.store(named.item("a", "2"))
+    await bench.store(other.item("b", "1"))
+    await bench.store(named.item("a", "2"))
+    assert [uid for uid, *_ in await _identities(bench)] == ["3333-cccc", "prod"]
+
+
 # --- what a snapshot came to -----------------------------------------------------------------------------------------
 
 

@@ -160,6 +160,7 @@ class Judge:
 
     async def look(self, touched: set[UnitId] | None = None) -> None:
         """After a commit: rows, floors, states, counts and offsets of what it touched (None: of everything)."""
+        await self._notice_split()
         named = None if touched is None else sorted({f"{group}/{resource}" for _, group, resource in touched})
         if named != []:
             rows = await self.bench.admin.fetch(STORED, self.uids, named)
@@ -171,6 +172,14 @@ class Judge:
             for unit_id, row in stored.items():
                 self._compare_alarms(unit_id, row)
         await self._compare_offsets()
+
+    async def _notice_split(self) -> None:
+        for cluster in self.world.clusters:
+            if cluster.former and not cluster.was_split:
+                both = [cluster.uid, cluster.former]
+                count = await self.bench.admin.fetchval("select count(*) from cluster where uid = any ($1)", both)
+                cluster.was_split = count == 2
+                self.bench.counts["clusters stored under two identities"] += cluster.was_split
 
     def _compare_alarms(self, unit_id: UnitId, row: Any) -> None:
         """Who was never restored backwards in silence is never said to have been, however slow its collectors are."""
@@ -221,6 +230,8 @@ class Judge:
     async def end(self) -> None:
         """After the last list: the rows are the truth, history is in order, nothing was set aside twice."""
         await self.look()
+        stored = await self.bench.admin.fetchval("select count(*) from cluster where uid = any ($1)", self.uids)
+        expect(stored <= len(self.world.clusters), "phantom", ("clusters", stored))
         rows = await self.bench.admin.fetch(PAST, self.uids)
         chains: dict[tuple[UnitId, Key], list[Any]] = {}
         for row in rows:

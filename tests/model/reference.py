@@ -200,8 +200,12 @@ class Reference:
         return self.units[unit_id]
 
     def guesses(self, unit_id: UnitId) -> bool:
-        """True if only the end is foretold: its list versions order nothing, or ran backwards and nobody said so."""
-        return unit_id[1:] in STANDING_KINDS or self.world.clusters[unit_id[0]].was_tainted
+        """True if only the end is foretold: its list versions order nothing, or ran backwards and nobody said so.
+
+        Or it was stored under two identities for a while.
+        """
+        cluster = self.world.clusters[unit_id[0]]
+        return unit_id[1:] in STANDING_KINDS or cluster.was_tainted or cluster.was_split
 
     def _take(self, unit_id: UnitId, unit: UnitTruth, records: list[Record]) -> None:
         for record in records:
@@ -236,9 +240,7 @@ class Reference:
         """Failed: it began when a newer one that covers it had ended, so that revisions must have run backwards."""
         proven = [(unit.floors[reach], done) for reach, done in unit.floors_done.items() if reach in ("", count.reach)]
         proven += [(other.moment, other.done_at) for other in complete.values() if other.reach in ("", count.reach)]
-        backwards = any(
-            moment[0] == count.moment[0] and moment > count.moment and done < count.began_at for moment, done in proven
-        )
+        backwards = any(moment > count.moment and done < count.began_at for moment, done in proven)
         self.stats["alarms: a cluster runs backwards"] += backwards
         return "failed" if backwards else "verified"
 

@@ -119,6 +119,8 @@ class Cluster:
     identity: str = ""
     former: str = ""
     """Its name while its uid could not be read, and with that its identity."""
+    was_split: bool = False
+    """It was stored under both, before anything that was stored said that they are one."""
     objects: dict[tuple[str, str], dict[Key, Object]] = field(default_factory=dict)
     backups: list[tuple[int, dict[tuple[str, str], dict[Key, Object]]]] = field(default_factory=list)
     tainted: bool = False
