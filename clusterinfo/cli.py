@@ -232,13 +232,16 @@ def status(
         str | None,
         typer.Option(metavar="DURATION", help="Kinds not verified for so long need attention; 3 intervals unless set."),
     ] = None,
+    kinds: Annotated[
+        bool, typer.Option("--kinds", help="Name every kind, not only those that need attention.")
+    ] = False,
     output: Annotated[Literal["table", "json"], typer.Option(help="A table, or JSON for scripts.")] = "table",
 ) -> None:
     """Show clusters, how far their kinds may be believed, lag, dead letters. Exit code 3: something needs attention."""
     stale_after_s = _duration("--stale", stale)
     from clusterinfo.status import show_status
 
-    _run_upkeep(show_status, stale_after_s=stale_after_s, as_json=output == "json")
+    _run_upkeep(show_status, stale_after_s=stale_after_s, every_kind=kinds, as_json=output == "json")
 
 
 def _confirm(question: str) -> None:

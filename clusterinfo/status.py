@@ -20,16 +20,20 @@ STALE_INTERVALS = 3
 """A kind that was not verified for so many intervals missed more than one run of lists that was merely slow."""
 
 
-async def show_status(settings: Settings, _: Observe, *, stale_after_s: float | None, as_json: bool) -> int:
+async def show_status(
+    settings: Settings, _: Observe, *, stale_after_s: float | None, every_kind: bool, as_json: bool
+) -> int:
     """Print to stdout how the database, the topic and each kind are. Returns 0 (healthy), 3 (not), 1 (Kafka is away).
 
     `stale_after_s`: after how many seconds a verified kind needs attention; three times COLLECT_INTERVAL unless given.
+    `every_kind`: name those that need no attention, too; JSON always does.
     """
     async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
         overview = await read_overview(connection, settings.db_schema)
     ends, error = await _ends(settings)
     partitions = _partitions(overview.offsets, ends, settings.kafka_topic)
-    status = Status(overview, partitions, stale_after_s or STALE_INTERVALS * settings.collect_interval, error)
+    stale_s = stale_after_s or STALE_INTERVALS * settings.collect_interval
+    status = Status(overview, partitions, stale_s, error, every_kind)
     if as_json:
         sys.stdout.write(orjson.dumps(status.as_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:

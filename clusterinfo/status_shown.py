@@ -37,12 +37,16 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """An overview, the topic's partitions, and after how many seconds a verified kind counts as stale."""
+    """An overview, the topic's partitions, and after how many seconds a verified kind counts as stale.
+
+    `every_kind`: the table names all kinds, not only those that need attention.
+    """
 
     overview: Overview
     partitions: list[Partition]
     stale_after_s: float
     kafka_error: str = ""
+    every_kind: bool = False
 
     @property
     def attention(self) -> list[tuple[KindRow, str]]:
@@ -87,24 +91,25 @@ class Status:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         parts: list[Any] = [self._clusters()]
-        if self.attention:
-            parts.append(self._attention())
+        if self.attention or self.every_kind:
+            parts.append(self._kinds())
         if self.partitions:
             parts.append(self._partitions())
         yield Group(*parts, *self._words())
 
     def _clusters(self) -> Table:
-        table = _table("cluster", "version", "last run", "took", "kinds", "objects", "oldest proof", "last hour")
+        table = _table("cluster", "version", "last run", "took", "kinds", "objects", "oldest proof", "objects/hour")
         for row in self.overview.clusters:
             kinds = [kind for kind in self.overview.kinds if kind.cluster == row.cluster]
             table.add_row(*_cluster_cells(row, kinds))
         return table
 
-    def _attention(self) -> Table:
-        table = _table("cluster", "kind", "state", "proven", "why")
-        for kind, complaint in self.attention:
+    def _kinds(self) -> Table:
+        table = _table("cluster", "kind", "state", "objects", "proven", "why")
+        all_of_them = [(kind, self._complaint(kind)) for kind in self.overview.kinds]
+        for kind, complaint in all_of_them if self.every_kind else self.attention:
             age = "never" if kind.age_s is None else f"{short_duration(kind.age_s)} ago"
-            table.add_row(kind.cluster, _named(kind), kind.state, age, complaint)
+            table.add_row(kind.cluster, _named(kind), kind.state, _number(kind.objects), age, complaint)
         return table
 
     def _partitions(self) -> Table:

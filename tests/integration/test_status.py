@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 import orjson
 
 from clusterinfo.sandbox.processes import free_port
@@ -32,6 +35,10 @@ async def test_a_cluster_that_is_stored_is_healthy_until_a_kind_fails(
         (cluster,) = said["clusters"]
         assert cluster["uid"] == api.uid
         assert cluster["objects_last_hour"] == sum(kind["objects"] or 0 for kind in said["kinds"])
+        assert "configmaps" not in (await run("status", env=env)).expect(0).stdout
+        listed = (await run("status", "--kinds", env=env)).expect(0).stdout
+        assert [kind["resource"] for kind in said["kinds"] if kind["resource"] not in listed] == []
+        assert re.search(rf"configmaps +verified +{_objects(said, 'configmaps')} +\d+s ago", listed)
 
         await api.control("fail", resource="services", status=500)
         (await run("collect", "--once", env=env)).expect(3)
@@ -58,3 +65,8 @@ async def test_what_was_not_verified_for_long_is_said(database: Database) -> Non
     (await run("status", "--stale", "1h", env=database.env)).expect(0)
     ended = (await run("status", "--stale", "1ms", env=database.env)).expect(3)
     assert "not verified again for" in ended.stdout
+
+
+def _objects(said: dict[str, Any], resource: str) -> int:
+    (found,) = [kind["objects"] for kind in said["kinds"] if kind["resource"] == resource]
+    return int(found)
