@@ -194,6 +194,11 @@ def _unproven(list_id: str, at: dt.datetime, tally: Tally) -> State:
 
 
 def _backwards(row: Any) -> str:
+    if row["epoch"] < row["floor_epoch"]:
+        return (
+            f"listed under epoch {row['epoch']}, but proven under epoch {row['floor_epoch']} before: CLUSTER_EPOCH "
+            f"never goes down, set it to {row['floor_epoch']} for every collector of this cluster"
+        )
     return (
         f"listed at version {row['live_at']}, but proven at {row['floor']} before: was the cluster restored from a "
         "backup? raise CLUSTER_EPOCH of its collector by one"

@@ -514,18 +514,18 @@ delete from list_progress where unit_id = any ($1::bigint[]);
 
 -- name: find_backwards
 -- Lists that began after the one that set (or, in this batch, will set) the floor was complete, and yet are older: the
--- cluster was restored from a backup.
-select v.list, v.unit_id, v.reach, v.live_at, b.live_at as floor
+-- cluster was restored from a backup, or its epoch was lowered.
+select v.list, v.unit_id, v.reach, v.epoch, v.live_at, b.epoch as floor_epoch, b.live_at as floor
 from staged_list v
 cross join lateral (
-    select f.live_at from unit_floor f
-    where f.unit_id = v.unit_id and f.reach in ('', v.reach) and f.epoch = v.epoch and f.proven_at < v.began_at
+    select f.epoch, f.live_at from unit_floor f
+    where f.unit_id = v.unit_id and f.reach in ('', v.reach) and f.proven_at < v.began_at
     union all
-    select o.live_at from staged_list o
-    where o.unit_id = v.unit_id and o.reach in ('', v.reach) and o.epoch = v.epoch and o.completed_at < v.began_at
-    order by 1 desc limit 1
+    select o.epoch, o.live_at from staged_list o
+    where o.unit_id = v.unit_id and o.reach in ('', v.reach) and o.completed_at < v.began_at
+    order by 1 desc, 2 desc limit 1
 ) b
-where v.live_at < b.live_at;
+where (v.epoch, v.live_at) < (b.epoch, b.live_at);
 
 -- name: delete_absent
 -- Rows that a proven list does not name, within its reach: into history, and away. Tombstones the floor now covers go too.

@@ -138,6 +138,9 @@ MUTATIONS = (
     _sql("settled once", "repeated", "counts", "add_progress", ("where not p.settled", "")),
     _sql("gone kinds", "abolished", "phantom", "plan", ("r.observed_at >= u.gone_before and ", "")),
     Mutation("page position", "paged", frozenset({"counts", "history"}), method="_check_page", instead=_any_page),
-    _sql("alarm", "backwards", "state", "find_backwards", ("where v.live_at < b.live_at", "where false")),
+    _sql(
+        "alarm", "backwards", "state", "find_backwards",
+        ("where (v.epoch, v.live_at) < (b.epoch, b.live_at)", "where false"),
+    ),
     _sql("no false alarm", "sluggish", "state", "find_backwards", (" and f.proven_at < v.began_at", "")),
 )  # fmt: skip
