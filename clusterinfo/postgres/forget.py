@@ -145,6 +145,7 @@ async def _put_out_of_sight(connection: Any, name: str, kind: str | None) -> Non
         raise ConfigError(await _no_such_kind(connection, cluster, kind))
     identities = [identity for identity in (cluster["uid"], cluster["former_uid"]) if identity]
     await connection.execute(statements()["note_forgotten"], identities, group, resource)
+    await connection.execute(statements()["drop_progress_of"], cluster["id"], group, resource)
     place = f"forgotten {uuid.uuid4()}"
     label = f"{cluster['label']} ({place})"
     if kind:

@@ -72,6 +72,11 @@ insert into forgotten (cluster, api_group, resource, forgotten_at)
 select identity, $2, $3, clock_timestamp() from unnest($1::text[]) as i (identity)
 on conflict (cluster, api_group, resource) do update set forgotten_at = excluded.forgotten_at;
 
+-- name: drop_progress_of
+-- A list under way is cut in two: by a collector's clock that is ahead it may seem to begin after this, and proves nothing.
+delete from list_progress p using unit u
+where u.id = p.unit_id and u.cluster_id = $1 and ($3 = '' or u.api_group = $2 and u.resource = $3);
+
 -- name: find_clusters_called
 -- By what the views show or the uid (exact), or else by a name that clusters may share.
 select id, uid, former_uid, label, label = $1 or uid = $1 as exact from cluster

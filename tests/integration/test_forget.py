@@ -116,6 +116,18 @@ async def test_late_records_of_an_old_list_bring_nothing_back(keeper: Keeper, ki
 
 
 @pytest.mark.parametrize("kind", [None, "configmaps"])
+async def test_a_list_cut_in_two_proves_nothing_although_its_collectors_clock_is_ahead(
+    keeper: Keeper, kind: str | None
+) -> None:
+    listing = Listing("100", FUTURE)
+    await keeper.store(listing.item("a", "1"), listing.item("b", "1"))
+    await put_out_of_sight(keeper.connection, SCHEMA, "test", kind)
+    await keeper.store(listing.item("c", "1"), listing.completed())
+    states = await keeper.connection.fetch("select state from unit")
+    assert [row["state"] for row in states] == ["unverified", "unverified"]
+
+
+@pytest.mark.parametrize("kind", [None, "configmaps"])
 async def test_an_old_list_that_comes_whole_afterwards_proves_nothing(keeper: Keeper, kind: str | None) -> None:
     await keeper.store(*two_lists())
     await keeper.forget("test", kind)
