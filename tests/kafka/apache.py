@@ -39,6 +39,18 @@ def _java(*arguments: str | Path, log_level: str = "error") -> list[str | Path]:
     return ["java", *_HEAP, logging, "-cp", f"{JARS}/*", *arguments]
 
 
+TOOLS = {
+    "kafka-broker-api-versions": "org.apache.kafka.tools.BrokerApiVersionsCommand",
+    "kafka-consumer-groups": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+}
+"""Script in Kafka's bin/ -> the class it starts."""
+
+
+def kafka_tool(script: str, *arguments: str) -> list[str | Path]:
+    """argv of one of Kafka's scripts, with or without its `.sh`: the jars come without them."""
+    return _java(TOOLS[script.removesuffix(".sh")], *arguments)
+
+
 class ApacheKafka:
     """`async with ApacheKafka() as broker:` runs Apache Kafka on 127.0.0.1 until the block ends.
 
@@ -120,9 +132,8 @@ class ApacheKafka:
 
     async def consumer_groups_describe(self, group: str) -> str:
         """What `kafka-consumer-groups --describe --group <group>` prints."""
-        argv = _java(
-            "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
-            *("--bootstrap-server", self.bootstrap, "--describe", "--group", group),
+        argv = kafka_tool(
+            "kafka-consumer-groups", *("--bootstrap-server", self.bootstrap, "--describe", "--group", group)
         )
         ended = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=60, check=True)
         return str(ended.stdout)
