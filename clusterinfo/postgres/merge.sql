@@ -168,10 +168,14 @@ where cluster_id = $1 and earlier.first_said < later.first_said
     and later.first_said < earlier.last_said and earlier.last_said < later.last_said;
 
 -- name: split_cluster
--- The clusters named $2 are others with the same uid: the row stays with the name that was said last beside theirs.
-update cluster c set clones = $2::text[], name = n.name, label = free_label(c.uid, n.name)
+-- The clusters named $2 are others with the same uid, beside those that were told apart before: the row stays with the name
+-- that was said last beside theirs.
+update cluster c set clones = apart.names, name = n.name, label = free_label(c.uid, n.name)
 from (
-    select name from cluster_name where cluster_id = $1 and name <> all ($2::text[]) order by last_said desc limit 1
+    select array(select unnest(clones) union select unnest($2::text[]) order by 1) as names from cluster where id = $1
+) apart
+cross join lateral (
+    select name from cluster_name where cluster_id = $1 and name <> all (apart.names) order by last_said desc limit 1
 ) n
 where c.id = $1 and not c.clones @> $2::text[]
 returning c.label;

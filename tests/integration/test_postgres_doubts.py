@@ -83,6 +83,15 @@ async def test_two_clusters_with_one_uid_are_told_apart_once_they_take_turns(ben
     assert [tuple(row) for row in uids] == [(CLUSTER, "A"), (f"{CLUSTER}/B", "B")]
 
 
+async def test_of_three_clusters_with_one_uid_each_is_told_apart_for_good(bench: Bench) -> None:
+    await runs_of(bench, "ABABCAC")
+    assert await bench.connection.fetchval("select clones from cluster") == ["B", "C"]
+    for number, name in enumerate("ABC", start=10):
+        listing = Listing(str(100 + 10 * number), NOON + number * MINUTE, cluster_name=name)
+        await bench.store(listing.snapshot_started(), listing.item(name.lower(), "7"), listing.completed())
+    assert await names_of(bench) == {"a": "A", "b": "B", "c": "C"}
+
+
 async def test_a_list_cut_in_two_by_the_split_proves_nothing(bench: Bench) -> None:
     await runs_of(bench, "ABA")
     split = Listing("200", NOON + 5 * MINUTE, cluster_name="B")
