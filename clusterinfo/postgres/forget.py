@@ -152,6 +152,8 @@ async def _put_out_of_sight(connection: Any, name: str, kind: str | None) -> Non
         await connection.execute(statements()["hide_unit"], cluster["id"], group, resource, place, label)
     else:
         await connection.execute(statements()["hide_cluster"], cluster["id"], place, label)
+        if heirs := [clone_identity(cluster["uid"], name) for name in cluster["clones"]]:
+            await connection.execute(statements()["inherit_uid"], heirs, cluster["uid"])
 
 
 async def _find_cluster(connection: Any, name: str) -> Any:

@@ -79,7 +79,7 @@ where u.id = p.unit_id and u.cluster_id = $1 and ($3 = '' or u.api_group = $2 an
 
 -- name: find_clusters_called
 -- By what the views show or the uid (exact), or else by a name that clusters may share.
-select id, uid, former_uid, label, label = $1 or uid = $1 as exact from cluster
+select id, uid, former_uid, label, clones, label = $1 or uid = $1 as exact from cluster
 where $1 in (label, uid, name, former_uid) and uid not like 'forgotten %'
 order by label;
 
@@ -95,6 +95,17 @@ select api_group, resource from unit where cluster_id = $1 order by resource, ap
 -- name: hide_cluster
 -- All of a cluster, under an identity and a name that nobody sends.
 update cluster set uid = $2, former_uid = null, name = $3, label = $3, clones = '{}' where id = $1;
+
+-- name: inherit_uid
+-- Of the clusters that shared the forgotten one's uid, $1, the one seen last has it to itself, or else shares it with the
+-- others: what it sends goes on to its row.
+with known as (
+    select id, name, uid, last_seen from cluster where uid = any ($1::text[])
+), heir as (
+    select id from known order by last_seen desc, id limit 1
+)
+update cluster c set uid = $2, clones = array(select k.name from known k where k.id <> c.id order by k.name)
+from heir where c.id = heir.id;
 
 -- name: hide_unit
 -- One kind of a cluster, as the only one of a cluster that is none.

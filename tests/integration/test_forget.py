@@ -115,6 +115,25 @@ async def test_late_records_of_an_old_list_bring_nothing_back(keeper: Keeper, ki
     assert await keeper.states() == {}
 
 
+async def test_of_clusters_with_one_uid_those_that_are_left_keep_their_rows(keeper: Keeper) -> None:
+    async def run(number: int, name: str, at: dt.datetime = PAST) -> None:
+        listing = Listing(str(100 + number), at + number * MINUTE, cluster_name=name)
+        await keeper.store(
+            listing.snapshot_started(), listing.item(f"{name}{number}".lower(), "7"), listing.completed()
+        )
+
+    for number, name in enumerate("ABABCACABC"):
+        await run(number, name)
+    assert await keeper.connection.fetchval("select clones from cluster where uid = $1", CLUSTER) == ["B", "C"]
+    await keeper.forget("A")
+    for number, name in enumerate("BCBC", start=20):
+        await run(number, name, FUTURE)
+    rows = await keeper.connection.fetch("select cluster, name from resources order by 1")
+    assert [tuple(row) for row in rows] == [("B", "b22"), ("C", "c23")]
+    labels = await keeper.connection.fetchval("select array_agg(label order by label) from cluster")
+    assert labels == ["B", "C"], "and there is no second row of either"
+
+
 @pytest.mark.parametrize("kind", [None, "configmaps"])
 async def test_a_list_cut_in_two_proves_nothing_although_its_collectors_clock_is_ahead(
     keeper: Keeper, kind: str | None
