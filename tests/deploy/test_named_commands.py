@@ -119,6 +119,16 @@ async def test_kafka_cannot_be_reached() -> None:
     assert "with an exception" in ENTRIES["Kafka cannot be reached"]
 
 
+async def test_the_api_cannot_be_reached() -> None:
+    line = documented("The Kubernetes API cannot be reached", "kubectl")
+    async with simulated_api(30, 8) as api:
+        assert await code_of(line.split(), **api.env) == (0, "ok")
+        api.program.kill()
+        code, said = await code_of(line.split(), **api.env)
+    assert code == 1
+    assert "refused" in said
+
+
 async def test_one_consumer_does_all_the_work(database: Any) -> None:
     """`KAFKA_PARTITION` unset: everything waits in partition 0."""
     tool, *arguments = documented("One consumer does all the work", "kafka-").split()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
@@ -64,13 +65,27 @@ async def kafka_away(scene: Scene) -> Ended:
     return (await run("consume", env=scene.env | {"KAFKA_BROKERS": f"127.0.0.1:{free_port()}"})).expect(1)
 
 
+async def api_away(scene: Scene) -> Ended:
+    """Before it is reached for the first time, and after."""
+    async with running("legacy", env=scene.direct | {"COLLECT_INTERVAL": "100ms"}) as collecting:
+        await collecting.says("Snapshot ended")
+        scene.api.program.kill()
+        await collecting.says("A run of lists failed and begins again")
+    return (await run("legacy", "--once", env=scene.direct)).expect(1)
+
+
 async def pinned(scene: Scene) -> Ended:
     return (await run("collect", "--once", env=scene.env | {"KAFKA_PARTITION": "0"})).expect(0)
 
 
 async def lagging(scene: Scene) -> Ended:
     (await run("consume", "--until-idle", "1s", env=scene.env)).expect(0)
-    (await run("collect", "--once", env=scene.env)).expect(0)
+    lags = []
+    for _ in range(2):
+        (await run("collect", "--once", env=scene.env)).expect(0)
+        said = orjson.loads((await run("status", "--output", "json", env=scene.env)).stdout)
+        lags.append(sum(partition["lag"] for partition in said["partitions"]))
+    assert 60 < lags[0] < lags[1]
     return await run("status", env=scene.env)
 
 
@@ -167,6 +182,7 @@ class Tried:
 
 TRIED = {
     "Kafka cannot be reached": Tried(kafka_away, ("cannot reach Kafka at", "KAFKA_BROKERS")),
+    "The Kubernetes API cannot be reached": Tried(api_away, ("was not reached within 20 s",)),
     "One consumer does all the work": Tried(pinned, ("everything goes to partition 0",)),
     "The lag grows": Tried(lagging, ("lag",), "6 rows"),
     "Messages cannot be stored": Tried(stranger, ("Record set aside as a dead letter",), "no CloudEvent"),
