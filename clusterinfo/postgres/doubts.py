@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from clusterinfo.errors import TransientError
 from clusterinfo.model import Batch, PartitionLane, Record
 from clusterinfo.postgres.statements import statements
 from clusterinfo.postgres.units import Locked
@@ -63,6 +64,17 @@ async def keep_apart(connection: Any, batch: Batch) -> Batch:
     if not clones:
         return batch
     return msgspec.structs.replace(batch, records=[_apart(record, clones) for record in batch.records])
+
+
+async def check_apart(connection: Any, batch: Batch) -> None:
+    """Raise TransientError if clusters of `batch` were told apart since `keep_apart`; once its units are locked.
+
+    Whoever tells them apart locks the units first: where that was under way, this batch waited for them meanwhile.
+    """
+    if any(
+        was is not now for was, now in zip(batch.records, (await keep_apart(connection, batch)).records, strict=True)
+    ):
+        raise TransientError(f"{batch.lane}: two clusters with one uid were told apart meanwhile")
 
 
 def _apart(record: Record, clones: dict[str, frozenset[str]]) -> Record:

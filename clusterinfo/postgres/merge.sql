@@ -169,15 +169,16 @@ where cluster_id = $1 and earlier.first_said < later.first_said
 
 -- name: split_cluster
 -- The clusters named $2 are others with the same uid, beside those that were told apart before: the row stays with the name
--- that was said last beside theirs.
+-- that was said last beside theirs. Locked for update: whoever makes a kind for it meanwhile waits, and then sees it.
 update cluster c set clones = apart.names, name = n.name, label = free_label(c.uid, n.name)
 from (
-    select array(select unnest(clones) union select unnest($2::text[]) order by 1) as names from cluster where id = $1
+    select array(select unnest(clones) union select unnest($2::text[]) order by 1) as names
+    from cluster where id = $1 and not clones @> $2::text[] for update
 ) apart
 cross join lateral (
     select name from cluster_name where cluster_id = $1 and name <> all (apart.names) order by last_said desc limit 1
 ) n
-where c.id = $1 and not c.clones @> $2::text[]
+where c.id = $1
 returning c.label;
 
 -- name: doubt_cluster_rows

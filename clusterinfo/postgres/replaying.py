@@ -11,7 +11,7 @@ from typing import Any
 from clusterinfo.errors import RecordError
 from clusterinfo.model import Batch, ListLane, Record
 from clusterinfo.postgres.copying import copy_bodies
-from clusterinfo.postgres.doubts import keep_apart
+from clusterinfo.postgres.doubts import check_apart, keep_apart
 from clusterinfo.postgres.forget import read_forgotten, without_forgotten
 from clusterinfo.postgres.lists import count_lists, settle
 from clusterinfo.postgres.sink import PostgresSink
@@ -46,6 +46,7 @@ async def _store(sink: PostgresSink, connection: Any, record: Record) -> bool:
     if not batch.records:
         raise RecordError("its cluster, or its kind, was forgotten since; drop it")
     locked = await lock_batch(connection, batch)
+    await check_apart(connection, batch)
     staged = stage(batch, locked.units)
     if record.is_object:
         staged.tallies.clear()

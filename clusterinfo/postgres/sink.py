@@ -27,7 +27,7 @@ from clusterinfo.postgres.connection import open_pool
 from clusterinfo.postgres.copying import copy_records, plan_and_copy
 from clusterinfo.postgres.dead_letters import MAX_VALUE_BYTES, readable
 from clusterinfo.postgres.dividing import divide
-from clusterinfo.postgres.doubts import CarriedUnits, doubt_gap, keep_apart
+from clusterinfo.postgres.doubts import CarriedUnits, check_apart, doubt_gap, keep_apart
 from clusterinfo.postgres.forget import read_forgotten, without_forgotten
 from clusterinfo.postgres.lists import Settled, count_lists, settle
 from clusterinfo.postgres.positions import Positions
@@ -125,6 +125,7 @@ class PostgresSink:
             forgotten = await read_forgotten(connection, batch)
             batch = without_forgotten(await keep_apart(connection, batch), forgotten)
             locked = await lock_batch(connection, batch)
+            await check_apart(connection, batch)
             if await self._positions.check_page(connection, batch):
                 return
             carried = await self._carried.note(connection, batch, locked)

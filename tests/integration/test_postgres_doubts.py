@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 
+import asyncpg
+import pytest
 from msgspec.structs import replace
 
+from clusterinfo.errors import TransientError
 from clusterinfo.model import Record
 from clusterinfo.observations import Warned
+from clusterinfo.postgres.sink import PostgresSink
+from tests.conftest import Database
 from tests.integration.test_postgres_sink import MINUTE, Bench, bench
 from tests.support.records import CLUSTER, NOON, Listing
 
@@ -90,6 +96,40 @@ async def test_of_three_clusters_with_one_uid_each_is_told_apart_for_good(bench:
         listing = Listing(str(100 + 10 * number), NOON + number * MINUTE, cluster_name=name)
         await bench.store(listing.snapshot_started(), listing.item(name.lower(), "7"), listing.completed())
     assert await names_of(bench) == {"a": "A", "b": "B", "c": "C"}
+
+
+async def test_what_is_stored_while_clusters_are_told_apart_is_not_mixed_in(bench: Bench, database: Database) -> None:
+    """Another partition carries the lists; cluster B is far ahead of A."""
+    await runs_of(bench, "ABA")
+    ahead = Listing("9000", NOON + 5 * MINUTE, cluster_name="B")
+    async with PostgresSink.connect(database.settings(), bench.seen.append) as sink:
+        other = Bench(sink, bench.connection, bench.seen)
+        other.feed.lane = replace_lane(bench, 1).feed.lane
+        await sink.open(other.feed.lane)
+        batch = other.feed.batch(ahead.item("b", "8000"), ahead.completed())
+        blocker = await database.connect()
+        async with blocker.transaction():
+            await blocker.execute("select from resource for update")
+            telling = asyncio.create_task(bench.store(ahead.snapshot_started()))
+            await waiting(blocker, 1)
+            storing = asyncio.create_task(sink.write(batch))
+            await waiting(blocker, 2)
+        await blocker.close()
+        await telling
+        with pytest.raises(TransientError, match="told apart"):
+            await storing
+        await sink.write(batch)
+    last = Listing("200", NOON + 6 * MINUTE, cluster_name="A")
+    await bench.store(last.item("a", "7"), last.completed())
+    assert await names_of(bench) == {"a": "A", "b": "B"}
+    assert [row["state"] for row in await bench.connection.fetch("select state from freshness")] == ["verified"] * 2
+
+
+async def waiting(connection: asyncpg.Connection, number: int) -> None:
+    """Until so many connections wait for a lock."""
+    async with asyncio.timeout(20):
+        while await connection.fetchval("select count(distinct pid) from pg_locks where not granted") < number:
+            await asyncio.sleep(0.02)
 
 
 async def test_a_list_cut_in_two_by_the_split_proves_nothing(bench: Bench) -> None:
