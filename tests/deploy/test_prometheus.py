@@ -14,6 +14,7 @@ from typing import Any, get_args, get_type_hints
 import aiohttp
 import pytest
 import yaml
+from prometheus_client import generate_latest
 
 from clusterinfo import metrics
 from clusterinfo.observations import Observation
@@ -31,6 +32,14 @@ VALUES: dict[Any, Any] = {str: "x", int: 100_000, float: 1.0, bool: True, dt.dat
 
 def test_prometheus_accepts_its_configuration(tool: Run) -> None:
     assert f"{len(ALERTS)} rules found" in tool("promtool", "check", "config", SHIPPED / "prometheus.yaml")
+
+
+def test_names_and_types_of_metrics_keep_the_conventions(tool: Run, tmp_path: Path) -> None:
+    """promtool's linter says nothing of what is served."""
+    telemetry = Telemetry()
+    observe_everything(telemetry)
+    (tmp_path / "metrics").write_bytes(generate_latest(telemetry.metrics.registry))
+    assert tool("sh", "-c", f"promtool check metrics <{tmp_path / 'metrics'} 2>&1") == ""
 
 
 # Every query runs

@@ -68,6 +68,18 @@ PLACES: dict[str, Callable[[str], Manifest]] = {
         "cronjobs.batch",
         _object("i", spec={"jobTemplate": {"spec": {"template": _template("SMTP_PASSWD", text)}}}),
     ),
+    "env of an ephemeral container": lambda text: (
+        "pods",
+        _pod(
+            "g2",
+            "ephemeralContainers",
+            env=[{"name": "SESSION_KEY", "value": "x"}, {"name": "PGPASSWORD", "value": text}],
+        ),
+    ),
+    "env of a statefulset": lambda text: (
+        "statefulsets.apps",
+        _object("i2", spec={"template": _template("MYSQL_ROOT_PASSWORD", text)}),
+    ),
     "env of a revision": lambda text: (
         "controllerrevisions.apps",
         _object("j", revision=1, data={"spec": {"template": _template("CLIENT_SECRET", text)}}),
@@ -75,6 +87,22 @@ PLACES: dict[str, Callable[[str], Manifest]] = {
     "deployment applied": lambda text: (
         "deployments.apps",
         _annotated("k", LAST_APPLIED, json.dumps({"spec": {"x": text}}), spec={}),
+    ),
+    "deployment applied by kapp": lambda text: (
+        "deployments.apps",
+        _annotated("k2", "kapp.k14s.io/original", json.dumps({"spec": {"x": text}}), spec={}),
+    ),
+    "custom object handled by kopf": lambda text: (
+        "clouds.shop.example.com",
+        _annotated("k3", "kopf.zalando.org/last-handled-configuration", json.dumps({"spec": {"x": text}}), spec={}),
+    ),
+    "template applied within a custom object": lambda text: (
+        "clouds.shop.example.com",
+        _object("k4", spec={"template": {"metadata": {"annotations": {LAST_APPLIED: json.dumps({"x": text})}}}}),
+    ),
+    "managed fields within a custom object": lambda text: (
+        "clouds.shop.example.com",
+        _object("l2", spec={"template": {"metadata": {"managedFields": [{"fieldsV1": {f"f:{text}": {}}}]}}}),
     ),
     "managed fields": lambda text: (
         "services",
