@@ -22,6 +22,7 @@ from clusterinfo.postgres.connection import ACQUIRE_FIRST_S, ask, open_pool
 from clusterinfo.postgres.migrations import migrate, open_migrated_pool
 from clusterinfo.postgres.partitions import keep_history
 from clusterinfo.postgres.sink import PostgresSink
+from clusterinfo.postgres.translate import FOREIGN, translate
 from clusterinfo.pump import Backoff, Sink, pump
 from clusterinfo.reachability import watched
 from clusterinfo.settings import Settings
@@ -29,6 +30,8 @@ from clusterinfo.settings import Settings
 EXIT_DONE, EXIT_STOPPED, EXIT_KIND_FAILED = 0, 1, 3
 HISTORY_INTERVAL_S = 6 * 3600.0
 """How often the history's partitions are looked after: they are made two months ahead, so any part of a day will do."""
+HISTORY_RETRY_S = 300.0
+"""The same after it could not be done, as while somebody reads the history for long: nothing depends on it today."""
 
 LEGACY_NOTICE = "storing directly in PostgreSQL is deprecated, for development only, and may be removed"
 LEGACY_REMEDY = "set KAFKA_ENABLED=true and run `clusterinfo consume` beside `clusterinfo collect`"
@@ -215,10 +218,9 @@ async def _database(settings: Settings, observe: Observe, *, do_migrate: bool) -
     if do_migrate:
         await migrate_schema(settings, observe)
     async with open_migrated_pool(settings) as pool:
-        async with pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
-            await _look_after_history(connection, settings)
+        wait_s = await _look_after_history(pool, settings, observe)
         sink = await PostgresSink.on(pool, settings, observe)
-        keeper = asyncio.create_task(_keep_history(pool, settings, observe))
+        keeper = asyncio.create_task(_keep_history(pool, settings, observe, wait_s))
         try:
             async with watched(observe, PostgreSQL=partial(ask, pool)):
                 yield sink
@@ -235,19 +237,29 @@ async def migrate_schema(settings: Settings, observe: Observe) -> int:
     return EXIT_DONE
 
 
-async def _look_after_history(connection: Any, settings: Settings) -> None:
+async def _look_after_history(pool: Any, settings: Settings, observe: Observe) -> float:
+    """Look after the history's partitions; return in how many seconds to do so again. Raises FatalError."""
     today = dt.datetime.now(dt.UTC).date()
-    await keep_history(connection, settings.db_schema, today, settings.history_retention)
+    try:
+        async with pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
+            await keep_history(connection, settings.db_schema, today, settings.history_retention)
+    except (*FOREIGN, TransientError) as error:
+        failed = error if isinstance(error, TransientError) else translate(error, "keeping the history")
+        if not isinstance(failed, TransientError):
+            raise failed from error
+        observe(Warned(message=f"the history's partitions were not looked after: {failed}"))
+        return HISTORY_RETRY_S
+    return HISTORY_INTERVAL_S
 
 
-async def _keep_history(pool: Any, settings: Settings, observe: Observe) -> None:
+async def _keep_history(pool: Any, settings: Settings, observe: Observe, wait_s: float) -> None:
     while True:
-        await asyncio.sleep(HISTORY_INTERVAL_S)
+        await asyncio.sleep(wait_s)
         try:
-            async with pool.acquire(timeout=60) as connection:
-                await _look_after_history(connection, settings)
-        except (ClusterinfoError, OSError, TimeoutError) as error:
+            wait_s = await _look_after_history(pool, settings, observe)
+        except ClusterinfoError as error:
             observe(Warned(message=f"the history's partitions were not looked after: {error}"))
+            wait_s = HISTORY_RETRY_S
 
 
 def _warn_of_plain_connection(settings: Settings, observe: Observe) -> None:

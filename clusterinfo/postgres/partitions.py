@@ -10,6 +10,8 @@ from clusterinfo.postgres.translate import FOREIGN, translate
 
 MONTHS_AHEAD = 2
 LOCK_KEY = 0x68697374  # "hist"
+LOCK_TIMEOUT = "10s"
+"""Who waits for a long query to make or drop a partition holds up everybody who writes to the history."""
 
 
 def month_of(day: dt.date) -> dt.date:
@@ -40,14 +42,16 @@ async def keep_history(connection: Any, schema: str, today: dt.date, retention_s
 
     Bookkeeping of abandoned lists goes after a day. A month whose rows already are in the default partition is left
     there. One process at a time; others return at once. Needs no right to create tables: see schema/0008_roles.sql.
+    If the server says that it is earlier than `today`, it is: by a clock that is ahead all history would be dropped.
     """
     try:
         async with connection.transaction():
             await connection.execute(
-                f"set local search_path = {schema}, pg_catalog; set local lock_timeout = '10s'; "
+                f"set local search_path = {schema}, pg_catalog; set local lock_timeout = '{LOCK_TIMEOUT}'; "
                 "set local client_min_messages = warning"
             )
             if await connection.fetchval("select pg_try_advisory_xact_lock($1)", LOCK_KEY):
+                today = min(today, await connection.fetchval("select (now() at time zone 'UTC')::date"))
                 await _make_partitions(connection, today)
                 await _drop_expired(connection, today - dt.timedelta(seconds=retention_s))
                 await connection.execute(statements()["drop_stale_progress"])

@@ -1,0 +1,78 @@
+"""The history's partitions are looked after in whatever state the database is, and by whatever clock."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+
+import asyncpg
+import pytest
+
+from clusterinfo import commands
+from clusterinfo.observations import Observation, Warned
+from clusterinfo.postgres import partitions
+from clusterinfo.postgres.partitions import keep_history, month_of, partition_name
+from clusterinfo.sandbox.postgres import EmbeddedPostgres
+from tests.conftest import Database
+
+THIS_MONTH = partition_name(month_of(dt.datetime.now(dt.UTC).date()))
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[Observation]:
+    """What is observed; all waits are short."""
+    monkeypatch.setattr(partitions, "LOCK_TIMEOUT", "100ms")
+    monkeypatch.setattr(commands, "HISTORY_RETRY_S", 0.1)
+    return []
+
+
+async def until_made(connection: asyncpg.Connection) -> None:
+    async with asyncio.timeout(20):
+        while await connection.fetchval("select to_regclass($1)", THIS_MONTH) is None:
+            await asyncio.sleep(0.05)
+
+
+def warnings(seen: list[Observation]) -> list[str]:
+    return [observed.message for observed in seen if isinstance(observed, Warned)]
+
+
+async def test_a_program_starts_while_somebody_reads_the_history(
+    database: Database, connection: asyncpg.Connection, seen: list[Observation]
+) -> None:
+    reading = connection.transaction()
+    await reading.start()
+    await connection.fetch("select from resource_history")
+    async with commands._database(database.settings(), seen.append, do_migrate=False):
+        assert "were not looked after: PostgreSQL, keeping the history: canceling" in warnings(seen)[0]
+        await reading.rollback()
+        await until_made(connection)
+
+
+async def test_it_goes_on_once_the_database_can_be_logged_in_to_again(
+    database: Database,
+    connection: asyncpg.Connection,
+    postgres: EmbeddedPostgres,
+    seen: list[Observation],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(commands, "HISTORY_INTERVAL_S", 0.1)
+    admin = await asyncpg.connect(postgres.dsn(), timeout=10)
+    async with commands._database(database.settings(), seen.append, do_migrate=False):
+        await connection.execute(f"drop table {THIS_MONTH}")
+        await admin.execute(f"alter database {database.name} allow_connections false")
+        await admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", database.name)
+        async with asyncio.timeout(20):
+            while not any("not currently accepting connections" in message for message in warnings(seen)):
+                await asyncio.sleep(0.05)
+        await admin.execute(f"alter database {database.name} allow_connections true")
+        onlooker = await database.connect()
+        await until_made(onlooker)
+        await onlooker.close()
+    await admin.close()
+
+
+async def test_a_clock_that_is_ahead_drops_nothing(database: Database, connection: asyncpg.Connection) -> None:
+    today = dt.datetime.now(dt.UTC).date()
+    for by_clock in (today, today.replace(year=2099)):
+        await keep_history(connection, "clusterinfo", by_clock, 90 * 86400.0)
+        assert await connection.fetchval("select to_regclass($1)", THIS_MONTH)
