@@ -7,8 +7,9 @@ import uuid
 import pytest
 
 from tests.integration.brokers import Broker, broker, nothing_left_behind
+from tests.previous.upgrade import upgrade
 
-__all__ = ["broker", "kafka_env", "nothing_left_behind"]
+__all__ = ["broker", "kafka_env", "nothing_left_behind", "upgrade"]
 
 
 @pytest.fixture
