@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import asyncpg
+import orjson
 
 from tests.conftest import Database
 from tests.support import checker
 from tests.support.programs import Api, run, simulated_api
 
+DOCUMENT = Path(__file__).parents[2] / "docs/MIGRATING.md"
 OBJECTS, KINDS = 600, 12
 QUICK = {"BATCH_WAIT": "100ms"}
 
@@ -21,21 +26,24 @@ async def everything(connection: asyncpg.Connection) -> tuple[list[tuple[object,
 async def test_legacy_first_then_kafka_on_the_same_database(database: Database, kafka_env: dict[str, str]) -> None:
     async with simulated_api(OBJECTS, KINDS) as api:
         direct = api.env | database.env | QUICK
-        through_kafka = direct | kafka_env
+        collecting = api.env | kafka_env | QUICK  # step 5: nothing of the database is left
+        consuming = database.env | kafka_env | QUICK
         (await run("legacy", "--once", env=direct)).expect(0)
         connection = await checker.connect(database.dsn)
         try:
             before = await everything(connection)
             assert await checker.check(api.url, api.token, database.dsn) == []
 
-            (await run("collect", "--once", env=through_kafka)).expect(0)
-            (await run("consume", "--until-idle", "1s", env=through_kafka)).expect(0)
+            (await run("collect", "--once", env=collecting)).expect(0)
+            assert await everything(connection) == before, "the database stands still until consumers are there"
+            (await run("consume", "--until-idle", "1s", env=consuming)).expect(0)
+            await _data_flows(connection, consuming)
             assert _without_live_at(await everything(connection)) == _without_live_at(before)
             assert await connection.fetchval("select count(*) from cluster") == 1
 
             changed = await _change_something(api)
-            (await run("collect", "--once", env=through_kafka)).expect(0)
-            (await run("consume", "--until-idle", "1s", env=through_kafka)).expect(0)
+            (await run("collect", "--once", env=collecting)).expect(0)
+            (await run("consume", "--until-idle", "1s", env=consuming)).expect(0)
             assert await checker.check(api.url, api.token, database.dsn) == []
             _, versions = await everything(connection)
             assert versions == before[1] + changed, "each change is one version, whoever stored the one before"
@@ -45,6 +53,14 @@ async def test_legacy_first_then_kafka_on_the_same_database(database: Database, 
             assert (await everything(connection))[1] == versions
         finally:
             await connection.close()
+
+
+async def _data_flows(connection: asyncpg.Connection, env: dict[str, str]) -> None:
+    """What the document tells to look at, when all is well."""
+    said = orjson.loads((await run("status", "--output", "json", env=env)).expect(0).stdout)
+    assert {partition["lag"] for partition in said["partitions"]} == {0}
+    (query,) = re.findall(r"```sql\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    assert await connection.fetch(query) == []
 
 
 def _without_live_at(found: tuple[list[tuple[object, ...]], int]) -> tuple[list[tuple[object, ...]], int]:
