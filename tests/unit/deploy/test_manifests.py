@@ -6,6 +6,7 @@ Reads the files as they are. What kustomize makes of them is asked in tests/depl
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import Any
@@ -16,6 +17,7 @@ import yaml
 from clusterinfo.settings import Settings, load, parse_size
 from tests.support.deployed import COMPOSE, K8S, KNOWN, ROOT, environment, find, manifests, plain, programs
 from tests.support.dockerfile import argv
+from tests.support.monitoring import promql
 from tests.support.pod_security import pod_spec, violations
 
 BASE = manifests("base")
@@ -131,6 +133,15 @@ def test_monitors_ask_what_is_served() -> None:
     assert port["targetPort"] in {one["name"] for role in ROLES for one in container(role)["ports"]}
 
 
+def test_prometheus_calls_programs_what_alerts_and_dashboards_call_them() -> None:
+    """By the names of their containers."""
+    (endpoint,) = find(manifests("components/servicemonitor"), "ServiceMonitor", "cluster-info")["spec"]["endpoints"]
+    relabelling = {"sourceLabels": ["__meta_kubernetes_pod_container_name"], "targetLabel": "job"}
+    assert endpoint["relabelings"] == [relabelling]
+    named = {job for _, query in promql() for group in re.findall(r'job=~"([^"]*)"', query) for job in group.split("|")}
+    assert named == {container(role)["name"] for role in ROLES}
+
+
 def test_nobody_is_killed_before_the_batch_in_hand_is_stored() -> None:
     assert programs(EVERYWHERE)
     for manifest, _ in programs(EVERYWHERE):
@@ -203,7 +214,7 @@ def test_budgets_and_policies_select_pods_that_exist() -> None:
     selectors = [one["spec"]["selector"]["matchLabels"] for one in EVERYWHERE if one["kind"] == "PodDisruptionBudget"]
     selectors += [one["spec"]["podSelector"]["matchLabels"] for one in EVERYWHERE if one["kind"] == "NetworkPolicy"]
     selectors += [one["labelSelector"]["matchLabels"] for one in pod("consumer")["topologySpreadConstraints"]]
-    assert len(selectors) == 7
+    assert len(selectors) == 8
     for selector in selectors:
         assert any(selector.items() <= one.items() for one in labels), selector
 
