@@ -140,7 +140,7 @@ SILENT: list[dict[str, str]] = [
 """Two hours, a value a minute, of a pipeline that works: its lag shrinks, one list failed, now and then a retry."""
 
 FIRING: dict[str, list[dict[str, str]]] = {
-    "ClusterinfoDown": [series("up", "0x120", job="consumer", instance="c")],
+    "ClusterinfoDown": [series("up", "1 0 0 0 " * 30, job="consumer", instance="c")],
     "ClusterinfoNotCollected": [series("clusterinfo_last_snapshot_timestamp_seconds", "6000x120", cluster="a")],
     "ClusterinfoNotVerified": [
         series("clusterinfo_last_verified_timestamp_seconds", "3000x120", cluster="a", resource="pods")
