@@ -8,8 +8,9 @@ import pytest
 
 from tests.integration.brokers import nothing_left_behind
 from tests.kafka.apache import ApacheKafka
+from tests.previous.upgrade import upgrade
 
-__all__ = ["broker", "nothing_left_behind"]
+__all__ = ["broker", "nothing_left_behind", "upgrade"]
 
 
 @pytest.fixture(scope="session")
