@@ -66,15 +66,16 @@ async def keep_apart(connection: Any, batch: Batch) -> Batch:
     return msgspec.structs.replace(batch, records=[_apart(record, clones) for record in batch.records])
 
 
-async def check_apart(connection: Any, batch: Batch) -> None:
+async def check_apart(connection: Any, batch: Batch, locked: Locked) -> None:
     """Raise TransientError if clusters of `batch` were told apart since `keep_apart`; once its units are locked.
 
     Whoever tells them apart locks the units first: where that was under way, this batch waited for them meanwhile.
     """
-    if any(
-        was is not now for was, now in zip(batch.records, (await keep_apart(connection, batch)).records, strict=True)
-    ):
-        raise TransientError(f"{batch.lane}: two clusters with one uid were told apart meanwhile")
+    apart = (await keep_apart(connection, batch)).records
+    rows = await connection.fetch(statements()["find_identities"], sorted(locked.clusters))
+    is_known = {row["identity"]: row["id"] for row in rows} == locked.clusters
+    if not is_known or any(was is not now for was, now in zip(batch.records, apart, strict=True)):
+        raise TransientError(f"{batch.lane}: two clusters with one uid or name were told apart meanwhile")
 
 
 def _apart(record: Record, clones: dict[str, frozenset[str]]) -> Record:
@@ -86,6 +87,23 @@ def _apart(record: Record, clones: dict[str, frozenset[str]]) -> Record:
 def clone_identity(uid: str, name: str) -> str:
     """What tells a cluster apart whose uid another one has."""
     return f"{uid}/{name}"
+
+
+async def notice_namesakes(connection: Any, record: Record, cluster_id: int) -> str:
+    """Note by which identity a snapshot speaks of its cluster; return what to warn of if two have the name, else "".
+
+    A name that gains its uid is said no more. A name and a uid that are said in turns are two clusters, and the uid of
+    one of them may not be read; or one, read by two collectors of which only one may.
+    """
+    await connection.execute(statements()["say_identity"], cluster_id, record.cluster, record.observed_at)
+    row = await connection.fetchrow(statements()["part_namesakes"], cluster_id)
+    if row is None:
+        return ""
+    await _doubt_all(connection, cluster_id, record, "name")
+    return (
+        f"two clusters are called {row['label']!r}, one of them with uid {row['uid']}, the other without rights to get "
+        "namespace kube-system: from now on each is stored as a cluster of its own"
+    )
 
 
 async def notice_clones(connection: Any, record: Record, cluster_id: int) -> str:
@@ -102,14 +120,19 @@ async def notice_clones(connection: Any, record: Record, cluster_id: int) -> str
     label = await connection.fetchval(statements()["split_cluster"], cluster_id, crossing)
     if label is None:
         return ""
-    units = [row["id"] for row in await connection.fetch(statements()["lock_cluster_units"], [cluster_id])]
-    said = "two clusters with one uid wrote here: unproven until the next list"
-    await connection.execute(statements()["drop_unit_progress"], units)
-    await connection.execute(statements()["doubt_cluster_rows"], cluster_id)
-    await connection.execute(statements()["doubt_cluster_floors"], cluster_id, record.observed_at, said)
-    await connection.execute(statements()["doubt_cluster_units"], cluster_id, record.observed_at, said)
+    await _doubt_all(connection, cluster_id, record, "uid")
     others = ", ".join(map(repr, crossing))
     return (
         f"clusters named {label!r} and {others} have the same uid, {record.cluster} (a copied etcd?): from now on each "
         "is stored as a cluster of its own"
     )
+
+
+async def _doubt_all(connection: Any, cluster_id: int, record: Record, shared: str) -> None:
+    """What two clusters have mixed is no longer believed: the next proven list of the one that stays puts it right."""
+    units = [row["id"] for row in await connection.fetch(statements()["lock_cluster_units"], [cluster_id])]
+    said = f"two clusters with one {shared} wrote here: unproven until the next list"
+    await connection.execute(statements()["drop_unit_progress"], units)
+    await connection.execute(statements()["doubt_cluster_rows"], cluster_id)
+    await connection.execute(statements()["doubt_cluster_floors"], cluster_id, record.observed_at, said)
+    await connection.execute(statements()["doubt_cluster_units"], cluster_id, record.observed_at, said)

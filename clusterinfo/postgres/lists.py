@@ -10,7 +10,7 @@ from typing import Any
 
 from clusterinfo.model import DIGEST_MODULUS, Batch, ListLane, Outcome, Record, RecordType, Unit, list_start
 from clusterinfo.observations import Observation, UnitFailed, UnitVerified, Warned
-from clusterinfo.postgres.doubts import notice_clones
+from clusterinfo.postgres.doubts import notice_clones, notice_namesakes
 from clusterinfo.postgres.staging import SnapshotSays, Staged, State, Tally, UnitSays, plain
 from clusterinfo.postgres.standing import find_standing
 from clusterinfo.postgres.statements import statements
@@ -253,6 +253,9 @@ async def _apply_snapshot(
             remedy = (
                 "if it is one cluster, give its collectors one CLUSTER_NAME and run `clusterinfo forget` for the other"
             )
+            settled.observations.append(Warned(message=told, remedy=remedy))
+        if told := await notice_namesakes(connection, record, cluster_id):
+            remedy = "allow get on namespace kube-system to every collector, and set CLUSTER_NAME of one of them"
             settled.observations.append(Warned(message=told, remedy=remedy))
     version = plain(said.server_version) or None
     await connection.execute(statements()["see_cluster"], cluster_id, record.observed_at, record.epoch, version)

@@ -154,6 +154,12 @@ where id = $1;
 -- Of these clusters, those whose uid others have too.
 select uid, clones from cluster where uid = any ($1::text[]) and clones <> '{}';
 
+-- name: find_identities
+-- Which rows these identities have, now that the units are locked.
+select i.identity, c.id from unnest($1::text[]) as i (identity)
+join cluster c on c.uid = i.identity or c.former_uid = i.identity and not exists (
+    select from cluster o where o.uid = i.identity);
+
 -- name: say_name
 insert into cluster_name as n (cluster_id, name, first_said, last_said) values ($1, $2, $3, $3)
 on conflict (cluster_id, name) do update set
@@ -166,6 +172,25 @@ from cluster_name earlier
 join cluster_name later using (cluster_id)
 where cluster_id = $1 and earlier.first_said < later.first_said
     and later.first_said < earlier.last_said and earlier.last_said < later.last_said;
+
+-- name: say_identity
+insert into cluster_identity as n (cluster_id, identity, first_said, last_said) values ($1, $2, $3, $3)
+on conflict (cluster_id, identity) do update set
+    first_said = least(n.first_said, excluded.first_said), last_said = greatest(n.last_said, excluded.last_said);
+
+-- name: part_namesakes
+-- A name and a uid that are said in turns are two clusters: the row stays with the uid.
+update cluster set former_uid = null
+where id = (
+    select c.id
+    from cluster c
+    join cluster_identity f on f.cluster_id = c.id and f.identity = c.former_uid
+    join cluster_identity u on u.cluster_id = c.id and u.identity = c.uid
+    where c.id = $1 and (
+        f.first_said < u.first_said and u.first_said < f.last_said and f.last_said < u.last_said
+        or u.first_said < f.first_said and f.first_said < u.last_said and u.last_said < f.last_said)
+    for update of c)
+returning uid, label;
 
 -- name: split_cluster
 -- The clusters named $2 are others with the same uid, beside those that were told apart before: the row stays with the name

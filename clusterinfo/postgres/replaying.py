@@ -46,7 +46,7 @@ async def _store(sink: PostgresSink, connection: Any, record: Record) -> bool:
     if not batch.records:
         raise RecordError("its cluster, or its kind, was forgotten since; drop it")
     locked = await lock_batch(connection, batch)
-    await check_apart(connection, batch)
+    await check_apart(connection, batch, locked)
     staged = stage(batch, locked.units)
     if record.is_object:
         staged.tallies.clear()

@@ -125,7 +125,7 @@ class PostgresSink:
             forgotten = await read_forgotten(connection, batch)
             batch = without_forgotten(await keep_apart(connection, batch), forgotten)
             locked = await lock_batch(connection, batch)
-            await check_apart(connection, batch)
+            await check_apart(connection, batch, locked)
             if await self._positions.check_page(connection, batch):
                 return
             carried = await self._carried.note(connection, batch, locked)

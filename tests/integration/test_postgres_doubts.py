@@ -156,3 +156,32 @@ async def test_whatever_order_snapshots_come_in_the_same_clusters_are_told_apart
         clones = await bench.connection.fetchval("select clones from cluster where uid = $1", uid)
         found.add(tuple(clones))
     assert found == {("B",)}
+
+
+async def runs_by_identity(bench: Bench, identities: str, first: int = 0) -> None:
+    """Of clusters called `kubernetes`: N, whose uid may not be read, holds `n`; U, whose uid is known, holds `u`."""
+    for number, which in enumerate(identities, start=first):
+        identity, version = ("kubernetes", 9000) if which == "N" else (CLUSTER, 100)
+        listing = Listing(str(version + number), NOON + number * MINUTE, cluster=identity, cluster_name="kubernetes")
+        await bench.store(listing.snapshot_started(), listing.item(which.lower(), "7"), listing.completed())
+
+
+@pytest.mark.parametrize("turns", ["NUNU", "UNUN"])
+async def test_two_clusters_of_one_name_of_which_one_has_no_uid_are_told_apart(bench: Bench, turns: str) -> None:
+    await runs_by_identity(bench, turns)
+    await runs_by_identity(bench, "NUNU", first=10)
+    rows = await bench.connection.fetch("select c.uid, r.name from resources r join cluster c on c.label = r.cluster")
+    assert {tuple(row) for row in rows} == {("kubernetes", "n"), (CLUSTER, "u")}
+    assert [row["state"] for row in await bench.connection.fetch("select state from freshness")] == ["verified"] * 2
+    assert any(isinstance(seen, Warned) and "kubernetes" in seen.message for seen in bench.seen)
+
+
+async def test_a_name_that_gains_its_uid_and_loses_it_is_one_cluster(bench: Bench) -> None:
+    await runs_by_identity(bench, "NNUUN")
+    assert await bench.connection.fetchval("select count(*) from cluster") == 1
+
+
+async def test_late_runs_under_the_name_part_nothing(bench: Bench) -> None:
+    await runs_by_identity(bench, "NNUU")
+    await runs_by_identity(bench, "NNUUU")
+    assert await bench.connection.fetchval("select string_agg(former_uid, ',') from cluster") == "kubernetes"
