@@ -6,20 +6,28 @@ ones in memory would be refused, and would refuse.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import ssl
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import fields
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+import yaml
 
 from clusterinfo.sandbox.postgres import BIN_VARIABLE
+from clusterinfo.sandbox.processes import free_port
 from tests.conftest import Database
 from tests.kafka.apache import ApacheKafka
 from tests.security import test_postgres_logins as logins
 from tests.security.brokers import listener_tls
 from tests.security.certificates import Certificates, Pair, make
+from tests.security.test_proxies import relay
 from tests.security.test_rotation import QUICK, goes_on, stopped
 from tests.support.programs import QUIET, Api, running, simulated_api
 
@@ -110,3 +118,57 @@ async def test_postgres_certificates_are_read_again(
             )
             await stopped(program)
         await administrator.close()
+
+
+async def test_the_apis_authority_is_read_again(
+    api: Api,
+    database: Database,
+    connection: asyncpg.Connection,
+    used: Certificates,
+    next_ones: Certificates,
+    tmp_path: Path,
+) -> None:
+    """The kubeconfig's file holds both authorities for as long as the change takes, as is usual."""
+    port, behind = free_port(), urlsplit(api.url)
+    kubeconfig = yaml.safe_load(Path(api.kubeconfig).read_text())
+    kubeconfig["clusters"][0]["cluster"] = {
+        "server": f"https://127.0.0.1:{port}",
+        "certificate-authority": str(used.ca),
+    }
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(kubeconfig))
+    env = database.env | QUIET | QUICK | {"KUBECONFIG": str(tmp_path / "kubeconfig")}
+
+    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            await relay(reader, writer, str(behind.hostname), int(behind.port or 0))
+
+    async with AsyncExitStack() as front:
+        await front.enter_async_context(served_with(used.server, port, pass_on))
+        async with running("legacy", env=env) as program:
+            await goes_on(connection, [program])
+            used.ca.write_bytes(used.ca.read_bytes() + next_ones.ca.read_bytes())
+            await front.aclose()
+            await front.enter_async_context(served_with(next_ones.server, port, pass_on))
+            await goes_on(connection, [program])
+            await stopped(program)
+
+
+@contextlib.asynccontextmanager
+async def served_with(pair: Pair, port: int, pass_on: Callable[..., Awaitable[None]]) -> AsyncIterator[None]:
+    """TLS with the certificate of `pair`; when the block ends, connections do too."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(pair.certificate, pair.key)
+    open_now: set[asyncio.StreamWriter] = set()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        open_now.add(writer)
+        await pass_on(reader, writer)
+        open_now.discard(writer)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", port, ssl=context)
+    try:
+        yield
+    finally:
+        server.close()
+        for writer in open_now:
+            writer.transport.abort()
