@@ -286,7 +286,7 @@ class Judge:
             expect(until <= since, "history", (unit_id, key, "overlap", dict(row), dict(next_row)))
             alike = (row["uid"], row["content_hash"]) == (next_row["uid"], next_row["content_hash"])
             alike = alike and (key, next_row["resource_version"]) not in older_rules
-            is_between = until == since and since in momentary
+            is_between = any(until <= moment <= since for moment in momentary)
             ended = row["deleted"] or is_between
             expect(ended or not alike, "history", (unit_id, key, "no change", dict(row), dict(next_row)))
             expect(ended or not next_row["created"], "history", (unit_id, key, "created while it lived"))
