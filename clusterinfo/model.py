@@ -129,9 +129,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def began_at(self) -> dt.datetime:
-        """When its list or snapshot began, to the millisecond; what was watched, when it was observed."""
+        """When its list or snapshot began, to the millisecond; what was watched, when it was observed.
+
+        Never after it was observed: where that had to be put right (see `postgres/clocks.py`), so has this.
+        """
         began = self.list or self.snapshot
-        return list_start(began) if began else self.observed_at
+        return min(list_start(began), self.observed_at) if began else self.observed_at
 
     @property
     def is_object(self) -> bool:

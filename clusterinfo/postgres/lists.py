@@ -246,7 +246,7 @@ async def _apply_snapshot(
     connection: Any, record: Record, said: SnapshotSays, cluster_id: int, settled: Settled
 ) -> int:
     """A snapshot began or ended; return how many rows of kinds that are gone were deleted."""
-    started_at, snapshot = list_start(record.snapshot), uuid.UUID(record.snapshot)
+    started_at, snapshot = record.began_at, uuid.UUID(record.snapshot)
     if record.type is RecordType.SNAPSHOT_STARTED:
         await _rename(connection, record, cluster_id, settled)
         if told := await notice_clones(connection, record, cluster_id):
@@ -294,7 +294,7 @@ async def _exclude(connection: Any, cluster_id: int, units: list[UnitSays], reco
 async def _delete_gone(
     connection: Any, cluster_id: int, units: list[UnitSays], record: Record, settled: Settled
 ) -> int:
-    began = list_start(record.snapshot)
+    began = record.began_at
     groups, resources = [plain(unit.group) for unit in units], [plain(unit.resource) for unit in units]
     rows = await connection.fetch(statements()["delete_gone"], cluster_id, groups, resources, record.observed_at, began)
     await connection.execute(statements()["remember_discovery"], cluster_id, began)

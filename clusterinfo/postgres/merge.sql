@@ -470,7 +470,8 @@ with settled as (
 )
 insert into staged_list
 select list, unit_id, reach, snapshot, epoch, live_at, count, digest,
-    to_timestamp(('x' || left(replace(list::text, '-', ''), 12))::bit(48)::bigint / 1000.0), completed_at
+    least(completed_at, to_timestamp(('x' || left(replace(list::text, '-', ''), 12))::bit(48)::bigint / 1000.0)),
+    completed_at
 from settled
 returning list, unit_id, reach, count, completed_at;
 
@@ -665,7 +666,7 @@ from newest n where u.id = n.unit_id and u.state_at <= n.state_at;
 -- name: count_snapshot
 -- What the lists of a snapshot came to, so far.
 insert into snapshot as s (id, cluster_id, started_at, units_verified, units_failed, objects)
-values ($1, $2, $3, $4, $5, $6)
+values ($1, $2, least($3, now()), $4, $5, $6)
 on conflict (id) do update set
     units_verified = s.units_verified + excluded.units_verified, units_failed = s.units_failed + excluded.units_failed,
     objects = s.objects + excluded.objects;

@@ -41,6 +41,7 @@ async def replay(sink: PostgresSink, letter_id: int, record: Record) -> bool:
 
 async def _store(sink: PostgresSink, connection: Any, record: Record) -> bool:
     batch = Batch(lane=ListLane(record.unit, record.reach), start=0, end=1, records=[record])
+    batch = await sink.clocks.dated(connection, batch)
     forgotten = await read_forgotten(connection, batch)
     batch = without_forgotten(await keep_apart(connection, batch), forgotten)
     if not batch.records:

@@ -3,8 +3,8 @@
 Theory of operation. The order of the steps below is what makes any number of sinks safe side by side:
 
 1. the lane's position is locked and held against the batch: stored already, or not ours any more, or ours to store;
-2. what dates from before its cluster or kind was forgotten is left out, clusters that share a uid are told apart,
-   missing clusters and units made, the batch's units locked in id order;
+2. dates far ahead are put right, what dates from before its cluster or kind was forgotten is left out, clusters that
+   share a uid are told apart, missing clusters and units made, the batch's units locked in id order;
 3. what arrived is counted for each list, which shows those that are complete now;
 4. identities are copied to staging, and the merge plans what becomes of each (`merge.sql`, `plan`);
 5. only the bodies the plan wants are copied; history and rows are written;
@@ -23,6 +23,7 @@ from typing import Any
 
 from clusterinfo.model import Batch, Lane, PartitionLane, Position, Receipt
 from clusterinfo.observations import BatchStored, DeadLettered, LaneClaimed, Observe
+from clusterinfo.postgres.clocks import Clocks
 from clusterinfo.postgres.connection import open_pool
 from clusterinfo.postgres.copying import copy_records, plan_and_copy
 from clusterinfo.postgres.dead_letters import MAX_VALUE_BYTES, readable
@@ -64,6 +65,7 @@ class PostgresSink:
         self._observe = observe
         self._positions = Positions()
         self._carried = CarriedUnits()
+        self.clocks = Clocks(observe)
         self._begin = (
             f"set local search_path = {settings.db_schema}, pg_catalog;"
             f"set local statement_timeout = '{STATEMENT_TIMEOUT}'; set local lock_timeout = '{LOCK_TIMEOUT}';"
@@ -122,6 +124,7 @@ class PostgresSink:
         async with self.transaction() as connection:
             if await self._positions.check_offset(connection, batch):
                 return
+            batch = await self.clocks.dated(connection, batch)
             forgotten = await read_forgotten(connection, batch)
             batch = without_forgotten(await keep_apart(connection, batch), forgotten)
             locked = await lock_batch(connection, batch)

@@ -33,6 +33,8 @@ CLOCK = "clock"
 IDENTITY_ONLY, STUB, SANITISED, WHOLE = range(4)
 """Fidelity: how much of an object is stored."""
 
+_EPOCH, _MICROSECOND = dt.datetime.fromtimestamp(0, dt.UTC), dt.timedelta(microseconds=1)
+
 MAX_NAME_CHARACTERS = 512
 """An entry of the primary key's index holds 2,704 bytes; Kubernetes allows 253 characters in nearly all names."""
 
@@ -212,9 +214,8 @@ def _live_at(record: Record, unit: UnitRow) -> int:
     number = version_number(record.list_version)
     if unit.live_at_source != CLOCK and number is not None:
         return number
-    if record.list:
-        return list_start_us(record.list)
-    return int(record.observed_at.timestamp() * 1_000_000)
+    observed_us = (record.observed_at - _EPOCH) // _MICROSECOND
+    return min(list_start_us(record.list), observed_us) if record.list else observed_us
 
 
 def _fidelity(record: Record) -> int:
