@@ -17,7 +17,7 @@ from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.snapshot import PlannedList, Snapshot
 from clusterinfo.lifecycle import sleep_unless, unless
 from clusterinfo.model import ListLane, Outcome
-from clusterinfo.observations import Noted, Observe, RunFailed, SnapshotEnded, Warned
+from clusterinfo.observations import Connected, Noted, Observe, RunFailed, SnapshotEnded, Warned
 from clusterinfo.postgres.connection import ACQUIRE_FIRST_S, ask, open_pool
 from clusterinfo.postgres.migrations import migrate, open_migrated_pool
 from clusterinfo.postgres.partitions import keep_history
@@ -51,6 +51,7 @@ async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event,
         if (opened := await _open(stack, stopping, *ends)) is None:
             return EXIT_STOPPED if once else EXIT_DONE
         client, sink = opened
+        observe(Connected())
         async with watched(observe, Kubernetes=client.ask, Kafka=sink.ask):
             return await _collect_into(sink, client, settings, observe, stopping, once=once)
 
@@ -63,6 +64,7 @@ async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, 
         if (opened := await _open(stack, stopping, *ends)) is None:
             return EXIT_STOPPED if once else EXIT_DONE
         client, sink = opened
+        observe(Connected())
         async with watched(observe, Kubernetes=client.ask):
             return await _collect_into(sink, client, settings, observe, stopping, once=once)
 
@@ -193,6 +195,7 @@ async def consume(
         if (opened := await _open(stack, stopping, *ends)) is None:
             return EXIT_DONE
         sink, group = opened
+        observe(Connected())
         stopper = asyncio.create_task(_stop_when(stopping, group.stop))
         try:
             await group.run(

@@ -16,6 +16,11 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Connected(Observation):
+    """Every end was reached for the first time: the work begins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Discovered(Observation):
     """Discovery ended: `units` will be listed, `excluded` were left out on purpose, `failing` groups did not answer."""
 

@@ -32,6 +32,7 @@ _FIRST_KEYS = ("level", "msg", "timestamp")
 # --- log lines -------------------------------------------------------------------------------------------------------
 
 MESSAGES: dict[type[Observation], tuple[str, str]] = {
+    seen.Connected: ("debug", "Connected"),
     seen.Discovered: ("info", "Discovered what the cluster serves"),
     seen.PageListed: ("debug", "Page listed"),
     seen.ListEnded: ("info", "List ended"),
@@ -158,9 +159,12 @@ def _is_of_asking(observation: Observation) -> bool:
 
 
 class Health:
-    """Ready while no step is failing; alive while the event loop answers, no lane is stuck and a run of lists moves."""
+    """Ready once connected, while no step is failing; alive while the event loop answers, no lane is stuck and a run of
+    lists moves.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.is_connected = False
         self.failing: dict[tuple[str, str], str] = {}
         """(lane, step) -> why it failed last."""
         self.stuck: set[str] = set()
@@ -169,6 +173,12 @@ class Health:
         self._runs: set[str] = set()
         """Clusters whose lists are under way."""
         self._moved_s = clock()
+
+    @property
+    def doubts(self) -> list[str]:
+        """Why this process does not do its work now; empty for one that is ready."""
+        lines = [f"{lane}, {step}: {without_userinfo(error, '***@')}" for (lane, step), error in self.failing.items()]
+        return lines if self.is_connected else ["not connected yet", *lines]
 
     @property
     def complaints(self) -> list[str]:
@@ -180,18 +190,14 @@ class Health:
         return lines
 
     def observe(self, observation: Observation) -> None:
-        """Learn from a step that failed, that succeeded again, or that was done at all."""
+        """Learn from what was done, what failed, and what succeeded again."""
         if not _is_of_asking(observation):
             self._moved_s = self._clock()
+        self._observe_steps(observation)
+        self._observe_runs(observation)
+
+    def _observe_steps(self, observation: Observation) -> None:
         match observation:
-            case seen.Discovered(cluster=cluster):
-                self._runs.add(cluster)
-            case seen.SnapshotEnded(cluster=cluster):
-                self._runs.discard(cluster)
-                self.failing.pop((cluster, RUN), None)
-            case seen.RunFailed(cluster=cluster, error=error):
-                self._runs.discard(cluster)
-                self.failing[cluster, RUN] = error
             case seen.Retrying(lane=lane, step=step, error=error):
                 self.failing[lane, step] = error
             case seen.Recovered(lane=lane, step=step):
@@ -202,6 +208,19 @@ class Health:
                 self.stuck.discard(lane)
             case seen.LaneEnded(lane=lane):
                 self.failing = {key: error for key, error in self.failing.items() if key[0] != lane}
+
+    def _observe_runs(self, observation: Observation) -> None:
+        match observation:
+            case seen.Connected():
+                self.is_connected = True
+            case seen.Discovered(cluster=cluster):
+                self._runs.add(cluster)
+            case seen.SnapshotEnded(cluster=cluster):
+                self._runs.discard(cluster)
+                self.failing.pop((cluster, RUN), None)
+            case seen.RunFailed(cluster=cluster, error=error):
+                self._runs.discard(cluster)
+                self.failing[cluster, RUN] = error
 
 
 class Telemetry:
@@ -257,9 +276,8 @@ class Telemetry:
         return web.Response(status=503 if lines else 200, text="\n".join(lines or ["ok"]) + "\n")
 
     async def _readyz(self, _: web.Request) -> web.Response:
-        failing = self.health.failing
-        lines = [f"{lane}, {step}: {without_userinfo(error, '***@')}" for (lane, step), error in failing.items()]
-        return web.Response(status=503 if failing else 200, text="\n".join(lines or ["ok"]) + "\n")
+        lines = self.health.doubts
+        return web.Response(status=503 if lines else 200, text="\n".join(lines or ["ok"]) + "\n")
 
 
 def parse_address(address: str) -> tuple[str | None, int]:

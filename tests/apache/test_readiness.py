@@ -162,3 +162,20 @@ async def test_a_run_that_cannot_begin_is_no_readiness(ends: Ends, monkeypatch: 
         await until(not_ready, lambda: serving.seen[-5:])
         await ends.kubernetes.heal()
         await until(ready, lambda: serving.seen[-5:])
+
+
+async def test_nobody_is_ready_before_it_is_connected(ends: Ends) -> None:
+    """Or a rollout would replace consumers that work by ones that end after 20 s, one after the other."""
+    ends.postgres.refuse()
+    async with served("consume", ends.env) as serving:
+
+        async def connecting() -> bool:
+            return await serving.get("/readyz") == (503, "not connected yet\n")
+
+        async def connected() -> bool:
+            return await serving.get("/readyz") == (200, "ok\n")
+
+        await until(connecting, lambda: serving.seen)
+        assert await serving.get("/healthz") == (200, "ok\n")
+        await ends.postgres.heal()
+        await until(connected, lambda: serving.seen)

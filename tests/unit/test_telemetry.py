@@ -167,6 +167,11 @@ async def test_the_endpoints_answer(unused_tcp_port: int) -> None:
         async with http.get(f"{url}/metrics") as answer:
             assert 'clusterinfo_listed_objects_total{resource="pods"} 7.0' in await answer.text()
         async with http.get(f"{url}/readyz") as answer:
+            assert (answer.status, await answer.text()) == (503, "not connected yet\n")
+        async with http.get(f"{url}/healthz") as answer:
+            assert answer.status == 200, "what starts is alive"
+        observer.observe(seen.Connected())
+        async with http.get(f"{url}/readyz") as answer:
             assert answer.status == 200
         observer.observe(RETRYING)
         async with http.get(f"{url}/readyz") as answer:
