@@ -43,9 +43,14 @@ STATEMENT_TIMEOUT = "60s"
 LOCK_TIMEOUT = "20s"
 IDLE_TIMEOUT = "60s"
 WRITE_TIMEOUT_S = 300.0
+"""Of a whole batch; one whose statements each keep to theirs, and that still takes so long, is halved too."""
 BEGIN_TIMEOUT_S = 10.0
 """To begin takes no lock: a connection that does not answer so long was cut in silence while it rested."""
 ACQUIRE_TIMEOUT_S = 60.0
+
+
+class TookTooLongError(TimeoutError):
+    """A transaction met its deadline although the server answered all the while."""
 
 
 @dataclass(slots=True)
@@ -113,7 +118,8 @@ class PostgresSink:
         try:
             await self._write(batch)
         except FOREIGN as error:
-            if not (is_of_the_record(error) or is_timeout(error)) or not (parts := divide(batch, error)):
+            is_too_much = is_timeout(error) or isinstance(error, TookTooLongError)
+            if not (is_of_the_record(error) or is_too_much) or not (parts := divide(batch, error)):
                 raise translate(error, f"storing a batch of {batch.lane}") from error
             for part in parts:
                 await self.write(part)
@@ -149,7 +155,7 @@ class PostgresSink:
         """A connection inside a transaction that is set up for the merge, with a deadline around all of it."""
         try:
             async with (
-                asyncio.timeout(WRITE_TIMEOUT_S),
+                asyncio.timeout(WRITE_TIMEOUT_S) as whole,
                 self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection,
                 AsyncExitStack() as stack,
             ):
@@ -157,8 +163,10 @@ class PostgresSink:
                     await stack.enter_async_context(connection.transaction())
                 await connection.execute(self._begin)
                 yield connection
-        except RETRIED:
+        except RETRIED as error:
             await self._pool.expire_connections()  # whatever became of this one may have become of the others
+            if whole.expired():
+                raise TookTooLongError(f"it took longer than {WRITE_TIMEOUT_S:g} s") from error
             raise
 
     async def merge(self, connection: Any, staged: Staged, clock: _Clock | None = None) -> Any:

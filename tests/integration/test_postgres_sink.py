@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from clusterinfo.errors import ConfigError, LostError, RestartError
 from clusterinfo.model import Batch, PartitionLane, Record, RecordType, Rejected
 from clusterinfo.observations import BatchStored, Observation, UnitVerified, Warned
+from clusterinfo.postgres import sink
 from clusterinfo.postgres.positions import forget_offsets
 from clusterinfo.postgres.sink import PostgresSink
 from tests.conftest import Database
@@ -535,6 +536,18 @@ async def test_a_batch_that_takes_too_long_is_stored_in_halves(bench: Bench) -> 
     assert set(await bench.live()) == set("abcde")
     assert await bench.states() == {"configmaps": "verified"}
     assert len([seen for seen in bench.seen if isinstance(seen, BatchStored)]) > 2
+
+
+async def test_a_batch_that_takes_too_long_as_a_whole_is_halved(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    await bench.connection.execute(
+        "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.5); return new; end $$;"
+        "create trigger slow before insert on resource for each row execute function slow()"
+    )
+    monkeypatch.setattr(sink, "WRITE_TIMEOUT_S", 3.0)
+    listing = Listing("100")
+    await bench.store(*[listing.item(name, "1") for name in "abcdefgh"], listing.completed())
+    assert set(await bench.live()) == set("abcdefgh")
+    assert await bench.states() == {"configmaps": "verified"}
 
 
 async def test_what_postgresql_quotes_of_the_data_is_told_to_nobody(bench: Bench) -> None:
