@@ -196,7 +196,7 @@ def _unproven(list_id: str, at: dt.datetime, tally: Tally) -> State:
 def _backwards(row: Any) -> str:
     if row["epoch"] < row["floor_epoch"]:
         return (
-            f"listed under epoch {row['epoch']}, but proven under epoch {row['floor_epoch']} before: CLUSTER_EPOCH "
+            f"listed under epoch {row['epoch']}, but seen under epoch {row['floor_epoch']} before: CLUSTER_EPOCH "
             f"never goes down, set it to {row['floor_epoch']} for every collector of this cluster"
         )
     return (

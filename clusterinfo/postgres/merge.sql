@@ -545,7 +545,7 @@ delete from list_progress where unit_id = any ($1::bigint[]);
 
 -- name: find_backwards
 -- Lists that began after the one that set (or, in this batch, will set) the floor was complete, and yet are older: the
--- cluster was restored from a backup, or its epoch was lowered.
+-- cluster was restored from a backup, or its epoch was lowered. Rows under a higher epoch show that too, proven or not.
 select v.list, v.unit_id, v.reach, v.epoch, v.live_at, b.epoch as floor_epoch, b.live_at as floor
 from staged_list v
 cross join lateral (
@@ -554,6 +554,11 @@ cross join lateral (
     union all
     select o.epoch, o.live_at from staged_list o
     where o.unit_id = v.unit_id and o.reach in ('', v.reach) and o.completed_at < v.began_at
+    union all
+    select r.epoch, r.live_at from resource r
+    where r.unit_id = v.unit_id and (v.reach = '' or r.namespace = v.reach)
+        and r.epoch > v.epoch and r.last_observed_at < v.began_at
+        and v.epoch < (select c.epoch from unit u join cluster c on c.id = u.cluster_id where u.id = v.unit_id)
     order by 1 desc, 2 desc limit 1
 ) b
 where (v.epoch, v.live_at) < (b.epoch, b.live_at);

@@ -28,7 +28,7 @@ async def test_a_lowered_epoch_is_reported(bench: Bench, reach: str, at_once: bo
     assert await bench.live() == {"a": "100"}
     assert await bench.states() == {"configmaps": "failed"}, "what it says is not stored"
     error = await bench.connection.fetchval("select last_error from unit")
-    assert "listed under epoch 0, but proven under epoch 1" in error
+    assert "listed under epoch 0, but seen under epoch 1" in error
     await bench.store(*listed("200", 2, "b", epoch=1))
     assert await bench.live() == {"b": "200"}
     assert await bench.states() == {"configmaps": "verified"}
@@ -38,4 +38,15 @@ async def test_a_list_from_before_the_epoch_was_raised_is_only_late(bench: Bench
     await bench.store(*listed("100", 1, "a", epoch=1))
     await bench.store(*listed("900", 0, "b"))
     assert await bench.live() == {"a": "100"}
+    assert await bench.states() == {"configmaps": "verified"}
+
+
+async def test_a_lowered_epoch_is_reported_although_nothing_was_proven_under_the_higher_one(bench: Bench) -> None:
+    raised = Listing("100", epoch=1)
+    await bench.store(raised.snapshot_started(), raised.item("a", "1"))
+    for minute in (1, 2):
+        await bench.store(*listed("200", minute, "b"))
+        assert await bench.states() == {"configmaps": "failed"}, "an object that may be gone is stored beside it"
+    await bench.store(*listed("200", 3, "b", epoch=1))
+    assert await bench.live() == {"b": "200"}
     assert await bench.states() == {"configmaps": "verified"}
