@@ -143,6 +143,13 @@ async def test_one_consumer_does_all_the_work(database: Any) -> None:
     assert set(ends.values()) <= {0}
 
 
+async def test_postgres_cannot_be_reached(postgres: EmbeddedPostgres) -> None:
+    line, right = documented("PostgreSQL cannot be reached", "pg_isready"), postgres.env()
+    for port, said in ((right["DB_PORT"], "accepting connections"), (str(free_port()), "no response")):
+        assert said in (await code_of(["sh", "-c", line], **right | {"DB_PORT": port}))[1]
+        assert f"`{said}`" in ENTRIES["PostgreSQL cannot be reached"]
+
+
 async def test_postgres_refuses_the_login(postgres: EmbeddedPostgres) -> None:
     line = documented("PostgreSQL refuses the login", "psql")
     right = postgres.env()
@@ -179,4 +186,4 @@ def test_every_command_of_others_is_run_here() -> None:
     named = {
         line.split()[0] for text in ENTRIES.values() for line in text.splitlines() if line.startswith(NEEDS_NO_SERVER)
     }
-    assert named == {"kafka-broker-api-versions", "kafka-consumer-groups", "psql", "ss", "kubectl"}
+    assert named == {"kafka-broker-api-versions", "kafka-consumer-groups", "psql", "pg_isready", "ss", "kubectl"}

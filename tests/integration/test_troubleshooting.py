@@ -24,8 +24,8 @@ ENTRIES = {
     for part in re.split(r"^## ", DOCUMENT.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]
 }
 QUICK = {"BATCH_WAIT": "100ms"}
-NEEDS_NO_SERVER = ("kafka-", "psql", "kubectl", "ss ")
-"""Other people's tools: that they show it is theirs to prove (kafka-consumer-groups is run in tests/apache)."""
+NEEDS_NO_SERVER = ("kafka-", "psql", "pg_isready", "kubectl", "ss ")
+"""Other people's tools, which not every machine has: tests/deploy/test_named_commands.py runs them."""
 
 
 @dataclass(slots=True)
@@ -141,6 +141,10 @@ async def second_group(scene: Scene) -> Ended:
     return (await run("consume", "--until-idle", "1s", env=scene.env | {"KAFKA_GROUP_ID": "another"})).expect(2)
 
 
+async def database_away(scene: Scene) -> Ended:
+    return (await run("legacy", "--once", env=scene.direct | {"DB_PORT": str(free_port())})).expect(1)
+
+
 async def wrong_password(scene: Scene) -> Ended:
     return (await run("legacy", "--once", env=scene.direct | {"DB_PASSWORD": "wrong-but-secret"})).expect(1)
 
@@ -195,6 +199,7 @@ TRIED = {
         recreated, ("the topic was created anew; run", "clusterinfo offsets reset"), "6 rows"
     ),
     "A second consumer group": Tried(second_group, ("this database already belongs to consumer group",), "1 rows"),
+    "PostgreSQL cannot be reached": Tried(database_away, ("cannot be reached", "check DB_HOST and DB_PORT")),
     "PostgreSQL refuses the login": Tried(wrong_password, ("check DB_USER and DB_PASSWORD",)),
     "The schema is missing or too old": Tried(not_migrated, ("clusterinfo migrate",), "0001"),
     "The port for metrics is taken": Tried(port_taken, ("where nothing can be served",)),
@@ -202,9 +207,13 @@ TRIED = {
     "Rows of a cluster or kind that nobody collects any more": Tried(abandoned, ("not verified again for 1h",), "pods"),
 }
 
+ON_APACHE = {"Records are missing": "tests/apache/test_troubleshooting.py"}
+"""Entries that only that broker can provoke."""
+
 
 def test_every_entry_is_tried() -> None:
-    assert set(ENTRIES) == set(TRIED)
+    assert set(ENTRIES) == {*TRIED, *ON_APACHE}
+    assert all((Path(__file__).parents[2] / test).is_file() for test in ON_APACHE.values())
 
 
 @pytest.mark.parametrize("entry", TRIED)

@@ -108,6 +108,12 @@ def test_no_macro_of_grafana_is_left_unknown() -> None:
     assert not [where for where, query in [*sql(["c"]), *promql()] if "$" in query]
 
 
-def test_every_alert_is_in_the_documents() -> None:
+def test_every_alert_is_in_the_documents_and_leads_to_an_entry() -> None:
     text = (ROOT / "docs/DEPLOYMENT.md").read_text()
-    assert set(re.findall(r"^\| `(Clusterinfo\w+)` \|", text, re.MULTILINE)) == {rule["alert"] for rule in ALERTS}
+    rows = re.findall(r"^\| `(Clusterinfo\w+)` \| [^|]+ \| ([^|]+) \|$", text, re.MULTILINE)
+    assert {alert for alert, _ in rows} == {rule["alert"] for rule in ALERTS}
+    headings = re.findall(r"^## (.+)$", (ROOT / "docs/TROUBLESHOOTING.md").read_text(), re.MULTILINE)
+    known = {heading.lower().replace(" ", "-") for heading in headings}
+    led = {anchor for _, look in rows for anchor in re.findall(r"TROUBLESHOOTING\.md#([\w-]+)", look)}
+    assert len(led) > 4
+    assert led <= known
