@@ -183,7 +183,8 @@ class Collector:
         """Whether a message at `offset` is what comes next.
 
         A jump forward is sought again once: only if Kafka repeats it are there no messages between (a transaction's
-        marker, compaction, retention). A jump back means another topic under this name.
+        marker, compaction, retention). A jump back means another topic under this name. What retention took begins a
+        batch: what came before it is not in doubt, and what lists in there prove must not seem newer than the loss.
         """
         expected, lane = self.next_offset, self._partition.lane
         if offset < expected:
@@ -193,6 +194,10 @@ class Collector:
             self._partition.seek(expected)
             return False
         if offset > expected and (bounds := await self._partition.bounds()) and bounds[0] > expected:
+            if batch:
+                batch.deadline_s = 0.0
+                self._partition.seek(expected)
+                return False
             batch.gap = True
             self._observe(OffsetGap(lane=str(lane), expected=expected, found=offset))
         return True

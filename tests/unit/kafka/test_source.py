@@ -232,6 +232,18 @@ async def test_a_jump_past_what_retention_took_is_a_gap(lanes: Callable[..., Lan
     assert (gap.expected, gap.found) == (3, 6)
 
 
+async def test_what_came_before_a_gap_is_a_batch_of_its_own(lanes: Callable[..., Lane]) -> None:
+    consumer = FakeConsumer(range(10))
+    lane = lanes(consumer, records=10)
+    await lane.source.open(LANE, None)
+    consumer.oldest = 6
+    consumer.log = {offset: what for offset, what in consumer.log.items() if offset < 3 or offset >= 6}
+    before, after = await lane.take(), await lane.take()
+    assert (before.start, before.end, offsets(before), before.gap) == (0, 3, [0, 1, 2], False)
+    assert (after.start, offsets(after), after.gap) == (3, [6, 7, 8, 9], True)
+    assert [one for one in lane.seen if isinstance(one, OffsetGap)] == [OffsetGap(lane="topic-0", expected=3, found=6)]
+
+
 async def test_offsets_that_go_back_restart_the_lane(lanes: Callable[..., Lane]) -> None:
     consumer = FakeConsumer(range(10))
     lane = lanes(consumer, records=3)
