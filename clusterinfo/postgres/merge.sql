@@ -240,8 +240,17 @@ join unnest($1::bigint[], $2::text[], $3::text[]) as wanted (cluster_id, api_gro
     using (cluster_id, api_group, resource)
 order by u.id for update of u;
 
+-- name: lock_completed
+-- The batch's units and all of the clusters whose completed snapshots speak of every one: at once, so that the order of ids
+-- is kept over both.
+select u.id from unit u
+where u.cluster_id = any ($1::bigint[]) or exists (
+    select from unnest($2::bigint[], $3::text[], $4::text[]) as wanted (cluster_id, api_group, resource)
+    where (u.cluster_id, u.api_group, u.resource) = (wanted.cluster_id, wanted.api_group, wanted.resource))
+order by u.id for update of u;
+
 -- name: lock_cluster_units
--- Every unit of these clusters: a completed snapshot speaks of all of them.
+-- Every unit of a cluster, to which two have written.
 select id from unit where cluster_id = any ($1::bigint[]) order by id for update;
 
 -- name: carry_units

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,13 +30,15 @@ async def lock_batch(connection: Any, batch: Batch) -> Locked:
     observations: list[Observation] = []
     clusters = await _know_clusters(connection, batch.records, observations)
     news = news_of(batch.records)
+    completed = {record.cluster for record in batch.records if record.type is RecordType.SNAPSHOT_COMPLETED}
+    if completed:
+        await connection.execute(
+            statements()["lock_completed"], sorted(clusters[uid] for uid in completed), *_keys(news, clusters)
+        )
     rows = await _lock_units(connection, news, clusters)
     if len(rows) < len(news):
         await _make_units(connection, {unit: news[unit] for unit in news if unit not in rows}, clusters)
         rows = await _lock_units(connection, news, clusters)
-    completed = {record.cluster for record in batch.records if record.type is RecordType.SNAPSHOT_COMPLETED}
-    if completed:
-        await connection.execute(statements()["lock_cluster_units"], sorted(clusters[uid] for uid in completed))
     await _describe(connection, news, rows)
     return Locked(rows, clusters, observations)
 
@@ -66,13 +69,18 @@ async def _make_cluster(connection: Any, record: Record, observations: list[Obse
         observations.append(Warned(message=message, remedy="set CLUSTER_NAME of one of their collectors"))
 
 
-async def _lock_units(connection: Any, news: dict[Unit, UnitNews], clusters: ClusterIds) -> dict[Unit, UnitRow]:
-    rows = await connection.fetch(
-        statements()["lock_units"],
-        [clusters[unit.cluster] for unit in news],
-        [unit.group for unit in news],
-        [unit.resource for unit in news],
+def _keys(units: Iterable[Unit], clusters: ClusterIds) -> tuple[list[int], list[str], list[str]]:
+    """Row ids of clusters, groups, resources."""
+    chosen = list(units)
+    return (
+        [clusters[unit.cluster] for unit in chosen],
+        [unit.group for unit in chosen],
+        [unit.resource for unit in chosen],
     )
+
+
+async def _lock_units(connection: Any, news: dict[Unit, UnitNews], clusters: ClusterIds) -> dict[Unit, UnitRow]:
+    rows = await connection.fetch(statements()["lock_units"], *_keys(news, clusters))
     found = {
         (row["cluster_id"], row["api_group"], row["resource"]): UnitRow(
             row["id"], row["cluster_id"], row["kind"], row["api_version"], row["namespaced"], row["live_at_source"]
@@ -86,9 +94,7 @@ async def _lock_units(connection: Any, news: dict[Unit, UnitNews], clusters: Clu
 async def _make_units(connection: Any, missing: dict[Unit, UnitNews], clusters: ClusterIds) -> None:
     await connection.execute(
         statements()["ensure_units"],
-        [clusters[unit.cluster] for unit in missing],
-        [unit.group for unit in missing],
-        [unit.resource for unit in missing],
+        *_keys(missing, clusters),
         [said.kind for said in missing.values()],
         [said.api_version for said in missing.values()],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import random
 import string
@@ -548,6 +549,27 @@ async def test_a_batch_that_takes_too_long_as_a_whole_is_halved(bench: Bench, mo
     await bench.store(*[listing.item(name, "1") for name in "abcdefgh"], listing.completed())
     assert set(await bench.live()) == set("abcdefgh")
     assert await bench.states() == {"configmaps": "verified"}
+
+
+async def test_a_completed_snapshot_waits_for_its_kinds_while_it_holds_no_later_one(
+    bench: Bench, database: Database
+) -> None:
+    """Two such batches, each with a kind of the other's cluster, would wait for each other."""
+    mine, other = Listing("100"), Listing("100", cluster="other", cluster_name="other")
+    await bench.store(mine.item("a", "1"))
+    await bench.store(other.item("b", "1"))
+    blocker = await database.connect()
+    async with blocker.transaction():
+        await blocker.execute("select from unit order by id limit 1 for update")
+        storing = asyncio.create_task(bench.store(mine.snapshot_completed({}), other.completed()))
+        async with asyncio.timeout(20):
+            while not await bench.connection.fetchval("select exists (select from pg_locks where not granted)"):
+                await asyncio.sleep(0.02)
+        async with bench.connection.transaction():
+            free = await bench.connection.fetch("select id from unit for update skip locked")
+        assert len(free) == 1, "the other cluster's kind"
+    await storing
+    await blocker.close()
 
 
 async def test_what_postgresql_quotes_of_the_data_is_told_to_nobody(bench: Bench) -> None:
