@@ -8,7 +8,13 @@ from typing import Any
 
 from clusterinfo.model import Batch, Record, RecordType, Unit
 from clusterinfo.observations import Observation, Warned
-from clusterinfo.postgres.identities import find_clusters, join_former, recognise
+from clusterinfo.postgres.identities import (
+    KnownClusters,
+    find_clusters,
+    join_former,
+    recognise,
+    under_one_identity,
+)
 from clusterinfo.postgres.staging import UnitNews, UnitRow, news_of
 from clusterinfo.postgres.statements import statements
 
@@ -18,8 +24,12 @@ ClusterIds = dict[str, int]
 
 @dataclass(slots=True)
 class Locked:
-    """What a batch speaks of, locked: its units, the row ids of its clusters, and what is to be said about them."""
+    """What a batch speaks of, locked: its units, the row ids of its clusters, and what is to be said about them.
 
+    `batch` is the batch with each unit under one identity of its cluster.
+    """
+
+    batch: Batch
     units: dict[Unit, UnitRow]
     clusters: ClusterIds
     observations: list[Observation]
@@ -28,7 +38,10 @@ class Locked:
 async def lock_batch(connection: Any, batch: Batch) -> Locked:
     """Make missing clusters and units, lock the batch's units in id order, and describe them anew."""
     observations: list[Observation] = []
-    clusters = await _know_clusters(connection, batch.records, observations)
+    known = await _know_clusters(connection, batch.records, observations)
+    said = {record.cluster for record in batch.records}
+    batch = under_one_identity(batch, known)
+    clusters = {cluster: known[cluster].id for cluster in said | {record.cluster for record in batch.records}}
     news = news_of(batch.records)
     completed = {record.cluster for record in batch.records if record.type is RecordType.SNAPSHOT_COMPLETED}
     if completed:
@@ -40,23 +53,31 @@ async def lock_batch(connection: Any, batch: Batch) -> Locked:
         await _make_units(connection, {unit: news[unit] for unit in news if unit not in rows}, clusters)
         rows = await _lock_units(connection, news, clusters)
     await _describe(connection, news, rows)
-    return Locked(rows, clusters, observations)
+    return Locked(batch, rows, clusters, observations)
 
 
-async def _know_clusters(connection: Any, records: list[Record], observations: list[Observation]) -> ClusterIds:
-    named = {record.cluster: record for record in reversed(records)}
+async def _know_clusters(connection: Any, records: list[Record], observations: list[Observation]) -> KnownClusters:
     known = await find_clusters(connection, records)
     if await join_former(connection, records, known):
         known = await find_clusters(connection, records)
-    missing = {cluster: record for cluster, record in sorted(named.items()) if cluster not in known}
-    if missing:
+    if _missing(records, known):
         # Labels are handed out one at a time: two clusters of one name must not both get the plain one.
         await connection.execute("lock table cluster in share row exclusive mode")
-        for record in missing.values():
+        known = await find_clusters(connection, records)
+        for record in _missing(records, known):
             if not await recognise(connection, record):
                 await _make_cluster(connection, record, observations)
-        known = await find_clusters(connection, records)
-    return {cluster: known[cluster].id for cluster in named}
+        return await find_clusters(connection, records)
+    if any(not record.resource for record in records):
+        # What a snapshot says of its cluster must not wait, units locked, for who makes a cluster and then needs those.
+        await connection.execute("lock table cluster in row exclusive mode")
+    return known
+
+
+def _missing(records: list[Record], known: KnownClusters) -> list[Record]:
+    """The first record of each cluster that is not stored, in one order."""
+    named = {record.cluster: record for record in reversed(records)}
+    return [record for cluster, record in sorted(named.items()) if cluster not in known]
 
 
 async def _make_cluster(connection: Any, record: Record, observations: list[Observation]) -> None:

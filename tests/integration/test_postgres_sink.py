@@ -551,6 +551,13 @@ async def test_a_batch_that_takes_too_long_as_a_whole_is_halved(bench: Bench, mo
     assert await bench.states() == {"configmaps": "verified"}
 
 
+async def _waiting(connection: asyncpg.Connection, number: int) -> None:
+    """Until so many connections wait for a lock."""
+    async with asyncio.timeout(20):
+        while await connection.fetchval("select count(distinct pid) from pg_locks where not granted") < number:
+            await asyncio.sleep(0.02)
+
+
 async def test_a_completed_snapshot_waits_for_its_kinds_while_it_holds_no_later_one(
     bench: Bench, database: Database
 ) -> None:
@@ -562,14 +569,32 @@ async def test_a_completed_snapshot_waits_for_its_kinds_while_it_holds_no_later_
     async with blocker.transaction():
         await blocker.execute("select from unit order by id limit 1 for update")
         storing = asyncio.create_task(bench.store(mine.snapshot_completed({}), other.completed()))
-        async with asyncio.timeout(20):
-            while not await bench.connection.fetchval("select exists (select from pg_locks where not granted)"):
-                await asyncio.sleep(0.02)
+        await _waiting(bench.connection, 1)
         async with bench.connection.transaction():
             free = await bench.connection.fetch("select id from unit for update skip locked")
         assert len(free) == 1, "the other cluster's kind"
     await storing
     await blocker.close()
+
+
+async def test_a_snapshot_and_a_new_cluster_never_wait_for_each_other(bench: Bench, database: Database) -> None:
+    lane = PartitionLane(LANE.kafka_cluster, LANE.topic, 1, LANE.group_id)
+    first, second = Listing("100"), Listing("200", NOON + MINUTE)
+    await bench.store(first.item("a", "1"), first.completed())
+    new = Listing("5", cluster="new", cluster_name="new")
+    blocker = await database.connect()
+    async with PostgresSink.connect(database.settings(), lambda _: None) as other:
+        await other.open(lane)
+        async with blocker.transaction():
+            await blocker.execute("select from resource for update")
+            storing = asyncio.create_task(bench.store(second.snapshot_started(), second.item("a", "2")))
+            await _waiting(bench.connection, 1)
+            batch = Feed(lane).batch(new.item("z", "1"), second.item("b", "2"))
+            making = asyncio.create_task(other.write(batch))
+            await _waiting(bench.connection, 2)
+        await asyncio.gather(storing, making)
+    await blocker.close()
+    assert await bench.live() == {"a": "2", "b": "2", "z": "1"}
 
 
 async def test_what_postgresql_quotes_of_the_data_is_told_to_nobody(bench: Bench) -> None:
