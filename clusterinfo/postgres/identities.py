@@ -11,7 +11,9 @@ import datetime as dt
 from dataclasses import dataclass
 from typing import Any
 
-from clusterinfo.model import Record
+import msgspec
+
+from clusterinfo.model import Batch, Record
 from clusterinfo.postgres.statements import statements
 
 
@@ -46,6 +48,18 @@ async def recognise(connection: Any, record: Record) -> bool:
     return str(done) == "UPDATE 1"
 
 
+def under_one_identity(batch: Batch, known: KnownClusters) -> Batch:
+    """`batch` with what it says of kinds and objects under a former name said under the uid: one unit is one key."""
+    uids = {identity: row.uid for identity, row in known.items() if identity != row.uid}
+    if not any(record.cluster in uids and record.resource for record in batch.records):
+        return batch
+    records = [
+        msgspec.structs.replace(record, cluster=uids.get(record.cluster, record.cluster)) if record.resource else record
+        for record in batch.records
+    ]
+    return msgspec.structs.replace(batch, records=records)
+
+
 async def join_former(connection: Any, records: list[Record], known: KnownClusters) -> bool:
     """Join what is stored under a name to the cluster whose name that was; return whether anything was."""
     pairs = {(record.cluster, record.cluster_name) for record in records if record.cluster != record.cluster_name}
@@ -69,6 +83,6 @@ def _is_former(known: KnownClusters, uid: str, name: str) -> bool:
     What goes on under the name beside the uid is another cluster of that name, whose uid may not be read.
     """
     cluster, former = known.get(uid), known.get(name)
-    if cluster is None or former is None or former.uid != name or cluster.uid != uid or cluster.former_uid:
+    if cluster is None or former is None or former.uid != name or cluster.uid != uid:
         return False
-    return former.last_seen < cluster.first_seen
+    return cluster.former_uid in (None, name) and former.last_seen < cluster.first_seen

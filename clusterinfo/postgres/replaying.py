@@ -48,6 +48,7 @@ async def _store(sink: PostgresSink, connection: Any, record: Record) -> bool:
         raise RecordError("its cluster, or its kind, was forgotten since; drop it")
     locked = await lock_batch(connection, batch)
     await check_apart(connection, batch, locked)
+    batch = locked.batch
     staged = stage(batch, locked.units)
     if record.is_object:
         staged.tallies.clear()

@@ -135,6 +135,7 @@ class PostgresSink:
             batch = without_forgotten(await keep_apart(connection, batch), forgotten)
             locked = await lock_batch(connection, batch)
             await check_apart(connection, batch, locked)
+            batch = locked.batch
             if await self._positions.check_page(connection, batch):
                 return
             carried = await self._carried.note(connection, batch, locked)
