@@ -8,10 +8,12 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from clusterinfo.errors import ClusterinfoError, ConfigError, TransientError, without_userinfo
 from clusterinfo.kubernetes.api_errors import quotable
@@ -40,12 +42,35 @@ async def load_credentials(settings: Settings) -> Credentials:
     Raises ConfigError (exit 2) that names the variable to set, TransientError if an exec plugin does not answer.
     """
     if settings.kubeconfig is None and settings.kube_context is None and _in_cluster():
-        return _load_in_cluster()
+        found = _load_in_cluster()
+    else:
+        try:
+            async with asyncio.timeout(CREDENTIALS_S):
+                found = await _load_kubeconfig(settings)
+        except TimeoutError as error:
+            raise TransientError(f"the kubeconfig's plugin gave no credentials within {CREDENTIALS_S:.0f} s") from error
+    _obey_ranges(urlsplit(str(found.configuration.host)).hostname or "")
+    return found
+
+
+def _obey_ranges(host: str) -> None:
+    """Where NO_PROXY has a range with the API's address in it, let it have that address too: Python knows no ranges.
+
+    Go does, so that clusters set `10.0.0.0/8` for all that runs in them.
+    """
+    with suppress(ValueError):  # a name: ranges do not concern it, in Go neither
+        address = ip_address(host)
+        for variable in {"no_proxy", "NO_PROXY"} & os.environ.keys():
+            entries = [entry.strip() for entry in os.environ[variable].split(",")]
+            if host not in entries and any(_is_within(address, entry) for entry in entries):
+                os.environ[variable] += f",{host}"
+
+
+def _is_within(address: IPv4Address | IPv6Address, entry: str) -> bool:
     try:
-        async with asyncio.timeout(CREDENTIALS_S):
-            return await _load_kubeconfig(settings)
-    except TimeoutError as error:
-        raise TransientError(f"the kubeconfig's plugin gave no credentials within {CREDENTIALS_S:.0f} s") from error
+        return "/" in entry and address in ip_network(entry, strict=False)
+    except ValueError:
+        return False
 
 
 def _in_cluster() -> bool:

@@ -119,9 +119,16 @@ async def test_https_proxy_is_used(api: Served, proxy: HttpProxy, database: Data
     assert set(proxy.asked) == {api.address}
 
 
-async def test_no_proxy_is_obeyed(api: Served, proxy: HttpProxy, database: Database) -> None:
-    (await api.listed(database, {"HTTPS_PROXY": proxy.url, "NO_PROXY": "example.com,127.0.0.1"})).expect(0)
-    assert proxy.asked == []
+@pytest.mark.parametrize(
+    ("left_out", "is_asked"),
+    [("example.com,127.0.0.1", False), ("10.0.0.0/8, 127.0.0.0/8", False), ("10.0.0.0/8,::1/128,x/y", True)],
+)
+async def test_no_proxy_is_obeyed(
+    api: Served, proxy: HttpProxy, database: Database, left_out: str, is_asked: bool
+) -> None:
+    """Ranges of addresses too, as whatever is written in Go understands them."""
+    (await api.listed(database, {"HTTPS_PROXY": proxy.url, "NO_PROXY": left_out})).expect(0)
+    assert bool(proxy.asked) is is_asked
 
 
 async def test_a_proxy_for_plain_http_is_not_asked(api: Served, proxy: HttpProxy, database: Database) -> None:
