@@ -578,7 +578,7 @@ with proven as (
     select distinct on (v.unit_id, v.reach) v.*
     from staged_list v
     join unit_floor f on f.unit_id = v.unit_id and f.reach = v.reach and (v.epoch, v.live_at) > (f.epoch, f.live_at)
-    order by v.unit_id, v.reach, v.epoch desc, v.live_at desc
+    order by v.unit_id, v.reach, v.epoch desc, v.live_at desc, v.completed_at desc
 ), doomed as (
     delete from resource r using proven p
     where r.unit_id = p.unit_id and (p.reach = '' or r.namespace = p.reach)

@@ -373,7 +373,7 @@ class Reference:
         best: dict[str, Count] = {}
         for count in complete.values():
             if count.moment > unit.floors.get(count.reach, (0, -1)):
-                best[count.reach] = max(best.get(count.reach, count), count, key=lambda c: c.moment)
+                best[count.reach] = max(best.get(count.reach, count), count, key=lambda c: (c.moment, c.done_at))
         for key, row in list(unit.rows.items()):
             over = [c for c in best.values() if c.reach in ("", key[0])]
             if any(row.moment < c.moment or (row.deleted and row.moment == c.moment) for c in over):
