@@ -130,12 +130,9 @@ def migrate(
         typer.echo(grants(settings.db_schema, settings.db_name), nl=False)
         return
 
-    async def main(settings: Settings, observe: Observe, _: asyncio.Event) -> int:
-        from clusterinfo import commands
+    from clusterinfo import commands
 
-        return await commands.migrate_schema(settings, observe)
-
-    _run(load(dict(os.environ)), main, serve=False)
+    _run_short(commands.migrate_schema)
 
 
 @offsets.command("reset")
@@ -143,7 +140,7 @@ def offsets_reset() -> None:
     """Forget where consumers stand: what Kafka still holds of the topic is read again, and changes nothing twice."""
     from clusterinfo import upkeep
 
-    _run_upkeep(upkeep.reset_offsets)
+    _run_short(upkeep.reset_offsets)
 
 
 LetterIds = Annotated[list[int] | None, typer.Argument(metavar="ID...", min=1, max=INT64_MAX, show_default=False)]
@@ -163,7 +160,7 @@ def letters_list(
     """Show which records were set aside, and why."""
     from clusterinfo import upkeep
 
-    _run_upkeep(upkeep.list_letters, reason=reason, limit=limit, replayed=replayed, as_json=output == "json")
+    _run_short(upkeep.list_letters, reason=reason, limit=limit, replayed=replayed, as_json=output == "json")
 
 
 @letters.command("show")
@@ -174,7 +171,7 @@ def letters_show(
     """Show one of them whole: reason, headers, key and value. A message of a stranger may hold anything."""
     from clusterinfo import upkeep
 
-    _run_upkeep(upkeep.show_letter, letter, raw=raw)
+    _run_short(upkeep.show_letter, letter, raw=raw)
 
 
 @letters.command("replay")
@@ -186,7 +183,7 @@ def letters_replay(
     _one_of(ids, {"--all": everything})
     from clusterinfo import upkeep
 
-    _run_upkeep(upkeep.replay_letters, ids or None)
+    _run_short(upkeep.replay_letters, ids or None)
 
 
 @letters.command("drop")
@@ -199,7 +196,7 @@ def letters_drop(
     _one_of(ids, {"--all": everything, "--replayed": replayed})
     from clusterinfo import upkeep
 
-    _run_upkeep(upkeep.drop_letters, ids or None, only_replayed=replayed)
+    _run_short(upkeep.drop_letters, ids or None, only_replayed=replayed)
 
 
 def _one_of(ids: list[int] | None, flags: dict[str, bool]) -> None:
@@ -223,7 +220,7 @@ def forget(
         _confirm(f"Delete {resource or 'all that is stored'} of cluster {cluster!r}, history included?")
     from clusterinfo import upkeep
 
-    _run_upkeep(upkeep.forget, cluster, resource)
+    _run_short(upkeep.forget, cluster, resource)
 
 
 @app.command()
@@ -241,7 +238,7 @@ def status(
     stale_after_s = _duration("--stale", stale)
     from clusterinfo.status import show_status
 
-    _run_upkeep(show_status, stale_after_s=stale_after_s, every_kind=kinds, as_json=output == "json")
+    _run_short(show_status, stale_after_s=stale_after_s, every_kind=kinds, as_json=output == "json")
 
 
 def _confirm(question: str) -> None:
@@ -266,12 +263,9 @@ def rbac(
 ) -> None:
     """Print the role that a collector with these settings needs, for kubectl: to read, and no Secrets unless named."""
 
-    async def main(settings: Settings, observe: Observe, _: asyncio.Event) -> int:
-        from clusterinfo import access
+    from clusterinfo import access
 
-        return await access.print_role(settings, observe, service_account, discover=discover)
-
-    _run(load(dict(os.environ)), main, serve=False)
+    _run_short(access.print_role, service_account, discover=discover)
 
 
 @app.command()
@@ -320,8 +314,8 @@ def _duration(flag: str, value: str | None) -> float | None:
         raise ConfigError(f"{flag} is {value!r}: {error}") from None
 
 
-def _run_upkeep(command: Callable[..., Coroutine[Any, Any, int]], *args: Any, **named: Any) -> None:
-    """Run a command that only talks to the database."""
+def _run_short(command: Callable[..., Coroutine[Any, Any, int]], *args: Any, **named: Any) -> None:
+    """Run a command that has no batch in hand: asked to stop, it ends at once."""
 
     async def main(settings: Settings, observe: Observe, stopping: asyncio.Event) -> int:
         code = EXIT_STOPPED

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
+from clusterinfo.postgres.migrations import LOCK_KEY
 from tests.conftest import Database
 from tests.support import checker
 from tests.support.programs import Api, Ended, Program, run, running, simulated_api
@@ -97,6 +98,19 @@ async def test_a_consumer_whose_write_does_not_end(
         await someone_waits(connection)
         (await stopped(program, within_s, signals)).expect(code)
     await converges(api, database, env, "consume")
+
+
+@pytest.mark.parametrize(("command", "code"), [("migrate", 1), ("consume", 0), ("legacy", 0)])
+async def test_one_that_waits_to_migrate(
+    api: Api, database: Database, kafka_env: dict[str, str], command: str, code: int
+) -> None:
+    env = api.env | database.env | kafka_env | QUIET | {"SHUTDOWN_GRACE_S": "60"}
+    connection = await database.connect()
+    await connection.execute("select pg_advisory_lock($1)", LOCK_KEY)
+    async with running(command, env=env) as program:
+        await someone_waits(connection)
+        (await stopped(program, AT_ONCE_S)).expect(code)
+    await connection.close()
 
 
 @pytest.mark.parametrize(("once", "signals", "code"), [((), 1, 0), (("--once",), 1, 1), ((), 2, None)])
