@@ -71,10 +71,10 @@ async def check_apart(connection: Any, batch: Batch, locked: Locked) -> None:
 
     Whoever tells them apart locks the units first: where that was under way, this batch waited for them meanwhile.
     """
-    apart = (await keep_apart(connection, batch)).records
     rows = await connection.fetch(statements()["find_identities"], sorted(locked.clusters))
     is_known = {row["identity"]: row["id"] for row in rows} == locked.clusters
-    if not is_known or any(was is not now for was, now in zip(batch.records, apart, strict=True)):
+    clones = {row["identity"]: frozenset(row["clones"]) for row in rows if row["clones"]}
+    if not is_known or (clones and any(_apart(record, clones) is not record for record in batch.records)):
         raise TransientError(f"{batch.lane}: two clusters with one uid or name were told apart meanwhile")
 
 

@@ -155,8 +155,9 @@ where id = $1;
 select uid, clones from cluster where uid = any ($1::text[]) and clones <> '{}';
 
 -- name: find_identities
--- Which rows these identities have, now that the units are locked.
-select i.identity, c.id from unnest($1::text[]) as i (identity)
+-- Which rows these identities have, and who has the same, now that the units are locked.
+select i.identity, c.id, case when c.uid = i.identity then c.clones else '{}' end as clones
+from unnest($1::text[]) as i (identity)
 join cluster c on c.uid = i.identity or c.former_uid = i.identity and not exists (
     select from cluster o where o.uid = i.identity);
 
