@@ -11,16 +11,13 @@ from typing import Any
 from clusterinfo.model import DIGEST_MODULUS, Batch, ListLane, Outcome, Record, RecordType, Unit, list_start
 from clusterinfo.observations import Observation, UnitFailed, UnitVerified, Warned
 from clusterinfo.postgres.doubts import notice_clones, notice_namesakes
-from clusterinfo.postgres.staging import SnapshotSays, Staged, State, Tally, UnitSays, plain
+from clusterinfo.postgres.staging import ALL, SnapshotSays, Staged, State, Tally, UnitSays, plain
 from clusterinfo.postgres.standing import find_standing
 from clusterinfo.postgres.statements import statements
 from clusterinfo.postgres.units import ClusterIds
 
 Complete = dict[str, Any]
 """List id -> (count, completed_at) of the lists that a batch completed: what arrived is what was announced."""
-
-ALL = "*"
-"""As the resource of a group: all its kinds."""
 
 
 @dataclass(slots=True)
@@ -264,7 +261,6 @@ async def _apply_snapshot(
         return 0
     complete = said.discovery_complete
     await connection.execute(statements()["complete_snapshot"], snapshot, record.observed_at, complete)
-    await _ensure_named(connection, cluster_id, said.units)
     await _exclude(connection, cluster_id, said.units, record)
     return await _delete_gone(connection, cluster_id, said.units, record, settled) if complete else 0
 
@@ -275,13 +271,6 @@ async def _rename(connection: Any, record: Record, cluster_id: int, settled: Set
     if label is not None:
         message = f"the cluster with uid {record.cluster} is called {name!r} now and shown as {label!r}"
         settled.observations.append(Warned(message=message))
-
-
-async def _ensure_named(connection: Any, cluster_id: int, units: list[UnitSays]) -> None:
-    named = sorted({(plain(unit.group), plain(unit.resource)) for unit in units if unit.resource != ALL})
-    empty = [""] * len(named)
-    groups, resources = [group for group, _ in named], [resource for _, resource in named]
-    await connection.execute(statements()["ensure_units"], [cluster_id] * len(named), groups, resources, empty, empty)
 
 
 async def _exclude(connection: Any, cluster_id: int, units: list[UnitSays], record: Record) -> None:

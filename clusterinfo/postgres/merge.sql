@@ -234,11 +234,14 @@ order by 1, 2, 3
 on conflict (cluster_id, api_group, resource) do nothing;
 
 -- name: lock_units
--- The batch's units, locked in id order until commit.
+-- The batch's units, locked in id order until commit; none of them if some are missing.
+with wanted as (
+    select * from unnest($1::bigint[], $2::text[], $3::text[]) as t (cluster_id, api_group, resource)
+)
 select u.id, u.cluster_id, u.api_group, u.resource, u.kind, u.api_version, u.namespaced, u.live_at_source
 from unit u
-join unnest($1::bigint[], $2::text[], $3::text[]) as wanted (cluster_id, api_group, resource)
-    using (cluster_id, api_group, resource)
+join wanted using (cluster_id, api_group, resource)
+where cardinality($1) = (select count(*) from unit join wanted using (cluster_id, api_group, resource))
 order by u.id for update of u;
 
 -- name: lock_completed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, TypeVar
 
@@ -29,6 +30,8 @@ Says = TypeVar("Says")
 
 VERSION = "version"
 CLOCK = "clock"
+ALL = "*"
+"""As the resource of a group: all its kinds."""
 
 IDENTITY_ONLY, STUB, SANITISED, WHOLE = range(4)
 """Fidelity: how much of an object is stored."""
@@ -185,6 +188,18 @@ def news_of(records: Iterable[Record]) -> dict[Unit, UnitNews]:
             news[unit] = UnitNews()
         news[unit].learn(record)
     return news
+
+
+def named_by_snapshots(records: Iterable[Record]) -> dict[Unit, UnitNews]:
+    """The units that completed snapshots name, of which they say nothing. One that is malformed names none."""
+    units: dict[Unit, UnitNews] = {}
+    for record in records:
+        if record.type is RecordType.SNAPSHOT_COMPLETED:
+            with suppress(RecordError):  # `stage` sets it aside
+                said = _read(record, SnapshotSays).units
+                named = [Unit(record.cluster, plain(unit.group), plain(unit.resource)) for unit in said]
+                units |= {unit: UnitNews() for unit in named if unit.resource != ALL}
+    return units
 
 
 def stage(batch: Batch, units: dict[Unit, UnitRow]) -> Staged:

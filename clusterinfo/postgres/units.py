@@ -15,7 +15,7 @@ from clusterinfo.postgres.identities import (
     recognise,
     under_one_identity,
 )
-from clusterinfo.postgres.staging import UnitNews, UnitRow, news_of
+from clusterinfo.postgres.staging import UnitNews, UnitRow, named_by_snapshots, news_of
 from clusterinfo.postgres.statements import statements
 
 ClusterIds = dict[str, int]
@@ -36,7 +36,10 @@ class Locked:
 
 
 async def lock_batch(connection: Any, batch: Batch) -> Locked:
-    """Make missing clusters and units, lock the batch's units in id order, and describe them anew."""
+    """Make missing clusters and units, lock the batch's units in id order, and describe them anew.
+
+    What is missing is made before any unit is locked, so that nobody waits for who waits for him.
+    """
     observations: list[Observation] = []
     known = await _know_clusters(connection, batch.records, observations)
     said = {record.cluster for record in batch.records}
@@ -45,12 +48,13 @@ async def lock_batch(connection: Any, batch: Batch) -> Locked:
     news = news_of(batch.records)
     completed = {record.cluster for record in batch.records if record.type is RecordType.SNAPSHOT_COMPLETED}
     if completed:
+        await _make_units(connection, named_by_snapshots(batch.records) | news, clusters)
         await connection.execute(
             statements()["lock_completed"], sorted(clusters[uid] for uid in completed), *_keys(news, clusters)
         )
     rows = await _lock_units(connection, news, clusters)
     if len(rows) < len(news):
-        await _make_units(connection, {unit: news[unit] for unit in news if unit not in rows}, clusters)
+        await _make_units(connection, news, clusters)
         rows = await _lock_units(connection, news, clusters)
     await _describe(connection, news, rows)
     return Locked(batch, rows, clusters, observations)
@@ -101,6 +105,9 @@ def _keys(units: Iterable[Unit], clusters: ClusterIds) -> tuple[list[int], list[
 
 
 async def _lock_units(connection: Any, news: dict[Unit, UnitNews], clusters: ClusterIds) -> dict[Unit, UnitRow]:
+    """All of them, or none if some are missing."""
+    if not news:
+        return {}
     rows = await connection.fetch(statements()["lock_units"], *_keys(news, clusters))
     found = {
         (row["cluster_id"], row["api_group"], row["resource"]): UnitRow(
@@ -112,12 +119,12 @@ async def _lock_units(connection: Any, news: dict[Unit, UnitNews], clusters: Clu
     return {unit: found[key] for unit, key in keys.items() if key in found}
 
 
-async def _make_units(connection: Any, missing: dict[Unit, UnitNews], clusters: ClusterIds) -> None:
+async def _make_units(connection: Any, news: dict[Unit, UnitNews], clusters: ClusterIds) -> None:
     await connection.execute(
         statements()["ensure_units"],
-        *_keys(missing, clusters),
-        [said.kind for said in missing.values()],
-        [said.api_version for said in missing.values()],
+        *_keys(news, clusters),
+        [said.kind for said in news.values()],
+        [said.api_version for said in news.values()],
     )
 
 

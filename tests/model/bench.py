@@ -285,7 +285,7 @@ class Judge:
             expect(until is not None, "history", (unit_id, key, "two rows at once"))
             expect(until <= since, "history", (unit_id, key, "overlap", dict(row), dict(next_row)))
             alike = (row["uid"], row["content_hash"]) == (next_row["uid"], next_row["content_hash"])
-            alike = alike and (key, next_row["resource_version"]) not in older_rules
+            alike = alike and not {(key, one["resource_version"]) for one in (row, next_row)} & older_rules
             is_between = any(until <= moment <= since for moment in momentary)
             ended = row["deleted"] or is_between
             expect(ended or not alike, "history", (unit_id, key, "no change", dict(row), dict(next_row)))

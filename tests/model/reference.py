@@ -102,7 +102,7 @@ class UnitTruth:
     counts: dict[str, Count] = field(default_factory=dict)
     past: list[Past] = field(default_factory=list)
     seen_by_older_rules: set[tuple[Key, str]] = field(default_factory=set)
-    """Versions that came by older rules than those before them: whether they changed anything could not be said."""
+    """Versions that came by older rules than what was seen before: what they are compared by says little of changes."""
 
     def covered(self, namespace: str, moment: Moment) -> bool:
         """True if a proven list says what existed in that namespace at that moment."""
@@ -182,12 +182,13 @@ class Reference:
         for record in batch.records:
             if record.resource:
                 by_unit.setdefault((self.cluster_of(record), record.group, record.resource), []).append(record)
-        for unit_id in by_unit:
+        done = [record for record in batch.records if record.type is RecordType.SNAPSHOT_COMPLETED]
+        named = [(self.cluster_of(record), *kind) for record in done for kind in SNAPSHOTS[record.snapshot][0]]
+        for unit_id in [*by_unit, *named]:
             self._unit(unit_id)
         for unit_id, records in by_unit.items():
             self._take(unit_id, self.units[unit_id], records)
         touched = set(by_unit)
-        done = [record for record in batch.records if record.type is RecordType.SNAPSHOT_COMPLETED]
         for record in sorted(done, key=lambda record: record.observed_at):
             touched |= self._discover(record)
         return touched
@@ -342,13 +343,13 @@ class Reference:
             elif new.same_version(row):
                 if new.moment >= row.moment:
                     row.last_hash = new.hash
+                    self._note_older_rules(unit, key, new, row)
                 if new.shape > row.shape:
                     row.shape, row.hash = new.shape, new.hash
                 row.moment = max(row.moment, new.moment)
             else:
                 new.since = max(new.since, row.since)
-                if new.shape[0] < row.shape[0]:
-                    unit.seen_by_older_rules.add((key, new.version))
+                self._note_older_rules(unit, key, new, row)
                 if row.same_content(new):
                     new.since = row.since
                 else:
@@ -357,6 +358,11 @@ class Reference:
         assert row
         row.seen, row.last_hash = seen, row.hash
         unit.rows[key] = row
+
+    @staticmethod
+    def _note_older_rules(unit: UnitTruth, key: Key, new: Row, row: Row) -> None:
+        if new.shape[0] < row.shape[0]:
+            unit.seen_by_older_rules.add((key, new.version))
 
     @staticmethod
     def _gone_between(complete: dict[str, Count], key: Key, after: Moment, before: Moment) -> dt.datetime | None:
