@@ -501,7 +501,8 @@ on conflict (unit_id, reach) do nothing;
 
 -- name: find_contradictions
 -- Kinds of which one version of a list says two things: two versions of an object, or an object where a proven list of that
--- version had none (and no newer one took it away). Such versions order nothing, so time has to from now on.
+-- version had none (and neither a newer one nor the end of the kind took it away). Such versions order nothing, so time has
+-- to from now on.
 with counted as (
     select r.* from staged_record r join unit u on u.id = r.unit_id
     where u.live_at_source = 'version' and r.observed_at >= u.gone_before
@@ -511,8 +512,9 @@ with counted as (
     where (s.epoch, s.live_at) = (r.epoch, r.live_at) and s.resource_version <> r.resource_version
     union
     select r.unit_id from counted r
+    join unit u on u.id = r.unit_id
     join unit_floor f on f.unit_id = r.unit_id and f.reach in ('', r.namespace)
-        and (f.epoch, f.live_at) = (r.epoch, r.live_at)
+        and (f.epoch, f.live_at) = (r.epoch, r.live_at) and f.proven_at >= u.gone_before
     left join resource s on s.unit_id = r.unit_id and s.namespace = r.namespace and s.name = r.name
     where not r.deleted and s.unit_id is null and not exists (
         select from unit_floor n

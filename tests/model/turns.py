@@ -248,7 +248,8 @@ class Turns:
         while alive := [actor for actor in actors if actor.task and not actor.task.done()]:
             ready = [actor for actor in alive if actor not in blocked]
             if not ready:
-                raise StuckError(f"both wait: {[actor.at for actor in alive]}")
+                await self._end_deadlock(alive, blocked)
+                continue
             if actors[current % len(actors)] not in ready or budget <= 0:
                 current += 1
                 if budget <= 0:
@@ -260,6 +261,22 @@ class Turns:
             if len(alive) > 1:
                 self._counts["statements interleaved"] += 1
             await self._go(actor, blocked)
+
+    async def _end_deadlock(self, alive: list[Actor], blocked: set[Actor]) -> None:
+        """PostgreSQL lets one of them fail after its `deadlock_timeout`; that one begins its transaction again."""
+        at = sorted(actor.at for actor in alive)
+        waits = [asyncio.create_task(actor.arrived.wait()) for actor in alive]
+        done, _ = await asyncio.wait(waits, timeout=STUCK_S, return_when=asyncio.FIRST_COMPLETED)
+        for wait in waits:
+            wait.cancel()
+        if not done:
+            raise StuckError(f"both wait: {at}")
+        self._counts[f"deadlocks ended: {' and '.join(at)}"] += 1
+        blocked.clear()
+        for actor in alive:
+            actor.ended_transaction = False
+            await self._settle(actor, blocked)
+        await self._committed()
 
     async def _go(self, actor: Actor, blocked: set[Actor]) -> None:
         assert actor.turn
