@@ -512,9 +512,8 @@ with counted as (
     where (s.epoch, s.live_at) = (r.epoch, r.live_at) and s.resource_version <> r.resource_version
     union
     select r.unit_id from counted r
-    join unit u on u.id = r.unit_id
     join unit_floor f on f.unit_id = r.unit_id and f.reach in ('', r.namespace)
-        and (f.epoch, f.live_at) = (r.epoch, r.live_at) and f.proven_at >= u.gone_before
+        and (f.epoch, f.live_at) = (r.epoch, r.live_at) and f.digest is not null
     left join resource s on s.unit_id = r.unit_id and s.namespace = r.namespace and s.name = r.name
     where not r.deleted and s.unit_id is null and not exists (
         select from unit_floor n
@@ -736,5 +735,8 @@ with gone as (
         created, true, valid_from, greatest(valid_from, $5), first_observed_at, body, original
     from doomed where not deleted
     returning unit_id
+), emptied as (
+    update unit_floor f set digest = null  -- what it says of the stored rows is true no more
+    from (select distinct unit_id from doomed) d where f.unit_id = d.unit_id
 )
 select g.api_group, g.resource, (select count(*) from remembered m where m.unit_id = g.id) as deleted from gone g;
