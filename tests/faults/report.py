@@ -62,14 +62,15 @@ def kills(figures: Figures) -> str:
 
 def model(figures: Figures) -> str:
     """What the histories had in them, then a row for each thing that must not be found."""
-    counts, histories = figures["counts"], figures["counts"]["histories"]
+    counts = figures["counts"]
+    histories = counts["histories"] + sum(stop - first for _, first, stop in figures["uncounted"])
     had = [[name, f"{count:,}"] for name, count in counts.items() if name not in SORTS and name != "histories"]
     wrong = [[sort, str(counts[sort])] for sort in SORTS]
     return "\n\n".join(
         [
             f"{histories:,} histories. Found wrong:",
             table(["found wrong", "times"], wrong, right=(1,)),
-            "What they had in them:",
+            f"What {counts['histories']:,} of them had in them:",
             table(["in all", "times"], had, right=(1,)),
         ]
     )
