@@ -39,8 +39,10 @@ def test_tables_go_between_their_markers_and_nowhere_else() -> None:
 
 def test_rows_of_model_and_fuzz() -> None:
     wrong = dict.fromkeys(SORTS, 0)
-    text = report.model({"runs": [[0, 0, 2]], "counts": {"histories": 2000, "batches": 3000} | wrong})
-    assert text.startswith("2,000 histories.")
+    counts = {"histories": 2000, "batches": 3000} | wrong
+    text = report.model({"runs": [[0, 0, 2000]], "uncounted": [[1, 500, 1000]], "counts": counts})
+    assert text.startswith("2,500 histories.")
+    assert "What 2,000 of them had in them" in text
     assert "| lost | 0 |" in text
     assert "| batches | 3,000 |" in text
     target = {"executions": 1500, "failures": 0, "accepted_share": 0.5, "messages accepted": 750}
