@@ -62,8 +62,6 @@ async def lock_batch(connection: Any, batch: Batch) -> Locked:
 
 async def _know_clusters(connection: Any, records: list[Record], observations: list[Observation]) -> KnownClusters:
     known = await find_clusters(connection, records)
-    if await join_former(connection, records, known):
-        known = await find_clusters(connection, records)
     if _missing(records, known):
         # Labels are handed out one at a time: two clusters of one name must not both get the plain one.
         await connection.execute("lock table cluster in share row exclusive mode")
@@ -71,10 +69,12 @@ async def _know_clusters(connection: Any, records: list[Record], observations: l
         for record in _missing(records, known):
             if not await recognise(connection, record):
                 await _make_cluster(connection, record, observations)
-        return await find_clusters(connection, records)
-    if any(not record.resource for record in records):
+        known = await find_clusters(connection, records)
+    elif any(not record.resource for record in records):
         # What a snapshot says of its cluster must not wait, units locked, for who makes a cluster and then needs those.
         await connection.execute("lock table cluster in row exclusive mode")
+    if await join_former(connection, records, known):
+        known = await find_clusters(connection, records)
     return known
 
 
