@@ -70,7 +70,7 @@ async def api_away(scene: Scene) -> Ended:
     async with running("legacy", env=scene.direct | {"COLLECT_INTERVAL": "100ms"}) as collecting:
         await collecting.says("Snapshot ended")
         scene.api.program.kill()
-        await collecting.says("A run of lists failed and begins again")
+        await collecting.says("A run of lists failed and begins again", timeout_s=120)  # each kind is tried five times
     return (await run("legacy", "--once", env=scene.direct)).expect(1)
 
 

@@ -1,6 +1,7 @@
 """The embedded broker does what the program needs of Kafka, and leaves neither process nor directory behind."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -81,7 +82,10 @@ async def test_data_and_offsets_outlive_a_graceful_restart() -> None:
 async def test_only_kafka_is_served() -> None:
     async with EmbeddedBroker() as broker:
         process = Path(f"/proc/{broker.pid}")
-        sockets = {str(descriptor.readlink()) for descriptor in (process / "fd").iterdir()}
+        sockets = set()
+        for descriptor in (process / "fd").iterdir():
+            with suppress(FileNotFoundError):  # closed meanwhile
+                sockets.add(str(descriptor.readlink()))
         lines = [line.split() for line in (process / "net" / "tcp").read_text().splitlines()[1:]]
         # proc(5): local address in hex, state 0A is LISTEN, the tenth column is the inode.
         listening = [line[1] for line in lines if line[3] == "0A" and f"socket:[{line[9]}]" in sockets]
