@@ -161,6 +161,7 @@ async def test_a_consumer_that_runs_reads_all_of_it_again_and_changes_nothing(
         async with asyncio.timeout(60):
             while not await _is_past(connection, ends):
                 await asyncio.sleep(0.1)
+        (await run("consume", "--until-idle", "1s", env=env)).expect()
         consumer.signal(signal.SIGTERM)
         (await consumer.ended(30)).expect()
     assert await _objects(connection) == objects
