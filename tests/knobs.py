@@ -1,7 +1,7 @@
 """What each setting does to speed and memory, beside its default, all in one run: `python -m tests.knobs`.
 
-The settings of docs/TUNING.md. Ratios of medians; rounds alternate between the values, so that a busy moment of the
-machine falls on all of them.
+The settings of docs/TUNING.md. Medians of ratios: each run of a value has one of the default beside it, before it or
+after it in turns, so that a busy moment of the machine falls on both.
 """
 
 from __future__ import annotations
@@ -40,8 +40,7 @@ class Run:
 
 
 def variants(knobs: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, str]]:
-    """The default, then each setting with each of its values."""
-    yield DEFAULT
+    """Each setting with each of its values."""
     for name, values in knobs.items():
         for value in values:
             yield name, value
@@ -65,24 +64,39 @@ async def consumed(bench: Servers, knob: tuple[str, str], topic: str) -> Run:
 
 
 async def measure(objects: int, rounds: int) -> None:
-    found: dict[str, dict[tuple[str, str], list[Run]]] = {"collect": defaultdict(list), "consume": defaultdict(list)}
+    found: dict[str, dict[tuple[str, str], list[tuple[Run, Run]]]] = {
+        "collect": defaultdict(list),
+        "consume": defaultdict(list),
+    }
     async with servers(objects) as bench:
         await collected(bench, DEFAULT, "knobs")
         for n in range(rounds):
             for i, knob in enumerate(variants(COLLECT)):
-                found["collect"][knob].append(await collected(bench, knob, f"collect-{n}-{i}"))
+                both = [await collected(bench, one, f"collect-{n}-{i}-{one[0]}") for one in in_turns(knob, n)]
+                found["collect"][knob].append(as_pair(both, n))
             for knob in variants(CONSUME):
-                found["consume"][knob].append(await consumed(bench, knob, "knobs"))
-    for command, runs in found.items():
-        show(command, runs)
+                both = [await consumed(bench, one, "knobs") for one in in_turns(knob, n)]
+                found["consume"][knob].append(as_pair(both, n))
+    for command, pairs in found.items():
+        show(command, pairs)
 
 
-def show(command: str, runs: Mapping[tuple[str, str], list[Run]]) -> None:
-    default = statistics.median(one.rate for one in runs[DEFAULT])
-    for (name, value), measured in runs.items():
-        rate, peak = (statistics.median(side) for side in zip(*((r.rate, r.peak_mib) for r in measured), strict=True))
-        what = "all defaults" if name == "default" else f"`{name}={value}`"
-        print(f"| `{command}` | {what} | {rate / default:.2f} | {peak:.0f} |", flush=True)
+def in_turns(knob: tuple[str, str], n: int) -> tuple[tuple[str, str], tuple[str, str]]:
+    return (knob, DEFAULT) if n % 2 else (DEFAULT, knob)
+
+
+def as_pair(both: list[Run], n: int) -> tuple[Run, Run]:
+    """(default, value)."""
+    return (both[1], both[0]) if n % 2 else (both[0], both[1])
+
+
+def show(command: str, runs: Mapping[tuple[str, str], list[tuple[Run, Run]]]) -> None:
+    defaults = [default.peak_mib for pairs in runs.values() for default, _ in pairs]
+    print(f"| `{command}` | all defaults | 1.00 | {statistics.median(defaults):.0f} |", flush=True)
+    for (name, value), pairs in runs.items():
+        rate = statistics.median(with_it.rate / default.rate for default, with_it in pairs)
+        peak = statistics.median(with_it.peak_mib for _, with_it in pairs)
+        print(f"| `{command}` | `{name}={value}` | {rate:.2f} | {peak:.0f} |", flush=True)
 
 
 def main() -> None:
