@@ -51,7 +51,7 @@ async def recognise(connection: Any, record: Record) -> bool:
 def under_one_identity(batch: Batch, known: KnownClusters) -> Batch:
     """`batch` with what it says of kinds and objects under a former name said under the uid: one unit is one key."""
     uids = {identity: row.uid for identity, row in known.items() if identity != row.uid}
-    if not any(record.cluster in uids and record.resource for record in batch.records):
+    if not uids:
         return batch
     records = [
         msgspec.structs.replace(record, cluster=uids.get(record.cluster, record.cluster)) if record.resource else record

@@ -217,12 +217,17 @@ async def test_a_jump_is_sought_again_before_it_is_believed(lanes: Callable[...,
     assert not [one for one in lane.seen if isinstance(one, OffsetGap)]
 
 
+def _retention_takes(consumer: FakeConsumer, first: int, end: int) -> None:
+    """Before anybody read them; what is older was fetched already."""
+    consumer.oldest = end
+    consumer.log = {offset: what for offset, what in consumer.log.items() if not first <= offset < end}
+
+
 async def test_a_jump_past_what_retention_took_is_a_gap(lanes: Callable[..., Lane]) -> None:
     consumer = FakeConsumer(range(10))
     lane = lanes(consumer, records=3)
     await lane.source.open(LANE, None)
-    consumer.oldest = 6
-    consumer.log = {offset: what for offset, what in consumer.log.items() if offset < 3 or offset >= 6}
+    _retention_takes(consumer, 3, 6)
     before = await lane.take()
     assert (offsets(before), before.gap) == ([0, 1, 2], False)
     batch = await lane.take()
@@ -236,8 +241,7 @@ async def test_what_came_before_a_gap_is_a_batch_of_its_own(lanes: Callable[...,
     consumer = FakeConsumer(range(10))
     lane = lanes(consumer, records=10)
     await lane.source.open(LANE, None)
-    consumer.oldest = 6
-    consumer.log = {offset: what for offset, what in consumer.log.items() if offset < 3 or offset >= 6}
+    _retention_takes(consumer, 3, 6)
     before, after = await lane.take(), await lane.take()
     assert (before.start, before.end, offsets(before), before.gap) == (0, 3, [0, 1, 2], False)
     assert (after.start, offsets(after), after.gap) == (3, [6, 7, 8, 9], True)
