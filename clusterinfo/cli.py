@@ -1,4 +1,4 @@
-"""argv + environment -> Settings -> command -> exit code. Thin: what a command does stands in `commands.py`."""
+"""argv + environment -> Settings -> command -> exit code. Thin: what a command does stands in `pipelines.py`."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def collect(once: Once = False, interval: Interval = None) -> None:
     settings = load(dict(os.environ), collect_interval=interval)
 
     async def main(settings: Settings, observe: Observe, stopping: asyncio.Event) -> int:
-        from clusterinfo import commands
+        from clusterinfo.commands import pipelines
 
-        return await commands.collect(settings, observe, stopping, once=once)
+        return await pipelines.collect(settings, observe, stopping, once=once)
 
     _run(settings, main, serve=not once)
 
@@ -94,9 +94,11 @@ def consume(
     until_idle_s = _duration("--until-idle", until_idle)
 
     async def main(settings: Settings, observe: Observe, stopping: asyncio.Event) -> int:
-        from clusterinfo import commands
+        from clusterinfo.commands import pipelines
 
-        return await commands.consume(settings, observe, stopping, until_idle_s=until_idle_s, do_migrate=not no_migrate)
+        return await pipelines.consume(
+            settings, observe, stopping, until_idle_s=until_idle_s, do_migrate=not no_migrate
+        )
 
     _run(settings, main, serve=until_idle_s is None)
 
@@ -108,9 +110,9 @@ def legacy(once: Once = False, interval: Interval = None, no_migrate: NoMigrate 
     settings = load(dict(os.environ), collect_interval=interval)
 
     async def main(settings: Settings, observe: Observe, stopping: asyncio.Event) -> int:
-        from clusterinfo import commands
+        from clusterinfo.commands import pipelines
 
-        return await commands.legacy(settings, observe, stopping, once=once, do_migrate=not no_migrate)
+        return await pipelines.legacy(settings, observe, stopping, once=once, do_migrate=not no_migrate)
 
     _run(settings, main, serve=not once)
 
@@ -124,21 +126,21 @@ def migrate(
 ) -> None:
     """Bring the database's schema up to date, and do nothing else."""
     if print_grants:
-        from clusterinfo.postgres.grants import grants
+        from clusterinfo.postgres.admin.grants import grants
 
         settings = load(dict(os.environ))
         typer.echo(grants(settings.db_schema, settings.db_name), nl=False)
         return
 
-    from clusterinfo import commands
+    from clusterinfo.commands import pipelines
 
-    _run_short(commands.migrate_schema)
+    _run_short(pipelines.migrate_schema)
 
 
 @offsets.command("reset")
 def offsets_reset() -> None:
     """Forget where consumers stand: what Kafka still holds of the topic is read again, and changes nothing twice."""
-    from clusterinfo import upkeep
+    from clusterinfo.commands import upkeep
 
     _run_short(upkeep.reset_offsets)
 
@@ -158,7 +160,7 @@ def letters_list(
     ] = "table",
 ) -> None:
     """Show which records were set aside, and why."""
-    from clusterinfo import upkeep
+    from clusterinfo.commands import upkeep
 
     _run_short(upkeep.list_letters, reason=reason, limit=limit, replayed=replayed, as_json=output == "json")
 
@@ -169,7 +171,7 @@ def letters_show(
     raw: Annotated[bool, typer.Option("--raw", help="Nothing but the value, byte for byte.")] = False,
 ) -> None:
     """Show one of them whole: reason, headers, key and value. A message of a stranger may hold anything."""
-    from clusterinfo import upkeep
+    from clusterinfo.commands import upkeep
 
     _run_short(upkeep.show_letter, letter, raw=raw)
 
@@ -181,7 +183,7 @@ def letters_replay(
 ) -> None:
     """Store them again, without Kafka; as harmless as any duplicate. Exit code 1 if one is refused again."""
     _one_of(ids, {"--all": everything})
-    from clusterinfo import upkeep
+    from clusterinfo.commands import upkeep
 
     _run_short(upkeep.replay_letters, ids or None)
 
@@ -194,7 +196,7 @@ def letters_drop(
 ) -> None:
     """Delete them for good, without asking."""
     _one_of(ids, {"--all": everything, "--replayed": replayed})
-    from clusterinfo import upkeep
+    from clusterinfo.commands import upkeep
 
     _run_short(upkeep.drop_letters, ids or None, only_replayed=replayed)
 
@@ -218,7 +220,7 @@ def forget(
     """Delete all that is stored of a cluster, history included. A collector that still runs brings it back."""
     if not yes:
         _confirm(f"Delete {resource or 'all that is stored'} of cluster {cluster!r}, history included?")
-    from clusterinfo import upkeep
+    from clusterinfo.commands import upkeep
 
     _run_short(upkeep.forget, cluster, resource)
 
@@ -236,7 +238,7 @@ def status(
 ) -> None:
     """Show clusters, how far their kinds may be believed, lag, dead letters. Exit code 3: something needs attention."""
     stale_after_s = _duration("--stale", stale)
-    from clusterinfo.status import show_status
+    from clusterinfo.commands.status import show_status
 
     _run_short(show_status, stale_after_s=stale_after_s, every_kind=kinds, as_json=output == "json")
 
@@ -263,9 +265,9 @@ def rbac(
 ) -> None:
     """Print the role that a collector with these settings needs, for kubectl: to read, and no Secrets unless named."""
 
-    from clusterinfo import access
+    from clusterinfo.commands import rbac
 
-    _run_short(access.print_role, service_account, discover=discover)
+    _run_short(rbac.print_role, service_account, discover=discover)
 
 
 @app.command()
@@ -332,11 +334,11 @@ def _run_short(command: Callable[..., Coroutine[Any, Any, int]], *args: Any, **n
 
 def _run(settings: Settings, command: Command, *, serve: bool) -> None:
     """Run a command with logs, metrics and signals around it; ends the process with its exit code."""
-    from clusterinfo import telemetry as tell
+    from clusterinfo.telemetry import logs as tell
 
     shown: Any = nullcontext(tell.log_observation)
     if sys.stderr.isatty():
-        from clusterinfo import progress
+        from clusterinfo.telemetry import progress
 
         shown = progress.shown()
     tell.configure_logging(settings.log_level, settings.log_format)
@@ -369,12 +371,12 @@ def main() -> None:
 
 def _say(message: str) -> None:
     """The last line: as JSON where a machine reads it, plain for a person."""
-    from clusterinfo import telemetry
+    from clusterinfo.telemetry import logs
 
     line = " ".join(message.split())
     log_format = os.environ.get("LOG_FORMAT", "json")
     if sys.stderr.isatty() or log_format == "console":
         print(f"clusterinfo: {line}", file=sys.stderr)  # noqa: T201 - for a person
         return
-    telemetry.configure_logging("info", "json")
-    telemetry.log_error(line)
+    logs.configure_logging("info", "json")
+    logs.log_error(line)

@@ -1,6 +1,6 @@
 """A record as a CloudEvent: its attributes as message headers spell them, and its key.
 
-Pure: no Kafka client, no database, no clock. `kafka/wire.py` sends them; the dead letters keep them, so that what was
+Pure: no Kafka client, no database, no clock. `wire.py` sends them; the dead letters keep them, so that what was
 set aside can be read by any CloudEvents reader and be rebuilt. The attributes are a contract: see ARCHITECTURE.md.
 
 Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import asyncpg
 import pytest
 
-from clusterinfo.postgres.connection import prepare_connection
 from clusterinfo.postgres.migrations import migrate
+from clusterinfo.postgres.pool import prepare_connection
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from clusterinfo.settings import Settings, load
 

@@ -11,7 +11,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
 
 from clusterinfo.errors import ConfigError, FatalError
-from clusterinfo.kafka import connection
+from clusterinfo.kafka import client
 from clusterinfo.observations import Noted, Observe, Warned
 from clusterinfo.settings import MIB, Settings
 
@@ -37,9 +37,9 @@ async def ensure_topic(settings: Settings, observe: Observe) -> Topic:
 
     Raises FatalError in one line if Kafka cannot be reached within 20 s or refuses; ConfigError for a wrong setting.
     """
-    await connection.probe(settings)
-    arguments = connection.client_arguments(settings)
-    async with connection.first_time(settings):
+    await client.probe(settings)
+    arguments = client.client_arguments(settings)
+    async with client.first_time(settings):
         admin = AIOKafkaAdminClient(**arguments)
         try:
             await admin.start()
@@ -49,7 +49,7 @@ async def ensure_topic(settings: Settings, observe: Observe) -> Topic:
                 partitions = await _partitions_of_new(admin, settings.kafka_topic)
             limit_bytes = await _max_message_bytes(admin, settings.kafka_topic)
         finally:
-            await connection.bounded(admin.close, connection.STOP_TIMEOUT_S)
+            await client.bounded(admin.close, client.STOP_TIMEOUT_S)
     return Topic(cluster_id, settings.kafka_topic, partitions, limit_bytes)
 
 
@@ -95,16 +95,14 @@ async def _create(admin: AIOKafkaAdminClient, settings: Settings, observe: Obser
         replica_assignments=None if replication else {},  # aiokafka lets -1 pass only with a (here empty) assignment
         topic_configs={"cleanup.policy": "delete", "max.message.bytes": str(MAX_MESSAGE_BYTES)},
     )
-    response = await admin.create_topics([topic], timeout_ms=connection.REQUEST_TIMEOUT_MS // 2)
+    response = await admin.create_topics([topic], timeout_ms=client.REQUEST_TIMEOUT_MS // 2)
     name, code, *rest = response.topic_errors[0]
     if code == 0:
         observe(Noted(message=f"created topic {name!r} with {settings.kafka_topic_partitions} partitions"))
     elif code != _ALREADY_EXISTS:
         detail = str(rest[0]) if rest and rest[0] else for_code(code).__name__
-        refused = connection.translate(for_code(code)(), f"cannot create topic {name!r}")
-        raise FatalError(
-            f"{refused}: {detail[: connection.MAX_DETAIL_CHARS]}; create it yourself, or change KAFKA_TOPIC"
-        )
+        refused = client.translate(for_code(code)(), f"cannot create topic {name!r}")
+        raise FatalError(f"{refused}: {detail[: client.MAX_DETAIL_CHARS]}; create it yourself, or change KAFKA_TOPIC")
 
 
 async def _partitions_of_new(admin: AIOKafkaAdminClient, name: str) -> int:

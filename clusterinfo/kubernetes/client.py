@@ -20,8 +20,8 @@ import msgspec
 
 from clusterinfo.errors import ConfigError, FatalError, TransientError
 from clusterinfo.kubernetes import discovery
-from clusterinfo.kubernetes.api_errors import ApiStatusError, PageTooLargeError, RefusedError, status_error, translated
 from clusterinfo.kubernetes.credentials import Credentials, explained, load_credentials
+from clusterinfo.kubernetes.errors import ApiStatusError, PageTooLargeError, RefusedError, status_error, translated
 from clusterinfo.model import GroupVersionResource
 from clusterinfo.settings import Settings
 

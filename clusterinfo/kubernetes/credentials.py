@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from clusterinfo.errors import ClusterinfoError, ConfigError, TransientError, without_userinfo
-from clusterinfo.kubernetes.api_errors import quotable
+from clusterinfo.kubernetes.errors import quotable
 from clusterinfo.settings import Settings
 
 if TYPE_CHECKING:

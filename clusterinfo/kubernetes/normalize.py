@@ -25,8 +25,8 @@ import msgspec
 import xxhash
 
 from clusterinfo.errors import RecordError
+from clusterinfo.json_repair import MAX_DEPTH, mend
 from clusterinfo.kubernetes.pages import Slice, split_array, split_object
-from clusterinfo.mending import MAX_DEPTH, mend
 from clusterinfo.model import GroupVersionResource
 
 NORMALIZATION = 1

@@ -12,8 +12,8 @@ from importlib.resources import files
 from typing import Any
 
 from clusterinfo.errors import ClusterinfoError, FatalError
-from clusterinfo.postgres.connection import ACQUIRE_FIRST_S, open_pool
-from clusterinfo.postgres.translate import FOREIGN, translate
+from clusterinfo.postgres.errors import FOREIGN, translate
+from clusterinfo.postgres.pool import ACQUIRE_FIRST_S, open_pool
 from clusterinfo.settings import Settings
 
 LOCK_KEY = 0x636C7573  # "clus": one migration at a time in a database, whatever the schema

@@ -23,20 +23,20 @@ from typing import Any
 
 from clusterinfo.model import Batch, Lane, PartitionLane, Position, Receipt
 from clusterinfo.observations import BatchStored, DeadLettered, LaneClaimed, Observe
-from clusterinfo.postgres.clocks import Clocks
-from clusterinfo.postgres.connection import open_pool
-from clusterinfo.postgres.copying import copy_records, plan_and_copy
-from clusterinfo.postgres.dead_letters import MAX_VALUE_BYTES, readable
-from clusterinfo.postgres.dividing import divide
-from clusterinfo.postgres.doubts import CarriedUnits, check_apart, doubt_gap, keep_apart
-from clusterinfo.postgres.forget import read_forgotten, without_forgotten
-from clusterinfo.postgres.lists import Settled, count_lists, settle
-from clusterinfo.postgres.positions import Positions
-from clusterinfo.postgres.staging import Staged, stage
-from clusterinfo.postgres.standing import notice_contradictions
-from clusterinfo.postgres.statements import statements
-from clusterinfo.postgres.translate import FOREIGN, RETRIED, is_of_the_record, is_timeout, translate
-from clusterinfo.postgres.units import lock_batch
+from clusterinfo.postgres.admin.dead_letters import MAX_VALUE_BYTES, readable
+from clusterinfo.postgres.admin.forget import read_forgotten, without_forgotten
+from clusterinfo.postgres.bisection import divide
+from clusterinfo.postgres.errors import FOREIGN, RETRIED, is_of_the_record, is_timeout, translate
+from clusterinfo.postgres.merge.clocks import Clocks
+from clusterinfo.postgres.merge.contradictions import notice_contradictions
+from clusterinfo.postgres.merge.gaps import CarriedUnits, check_apart, doubt_gap, keep_apart
+from clusterinfo.postgres.merge.lists import Settled, count_lists, settle
+from clusterinfo.postgres.merge.offsets import Positions
+from clusterinfo.postgres.merge.rows import copy_records, plan_and_copy
+from clusterinfo.postgres.merge.staging import Staged, stage
+from clusterinfo.postgres.merge.units import lock_batch
+from clusterinfo.postgres.pool import open_pool
+from clusterinfo.postgres.sql import statements
 from clusterinfo.settings import Settings
 
 STATEMENT_TIMEOUT = "60s"

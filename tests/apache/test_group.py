@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from clusterinfo.errors import FatalError
-from clusterinfo.kafka.group import ConsumerGroup
+from clusterinfo.kafka.consumer.group import ConsumerGroup
 from clusterinfo.observations import Observation, OffsetGap, unobserved
 from tests.integration.brokers import kafka_settings
 from tests.kafka.apache import ApacheKafka

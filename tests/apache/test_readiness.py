@@ -14,11 +14,12 @@ from urllib.parse import urlsplit
 import aiohttp
 import pytest
 
-from clusterinfo import commands, reachability
+from clusterinfo.commands import pipelines
 from clusterinfo.observations import Observation, SnapshotEnded, UnitVerified
 from clusterinfo.sandbox.processes import free_port
 from clusterinfo.settings import Settings, load
-from clusterinfo.telemetry import Telemetry
+from clusterinfo.telemetry import probes
+from clusterinfo.telemetry.logs import Telemetry
 from tests.conftest import Database
 from tests.kafka.apache import ApacheKafka
 from tests.support.programs import simulated_api
@@ -29,11 +30,11 @@ ASK_S = 0.5
 NEEDS = {"collect": {"Kubernetes", "Kafka"}, "consume": {"Kafka", "PostgreSQL"}, "legacy": {"Kubernetes", "PostgreSQL"}}
 Command = Callable[[Settings, Telemetry, asyncio.Event], Awaitable[int]]
 COMMANDS: dict[str, Command] = {
-    "collect": lambda settings, tell, stop: commands.collect(settings, tell.observe, stop, once=False),
-    "consume": lambda settings, tell, stop: commands.consume(
+    "collect": lambda settings, tell, stop: pipelines.collect(settings, tell.observe, stop, once=False),
+    "consume": lambda settings, tell, stop: pipelines.consume(
         settings, tell.observe, stop, until_idle_s=None, do_migrate=False
     ),
-    "legacy": lambda settings, tell, stop: commands.legacy(settings, tell.observe, stop, once=False, do_migrate=False),
+    "legacy": lambda settings, tell, stop: pipelines.legacy(settings, tell.observe, stop, once=False, do_migrate=False),
 }
 
 
@@ -118,7 +119,7 @@ async def until(reached: Callable[[], Awaitable[bool]], told: Callable[[], Any])
 
 @pytest.mark.parametrize("end", ["Kubernetes", "Kafka", "PostgreSQL"])
 async def test_readiness_names_the_end_that_is_away(end: str, ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reachability, "ASK_S", ASK_S)
+    monkeypatch.setattr(probes, "ASK_S", ASK_S)
     answers: dict[str, tuple[int, str]] = {}
     async with contextlib.AsyncExitStack() as stack:
         env = ends.env | {"COLLECT_INTERVAL": "1h"}
@@ -147,7 +148,7 @@ async def test_readiness_names_the_end_that_is_away(end: str, ends: Ends, monkey
 
 
 async def test_a_run_that_cannot_begin_is_no_readiness(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reachability, "ASK_S", 3600.0)
+    monkeypatch.setattr(probes, "ASK_S", 3600.0)
     async with served("legacy", ends.env | {"COLLECT_INTERVAL": "100ms"}) as serving:
 
         async def ready() -> bool:

@@ -9,8 +9,8 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from clusterinfo.errors import FatalError
-from clusterinfo.kafka import connection
-from clusterinfo.kafka.sink import KafkaSink
+from clusterinfo.kafka import client
+from clusterinfo.kafka.producer import KafkaSink
 from clusterinfo.observations import Observation, Stubbed
 from clusterinfo.settings import MIB
 from tests.integration.brokers import kafka_settings
@@ -35,7 +35,7 @@ async def test_an_existing_topic_is_not_altered_and_its_limit_is_kept(broker: Ap
         if not knows:
             kafka._limit_bytes = 8 * MIB
             kafka._producer, old = None, kafka._producer
-            await connection.drop_producer(old)
+            await client.drop_producer(old)
         for number in range(3):
             receipt = await kafka.write(page_of("pods", number, records))
     arrived = (await records_of(settings))[receipt.partition]
@@ -51,5 +51,5 @@ async def test_a_login_nobody_asked_for_is_said_at_once(broker: ApacheKafka) -> 
     )  # fmt: skip
     with pytest.raises(FatalError) as failure:
         async with asyncio.timeout(10):
-            await connection.probe(settings, 5)
+            await client.probe(settings, 5)
     assert "hunter2" not in str(failure.value)

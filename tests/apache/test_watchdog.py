@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from clusterinfo.kafka import membership
+from clusterinfo.kafka.consumer import membership
 from clusterinfo.observations import Observation, Stuck
-from clusterinfo.telemetry import Health
+from clusterinfo.telemetry.logs import Health
 from tests.integration.brokers import kafka_settings
 from tests.integration.test_kafka_watchdog import impatient
 from tests.kafka.apache import ApacheKafka

@@ -16,11 +16,11 @@ import pytest
 import yaml
 from prometheus_client import generate_latest
 
-from clusterinfo import metrics
 from clusterinfo.observations import Observation
 from clusterinfo.sandbox.processes import free_port
 from clusterinfo.settings import load
-from clusterinfo.telemetry import Telemetry
+from clusterinfo.telemetry import metrics
+from clusterinfo.telemetry.logs import Telemetry
 from tests.deploy.conftest import Run
 from tests.support.deployed import ROOT
 from tests.support.monitoring import ALERTS, promql

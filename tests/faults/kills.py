@@ -28,7 +28,7 @@ from rich.table import Table
 
 from tests.faults import audit, topic
 from tests.faults.failpoints import POINTS, Armed, Arsenal, Hit
-from tests.faults.nursery import Nursery
+from tests.faults.forkserver import Nursery
 from tests.faults.pipeline import World, pipeline
 from tests.support import checker
 

@@ -32,7 +32,7 @@ import asyncpg
 
 from clusterinfo.sandbox.kubernetes import SimulatedCluster, SimulatedKubernetes
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
-from tests.faults.kept import Kept, Launch
+from tests.faults.supervised import Kept, Launch
 from tests.kafka.apache import ApacheKafka
 from tests.support import checker
 from tests.support.programs import Program, run

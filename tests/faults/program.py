@@ -19,14 +19,14 @@ from typing import Any
 from asyncpg.transaction import Transaction
 
 from clusterinfo import cli
-from clusterinfo.kafka import group, offsets
-from clusterinfo.kafka.lanes import Lanes
-from clusterinfo.kafka.sink import KafkaSink
-from clusterinfo.kafka.source import PartitionSource
+from clusterinfo.kafka.consumer import committed, group
+from clusterinfo.kafka.consumer.lanes import Lanes
+from clusterinfo.kafka.consumer.source import PartitionSource
+from clusterinfo.kafka.producer import KafkaSink
 from clusterinfo.model import Batch, PartitionLane, Record, RecordType
-from clusterinfo.postgres import connection as postgres_connection
-from clusterinfo.postgres import copying
-from clusterinfo.postgres.positions import Positions
+from clusterinfo.postgres import pool as postgres_connection
+from clusterinfo.postgres.merge import rows
+from clusterinfo.postgres.merge.offsets import Positions
 from clusterinfo.postgres.sink import PostgresSink
 from tests.faults.failpoints import Action, Failpoints
 
@@ -77,14 +77,14 @@ class Places:
         return {
             (PartitionSource, "read"): self.read,
             (PostgresSink, "_write"): self.write,
-            (copying, "copy_bodies"): self.copy_bodies,
+            (rows, "copy_bodies"): self.copy_bodies,
             (PostgresSink, "merge"): self.merge,
             (Positions, "move"): self.move,
             (Transaction, "_Transaction__commit"): self.commit_transaction,
-            (offsets, "commit"): self.commit_to_kafka,
+            (committed, "commit"): self.commit_to_kafka,
             (Lanes, "settle"): self.settle,
             (Positions, "claim"): self.claim,
-            (copying, "_copy_or_bisect"): self.bisect,
+            (rows, "_copy_or_bisect"): self.bisect,
             (KafkaSink, "_submit_all"): self.submit_all,
         }
 

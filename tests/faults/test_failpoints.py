@@ -18,7 +18,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from tests.faults import topic
 from tests.faults.failpoints import Armed, Arsenal, Hit
-from tests.faults.nursery import Nursery
+from tests.faults.forkserver import Nursery
 from tests.faults.pipeline import World, pipeline
 
 pytestmark = pytest.mark.timeout(600)  # a machine that is busy takes several times as long

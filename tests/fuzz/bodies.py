@@ -14,11 +14,11 @@ from typing import Any
 
 import asyncpg
 
-from clusterinfo.mending import CUT, MAX_DEPTH, MAX_EXPONENT, MAX_NUMBER_CHARS, mend
+from clusterinfo.json_repair import CUT, MAX_DEPTH, MAX_EXPONENT, MAX_NUMBER_CHARS, mend
 from clusterinfo.model import Record
-from clusterinfo.postgres.bodies import has_wild_number, is_suspect, sanitise
-from clusterinfo.postgres.copying import copy_bodies
-from clusterinfo.postgres.staging import IDENTITY_ONLY, SANITISED, Staged
+from clusterinfo.postgres.merge.jsonb_checks import has_wild_number, is_suspect, sanitise
+from clusterinfo.postgres.merge.rows import copy_bodies
+from clusterinfo.postgres.merge.staging import IDENTITY_ONLY, SANITISED, Staged
 from tests.fuzz.making import Maker, mutated, nested
 from tests.fuzz.outcome import Failure, Judged, Outcome, expect
 from tests.fuzz.pages import corpus

@@ -8,7 +8,7 @@ from random import Random
 
 import asyncpg
 
-from clusterinfo.postgres.connection import prepare_connection
+from clusterinfo.postgres.pool import prepare_connection
 from tests.fuzz import bodies, messages, pages
 from tests.fuzz.outcome import Outcome
 

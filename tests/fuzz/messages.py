@@ -17,10 +17,10 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from clusterinfo import wire
 from clusterinfo.errors import RecordError
-from clusterinfo.kafka import wire
 from clusterinfo.model import INT64_MAX, Batch, Record, RecordType
-from clusterinfo.postgres.staging import CLOCK, VERSION, UnitRow, news_of, stage
+from clusterinfo.postgres.merge.staging import CLOCK, VERSION, UnitRow, news_of, stage
 from tests.fuzz.making import mutated
 from tests.fuzz.outcome import Failure, Judged, Outcome, expect
 from tests.support.records import LANE, NOON, Listing

@@ -20,10 +20,10 @@ from typing import Any
 import msgspec
 
 from clusterinfo.errors import RecordError, TransientError
+from clusterinfo.json_repair import MAX_DEPTH
 from clusterinfo.kubernetes import pages as split
 from clusterinfo.kubernetes.normalize import NormalizedObject, Redaction, normalize
 from clusterinfo.kubernetes.pages import ListPage, parse_page
-from clusterinfo.mending import MAX_DEPTH
 from clusterinfo.model import GroupVersionResource
 from tests.fuzz import reference
 from tests.fuzz.making import SPACES, Maker, mutated, nested, with_another_value

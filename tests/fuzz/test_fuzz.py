@@ -7,8 +7,7 @@ import re
 
 import pytest
 
-from clusterinfo import mending
-from clusterinfo.kafka import wire
+from clusterinfo import json_repair, wire
 from clusterinfo.kubernetes import pages as splitter
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from tests.fuzz.__main__ import accepted, planned
@@ -34,7 +33,7 @@ async def test_what_is_accepted_is_what_it_should_be(postgres: EmbeddedPostgres,
 BROKEN = {
     "messages": (wire, "_integer", lambda name, text, most=0: int(text or b"0")),
     "pages": (splitter, "_TOKEN", re.compile(rb'"[^"]*+"|[{}\[\],:"]')),
-    "bodies": (mending, "_CONTROL", re.compile(rb"[\x01-\x1e]")),
+    "bodies": (json_repair, "_CONTROL", re.compile(rb"[\x01-\x1e]")),
 }
 
 

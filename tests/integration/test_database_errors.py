@@ -13,7 +13,7 @@ import pytest
 from clusterinfo.errors import FatalError, TransientError
 from clusterinfo.model import Batch
 from clusterinfo.observations import unobserved
-from clusterinfo.postgres import connection as module
+from clusterinfo.postgres import pool as module
 from clusterinfo.postgres.sink import PostgresSink
 from clusterinfo.settings import Settings, load
 from tests.conftest import Database

@@ -9,11 +9,11 @@ import asyncpg
 import orjson
 import pytest
 
+from clusterinfo import wire
 from clusterinfo.errors import RecordError
-from clusterinfo.kafka import wire
 from clusterinfo.model import Record, RecordType, Rejected
-from clusterinfo.postgres.dead_letters import MAX_VALUE_BYTES, Letter, open_letter
-from clusterinfo.postgres.replaying import replay
+from clusterinfo.postgres.admin.dead_letters import MAX_VALUE_BYTES, Letter, open_letter
+from clusterinfo.postgres.admin.replay import replay
 from clusterinfo.postgres.sink import PostgresSink
 from tests.conftest import Database
 from tests.support.records import LANE, NOON, Feed, Listing

@@ -12,9 +12,9 @@ import pytest
 
 from clusterinfo.errors import ConfigError, RecordError, RestartError
 from clusterinfo.model import Record
-from clusterinfo.postgres import forget
-from clusterinfo.postgres.forget import Deleted, delete_unseen, put_out_of_sight
-from clusterinfo.postgres.replaying import replay
+from clusterinfo.postgres.admin import forget
+from clusterinfo.postgres.admin.forget import Deleted, delete_unseen, put_out_of_sight
+from clusterinfo.postgres.admin.replay import replay
 from clusterinfo.postgres.sink import PostgresSink
 from tests.conftest import Database
 from tests.support.records import CLUSTER, LANE, Feed, Listing, page

@@ -14,9 +14,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import FatalError
-from clusterinfo.kafka import connection, group
-from clusterinfo.kafka.group import ConsumerGroup
-from clusterinfo.kafka.source import PartitionSource
+from clusterinfo.kafka import client
+from clusterinfo.kafka.consumer import group
+from clusterinfo.kafka.consumer.group import ConsumerGroup
+from clusterinfo.kafka.consumer.source import PartitionSource
 from clusterinfo.model import Batch, PartitionLane, Receipt
 from clusterinfo.observations import Lagging, Observation, PartitionsAssigned, Warned, unobserved
 from tests.integration.brokers import Broker, kafka_settings, running_broker
@@ -75,9 +76,9 @@ async def test_batches_keep_to_their_bounds_and_the_budget_is_given_back(broker:
 
 
 def group_step_bytes() -> int:
-    from clusterinfo.kafka import collecting
+    from clusterinfo.kafka.consumer import batching
 
-    return collecting.STEP_BYTES + collecting.STEP_RECORDS * collecting.RECORD_OVERHEAD_BYTES
+    return batching.STEP_BYTES + batching.STEP_RECORDS * batching.RECORD_OVERHEAD_BYTES
 
 
 async def test_messages_of_others_are_set_aside_with_all_that_is_known(broker: Broker) -> None:
@@ -235,7 +236,7 @@ async def test_what_is_stored_can_be_seen_in_kafka(broker: Broker) -> None:
 
 
 async def test_an_outage_is_waited_out_and_leaving_in_one_returns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "STOP_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(client, "STOP_TIMEOUT_S", 1.0)
     async with running_broker() as own:
         settings, store = kafka_settings(own, kafka_topic_partitions=2, shutdown_grace_s=9), Store()
         sent = await fill(settings)

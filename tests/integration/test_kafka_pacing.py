@@ -7,7 +7,7 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from clusterinfo.kafka.pacing import FETCH_API_KEY, pace_empty_fetches
+from clusterinfo.kafka.aiokafka_patches.pacing import FETCH_API_KEY, pace_empty_fetches
 from clusterinfo.sandbox.broker import EmbeddedBroker
 
 

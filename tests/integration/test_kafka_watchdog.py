@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer
 
-from clusterinfo.kafka import group, watchdog
-from clusterinfo.kafka.pacing import pace_empty_fetches
+from clusterinfo.kafka.aiokafka_patches.pacing import pace_empty_fetches
+from clusterinfo.kafka.consumer import group, watchdog
 from clusterinfo.observations import Freed, Observation, PartitionsAssigned, Stuck, Warned
-from clusterinfo.telemetry import Health
+from clusterinfo.telemetry.logs import Health
 from tests.integration.brokers import Broker, kafka_settings
 from tests.support.members import Store, fill, into, running, until
 

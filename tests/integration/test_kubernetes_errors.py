@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from clusterinfo.errors import FatalError
-from clusterinfo.kubernetes.api_errors import ApiStatusError, ApiTransientError
 from clusterinfo.kubernetes.client import KubernetesClient
+from clusterinfo.kubernetes.errors import ApiStatusError, ApiTransientError
 from clusterinfo.model import GroupVersionResource
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.state import SimulatedCluster

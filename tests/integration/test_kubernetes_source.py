@@ -17,12 +17,12 @@ import yaml
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import ConfigError, FatalError, TransientError
 from clusterinfo.kubernetes import client as client_module
-from clusterinfo.kubernetes.api_errors import ApiStatusError, PageTooLargeError
-from clusterinfo.kubernetes.by_namespace import KindSource
 from clusterinfo.kubernetes.client import KubernetesClient
+from clusterinfo.kubernetes.collector import Snapshot, StatementSource
 from clusterinfo.kubernetes.discovery import Discovery, Selection
-from clusterinfo.kubernetes.snapshot import Snapshot, StatementSource
-from clusterinfo.kubernetes.source import ListSource
+from clusterinfo.kubernetes.errors import ApiStatusError, PageTooLargeError
+from clusterinfo.kubernetes.list_source import ListSource
+from clusterinfo.kubernetes.unit_source import KindSource
 from clusterinfo.model import (
     Batch,
     GroupVersionResource,

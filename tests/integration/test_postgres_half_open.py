@@ -10,10 +10,10 @@ import pytest
 
 from clusterinfo.errors import TransientError
 from clusterinfo.observations import unobserved
-from clusterinfo.postgres import connection as connecting
+from clusterinfo.postgres import pool as connecting
 from clusterinfo.postgres import sink as storing
+from clusterinfo.postgres.errors import RETRIED
 from clusterinfo.postgres.sink import PostgresSink
-from clusterinfo.postgres.translate import RETRIED
 from tests.conftest import Database
 from tests.support.proxy import Proxy
 from tests.support.records import LANE, Feed, Listing

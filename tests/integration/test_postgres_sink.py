@@ -19,7 +19,7 @@ from clusterinfo.errors import ConfigError, LostError, RestartError
 from clusterinfo.model import Batch, PartitionLane, Record, RecordType, Rejected
 from clusterinfo.observations import BatchStored, Observation, UnitVerified, Warned
 from clusterinfo.postgres import sink
-from clusterinfo.postgres.positions import forget_offsets
+from clusterinfo.postgres.merge.offsets import forget_offsets
 from clusterinfo.postgres.sink import PostgresSink
 from tests.conftest import Database
 from tests.support.records import CLUSTER, LANE, NOON, Feed, Listing, page

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from clusterinfo.postgres.grants import WRITER
+from clusterinfo.postgres.admin.grants import WRITER
 from tests import previous
 from tests.previous.upgrade import Upgrade
 from tests.support import checker

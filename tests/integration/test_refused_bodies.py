@@ -10,7 +10,7 @@ import asyncpg
 import orjson
 import pytest
 
-from clusterinfo.mending import MAX_DEPTH
+from clusterinfo.json_repair import MAX_DEPTH
 from clusterinfo.model import Batch, Record
 from clusterinfo.observations import BatchStored, Observation
 from clusterinfo.postgres.sink import PostgresSink

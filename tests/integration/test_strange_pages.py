@@ -14,7 +14,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from clusterinfo.commands import EXIT_DONE, EXIT_KIND_FAILED, collect, consume, legacy
+from clusterinfo.commands.pipelines import EXIT_DONE, EXIT_KIND_FAILED, collect, consume, legacy
 from clusterinfo.observations import ItemSetAside, Observation, Warned
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.state import SimulatedCluster

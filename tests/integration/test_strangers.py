@@ -13,8 +13,8 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from msgspec.structs import replace
 
-from clusterinfo.commands import EXIT_DONE, consume
-from clusterinfo.kafka import wire
+from clusterinfo import wire
+from clusterinfo.commands.pipelines import EXIT_DONE, consume
 from clusterinfo.model import Record, RecordType
 from clusterinfo.observations import DeadLettered, Observation
 from clusterinfo.settings import Settings, load

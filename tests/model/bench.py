@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 import asyncpg
 import orjson
 
-from clusterinfo.postgres.connection import prepare_connection
+from clusterinfo.postgres.pool import prepare_connection
 from clusterinfo.settings import Settings
 from tests.model.reference import NEVER, Reference, UnitId, UnitTruth
-from tests.model.turns import Actor
-from tests.model.world import FIDELITIES, REFUSED, Cluster, Key, Object, Seen, World, body_of, stub_of
+from tests.model.schedule import Actor
+from tests.model.state import FIDELITIES, REFUSED, Cluster, Key, Object, Seen, World, body_of, stub_of
 
 T = TypeVar("T")
 

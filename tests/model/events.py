@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tests.model.turns import Crash
-from tests.model.world import OPAQUE, STANDING, Kind
+from tests.model.schedule import Crash
+from tests.model.state import OPAQUE, STANDING, Kind
 
 MOST_PARTITIONS = 3
 

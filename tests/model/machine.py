@@ -17,13 +17,13 @@ from msgspec.structs import replace
 
 from clusterinfo.errors import LostError, RestartError, TransientError
 from clusterinfo.model import Batch, ListLane, PartitionLane, Record, Rejected, Unit
-from clusterinfo.postgres.positions import forget_offsets
+from clusterinfo.postgres.merge.offsets import forget_offsets
 from tests.model.bench import Bench, Judge, Violation, expect
 from tests.model.events import KINDS, MOST_PARTITIONS, Change, Job, Plan, Wish
 from tests.model.reference import SNAPSHOTS, Reference, UnitId
-from tests.model.scenes import LONG, SCENES
-from tests.model.turns import Actor, Crash, StuckError, Turns
-from tests.model.world import STANDING, Cluster, Kind, Seen, World
+from tests.model.scenarios import LONG, SCENES
+from tests.model.schedule import Actor, Crash, StuckError, Turns
+from tests.model.state import STANDING, Cluster, Kind, Seen, World
 
 T = TypeVar("T")
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from clusterinfo.model import Batch, PartitionLane
-from clusterinfo.postgres.positions import TO_BE_STORED, Positions
-from clusterinfo.postgres.statements import statements
+from clusterinfo.postgres.merge.offsets import TO_BE_STORED, Positions
+from clusterinfo.postgres.sql import statements
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import orjson
 
 from clusterinfo.model import Batch, PartitionLane, Record, RecordType, item_digest
 from tests.model.events import KINDS
-from tests.model.world import CONTENTS, FIDELITIES, STANDING, Key, World, began
+from tests.model.state import CONTENTS, FIDELITIES, STANDING, Key, World, began
 
 FAILURES = {403: "forbidden"}
 STANDING_KINDS = {kind.id for kind in KINDS if kind.versions == STANDING}

@@ -8,9 +8,9 @@ from typing import Any
 
 from tests.model.draws import Among, Draw, Made, Many, Maybe, Whole
 from tests.model.events import MOST_PARTITIONS, NAMES, NAMESPACES, Change, Job, Plan, Wish
-from tests.model.scenes import SCENES
-from tests.model.turns import AFTER, AT_COMMIT, BEFORE, Crash
-from tests.model.world import NUL, REFUSED, WILD
+from tests.model.scenarios import SCENES
+from tests.model.schedule import AFTER, AT_COMMIT, BEFORE, Crash
+from tests.model.state import NUL, REFUSED, WILD
 
 JOBS = Made(
     Job,

@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 
 from clusterinfo.errors import ClusterinfoError
-from clusterinfo.kafka import connection as kafka_connection
-from clusterinfo.kafka.group import ConsumerGroup
-from clusterinfo.kafka.sink import KafkaSink
+from clusterinfo.kafka import client as kafka_connection
+from clusterinfo.kafka.consumer.group import ConsumerGroup
+from clusterinfo.kafka.producer import KafkaSink
 from clusterinfo.observations import Observation
 from clusterinfo.settings import load
 from tests.conftest import Database

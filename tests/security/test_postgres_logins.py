@@ -16,8 +16,8 @@ import asyncpg
 import pytest
 
 from clusterinfo.errors import ClusterinfoError
-from clusterinfo.postgres import connection as postgres_connection
-from clusterinfo.postgres.connection import open_pool
+from clusterinfo.postgres import pool as postgres_connection
+from clusterinfo.postgres.pool import open_pool
 from clusterinfo.sandbox.postgres import BIN_VARIABLE, EmbeddedPostgres
 from clusterinfo.settings import Settings, load
 from tests.security.certificates import Certificates, Pair

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import asyncpg
 import pytest
 
-from clusterinfo.postgres.grants import READER, WRITER, grants
+from clusterinfo.postgres.admin.grants import READER, WRITER, grants
+from clusterinfo.postgres.admin.history import keep_history, partition_name
 from clusterinfo.postgres.migrations import migrate
-from clusterinfo.postgres.partitions import keep_history, partition_name
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from tests.kafka.apache import ApacheKafka
 from tests.support.programs import QUIET, run, simulated_api

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
-from clusterinfo.kafka import wire
+from clusterinfo import wire
 from clusterinfo.model import Batch, ListLane, Record, RecordType, Unit
 from clusterinfo.settings import Settings
 from tests.support.records import NOON, uuid7

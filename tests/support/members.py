@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from clusterinfo.errors import RestartError, TransientError
-from clusterinfo.kafka.group import ConsumerGroup
-from clusterinfo.kafka.lanes import Drive
-from clusterinfo.kafka.sink import KafkaSink
+from clusterinfo.kafka.consumer.group import ConsumerGroup
+from clusterinfo.kafka.consumer.lanes import Drive
+from clusterinfo.kafka.producer import KafkaSink
 from clusterinfo.model import Batch, PartitionLane, Receipt, Record, Rejected
 from clusterinfo.observations import Observe, unobserved
 from clusterinfo.pump import pump

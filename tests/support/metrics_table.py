@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from clusterinfo.metrics import Metrics
+from clusterinfo.telemetry.metrics import Metrics
 
 BEGIN, END = "<!-- metrics -->", "<!-- /metrics -->"
 

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from prometheus_client import Histogram
 
-from clusterinfo.metrics import Metrics
+from clusterinfo.telemetry.metrics import Metrics
 from tests.support.deployed import COMPOSE, ROOT
 from tests.support.monitoring import ALERTS, DASHBOARDS, promql, sql, targets
 

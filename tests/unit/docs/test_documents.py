@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 import typer
 
-from clusterinfo import cli, commands, errors
+from clusterinfo import cli, errors
+from clusterinfo.commands import pipelines
 from clusterinfo.model import RecordType
 from clusterinfo.settings import Settings, load
 from tests.support import metrics_table
@@ -49,7 +50,7 @@ def test_every_command_and_flag_of_the_readme_exists() -> None:
 def test_the_exit_codes_are_the_programs() -> None:
     documented = {int(code) for code in re.findall(r"^\| `(\d)` \|", README, re.MULTILINE)}
     raised = {kind.exit_code for kind in vars(errors).values() if hasattr(kind, "exit_code")}
-    assert documented == raised | {commands.EXIT_DONE, commands.EXIT_STOPPED, commands.EXIT_KIND_FAILED}
+    assert documented == raised | {pipelines.EXIT_DONE, pipelines.EXIT_STOPPED, pipelines.EXIT_KIND_FAILED}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

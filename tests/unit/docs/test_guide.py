@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from clusterinfo import telemetry
 from clusterinfo.observations import Produced
 from clusterinfo.settings import Settings, load
+from clusterinfo.telemetry import logs
 from tests.support.dockerfile import argv
 
 ROOT = Path(__file__).parents[3]
@@ -124,10 +124,10 @@ def test_its_consumer_group_is_the_default() -> None:
 
 def test_its_log_line_is_ours() -> None:
     wanted = yaml.safe_load(LOG_LINE)
-    level, message = telemetry.MESSAGES[Produced]
+    level, message = logs.MESSAGES[Produced]
     assert (wanted["level"], wanted["msg"]) == (level, message)
     produced = Produced(topic="cluster-info", partition=0, offset=1, size_bytes=2, records=3, resource="pods")
-    assert set(wanted) - {"level", "msg", "timestamp"} <= set(telemetry._produced(produced))
+    assert set(wanted) - {"level", "msg", "timestamp"} <= set(logs._produced(produced))
 
 
 def test_legacy_mode_is_there_under_its_name() -> None:

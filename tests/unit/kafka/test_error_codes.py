@@ -8,7 +8,7 @@ import pytest
 from aiokafka import errors as foreign
 
 from clusterinfo.errors import ClusterinfoError, FatalError, RecordError, RestartError, TransientError
-from clusterinfo.kafka.connection import CODES, REMEDIES, Next, is_final, next_after, translate
+from clusterinfo.kafka.client import CODES, REMEDIES, Next, is_final, next_after, translate
 
 EXPECTED: dict[int, tuple[Next, type[ClusterinfoError]]] = {
     **dict.fromkeys((3, 5, 6, 7, 14, 15, 16, 19, 20, 41, 56, -1, 8, 9), (Next.RETRY, TransientError)),

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from clusterinfo.errors import ConfigError, TransientError
-from clusterinfo.kubernetes import api_errors, client
+from clusterinfo.kubernetes import client, errors
 from clusterinfo.kubernetes import credentials as credentials_module
-from clusterinfo.kubernetes.api_errors import ApiStatusError, ApiTransientError
 from clusterinfo.kubernetes.credentials import load_credentials
+from clusterinfo.kubernetes.errors import ApiStatusError, ApiTransientError
 from clusterinfo.model import GroupVersionResource
 from clusterinfo.settings import Settings, load
 
@@ -35,12 +35,12 @@ NOW = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
     ],
 )
 def test_retry_after_is_seconds_or_a_date(value: str | None, seconds: float | None) -> None:
-    assert api_errors.parse_retry_after(value, NOW) == seconds
+    assert errors.parse_retry_after(value, NOW) == seconds
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504, 599])
 def test_what_may_pass_is_transient(status: int) -> None:
-    error = api_errors.status_error(status, b"oops", "3", NOW)
+    error = errors.status_error(status, b"oops", "3", NOW)
 
     assert isinstance(error, ApiTransientError)
     assert (error.status, error.retry_after_s) == (status, 3)
@@ -59,7 +59,7 @@ def test_what_may_pass_is_transient(status: int) -> None:
 def test_what_will_be_refused_again_is_a_status(name: str, reason: str) -> None:
     exchange = json.loads((RECORDED / f"{name}.json").read_text())
 
-    error = api_errors.status_error(exchange["status"], exchange["body"].encode(), None, NOW)
+    error = errors.status_error(exchange["status"], exchange["body"].encode(), None, NOW)
 
     assert isinstance(error, ApiStatusError)
     assert (error.status, error.reason) == (exchange["status"], reason)
@@ -76,11 +76,8 @@ def test_paths_are_those_of_the_api() -> None:
 
 
 def test_errors_quote_no_userinfo() -> None:
-    assert (
-        api_errors.quotable(ValueError("proxy http://me:hunter2@proxy:3128\nfailed"))
-        == "proxy http://proxy:3128 failed"
-    )
-    assert len(api_errors.quotable(ValueError("x" * 1000))) < 310
+    assert errors.quotable(ValueError("proxy http://me:hunter2@proxy:3128\nfailed")) == "proxy http://proxy:3128 failed"
+    assert len(errors.quotable(ValueError("x" * 1000))) < 310
 
 
 # --- credentials -----------------------------------------------------------------------------------------------------

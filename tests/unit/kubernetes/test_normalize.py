@@ -13,10 +13,10 @@ import pytest
 import xxhash
 
 from clusterinfo.errors import RecordError
+from clusterinfo.json_repair import MAX_DEPTH
 from clusterinfo.kubernetes import pages
 from clusterinfo.kubernetes.normalize import Redaction, looks_secret, normalize
 from clusterinfo.kubernetes.pages import parse_page, scan_object
-from clusterinfo.mending import MAX_DEPTH
 from clusterinfo.model import GroupVersionResource
 
 RECORDED = Path(__file__).parents[2] / "recorded"

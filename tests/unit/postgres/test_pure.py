@@ -10,11 +10,12 @@ import orjson
 import pytest
 
 from clusterinfo.model import Batch, RecordType
-from clusterinfo.postgres import partitions
-from clusterinfo.postgres.bodies import is_suspect, sanitise
+from clusterinfo.postgres import pool
+from clusterinfo.postgres.admin import history
+from clusterinfo.postgres.merge.jsonb_checks import is_suspect, sanitise
+from clusterinfo.postgres.merge.staging import CLOCK, VERSION, UnitRow, news_of, stage
 from clusterinfo.postgres.migrations import migrations
-from clusterinfo.postgres.staging import CLOCK, VERSION, UnitRow, news_of, stage
-from clusterinfo.postgres.statements import statements
+from clusterinfo.postgres.sql import statements
 from tests.support.records import LANE, Listing
 
 
@@ -38,9 +39,9 @@ def test_what_jsonb_refuses_is_mended_and_nothing_else(body: bytes, mended: byte
 
 
 def test_every_statement_is_used_and_every_use_is_a_statement() -> None:
-    package = Path(partitions.__file__).parent
+    package = Path(pool.__file__).parent
     used = {
-        name for file in package.glob("*.py") for name in re.findall(r'statements\(\)\["(\w+)"\]', file.read_text())
+        name for file in package.rglob("*.py") for name in re.findall(r'statements\(\)\["(\w+)"\]', file.read_text())
     }
     assert used == set(statements())
 
@@ -50,10 +51,10 @@ def test_migrations_are_numbered_without_a_gap() -> None:
 
 
 def test_months() -> None:
-    assert partitions.next_month(dt.date(2026, 12, 1)) == dt.date(2027, 1, 1)
-    assert partitions.month_of(dt.date(2026, 2, 28)) == dt.date(2026, 2, 1)
-    assert partitions.partition_month(partitions.partition_name(dt.date(2026, 11, 1))) == dt.date(2026, 11, 1)
-    assert partitions.partition_month("resource_history_default") is None
+    assert history.next_month(dt.date(2026, 12, 1)) == dt.date(2027, 1, 1)
+    assert history.month_of(dt.date(2026, 2, 28)) == dt.date(2026, 2, 1)
+    assert history.partition_month(history.partition_name(dt.date(2026, 11, 1))) == dt.date(2026, 11, 1)
+    assert history.partition_month("resource_history_default") is None
 
 
 def _row(source: str = VERSION) -> UnitRow:

@@ -1,0 +1,276 @@
+"""The composition root: opens the ends, joins them. The only place where Kubernetes, Kafka and PostgreSQL meet."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from functools import partial
+from typing import Any
+
+from clusterinfo.budget import ByteBudget
+from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError, TransientError, first_of
+from clusterinfo.kubernetes.client import KubernetesClient
+from clusterinfo.kubernetes.collector import PlannedList, Snapshot
+from clusterinfo.kubernetes.errors import ApiStatusError
+from clusterinfo.lifecycle import sleep_unless, unless
+from clusterinfo.model import ListLane, Outcome
+from clusterinfo.observations import Connected, Noted, Observe, RunFailed, SnapshotEnded, Warned
+from clusterinfo.postgres.admin.history import keep_history
+from clusterinfo.postgres.errors import FOREIGN, translate
+from clusterinfo.postgres.migrations import migrate, open_migrated_pool
+from clusterinfo.postgres.pool import ACQUIRE_FIRST_S, ask, open_pool
+from clusterinfo.postgres.sink import PostgresSink
+from clusterinfo.pump import Backoff, Sink, pump
+from clusterinfo.settings import Settings
+from clusterinfo.telemetry.probes import watched
+
+EXIT_DONE, EXIT_STOPPED, EXIT_KIND_FAILED = 0, 1, 3
+HISTORY_INTERVAL_S = 6 * 3600.0
+"""How often the history's partitions are looked after: they are made two months ahead, so any part of a day will do."""
+HISTORY_RETRY_S = 300.0
+"""The same after it could not be done, as while somebody reads the history for long: nothing depends on it today."""
+
+LEGACY_NOTICE = "storing directly in PostgreSQL is deprecated, for development only, and may be removed"
+LEGACY_REMEDY = "set KAFKA_ENABLED=true and run `clusterinfo consume` beside `clusterinfo collect`"
+
+
+# --- collect and legacy ----------------------------------------------------------------------------------------------
+
+
+async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event, *, once: bool) -> int:
+    """List everything into Kafka, once or every COLLECT_INTERVAL; without KAFKA_ENABLED straight into the database."""
+    if not settings.kafka_enabled:
+        return await legacy(settings, observe, stopping, once=once, do_migrate=True)
+    from clusterinfo.kafka.producer import KafkaSink
+
+    async with AsyncExitStack() as stack:
+        ends = KubernetesClient.connect(settings), KafkaSink.connect(settings, observe)
+        if (opened := await _open(stack, stopping, *ends)) is None:
+            return EXIT_STOPPED if once else EXIT_DONE
+        client, sink = opened
+        observe(Connected())
+        async with watched(observe, Kubernetes=client.ask, Kafka=sink.ask):
+            return await _collect_into(sink, client, settings, observe, stopping, once=once)
+
+
+async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, *, once: bool, do_migrate: bool) -> int:
+    """List everything straight into the database."""
+    observe(Warned(message=LEGACY_NOTICE, remedy=LEGACY_REMEDY))
+    async with AsyncExitStack() as stack:
+        ends = KubernetesClient.connect(settings), _database(settings, observe, do_migrate=do_migrate)
+        if (opened := await _open(stack, stopping, *ends)) is None:
+            return EXIT_STOPPED if once else EXIT_DONE
+        client, sink = opened
+        observe(Connected())
+        async with watched(observe, Kubernetes=client.ask):
+            return await _collect_into(sink, client, settings, observe, stopping, once=once)
+
+
+async def _open(
+    stack: AsyncExitStack, stopping: asyncio.Event, *ends: AbstractAsyncContextManager[Any]
+) -> list[Any] | None:
+    """Open the ends one after another; None if `stopping` is set first."""
+    opened: list[Any] = []
+
+    async def enter() -> None:
+        for end in ends:
+            opened.append(await stack.enter_async_context(end))
+
+    return opened if await unless(stopping, enter()) else None
+
+
+async def _collect_into(
+    sink: Sink, client: KubernetesClient, settings: Settings, observe: Observe, stopping: asyncio.Event, *, once: bool
+) -> int:
+    backoff = Backoff()
+    newest: dict[ListLane, int] = {}
+    while True:
+        started = time.monotonic()
+        code = EXIT_STOPPED
+
+        async def run() -> None:
+            nonlocal code
+            code = await snapshot(client, sink, settings, observe, newest)
+
+        try:
+            finished = await unless(stopping, run())
+            pause_s = settings.collect_interval - (time.monotonic() - started)
+            backoff.reset()
+        except (TransientError, ApiStatusError) as error:
+            if once:
+                raise FatalError(f"the run of lists could not be done: {error}") from error
+            finished = True
+            pause_s = backoff.next_s(error if isinstance(error, TransientError) else TransientError(str(error)))
+            observe(RunFailed(cluster=client.cluster.name, error=str(error), wait_s=round(pause_s, 3)))
+        if once:
+            return code
+        if finished:
+            await sleep_unless(stopping, pause_s)
+        if stopping.is_set():
+            return EXIT_DONE
+
+
+async def snapshot(
+    client: KubernetesClient, sink: Sink, settings: Settings, observe: Observe, newest: dict[ListLane, int]
+) -> int:
+    """One run of lists: what began, every list, what came of them. Returns 0, or 3 if a kind failed.
+
+    `newest` remembers from run to run at which version each list was seen: one that goes backwards fails.
+    Cancelled, it abandons its open lists: what was not completed proves nothing.
+    """
+    began = time.monotonic()
+    discovery = await client.discover()
+    for pattern in discovery.unmatched:
+        observe(Warned(message=f"INCLUDE names {pattern!r}, which matches no kind this cluster serves"))
+    run = Snapshot(client.cluster, discovery, client, settings, budget=ByteBudget(), observe=observe, newest=newest)
+    await pump(run.started(), sink, run.lane, observe)
+    await _list_all(run, sink, settings.collect_concurrency, observe)
+    await pump(run.completed(), sink, run.lane, observe)
+    return _summarise(run, client.cluster.name, settings, observe, time.monotonic() - began)
+
+
+async def _list_all(run: Snapshot, sink: Sink, concurrency: int, observe: Observe) -> None:
+    """Every list of the run, `concurrency` at a time."""
+    waiting = asyncio.Semaphore(concurrency)
+
+    async def one(planned: PlannedList) -> None:
+        async with waiting:
+            source = planned.open()
+            try:
+                await pump(source, sink, planned.lane, observe)
+            finally:
+                await source.close()
+
+    try:
+        async with asyncio.TaskGroup() as lists:
+            for planned in run.lanes():
+                lists.create_task(one(planned), name=str(planned.lane))
+    except BaseExceptionGroup as group:
+        raise first_of(group) from group
+
+
+def _summarise(run: Snapshot, cluster: str, settings: Settings, observe: Observe, seconds: float) -> int:
+    outcomes = list(run.outcomes().items())
+    forbidden = [unit for unit, outcome in outcomes if outcome is Outcome.FORBIDDEN]
+    failed = [unit for unit, outcome in outcomes if outcome is Outcome.FAILED]
+    observe(
+        SnapshotEnded(
+            cluster=cluster,
+            kinds=len(outcomes),
+            failed=len(failed),
+            forbidden=len(forbidden),
+            objects=sum(source.objects for source in run.sources.values()),
+            size_bytes=sum(source.size_bytes for source in run.sources.values()),
+            seconds=round(seconds, 3),
+        )
+    )
+    asked_for = settings.include and forbidden
+    return EXIT_KIND_FAILED if failed or asked_for or not run.discovery.complete else EXIT_DONE
+
+
+# --- consume ---------------------------------------------------------------------------------------------------------
+
+
+async def consume(
+    settings: Settings,
+    observe: Observe,
+    stopping: asyncio.Event,
+    *,
+    until_idle_s: float | None,
+    do_migrate: bool,
+) -> int:
+    """Store what Kafka holds, as one member of the consumer group, until asked to stop or (`until_idle_s`) idle."""
+    if settings.was_set("kafka_enabled") and not settings.kafka_enabled:
+        raise ConfigError(
+            "KAFKA_ENABLED is false, but `clusterinfo consume` reads from Kafka: set it to true, or run "
+            "`clusterinfo legacy` to store directly"
+        )
+    from clusterinfo.kafka.consumer.group import ConsumerGroup
+
+    async with AsyncExitStack() as stack:
+        ends = _database(settings, observe, do_migrate=do_migrate), ConsumerGroup.connect(settings, observe)
+        if (opened := await _open(stack, stopping, *ends)) is None:
+            return EXIT_DONE
+        sink, group = opened
+        observe(Connected())
+        stopper = asyncio.create_task(_stop_when(stopping, group.stop))
+        try:
+            await group.run(
+                lambda lane, source, ending: pump(source, sink, lane, observe, ending), until_idle_s=until_idle_s
+            )
+        finally:
+            stopper.cancel()
+    return EXIT_DONE
+
+
+async def _stop_when(stopping: asyncio.Event, stop: Callable[[], None]) -> None:
+    await stopping.wait()
+    stop()
+
+
+# --- the database ----------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _database(settings: Settings, observe: Observe, *, do_migrate: bool) -> AsyncIterator[PostgresSink]:
+    """A sink on a schema that is up to date, and the keeper of its history beside it."""
+    _warn_of_plain_connection(settings, observe)
+    if do_migrate:
+        await migrate_schema(settings, observe)
+    async with open_migrated_pool(settings) as pool:
+        wait_s = await _look_after_history(pool, settings, observe)
+        sink = await PostgresSink.on(pool, settings, observe)
+        keeper = asyncio.create_task(_keep_history(pool, settings, observe, wait_s))
+        try:
+            async with watched(observe, PostgreSQL=partial(ask, pool)):
+                yield sink
+        finally:
+            keeper.cancel()
+            await asyncio.wait({keeper})
+
+
+async def migrate_schema(settings: Settings, observe: Observe) -> int:
+    """Bring the schema up to date."""
+    async with open_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
+        for name in await migrate(connection, settings.db_schema):
+            observe(Noted(message=f"applied migration {name}"))
+    return EXIT_DONE
+
+
+async def _look_after_history(pool: Any, settings: Settings, observe: Observe) -> float:
+    """Look after the history's partitions; return in how many seconds to do so again. Raises FatalError."""
+    today = dt.datetime.now(dt.UTC).date()
+    try:
+        async with pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
+            await keep_history(connection, settings.db_schema, today, settings.history_retention)
+    except (*FOREIGN, TransientError) as error:
+        failed = error if isinstance(error, TransientError) else translate(error, "keeping the history")
+        if not isinstance(failed, TransientError):
+            raise failed from error
+        observe(Warned(message=f"the history's partitions were not looked after: {failed}"))
+        return HISTORY_RETRY_S
+    return HISTORY_INTERVAL_S
+
+
+async def _keep_history(pool: Any, settings: Settings, observe: Observe, wait_s: float) -> None:
+    while True:
+        await asyncio.sleep(wait_s)
+        try:
+            wait_s = await _look_after_history(pool, settings, observe)
+        except ClusterinfoError as error:
+            observe(Warned(message=f"the history's partitions were not looked after: {error}"))
+            wait_s = HISTORY_RETRY_S
+
+
+def _warn_of_plain_connection(settings: Settings, observe: Observe) -> None:
+    local = settings.db_host in ("localhost", "127.0.0.1", "::1") or settings.db_host.startswith("/")
+    if settings.db_ssl_mode == "disable" and not local:
+        observe(
+            Warned(
+                message=f"the connection to PostgreSQL at {settings.db_host} is not encrypted",
+                remedy="set DB_SSL_MODE=verify-full and DB_SSL_ROOT_CERT",
+            )
+        )

@@ -1,0 +1,63 @@
+"""`clusterinfo status`: asks the database, and Kafka where it is used. Beside `commands.py`, a composition root."""
+
+from __future__ import annotations
+
+import sys
+
+import orjson
+from rich.console import Console
+
+from clusterinfo.commands.status_report import Partition, Status
+from clusterinfo.errors import FatalError
+from clusterinfo.observations import Observe
+from clusterinfo.postgres.admin.overview import OffsetRow, read_overview
+from clusterinfo.postgres.migrations import open_migrated_pool
+from clusterinfo.postgres.pool import ACQUIRE_FIRST_S
+from clusterinfo.settings import Settings
+
+EXIT_HEALTHY, EXIT_UNKNOWN, EXIT_ATTENTION = 0, 1, 3
+STALE_INTERVALS = 3
+"""A kind that was not verified for so many intervals missed more than one run of lists that was merely slow."""
+
+
+async def show_status(
+    settings: Settings, _: Observe, *, stale_after_s: float | None, every_kind: bool, as_json: bool
+) -> int:
+    """Print to stdout how the database, the topic and each kind are. Returns 0 (healthy), 3 (not), 1 (Kafka is away).
+
+    `stale_after_s`: after how many seconds a verified kind needs attention; three times COLLECT_INTERVAL unless given.
+    `every_kind`: name those that need no attention, too; JSON always does.
+    """
+    async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
+        overview = await read_overview(connection, settings.db_schema)
+    ends, error = await _ends(settings)
+    partitions = _partitions(overview.offsets, ends, settings.kafka_topic)
+    stale_s = stale_after_s or STALE_INTERVALS * settings.collect_interval
+    status = Status(overview, partitions, stale_s, error, every_kind)
+    if as_json:
+        sys.stdout.write(orjson.dumps(status.as_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
+    else:
+        Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty()).print(status)
+    if error:
+        return EXIT_UNKNOWN
+    return EXIT_HEALTHY if status.is_healthy else EXIT_ATTENTION
+
+
+async def _ends(settings: Settings) -> tuple[dict[int, int] | None, str]:
+    """Where the topic's partitions end (None: Kafka is not used or away), and why it could not be asked."""
+    if not settings.kafka_enabled:
+        return None, ""
+    from clusterinfo.kafka.end_offsets import end_offsets
+
+    try:
+        return await end_offsets(settings), ""
+    except FatalError as error:
+        return None, str(error)
+
+
+def _partitions(offsets: list[OffsetRow], ends: dict[int, int] | None, topic: str) -> list[Partition]:
+    stored = {row.partition: row.next_offset for row in offsets if row.topic == topic}
+    return [
+        Partition(number, stored.get(number, 0), ends.get(number) if ends is not None else None)
+        for number in sorted({*stored, *(ends or {})})
+    ]

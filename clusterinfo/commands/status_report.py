@@ -1,0 +1,167 @@
+"""What `clusterinfo status` shows: a verdict, a table a person reads at a glance, JSON for scripts. Pure: no I/O.
+
+Healthy means: every kind that may be listed was verified not long ago, and nothing waits among the dead letters. Lag is
+shown and no reason for alarm in itself: it comes and goes with every run of lists.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, Group, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from clusterinfo.model import ListLane, Unit
+from clusterinfo.postgres.admin.overview import ClusterRow, KindRow, Overview
+
+WELL = ("verified", "excluded", "gone", "forbidden")
+"""States that need nobody's attention; a forbidden kind is somebody's decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A partition of the topic: up to where it is stored, where it ends (None: Kafka was not asked)."""
+
+    partition: int
+    stored: int
+    end: int | None
+
+    @property
+    def lag(self) -> int | None:
+        return None if self.end is None else max(0, self.end - self.stored)
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """An overview, the topic's partitions, and after how many seconds a verified kind counts as stale.
+
+    `every_kind`: the table names all kinds, not only those that need attention.
+    """
+
+    overview: Overview
+    partitions: list[Partition]
+    stale_after_s: float
+    kafka_error: str = ""
+    every_kind: bool = False
+
+    @property
+    def attention(self) -> list[tuple[KindRow, str]]:
+        """Kinds that somebody should look at, and why."""
+        pairs = ((kind, self._complaint(kind)) for kind in self.overview.kinds)
+        return [(kind, complaint) for kind, complaint in pairs if complaint]
+
+    @property
+    def is_healthy(self) -> bool:
+        return not (self.attention or self.overview.dead_letters or self.kafka_error) and bool(self.overview.clusters)
+
+    def _complaint(self, kind: KindRow) -> str:
+        if kind.state not in WELL:
+            return kind.last_error or "not proven yet"
+        if kind.state == "verified" and kind.age_s is not None and kind.age_s > self.stale_after_s:
+            return f"not verified again for {short_duration(kind.age_s)}"
+        return ""
+
+    def as_json(self) -> dict[str, Any]:
+        """Everything, for scripts; times are RFC 3339, durations seconds."""
+        overview = dataclasses.asdict(self.overview)
+        partitions = [dataclasses.asdict(partition) | {"lag": partition.lag} for partition in self.partitions]
+        complaints = [
+            {
+                "cluster": kind.cluster,
+                "api_group": kind.api_group,
+                "resource": kind.resource,
+                "reach": kind.reach,
+                "why": why,
+            }
+            for kind, why in self.attention
+        ]
+        return {
+            "healthy": self.is_healthy,
+            "attention": complaints,
+            "clusters": overview["clusters"],
+            "kinds": overview["kinds"],
+            "partitions": partitions,
+            "dead_letters": overview["dead_letters"],
+            "kafka_error": self.kafka_error,
+        }
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        parts: list[Any] = [self._clusters()]
+        if self.attention or self.every_kind:
+            parts.append(self._kinds())
+        if self.partitions:
+            parts.append(self._partitions())
+        yield Group(*parts, *self._words())
+
+    def _clusters(self) -> Table:
+        table = _table("cluster", "version", "last run", "took", "kinds", "objects", "oldest proof", "objects/hour")
+        for row in self.overview.clusters:
+            kinds = [kind for kind in self.overview.kinds if kind.cluster == row.cluster]
+            table.add_row(*_cluster_cells(row, kinds))
+        return table
+
+    def _kinds(self) -> Table:
+        table = _table("cluster", "kind", "state", "objects", "proven", "why")
+        all_of_them = [(kind, self._complaint(kind)) for kind in self.overview.kinds]
+        for kind, complaint in all_of_them if self.every_kind else self.attention:
+            age = "never" if kind.age_s is None else f"{short_duration(kind.age_s)} ago"
+            table.add_row(kind.cluster, _named(kind), kind.state, _number(kind.objects), age, complaint)
+        return table
+
+    def _partitions(self) -> Table:
+        table = _table("partition", "stored up to", "ends at", "lag")
+        for row in self.partitions:
+            table.add_row(str(row.partition), f"{row.stored:,}", _number(row.end), _number(row.lag))
+        return table
+
+    def _words(self) -> list[Text]:
+        letters, words = self.overview.dead_letters, []
+        if not self.overview.clusters:
+            words.append("no cluster is stored here yet")
+        if self.kafka_error:
+            words.append(f"lag unknown: {self.kafka_error}")
+        words.append(f"dead letters: {letters}" + ("; see `clusterinfo dead-letters list`" if letters else ""))
+        words.append("healthy" if self.is_healthy else "needs attention")
+        return [Text(line) for line in words]
+
+
+def _cluster_cells(row: ClusterRow, kinds: list[KindRow]) -> list[str]:
+    states = Counter(kind.state for kind in kinds)
+    ages = [kind.age_s for kind in kinds if kind.state == "verified" and kind.age_s is not None]
+    return [
+        row.cluster,
+        row.server_version or "",
+        "never" if row.last_run_at is None else f"{row.last_run_at:%Y-%m-%d %H:%M:%S}",
+        "" if row.last_run_s is None else f"{row.last_run_s:.1f} s",
+        ", ".join(f"{count} {state}" for state, count in states.most_common()),
+        _number(sum(kind.objects or 0 for kind in kinds)),
+        short_duration(max(ages)) if ages else "none",
+        _number(row.objects_last_hour),
+    ]
+
+
+def short_duration(seconds: float) -> str:
+    """`42s`, `5m`, `3h`, `2d`: the largest unit there is one of."""
+    for unit, length_s in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= length_s:
+            return f"{int(seconds // length_s)}{unit}"
+    return f"{int(max(0, seconds))}s"
+
+
+def _named(kind: KindRow) -> str:
+    return str(ListLane(Unit(kind.cluster, kind.api_group, kind.resource), kind.reach))
+
+
+def _number(value: int | None) -> str:
+    return "?" if value is None else f"{value:,}"
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table

@@ -1,0 +1,157 @@
+"""Looking after a database by hand: stored offsets, dead letters, clusters to forget. A second, small composition root.
+
+Nothing here talks to Kafka or Kubernetes. Results go to stdout, all else to stderr.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import typer
+
+from clusterinfo import wire
+from clusterinfo.commands import dead_letter_report
+from clusterinfo.errors import FatalError, RecordError
+from clusterinfo.observations import Noted, Observe, Warned
+from clusterinfo.postgres.admin import dead_letters as letters
+from clusterinfo.postgres.admin.forget import delete_unseen, put_out_of_sight
+from clusterinfo.postgres.admin.replay import replay
+from clusterinfo.postgres.errors import FOREIGN, translate
+from clusterinfo.postgres.merge.offsets import forget_offsets, stored_topics
+from clusterinfo.postgres.migrations import open_migrated_pool
+from clusterinfo.postgres.pool import ACQUIRE_FIRST_S
+from clusterinfo.postgres.sink import PostgresSink
+from clusterinfo.settings import Settings
+
+EXIT_DONE = 0
+
+
+@asynccontextmanager
+async def _connection(settings: Settings, doing: str) -> AsyncIterator[Any]:
+    """A connection inside one transaction on a schema that is up to date; errors say what was being done."""
+    try:
+        async with (
+            open_migrated_pool(settings) as pool,
+            pool.acquire(timeout=ACQUIRE_FIRST_S) as connection,
+            connection.transaction(),
+        ):
+            await connection.execute(
+                f"set local search_path = {settings.db_schema}, pg_catalog; set local lock_timeout = '20s'"
+            )
+            yield connection
+    except FOREIGN as error:
+        raise translate(error, doing) from error
+
+
+# --- offsets ---------------------------------------------------------------------------------------------------------
+
+
+async def reset_offsets(settings: Settings, observe: Observe) -> int:
+    """Forget the stored offsets of KAFKA_TOPIC; consumers that run begin again from the topic's beginning."""
+    async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
+        partitions = await forget_offsets(connection, settings.db_schema, settings.kafka_topic)
+        others = [] if partitions else await stored_topics(connection, settings.db_schema)
+    if others:
+        message = f"no offsets of topic {settings.kafka_topic} are stored, but of {', '.join(others)}"
+        observe(Warned(message=message, remedy="set KAFKA_TOPIC to the one that is meant"))
+    observe(Noted(message=f"forgot the offsets of {partitions} partitions of topic {settings.kafka_topic}"))
+    return EXIT_DONE
+
+
+# --- clusters --------------------------------------------------------------------------------------------------------
+
+
+async def forget(settings: Settings, observe: Observe, cluster: str, kind: str | None) -> int:
+    """Delete all that is stored of a cluster (its name or uid), or of one kind of it. Safe beside running consumers."""
+    async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
+        await put_out_of_sight(connection, settings.db_schema, cluster, kind)
+        deleted = await delete_unseen(connection, settings.db_schema)
+    what = f"{kind} of cluster {cluster}" if kind else f"cluster {cluster}"
+    typer.echo(
+        f"forgot {what}: {deleted.units} kinds, {deleted.objects} objects, {deleted.versions} versions in history"
+    )
+    observe(Noted(message="a collector that still lists it brings it back with its next run"))
+    return EXIT_DONE
+
+
+# --- dead letters ----------------------------------------------------------------------------------------------------
+
+
+async def list_letters(
+    settings: Settings, observe: Observe, *, reason: str | None, limit: int, replayed: bool, as_json: bool
+) -> int:
+    """Print the newest dead letters: a table, or a JSON object a line."""
+    async with _connection(settings, "listing dead letters") as connection:
+        found = await letters.find_letters(connection, reason=reason, replayed=replayed, limit=limit)
+        total = await letters.count_letters(connection, reason=reason, replayed=replayed)
+    if as_json:
+        for letter in found:
+            typer.echo(dead_letter_report.as_json(letter))
+    else:
+        dead_letter_report.print_table(found)
+    if total > len(found):
+        observe(Warned(message=f"{total - len(found)} older dead letters are not shown", remedy="--limit shows more"))
+    return EXIT_DONE
+
+
+async def show_letter(settings: Settings, observe: Observe, letter_id: int, *, raw: bool) -> int:
+    """Print all that is known of a dead letter, or (`raw`) the bytes of its value and nothing else."""
+    async with _connection(settings, "reading a dead letter") as connection:
+        letter = await letters.open_letter(connection, letter_id)
+    if letter.is_cut_off:
+        observe(Warned(message=f"of its value's {letter.size_bytes} bytes only the first MiB was kept"))
+    if raw:
+        sys.stdout.buffer.write(letter.value or b"")
+        sys.stdout.buffer.flush()
+    else:
+        typer.echo(dead_letter_report.as_text(letter))
+    return EXIT_DONE
+
+
+async def drop_letters(
+    settings: Settings, _: Observe, ids: Sequence[int] | None, *, only_replayed: bool = False
+) -> int:
+    """Delete dead letters for good: these, or (None) all, or all that were replayed."""
+    async with _connection(settings, "dropping dead letters") as connection:
+        await letters.check_letters(connection, ids or ())
+        dropped = await letters.drop_letters(connection, ids, only_replayed=only_replayed)
+    typer.echo(f"dropped {dropped} dead letters")
+    return EXIT_DONE
+
+
+async def replay_letters(settings: Settings, observe: Observe, ids: Sequence[int] | None) -> int:
+    """Store dead letters again (None: all that were not replayed yet), each by itself, and say what came of each.
+
+    Raises FatalError if any was refused.
+    """
+    async with _connection(settings, "looking for dead letters") as connection:
+        await letters.check_letters(connection, ids or ())
+        chosen = list(dict.fromkeys(ids)) if ids is not None else await letters.waiting_letters(connection)
+    refused = 0
+    async with open_migrated_pool(settings) as pool:
+        sink = await PostgresSink.on(pool, settings, observe)
+        for letter_id in chosen:
+            try:
+                changed = await _replay(sink, pool, settings, letter_id)
+            except RecordError as error:
+                refused += 1
+                typer.echo(f"{letter_id}: refused: {dead_letter_report.printable(str(error))}")
+            else:
+                typer.echo(f"{letter_id}: {'stored' if changed else 'changed nothing: known already, or older'}")
+    if refused:
+        raise FatalError(f"{refused} of {len(chosen)} dead letters were refused again, and stay")
+    return EXIT_DONE
+
+
+async def _replay(sink: PostgresSink, pool: Any, settings: Settings, letter_id: int) -> bool:
+    try:
+        async with pool.acquire(timeout=ACQUIRE_FIRST_S) as connection, connection.transaction(readonly=True):
+            await connection.execute(f"set local search_path = {settings.db_schema}, pg_catalog")
+            letter = await letters.open_letter(connection, letter_id)
+    except FOREIGN as error:
+        raise translate(error, f"reading dead letter {letter_id}") from error
+    letter.check_whole()
+    return await replay(sink, letter_id, wire.decode(letter.key, letter.value, letter.headers))

@@ -1,0 +1,260 @@
+"""Collector: the messages of a partition gathered into batches, within limits of records, bytes and time.
+
+It reads with `getmany`, which is never cancelled (aiokafka then loses count of who polls), always has a timeout, and
+takes few messages at a time, so that bytes stay bounded: what is not taken stays compressed in the consumer's buffer.
+It trusts no position but its own: whatever looks odd is sought again. When to collect, and what becomes of a batch, is
+the `PartitionSource`'s to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from aiokafka import ConsumerRecord
+from aiokafka.errors import CorruptRecordException, KafkaError, RecordTooLargeError
+
+from clusterinfo import wire
+from clusterinfo.budget import ByteBudget
+from clusterinfo.errors import RecordError, RestartError
+from clusterinfo.kafka import client
+from clusterinfo.kafka.consumer.partition import AssignedPartition
+from clusterinfo.model import Record, Rejected
+from clusterinfo.observations import Observe, OffsetGap
+from clusterinfo.settings import Settings
+
+POLL_S = 1.0  # longest wait for data before the flags are looked at again
+STEP_RECORDS = 64  # most messages taken at once; fewer while they are large
+STEP_BYTES = 512 * 1024  # what a step aims at
+RECORD_OVERHEAD_BYTES = 1024  # a decoded record's attributes and headers in memory, measured
+UNREADABLE_TRIES = 2  # a checksum that fails twice is on the disk, not on the wire
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a batch is handed over: `records`, about `size_bytes` of values, or `wait_s` after its first record."""
+
+    records: int
+    size_bytes: int
+    wait_s: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        return cls(settings.batch_size, settings.batch_bytes, settings.batch_wait)
+
+
+@dataclass(slots=True)
+class Collected:
+    """A batch in the making; `held_bytes` of the budget are its own, `gap`: messages before its end are gone."""
+
+    start: int
+    gap: bool = False
+    records: list[Record] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    end: int = -1
+    size_bytes: int = 0
+    held_bytes: int = 0
+    deadline_s: float = 0.0
+
+    def __len__(self) -> int:
+        return len(self.records) + len(self.rejected)
+
+
+class Collector:
+    """Collects one batch at a time from where the last one ended. Its owner gives every batch back with `release`.
+
+    Attributes: `next_offset`, the one that the next message is expected to have (-1: closed); `taken`, messages taken
+    since it was opened, less those that its owner took off.
+    """
+
+    def __init__(
+        self,
+        partition: AssignedPartition,
+        *,
+        limits: Limits,
+        budget: ByteBudget,
+        observe: Observe,
+        on_progress: Callable[[], None],
+    ) -> None:
+        self.next_offset = -1
+        self.taken = 0
+        self._partition = partition
+        self._limits = limits
+        self._budget = budget
+        self._observe = observe
+        self._on_progress = on_progress
+        self._start = -1  # of the next batch
+        self._gap = False  # before the next batch's first message
+        self._step = 1
+        self._doubted = -1  # offset at which a jump was seen and sought again
+        self._unreadable = 0  # tries at an offset that cannot be read
+
+    def open(self, start: int, oldest: int) -> None:
+        """Begin a batch at `start`, and let messages in. If `oldest` is later, the first batch has a gap."""
+        self._start = start
+        self.next_offset = max(start, oldest)
+        self._gap = self.next_offset > start
+        if self._gap:
+            self._observe(OffsetGap(lane=str(self._partition.lane), expected=start, found=self.next_offset))
+        self._partition.seek(self.next_offset)
+        self._partition.let_in()
+
+    def close(self) -> None:
+        """Keep messages out until it is opened again."""
+        self._partition.keep_out()
+        self.next_offset = -1
+        self.taken = 0
+
+    async def collect(self) -> Collected | None:
+        """Take messages until the batch is full or its time is up. None if the lane ends before there are any.
+
+        Raises RestartError if the partition's offsets went back, FatalError if reading is refused.
+        """
+        batch = Collected(start=self._start, gap=self._gap)
+        try:
+            while not self._partition.is_over and not self._is_full(batch) and await self._has_room(batch):
+                await self._take(batch)
+        except BaseException:
+            self.release(batch)
+            raise
+        finally:
+            self._partition.waits_since_s = None
+        if self._partition.is_over or not batch:
+            self.release(batch)
+            return None
+        self._start, self._gap = batch.end, False
+        return batch
+
+    def release(self, batch: Collected | None) -> None:
+        """Give the bytes of a batch back to the budget; again does no harm."""
+        if batch is not None and batch.held_bytes:
+            self._budget.give_back(batch.held_bytes)
+            batch.held_bytes = 0
+
+    def _is_full(self, batch: Collected) -> bool:
+        if not batch:
+            return False
+        full = len(batch) >= self._limits.records or batch.size_bytes >= self._limits.size_bytes
+        return full or asyncio.get_running_loop().time() >= batch.deadline_s
+
+    async def _has_room(self, batch: Collected) -> bool:
+        """Whether the budget has room for a step. A batch that has messages goes out as it is; an empty one waits."""
+        if batch:
+            return self._budget.held_bytes + STEP_BYTES <= self._budget.limit_bytes
+        while not self._partition.is_over:
+            try:
+                async with asyncio.timeout(POLL_S):
+                    await self._budget.take(0)
+                return True
+            except TimeoutError:
+                self._partition.waits_since_s = None  # for room, not for Kafka
+        return False
+
+    async def _take(self, batch: Collected) -> None:
+        """One step: messages that are there, or that come within a second."""
+        wait_s = POLL_S
+        if batch:
+            wait_s = max(0.0, min(POLL_S, batch.deadline_s - asyncio.get_running_loop().time()))
+        try:
+            messages = await self._partition.read(wait_s, self._records_to_take(batch))
+        except KafkaError as error:
+            await self._recover(batch, error)
+        else:
+            if messages:
+                await self._accept(batch, messages)
+        await asyncio.sleep(0)  # with a full buffer getmany does not give way to other lanes
+
+    def _records_to_take(self, batch: Collected) -> int:
+        """One for a batch that has none, so that a lane without data holds nothing; else by the size of the last."""
+        if not batch:
+            return 1
+        mean_bytes = batch.size_bytes // len(batch) + 1
+        left = min(self._limits.records - len(batch), (self._limits.size_bytes - batch.size_bytes) // mean_bytes)
+        return max(1, min(self._step, left))
+
+    async def _accept(self, batch: Collected, messages: Sequence[ConsumerRecord]) -> None:
+        if not await self._is_expected(batch, messages[0].offset):
+            return
+        size_bytes = self._add(batch, messages)
+        self._step = min(STEP_RECORDS, self._step * 2) if size_bytes <= STEP_BYTES else max(1, self._step // 2)
+        self._on_progress()
+
+    async def _is_expected(self, batch: Collected, offset: int) -> bool:
+        """Whether a message at `offset` is what comes next.
+
+        A jump forward is sought again once: only if Kafka repeats it are there no messages between (a transaction's
+        marker, compaction, retention). A jump back means another topic under this name. What retention took begins a
+        batch: what came before it is not in doubt, and what lists in there prove must not seem newer than the loss.
+        """
+        expected, lane = self.next_offset, self._partition.lane
+        if offset < expected:
+            raise RestartError(f"{lane}: expected offset {expected}, found {offset}")
+        if offset > expected and self._doubted != expected:
+            self._doubted = expected
+            self._partition.seek(expected)
+            return False
+        if offset > expected and (bounds := await self._partition.bounds()) and bounds[0] > expected:
+            if batch:
+                batch.deadline_s = 0.0
+                self._partition.seek(expected)
+                return False
+            batch.gap = True
+            self._observe(OffsetGap(lane=str(lane), expected=expected, found=offset))
+        return True
+
+    def _add(self, batch: Collected, messages: Sequence[ConsumerRecord]) -> int:
+        """Decode messages into the batch; returns the bytes of their values."""
+        before_bytes = batch.size_bytes
+        self._begin(batch)
+        for message in messages:
+            try:
+                batch.records.append(wire.decode(message.key, message.value, message.headers, message.offset))
+            except RecordError as error:
+                batch.rejected.append(_rejected(message, str(error)))
+            batch.size_bytes += len(message.value or b"")
+        added_bytes = batch.size_bytes - before_bytes
+        self._hold(batch, added_bytes + len(messages) * RECORD_OVERHEAD_BYTES)
+        batch.end = self.next_offset = messages[-1].offset + 1
+        self._unreadable = 0
+        self.taken += len(messages)
+        return added_bytes
+
+    def _begin(self, batch: Collected) -> None:
+        """The batch's time runs from its first message."""
+        if not batch:
+            batch.deadline_s = asyncio.get_running_loop().time() + self._limits.wait_s
+
+    def _hold(self, batch: Collected, size_bytes: int) -> None:
+        self._budget.force(size_bytes)
+        batch.held_bytes += size_bytes
+
+    async def _recover(self, batch: Collected, error: KafkaError) -> None:
+        """After any error aiokafka may have moved on past messages it did not give us: seek again, in any case."""
+        if isinstance(error, CorruptRecordException | RecordTooLargeError):
+            self._set_aside(batch, error)
+        elif client.is_final(error):
+            raise client.translate(error, f"reading {self._partition.lane}") from error
+        else:
+            await self._partition.rest_after(error, "read")
+        self._partition.seek(self.next_offset)
+
+    def _set_aside(self, batch: Collected, error: KafkaError) -> None:
+        """What cannot be read is rejected offset by offset, since the messages before it must not be lost with it."""
+        if self._step > 1 and batch:
+            self._step = 1
+            return
+        self._unreadable += 1
+        if self._unreadable < UNREADABLE_TRIES:
+            return
+        self._begin(batch)
+        reason = f"cannot be read from Kafka: {client.explain(error)}"
+        batch.rejected.append(Rejected(offset=self.next_offset, reason=reason, headers=[], value=b""))
+        self.next_offset += 1
+        self.taken += 1
+        batch.end = self.next_offset
+
+
+def _rejected(message: ConsumerRecord, reason: str) -> Rejected:
+    headers = list(message.headers)
+    return Rejected(offset=message.offset, reason=reason, key=message.key, headers=headers, value=message.value or b"")

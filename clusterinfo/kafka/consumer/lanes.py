@@ -1,0 +1,125 @@
+"""Lanes: the partitions that a group member drives, each in a task of its own, one after another on each partition.
+
+A partition's lane begins when the one before it, if it still writes, has ended. Nothing here calls Kafka.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+from clusterinfo.errors import TransientError
+from clusterinfo.kafka.consumer.source import PartitionSource
+from clusterinfo.model import PartitionLane
+
+FIRST_PAUSE_S, MOST_PAUSE_S = 1.0, 30.0
+
+Drive = Callable[[PartitionLane, PartitionSource, asyncio.Event], Awaitable[None]]
+"""Moves one lane until its source ends: the pump. Gets the lane, its source, and the event that tells it to stop."""
+
+
+@dataclass(slots=True)
+class _Lane:
+    source: PartitionSource
+    stopping: asyncio.Event
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def is_alive(self) -> bool:
+        return self.task is None or not self.task.done()
+
+
+class Lanes:
+    """The lanes of one session in the group. `new_source` makes the source of a partition; the event stops it."""
+
+    def __init__(self, new_source: Callable[[int, asyncio.Event], PartitionSource]) -> None:
+        self._new_source = new_source
+        self._lanes: dict[int, list[_Lane]] = {}
+
+    def start(self, tasks: asyncio.TaskGroup, drive: Drive, partitions: Iterable[int]) -> None:
+        """A fresh lane for every assigned partition: an assignment is a new one even if it gives what we had."""
+        for partition in partitions:
+            before = [lane for lane in self._lanes.get(partition, []) if lane.is_alive]
+            stopping = asyncio.Event()
+            lane = _Lane(self._new_source(partition, stopping), stopping)
+            lane.task = tasks.create_task(
+                _drive_after([old.task for old in before if old.task], drive, lane), name=f"lane {lane.source.lane}"
+            )
+            self._lanes[partition] = [*before, lane]
+
+    def sources(self) -> dict[int, PartitionSource]:
+        """Partition -> source of its latest lane, whether it has ended or not."""
+        return {partition: lanes[-1].source for partition, lanes in self._lanes.items()}
+
+    def living_sources(self) -> dict[int, PartitionSource]:
+        """Partition -> source of its latest lane, unless it has ended."""
+        return {partition: lanes[-1].source for partition, lanes in self._lanes.items() if lanes[-1].is_alive}
+
+    async def settle(self, timeout_s: float) -> None:
+        """No new batch in any lane; wait for the writes in hand."""
+        lanes = self._stop()
+        if waits := [asyncio.ensure_future(lane.source.settled.wait()) for lane in lanes]:
+            await asyncio.wait(waits, timeout=timeout_s)
+        for wait in waits:
+            wait.cancel()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Let every lane finish the batch in hand and end, within `timeout_s`; then cancel."""
+        tasks = {lane.task for lane in self._stop() if lane.task is not None}
+        if tasks:
+            await asyncio.wait(tasks, timeout=timeout_s)
+        for task in tasks:
+            task.cancel()
+
+    def clear(self) -> None:
+        """Forget them all; their tasks have ended."""
+        self._lanes.clear()
+
+    def _stop(self) -> list[_Lane]:
+        """Tell every lane that has not ended to stop."""
+        living = [lane for lanes in self._lanes.values() for lane in lanes if lane.is_alive]
+        for lane in living:
+            lane.stopping.set()
+        return living
+
+
+async def _drive_after(before: list[asyncio.Task[None]], drive: Drive, lane: _Lane) -> None:
+    """Drive a lane once the earlier lanes of its partition have ended; they may still be writing.
+
+    A lane that is told to stop while its step fails ends with that TransientError: nothing is lost, whoever has the
+    partition next reads the batch again.
+    """
+    try:
+        stop = asyncio.ensure_future(lane.stopping.wait())
+        try:
+            while (left := [task for task in before if not task.done()]) and not stop.done():
+                await asyncio.wait([*left, stop], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stop.cancel()
+        await _drive_until_told(drive, lane)
+    except TransientError:
+        if not lane.stopping.is_set():
+            raise
+    finally:
+        await lane.source.close()
+
+
+async def _drive_until_told(drive: Drive, lane: _Lane) -> None:
+    """Drive a lane again where it ended although the partition is still ours.
+
+    A former owner that was slow to learn of its end may have claimed the partition after us: the lane is then let go,
+    and without a new assignment nobody would ever take it up again. The pause grows, so that two who both believe to
+    own it do not keep taking it from each other.
+    """
+    pause_s = FIRST_PAUSE_S
+    while not lane.stopping.is_set():
+        await drive(lane.source.lane, lane.source, lane.stopping)
+        if lane.stopping.is_set():
+            return
+        await lane.source.restart()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await lane.stopping.wait()
+        pause_s = min(MOST_PAUSE_S, pause_s * 2)

@@ -1,0 +1,116 @@
+"""AssignedPartition: one partition of a consumer, read for as long as the consumer has it.
+
+What a call on a consumer that several lanes share needs: every wait ends with the lane, errors of ours come out, and a
+partition that was taken away only sets `is_given_up`, since the flag that says so to the lane is on its way. It knows
+nothing of batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
+
+from clusterinfo.kafka import client
+from clusterinfo.model import PartitionLane
+from clusterinfo.observations import Observe, Recovered, Retrying
+
+RETRY_S = 0.5
+OFFSETS_TIMEOUT_S = 10.0
+
+
+class AssignedPartition:
+    """A partition, and whether its reader may go on.
+
+    Attributes: `lane`; `is_given_up`, set here when the consumer does not have the partition (any more), and by whoever
+    wants its reader to end; `waits_since_s`, when the present wait for Kafka began (loop time), None: nobody waits.
+    """
+
+    def __init__(
+        self, consumer: AIOKafkaConsumer, lane: PartitionLane, *, observe: Observe, stopping: asyncio.Event
+    ) -> None:
+        self.lane = lane
+        self.is_given_up = False
+        self.waits_since_s: float | None = None
+        self._failures: Counter[str] = Counter()  # by step, in a row
+        self._consumer = consumer
+        self._partition = TopicPartition(lane.topic, lane.partition)
+        self._observe = observe
+        self._stopping = stopping
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its reader must end."""
+        return self._stopping.is_set() or self.is_given_up
+
+    async def bounds(self) -> tuple[int, int] | None:
+        """Offset of the oldest message and of the one to come; None once the lane is told to stop.
+
+        Asks until Kafka answers: a broker may be away for hours.
+        """
+        self._wait()
+        while not self.is_over:
+            try:
+                async with asyncio.timeout(OFFSETS_TIMEOUT_S):
+                    oldest = await self._consumer.beginning_offsets([self._partition])
+                    newest = await self._consumer.end_offsets([self._partition])
+                self._went_well("ask for offsets")
+                self.waits_since_s = None
+                return int(oldest[self._partition]), int(newest[self._partition])
+            except (KafkaError, OSError) as error:
+                if client.is_final(error):
+                    raise client.translate(error, f"asking for the offsets of {self.lane}") from error
+                await self.rest_after(error, "ask for offsets")
+        return None
+
+    async def read(self, wait_s: float, most: int) -> Sequence[ConsumerRecord]:
+        """At most `most` messages that are there, or that come within `wait_s`. Never cancel it. Raises KafkaError."""
+        self._wait()
+        try:
+            found = await self._consumer.getmany(self._partition, timeout_ms=int(wait_s * 1000), max_records=most)
+        except ConsumerStoppedError:
+            self.is_given_up = True
+            return ()
+        self._went_well("read")
+        messages: Sequence[ConsumerRecord] = found.get(self._partition, ())
+        if messages:
+            self.waits_since_s = None
+        return messages
+
+    def seek(self, offset: int) -> None:
+        """Read on from `offset`."""
+        try:
+            self._consumer.seek(self._partition, offset)
+        except IllegalStateError:
+            self.is_given_up = True
+
+    def let_in(self) -> None:
+        """Have its messages fetched."""
+        try:
+            self._consumer.resume(self._partition)
+        except IllegalStateError:
+            self.is_given_up = True
+
+    def keep_out(self) -> None:
+        """Have no more of its messages fetched."""
+        try:
+            self._consumer.pause(self._partition)
+        except IllegalStateError:
+            self.is_given_up = True
+
+    async def rest_after(self, error: BaseException, step: str) -> None:
+        """Half a second after an error that waiting may help; `step` is what failed."""
+        self._failures[step] += 1
+        self._observe(Retrying(lane=str(self.lane), step=step, error=client.explain(error), wait_s=RETRY_S))
+        await asyncio.sleep(RETRY_S)
+
+    def _went_well(self, step: str) -> None:
+        if failures := self._failures.pop(step, 0):
+            self._observe(Recovered(lane=str(self.lane), step=step, attempts=failures + 1))
+
+    def _wait(self) -> None:
+        if self.waits_since_s is None:
+            self.waits_since_s = asyncio.get_running_loop().time()

@@ -1,0 +1,339 @@
+"""KafkaSink: the lists of a cluster into a topic, by an idempotent producer.
+
+A list's records go to one partition in order, its completion last. aiokafka batches and compresses; this builds the
+batches itself, because then the records of a refused batch are known, and a record costs a few microseconds instead
+of thirty. What went wrong between here and the broker is never guessed at: if any record of a write may be in Kafka and
+another may not, the list starts again under a new id (`RestartError`), since a record sent twice would spoil its count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import cramjam
+import msgspec
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from aiokafka.partitioner import murmur2
+
+from clusterinfo import wire
+from clusterinfo.errors import ClusterinfoError, FatalError, RestartError
+from clusterinfo.kafka import client
+from clusterinfo.kafka.topics import Topic, check_partition, ensure_topic
+from clusterinfo.model import Batch, Lane, ListLane, Receipt, Record, RecordType, Unit
+from clusterinfo.observations import Observe, Produced, Stubbed
+from clusterinfo.settings import MIB, Settings
+
+SEND_TIMEOUT_S = 60.0  # for one batch of the pump: 16 MiB by default
+ASK_TIMEOUT_S = 5.0
+MAX_REQUEST_BYTES = 8 * MIB  # DESIGN, Limits: "8 MiB request"; of one message, before compression
+BATCH_BYTES = 512 * 1024  # measured, 11 kB records: 64 KiB 12,000 records/s, 256 KiB to 1 MiB 24,000-30,000
+MESSAGE_OVERHEAD_BYTES = 2048  # key, headers and framing of a message, rounded up
+_REFUSED = (MessageSizeTooLargeError, RecordListTooLargeError)
+_LIST_ENDS = frozenset({RecordType.LIST_COMPLETED, RecordType.LIST_FAILED})
+
+PRODUCER: dict[str, Any] = {
+    "acks": "all",
+    "enable_idempotence": True,
+    "compression_type": "zstd",
+    "max_request_size": MAX_REQUEST_BYTES,
+    "linger_ms": 0,  # batches are handed over full
+}
+
+
+def partition_for(unit: Unit, partitions: int) -> int:
+    """The partition of a unit among `partitions`: murmur2 of `cluster/group/resource`, as the Java client's default.
+
+    Contract: another producer that keys by the same text puts it on the same partition.
+    """
+    text = f"{unit.cluster}/{unit.group}/{unit.resource}"
+    return int(murmur2(text.encode()) & 0x7FFFFFFF) % partitions  # "toPositive", as Java's
+
+
+@dataclass(slots=True)
+class _Sent:
+    """What one list has in Kafka so far."""
+
+    list_id: str
+    records: int = 0
+    size_bytes: int = 0
+    last_offset: int = -1
+
+
+@dataclass(slots=True)
+class _Delivery:
+    """Records handed to aiokafka as one Kafka batch; `future` resolves to where it put them."""
+
+    records: list[Record]
+    future: asyncio.Future[Any]
+
+
+class KafkaSink:
+    """A `pump.Sink` for list lanes. Use `async with KafkaSink.connect(settings, observe) as sink`."""
+
+    def __init__(self, settings: Settings, topic: Topic, observe: Observe) -> None:
+        self.topic = topic
+        self._settings = settings
+        self._observe = observe
+        self._limit_bytes = min(topic.max_message_bytes, MAX_REQUEST_BYTES)
+        self._producer: AIOKafkaProducer | None = None
+        self._starting = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._sent: dict[Lane, _Sent] = {}
+        # aiokafka lets those who wait for a partition starve, and counts their waiting time more than once: 200 turns
+        # of 1 ms pass for 20 s (message_accumulator.add_batch, 0.14.0). So one waits at a time, in order.
+        self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def connect(cls, settings: Settings, observe: Observe) -> AsyncIterator[Self]:
+        """A connected sink; creates the topic if it is missing. Leaving it takes 10 s at most, whatever Kafka does.
+
+        Raises FatalError in one line if Kafka is not reached within 20 s or refuses us, ConfigError for wrong settings.
+        """
+        topic = await ensure_topic(settings, observe)
+        check_partition(topic, settings, observe)
+        sink = cls(settings, topic, observe)
+        try:
+            async with client.first_time(settings):
+                await sink._ready()
+            yield sink
+        finally:
+            await sink._close()
+
+    async def open(self, lane: Lane) -> None:
+        """Forget what an earlier attempt at this lane sent. A list always begins at its beginning: returns None."""
+        self._sent.pop(lane, None)
+
+    async def write(self, batch: Batch) -> Receipt:
+        """Send every record of the batch and wait until all in-sync replicas have them, at most 60 s.
+
+        Raises TransientError if nothing was sent (no broker to be had); RestartError if part of it may have been;
+        FatalError if Kafka refuses us for good; RecordError for a record that cannot be encoded.
+        """
+        partition = self._partition_of(batch)
+        records = [self._fitting(record) for record in batch.records]
+        producer = await self._ready()
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                last_offset = await self._send(producer, partition, records)
+        except TimeoutError as error:
+            self._retire(producer, drop=True)
+            raise RestartError(f"{batch.lane}: Kafka did not confirm a batch within {SEND_TIMEOUT_S:g} s") from error
+        except KafkaError as error:
+            self._retire(producer, drop=True)
+            raise _after_sending(error, f"{batch.lane}: sending to Kafka") from error
+        return self._sent_to(batch, partition, last_offset, records)
+
+    async def ask(self) -> None:
+        """Return if Kafka answers, by a connection of its own. Raises FatalError, in one line, if it does not."""
+        await client.probe(self._settings, ASK_TIMEOUT_S)
+
+    def _partition_of(self, batch: Batch) -> int:
+        if self._settings.kafka_partition != "auto":
+            return self._settings.kafka_partition
+        unit = batch.lane.unit if isinstance(batch.lane, ListLane) else batch.records[0].unit
+        return partition_for(unit, self.topic.partitions)
+
+    async def _send(self, producer: AIOKafkaProducer, partition: int, records: Sequence[Record]) -> int:
+        """Offset of the last record. Cancelled or failed, it leaves no future behind that nobody asks."""
+        deliveries: list[_Delivery] = []
+        try:
+            await self._submit_all(producer, partition, records, deliveries)
+            refused, last_offset = await _confirmed(deliveries)
+        finally:
+            for delivery in deliveries:
+                delivery.future.cancel()
+        if refused:
+            self._retire(producer)  # its sequence numbers have a gap now: the next batch would be refused with 45
+            last_offset = max(last_offset, await self._resend(partition, refused))
+        return last_offset
+
+    async def _submit_all(
+        self, producer: AIOKafkaProducer, partition: int, records: Iterable[Record], deliveries: list[_Delivery]
+    ) -> None:
+        """Hand the records over in Kafka batches, noting each; aiokafka holds two a partition, so this waits."""
+        builder, inside = producer.create_batch(), list[Record]()
+        for record in records:
+            message = wire.encode(record)
+            while builder.append(timestamp=None, key=message.key, value=message.value, headers=message.headers) is None:
+                deliveries.append(await self._submit(producer, partition, builder, inside))
+                builder, inside = producer.create_batch(), []
+            inside.append(record)
+        if inside:
+            deliveries.append(await self._submit(producer, partition, builder, inside))
+
+    async def _submit(
+        self, producer: AIOKafkaProducer, partition: int, builder: Any, records: list[Record]
+    ) -> _Delivery:
+        builder.close()
+        async with self._turns[partition]:
+            return _Delivery(records, await producer.send_batch(builder, self.topic.name, partition=partition))
+
+    async def _resend(self, partition: int, records: Sequence[Record]) -> int:
+        """Send records of refused batches one by one; whichever is refused alone becomes a stub."""
+        last_offset = -1
+        for record in records:
+            producer = await self._ready()
+            refused, offset = await self._alone(producer, partition, record)
+            if refused:
+                self._retire(producer)
+                self._limit_bytes = min(self._limit_bytes, max(compressed_bytes(record.body), 1))
+                _, offset = await self._alone(await self._ready(), partition, self._stub(record))
+            last_offset = max(last_offset, offset)
+        return last_offset
+
+    async def _alone(self, producer: AIOKafkaProducer, partition: int, record: Record) -> tuple[list[Record], int]:
+        deliveries: list[_Delivery] = []
+        await self._submit_all(producer, partition, [record], deliveries)
+        return await _confirmed(deliveries)
+
+    def _fitting(self, record: Record) -> Record:
+        """The record, or its stub if the broker would not take it. Compresses only what is above the limit."""
+        size_bytes = len(record.body) + MESSAGE_OVERHEAD_BYTES
+        if size_bytes <= self._limit_bytes:
+            return record
+        if size_bytes <= MAX_REQUEST_BYTES and self._compressed_fits(record.body):
+            return record
+        return self._stub(record)
+
+    def _compressed_fits(self, body: bytes) -> bool:
+        return compressed_bytes(body) + MESSAGE_OVERHEAD_BYTES <= self._limit_bytes
+
+    def _stub(self, record: Record) -> Record:
+        """What is sent in an object's place. A statement has none: raises FatalError."""
+        size_bytes = len(record.body)
+        if not record.is_object:
+            raise FatalError(
+                f"a {record.type.value} record of {size_bytes} bytes is larger than the {self._limit_bytes} bytes that "
+                f"topic {self.topic.name!r} takes; raise its max.message.bytes"
+            )
+        self._observe(
+            Stubbed(
+                resource=record.resource,
+                namespace=record.namespace,
+                name=record.name,
+                size_bytes=size_bytes,
+                limit_bytes=self._limit_bytes,
+            )
+        )
+        body = {"size_bytes": size_bytes, "sha256": hashlib.sha256(record.body).hexdigest()}
+        return msgspec.structs.replace(record, body=msgspec.json.encode(body), state="oversize")
+
+    def _sent_to(self, batch: Batch, partition: int, last_offset: int, records: Sequence[Record]) -> Receipt:
+        size_bytes = sum(len(record.body) for record in records)
+        if batch.list:
+            self._count(batch, partition, last_offset, records, size_bytes)
+        return Receipt(
+            lane=batch.lane,
+            position=batch.end,
+            records=len(records),
+            size_bytes=size_bytes,
+            partition=partition,
+            last_offset=last_offset,
+        )
+
+    def _count(
+        self, batch: Batch, partition: int, last_offset: int, records: Sequence[Record], size_bytes: int
+    ) -> None:
+        """Add to what the list has sent; tell it once the list has ended."""
+        sent = self._sent.get(batch.lane)
+        if sent is None or sent.list_id != batch.list:
+            sent = self._sent[batch.lane] = _Sent(batch.list)
+        sent.records += len(records)
+        sent.size_bytes += size_bytes
+        sent.last_offset = max(sent.last_offset, last_offset)
+        if any(record.type in _LIST_ENDS for record in records):
+            del self._sent[batch.lane]
+            self._observe(
+                Produced(
+                    topic=self.topic.name,
+                    partition=partition,
+                    offset=sent.last_offset,
+                    size_bytes=sent.size_bytes,
+                    records=sent.records,
+                    resource=str(batch.lane),
+                )
+            )
+
+    async def _ready(self) -> AIOKafkaProducer:
+        """The producer, started anew if the last one was given up. Nothing was sent when this raises TransientError."""
+        async with self._starting:
+            if self._producer is None:
+                self._producer = await self._start()
+            return self._producer
+
+    async def _start(self) -> AIOKafkaProducer:
+        producer = AIOKafkaProducer(
+            **client.client_arguments(self._settings),
+            **PRODUCER,
+            max_batch_size=min(BATCH_BYTES, self._limit_bytes),
+        )
+        try:
+            async with asyncio.timeout(client.CONNECT_TIMEOUT_S):
+                client.log_in_afresh(producer.client, self._settings)
+                await producer.start()
+                await producer.partitions_for(self.topic.name)
+        except (KafkaError, OSError) as error:
+            await client.drop_producer(producer)
+            raise client.translate(error, "connecting to Kafka") from error
+        except BaseException:
+            await client.drop_producer(producer)
+            raise
+        return producer
+
+    def _retire(self, producer: AIOKafkaProducer, *, drop: bool = False) -> None:
+        """Give a producer up: the next write starts another. Others may still await it: `drop` fails them at once."""
+        if self._producer is producer:
+            self._producer = None
+        if producer._closed:
+            return
+        task = asyncio.create_task(client.drop_producer(producer) if drop else _stop(producer))
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    async def _close(self) -> None:
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await _stop(producer)
+        if self._retiring:
+            await asyncio.wait(self._retiring, timeout=client.STOP_TIMEOUT_S)
+
+
+async def _stop(producer: AIOKafkaProducer) -> None:
+    """Stop a producer in its own time, or after 5 s by force."""
+    with client.quiet():
+        if not await client.bounded(producer.stop, client.STOP_TIMEOUT_S):
+            await client.drop_producer(producer)
+
+
+async def _confirmed(deliveries: Sequence[_Delivery]) -> tuple[list[Record], int]:
+    """Await every delivery: the records of refused batches, and the last offset (-1: unknown). Raises KafkaError."""
+    answers = await asyncio.gather(*(delivery.future for delivery in deliveries), return_exceptions=True)
+    refused: list[Record] = []
+    last_offset = -1
+    for delivery, answer in zip(deliveries, answers, strict=True):
+        if isinstance(answer, _REFUSED):
+            refused += delivery.records
+        elif isinstance(answer, BaseException):
+            raise answer
+        elif answer.offset >= 0:  # -1: "duplicate sequence", delivered by an earlier try whose answer was lost
+            last_offset = max(last_offset, answer.offset + len(delivery.records) - 1)
+    return refused, last_offset
+
+
+def _after_sending(error: KafkaError, doing: str) -> ClusterinfoError:
+    """After something was sent only two ways are left: the list anew, or the end."""
+    translated = client.translate(error, doing)
+    return translated if client.is_final(error) else RestartError(str(translated))
+
+
+def compressed_bytes(body: bytes) -> int:
+    """Size of `body` as zstd leaves it, at the level aiokafka uses."""
+    return len(bytes(cramjam.zstd.compress(body, level=3)))

@@ -1,0 +1,77 @@
+"""What the database says of itself: clusters, how far each kind may be believed, stored offsets, dead letters."""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Any
+
+from clusterinfo.postgres.errors import FOREIGN, translate
+from clusterinfo.postgres.sql import statements
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRow:
+    """A cluster and its last run of lists that ended (None: none did)."""
+
+    cluster: str
+    uid: str
+    server_version: str | None
+    last_seen: dt.datetime
+    last_run_at: dt.datetime | None
+    last_run_s: float | None
+    last_run_objects: int | None
+    objects_last_hour: int
+
+
+@dataclass(frozen=True, slots=True)
+class KindRow:
+    """A kind within one reach, as the view `freshness` shows it."""
+
+    cluster: str
+    api_group: str
+    resource: str
+    reach: str
+    state: str
+    objects: int | None
+    verified_at: dt.datetime | None
+    age_s: float | None
+    last_error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OffsetRow:
+    """Up to where a partition is stored."""
+
+    kafka_cluster: str
+    topic: str
+    partition: int
+    group_id: str
+    next_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All of it, as of one moment."""
+
+    clusters: list[ClusterRow]
+    kinds: list[KindRow]
+    offsets: list[OffsetRow]
+    dead_letters: int
+
+
+async def read_overview(connection: Any, schema: str) -> Overview:
+    """Ask for everything in one transaction that sees one moment. Raises as `translate` does."""
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            await connection.execute(
+                f"set local search_path = {schema}, pg_catalog; set local statement_timeout = '30s'"
+            )
+            return Overview(
+                clusters=[ClusterRow(*row) for row in await connection.fetch(statements()["overview_clusters"])],
+                kinds=[KindRow(*row) for row in await connection.fetch(statements()["overview_kinds"])],
+                offsets=[OffsetRow(*row) for row in await connection.fetch(statements()["overview_offsets"])],
+                dead_letters=await connection.fetchval(statements()["overview_dead_letters"]),
+            )
+    except FOREIGN as error:
+        raise translate(error, "reading the state of the database") from error

@@ -1,0 +1,211 @@
+"""Settings -> a pool of connections. Every wait has a deadline.
+
+Every new connection logs in with the credentials of that moment: a password's file is read again, and so are
+certificates. A login that is refused although an earlier one was not is tried again for five minutes: whoever changes a
+password cannot change it everywhere at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import asyncpg
+
+from clusterinfo.errors import ConfigError, FatalError, TransientError
+from clusterinfo.postgres.errors import FOREIGN, Next, next_after, said, translate
+from clusterinfo.settings import Settings
+
+FIRST_CONNECTION_S = 20.0
+CONNECT_TIMEOUT_S = 10.0
+ACQUIRE_FIRST_S = 20.0
+"""Of a pool that was just opened, or that one command has to itself."""
+LOGIN_RETRIED_S = 300.0
+_REFUSED_TLS = "rejected SSL upgrade"  # what asyncpg says when the server answers N to SSLRequest; it has no class
+COMMAND_TIMEOUT_S = 90.0
+"""Longer than the server's own statement timeout, which gives the better message."""
+CANCEL_TIMEOUT_S = 10.0
+"""Between giving a command up and closing its connection, unless the server answers."""
+
+
+def connection_arguments(settings: Settings) -> dict[str, Any]:
+    """`asyncpg.connect` arguments; a certificate file that cannot be read is a ConfigError."""
+    files = {
+        "sslrootcert": ("DB_SSL_ROOT_CERT", settings.db_ssl_root_cert),
+        "sslcert": ("DB_SSL_CERT", settings.db_ssl_cert),
+        "sslkey": ("DB_SSL_KEY", settings.db_ssl_key),
+    }
+    query: dict[str, str] = {"sslmode": settings.db_ssl_mode}
+    for option, (variable, path) in files.items():
+        if path is not None:
+            if not path.is_file():
+                raise ConfigError(f"{variable} names {str(path)!r}, which is no file: expected a PEM file")
+            query[option] = str(path)
+    _check_certificates(settings)
+    return {
+        "dsn": f"postgresql:///?{urlencode(query)}",
+        "host": settings.db_host,
+        "port": settings.db_port,
+        "user": settings.db_user,
+        "password": partial(settings.secret, "db_password") if settings.db_password else None,
+        "database": settings.db_name,
+        "timeout": CONNECT_TIMEOUT_S,
+        "command_timeout": COMMAND_TIMEOUT_S,
+        "statement_cache_size": settings.db_statement_cache,
+        "target_session_attrs": "read-write",
+        "server_settings": {"application_name": "clusterinfo"},
+    }
+
+
+def _check_certificates(settings: Settings) -> None:
+    """Try the files as asyncpg will: it would not say which of them is wrong."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if (root := settings.db_ssl_root_cert) is not None:
+        with _blaming("DB_SSL_ROOT_CERT", root):
+            context.load_verify_locations(root)
+    if (certificate := settings.db_ssl_cert) is not None:
+        with _blaming("DB_SSL_CERT (with DB_SSL_KEY)", certificate):
+            context.load_cert_chain(certificate, settings.db_ssl_key)
+    elif settings.db_ssl_key is not None:
+        raise ConfigError("DB_SSL_KEY is set, but DB_SSL_CERT is not: a key needs its certificate")
+
+
+@contextmanager
+def _blaming(variable: str, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:  # ssl.SSLError is one
+        raise ConfigError(f"{variable} names {str(path)!r}, which cannot be used: {said(error)}") from error
+
+
+class _Logins:
+    """Connects for a pool, and knows for how long the login has been refused."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._has_succeeded = False
+        self._refused_since_s: float | None = None
+
+    async def connect(self, *arguments: Any, **named: Any) -> Any:
+        """`asyncpg.connect`, but TransientError for a refusal that may pass. Raises what asyncpg raises otherwise."""
+        try:
+            connection = await asyncpg.connect(*arguments, **named)
+        except FOREIGN as error:
+            if next_after(error) is Next.LOG_IN_AGAIN and self._may_pass():
+                raise TransientError(
+                    f"PostgreSQL refuses the login ({said(error)}); the credentials are read again for "
+                    f"{LOGIN_RETRIED_S:g} s; check DB_USER and DB_PASSWORD or its file"
+                ) from error
+            raise
+        self._has_succeeded, self._refused_since_s = True, None
+        return connection
+
+    def _may_pass(self) -> bool:
+        now_s = self._clock()
+        if self._refused_since_s is None:
+            self._refused_since_s = now_s
+        return self._has_succeeded and now_s - self._refused_since_s < LOGIN_RETRIED_S
+
+
+class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is untyped
+    """A connection that is closed if the server does not even answer that a command was cancelled.
+
+    asyncpg waits for that answer as long as for the command itself, and lets nothing else, such as a rollback, pass
+    before: on a connection that is half-open, that is another 90 s.
+    """
+
+    def _cancel_current_command(self, waiter: asyncio.Future[None], cancel_waiter: asyncio.Future[None]) -> None:
+        super()._cancel_current_command(waiter, cancel_waiter)
+        self._loop.call_later(CANCEL_TIMEOUT_S, self._close_unless, cancel_waiter)
+
+    def _close_unless(self, answered: asyncio.Future[None]) -> None:
+        if not answered.done() and not self.is_closed():
+            self.terminate()
+
+
+async def prepare_connection(connection: Any) -> None:
+    """Let jsonb pass as the bytes it is, in COPY too: a version byte and the text."""
+    await connection.set_type_codec(
+        "jsonb", schema="pg_catalog", encoder=lambda body: b"\x01" + body, decoder=lambda raw: raw[1:], format="binary"
+    )
+
+
+@asynccontextmanager
+async def open_pool(settings: Settings) -> AsyncIterator[Any]:
+    """A pool of at most DB_POOL_SIZE connections.
+
+    The first connection is tried for 20 s; then, or at once where trying again cannot help, FatalError with one line.
+    """
+    arguments = connection_arguments(settings)
+    pool = await _first_connection(settings, arguments)
+    try:
+        yield pool
+    finally:
+        await _close(pool)
+
+
+async def ask(pool: Any) -> None:
+    """Return if PostgreSQL answers, or is busy with all the pool's connections. Raises as `translate` does."""
+    if pool.get_size() == pool.get_max_size() and not pool.get_idle_size():
+        return  # those who work learn it themselves
+    try:
+        async with pool.acquire() as connection:
+            await connection.fetchval("select 1")
+    except FOREIGN as error:
+        raise translate(error, "asked whether it answers") from error
+
+
+async def _first_connection(settings: Settings, arguments: dict[str, Any]) -> Any:
+    where, logins = f"at {settings.db_host}:{settings.db_port}", _Logins()
+    deadline = time.monotonic() + FIRST_CONNECTION_S
+    while True:
+        try:
+            async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
+                return await asyncpg.create_pool(
+                    min_size=0,  # nothing reconnects behind our back: what fails is seen by who asked
+                    init_size=1,
+                    max_size=settings.db_pool_size,
+                    init=prepare_connection,
+                    connect=logins.connect,
+                    connection_class=_Connection,
+                    **arguments,
+                )
+        except FOREIGN as error:
+            _give_up_if_final(error, settings, where)
+            if time.monotonic() + 1 >= deadline:
+                certificate = ", and that it accepts the certificate in DB_SSL_CERT" if settings.db_ssl_cert else ""
+                raise FatalError(
+                    f"PostgreSQL {where} cannot be reached: {str(error).strip() or 'no answer within 20 s'}; "
+                    f"check DB_HOST and DB_PORT, and that the server runs{certificate}"
+                ) from error
+            await asyncio.sleep(1)
+
+
+def _give_up_if_final(error: BaseException, settings: Settings, where: str) -> None:
+    """Raise what ends a first connection: asking again would not help."""
+    mode = f"DB_SSL_MODE is {settings.db_ssl_mode}"
+    if isinstance(error, asyncpg.ClientConfigurationError):  # the one that our own checks leave to asyncpg
+        raise ConfigError(f"{mode}: {said(error)}; set DB_SSL_ROOT_CERT to the CA certificates (PEM)") from error
+    if isinstance(error, ssl.SSLError):
+        remedy = "check DB_HOST against the server's certificate, and DB_SSL_ROOT_CERT"
+        raise FatalError(f"PostgreSQL {where}: no TLS connection, and {mode}: {said(error)}; {remedy}") from error
+    if isinstance(error, ConnectionError) and _REFUSED_TLS in str(error):
+        raise FatalError(f"PostgreSQL {where} has no TLS, but {mode}; switch it on there (`ssl = on`)") from error
+    translated = translate(error, f"connecting {where}")
+    if not isinstance(translated, TransientError):
+        raise translated from error
+
+
+async def _close(pool: Any) -> None:
+    try:
+        async with asyncio.timeout(5):
+            await pool.close()
+    except TimeoutError:
+        pool.terminate()

@@ -1,0 +1,136 @@
+"""Lanes in a task group, with sources that do nothing: which begin when, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from clusterinfo.errors import TransientError
+from clusterinfo.kafka.consumer.lanes import Lanes
+from clusterinfo.model import PartitionLane
+
+
+class FakeSource:
+    def __init__(self, partition: int, stopping: asyncio.Event) -> None:
+        self.lane = PartitionLane("kafka", "topic", partition, "group")
+        self.stopping = stopping
+        self.settled = asyncio.Event()
+        self.is_closed = False
+        self.restarts = 0
+
+    async def restart(self) -> None:
+        self.restarts += 1
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+def make_lanes() -> tuple[Lanes, list[Any]]:
+    made: list[Any] = []
+
+    def new_source(partition: int, stopping: asyncio.Event) -> Any:
+        made.append(FakeSource(partition, stopping))
+        return made[-1]
+
+    return Lanes(new_source), made
+
+
+async def test_the_next_lane_of_a_partition_waits_for_the_one_before_and_others_do_not() -> None:
+    lanes, made = make_lanes()
+    begun: list[Any] = []
+    may_end = asyncio.Event()
+
+    async def drive(_: PartitionLane, source: Any, stopping: asyncio.Event) -> None:
+        begun.append(source)
+        await may_end.wait()
+        stopping.set()
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        lanes.start(tasks, drive, [0])
+        await asyncio.sleep(0.01)
+        lanes.start(tasks, drive, [0, 1])
+        await asyncio.sleep(0.01)
+        assert begun == [made[0], made[2]]
+        assert lanes.sources() == {0: made[1], 1: made[2]}
+        may_end.set()
+    assert begun == [made[0], made[2], made[1]]
+    assert all(source.is_closed for source in made)
+    assert lanes.living_sources() == {}
+
+
+async def test_settling_waits_for_writes_in_hand_and_no_longer_than_it_may() -> None:
+    lanes, made = make_lanes()
+
+    async def drive(_: PartitionLane, __: Any, stopping: asyncio.Event) -> None:
+        await stopping.wait()
+        await may_end.wait()
+
+    may_end = asyncio.Event()
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        lanes.start(tasks, drive, [0])
+        await asyncio.sleep(0.01)
+        await lanes.settle(0.01)
+        assert made[0].stopping.is_set()
+        settling = asyncio.create_task(lanes.settle(5))
+        await asyncio.sleep(0.01)
+        assert not settling.done()
+        made[0].settled.set()
+        await settling
+        may_end.set()
+
+
+async def test_a_drain_cancels_what_does_not_end() -> None:
+    lanes, made = make_lanes()
+
+    async def drive(lane: PartitionLane, _: Any, stopping: asyncio.Event) -> None:
+        await (stopping.wait() if lane.partition else asyncio.sleep(3600))
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        lanes.start(tasks, drive, [0, 1])
+        await asyncio.sleep(0.01)
+        await lanes.drain(0.05)
+    assert all(source.is_closed for source in made)
+
+
+@pytest.mark.parametrize("stops", [True, False], ids=["told to stop", "in the middle"])
+async def test_a_step_that_fails_ends_a_lane_quietly_only_if_it_was_told_to_stop(stops: bool) -> None:
+    lanes, made = make_lanes()
+
+    async def drive(_: PartitionLane, __: Any, stopping: asyncio.Event) -> None:
+        if stops:
+            await stopping.wait()
+        raise TransientError("the database is away")
+
+    async def all_of_it() -> None:
+        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            lanes.start(tasks, drive, [0])
+            await asyncio.sleep(0.01)
+            await lanes.drain(1)
+
+    if stops:
+        await all_of_it()
+    else:
+        with pytest.raises(ExceptionGroup) as failure:
+            await all_of_it()
+        assert failure.group_contains(TransientError, match="away")
+    assert made[0].is_closed
+
+
+async def test_a_lane_that_ends_while_the_partition_is_ours_is_taken_up_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clusterinfo.kafka.consumer.lanes.FIRST_PAUSE_S", 0.01)
+    lanes, made = make_lanes()
+    driven = 0
+
+    async def drive(_: PartitionLane, __: Any, stopping: asyncio.Event) -> None:
+        nonlocal driven
+        driven += 1
+        if driven == 3:
+            stopping.set()
+
+    async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+        lanes.start(tasks, drive, [0])
+        await asyncio.sleep(0.005)
+        assert lanes.living_sources() == {0: made[0]}, "a lane at rest is not an idle one"
+    assert (driven, made[0].restarts) == (3, 2)

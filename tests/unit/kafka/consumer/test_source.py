@@ -1,0 +1,344 @@
+"""PartitionSource against a consumer that misbehaves as aiokafka and brokers have been seen to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka.errors import (
+    CorruptRecordException,
+    GroupAuthorizationFailedError,
+    IllegalStateError,
+    KafkaConnectionError,
+    KafkaError,
+    RecordTooLargeError,
+)
+from aiokafka.structs import TopicPartition
+
+from clusterinfo import wire
+from clusterinfo.budget import ByteBudget
+from clusterinfo.errors import FatalError, RestartError
+from clusterinfo.kafka.consumer import batching, partition
+from clusterinfo.kafka.consumer.batching import Limits
+from clusterinfo.kafka.consumer.source import PartitionSource
+from clusterinfo.model import Batch, PartitionLane, Receipt
+from clusterinfo.observations import Observation, OffsetGap
+from tests.support.kafka import item, new_list
+
+LANE = PartitionLane("kafka", "topic", 0, "group")
+PARTITION = TopicPartition("topic", 0)
+LIST = new_list()
+
+
+class FakeConsumer:
+    """One partition in memory: `log` maps offsets to messages or to the error that reading them raises.
+
+    As aiokafka's, it forgets messages that it read before an error in the same call.
+    """
+
+    def __init__(self, offsets: range, oldest: int = 0) -> None:
+        self.log: dict[int, Any] = {offset: message(offset) for offset in offsets}
+        self.oldest = oldest
+        self.end = offsets.stop
+        self.position = -1
+        self.paused = True
+        self.is_assigned = True
+        self.seeks: list[int] = []
+        self.before_read: Callable[[], None] = lambda: None
+
+    async def getmany(self, *_: TopicPartition, timeout_ms: int, max_records: int) -> dict[TopicPartition, list[Any]]:
+        self.before_read()
+        found: list[Any] = []
+        while not self.paused and len(found) < max_records and self.position < self.end:
+            what = self.log.get(self.position)
+            self.position += 1
+            if isinstance(what, Exception):
+                raise what
+            if what is not None:
+                found.append(what)
+        if not found:
+            await asyncio.sleep(min(timeout_ms / 1000, 0.01))
+        return {PARTITION: found} if found else {}
+
+    def seek(self, _: TopicPartition, offset: int) -> None:
+        if not self.is_assigned:
+            raise IllegalStateError("not assigned")
+        self.position = offset
+        self.seeks.append(offset)
+
+    def pause(self, _: TopicPartition) -> None:
+        self.paused = True
+
+    def resume(self, _: TopicPartition) -> None:
+        self.paused = False
+
+    async def beginning_offsets(self, _: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return {PARTITION: self.oldest}
+
+    async def end_offsets(self, _: list[TopicPartition]) -> dict[TopicPartition, int]:
+        return {PARTITION: self.end}
+
+
+def message(offset: int, size_bytes: int = 10) -> Any:
+    key, value, headers = wire.encode(item(offset, "pods", LIST, b"x" * size_bytes))
+    return SimpleNamespace(offset=offset, key=key, value=value, headers=tuple(headers))
+
+
+class Lane:
+    """A source on a fake consumer, and what it observed."""
+
+    def __init__(self, consumer: FakeConsumer, limits: Limits, budget: ByteBudget) -> None:
+        self.consumer = consumer
+        self.budget = budget
+        self.seen: list[Observation] = []
+        self.stopping = asyncio.Event()
+        self.source = PartitionSource(
+            consumer, LANE, limits=limits, budget=budget, observe=self.seen.append, stopping=self.stopping
+        )
+
+    async def next(self) -> Batch:
+        async with asyncio.timeout(5):
+            batch = await self.source.read()
+        assert batch is not None
+        return batch
+
+    async def take(self) -> Batch:
+        batch = await self.next()
+        await self.source.ack(Receipt(lane=LANE, position=batch.end, records=len(batch.records)))
+        return batch
+
+
+@pytest.fixture
+async def lanes(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Lane]]:
+    monkeypatch.setattr(partition, "RETRY_S", 0.01)
+    made: list[Lane] = []
+
+    def make(consumer: FakeConsumer, records: int = 10, size_bytes: int = 1 << 20, budget: int = 8 << 20) -> Lane:
+        made.append(Lane(consumer, Limits(records, size_bytes, 0.02), ByteBudget(budget)))
+        return made[-1]
+
+    yield make
+    for lane in made:
+        await lane.source.close()
+        assert lane.budget.held_bytes == 0
+
+
+def offsets(batch: Batch) -> list[int]:
+    return [record.offset for record in batch.records]
+
+
+async def test_batches_follow_each_other_without_a_gap(lanes: Callable[..., Lane]) -> None:
+    lane = lanes(FakeConsumer(range(25)))
+    await lane.source.open(LANE, None)
+    batches = [await lane.take() for _ in range(3)]
+    assert [(batch.start, batch.end) for batch in batches] == [(0, 10), (10, 20), (20, 25)]
+    assert [offset for batch in batches for offset in offsets(batch)] == list(range(25))
+    assert (lane.source.position, lane.source.is_settled) == (25, True)
+
+
+async def test_the_next_batch_is_there_before_this_one_is_acked(lanes: Callable[..., Lane]) -> None:
+    lane = lanes(FakeConsumer(range(30)))
+    await lane.source.open(LANE, None)
+    first = await lane.next()
+    await asyncio.sleep(0.1)
+    assert lane.consumer.position == 20  # one batch ahead, not two
+    assert await lane.next() is not None
+    assert offsets(await lane.next()) == offsets(first)
+    assert not lane.source.settled.is_set()
+    assert not lane.source.is_settled
+
+
+async def test_a_full_budget_holds_an_empty_batch_back_and_sends_a_begun_one_out(lanes: Callable[..., Lane]) -> None:
+    consumer = FakeConsumer(range(40))
+    for offset in consumer.log:
+        consumer.log[offset] = message(offset, 400_000)
+    lane = lanes(consumer, records=100, size_bytes=100 << 20, budget=2 << 20)
+    await lane.source.open(LANE, None)
+    first = await lane.next()
+    assert 1 <= len(first.records) < 10
+    await asyncio.sleep(0.1)
+    assert lane.budget.held_bytes < (2 << 20) + 2 * batching.STEP_BYTES
+    await lane.take()
+    while lane.source.position < 40:
+        await lane.take()
+
+
+@pytest.mark.parametrize("error", [KafkaConnectionError("gone"), KafkaError("odd")], ids=str)
+async def test_what_was_read_before_an_error_is_read_again(lanes: Callable[..., Lane], error: Exception) -> None:
+    consumer = FakeConsumer(range(10))
+    lane = lanes(consumer)
+    whole = dict(consumer.log)
+    consumer.log[5] = error
+    reads = 0
+
+    def recover() -> None:
+        nonlocal reads
+        reads += 1
+        if reads > 6:
+            consumer.log = whole
+
+    consumer.before_read = recover
+    await lane.source.open(LANE, None)
+    found: list[int] = []
+    while len(found) < 10:
+        found += offsets(await lane.take())
+    assert found == list(range(10))
+
+
+@pytest.mark.parametrize("error", [CorruptRecordException("bad"), RecordTooLargeError("large")], ids=["crc", "large"])
+async def test_what_can_never_be_read_is_set_aside_alone(lanes: Callable[..., Lane], error: Exception) -> None:
+    consumer = FakeConsumer(range(12))
+    consumer.log |= {5: error, 6: error}
+    lane = lanes(consumer)
+    await lane.source.open(LANE, None)
+    batches: list[Batch] = []
+    while not batches or batches[-1].end < 12:
+        batches.append(await lane.take())
+    assert [offset for batch in batches for offset in offsets(batch)] == [0, 1, 2, 3, 4, 7, 8, 9, 10, 11]
+    rejected = [one for batch in batches for one in batch.rejected]
+    assert [one.offset for one in rejected] == [5, 6]
+    assert all("cannot be read" in one.reason for one in rejected)
+    assert lane.source.is_settled
+
+
+async def test_a_jump_is_sought_again_before_it_is_believed(lanes: Callable[..., Lane]) -> None:
+    consumer = FakeConsumer(range(10))
+    del consumer.log[3], consumer.log[4]
+    lane = lanes(consumer, records=3)
+    await lane.source.open(LANE, None)
+    assert offsets(await lane.next()) == [0, 1, 2]
+    await asyncio.sleep(0.05)
+    await lane.take()
+    batch = await lane.take()
+    assert (batch.start, offsets(batch), batch.gap) == (3, [5, 6, 7], False)
+    assert consumer.seeks.count(3) == 1
+    assert not [one for one in lane.seen if isinstance(one, OffsetGap)]
+
+
+def _retention_takes(consumer: FakeConsumer, first: int, end: int) -> None:
+    """Before anybody read them; what is older was fetched already."""
+    consumer.oldest = end
+    consumer.log = {offset: what for offset, what in consumer.log.items() if not first <= offset < end}
+
+
+async def test_a_jump_past_what_retention_took_is_a_gap(lanes: Callable[..., Lane]) -> None:
+    consumer = FakeConsumer(range(10))
+    lane = lanes(consumer, records=3)
+    await lane.source.open(LANE, None)
+    _retention_takes(consumer, 3, 6)
+    before = await lane.take()
+    assert (offsets(before), before.gap) == ([0, 1, 2], False)
+    batch = await lane.take()
+    assert (batch.start, offsets(batch), batch.gap) == (3, [6, 7, 8], True)
+    assert not (await lane.take()).gap
+    [gap] = [one for one in lane.seen if isinstance(one, OffsetGap)]
+    assert (gap.expected, gap.found) == (3, 6)
+
+
+async def test_what_came_before_a_gap_is_a_batch_of_its_own(lanes: Callable[..., Lane]) -> None:
+    consumer = FakeConsumer(range(10))
+    lane = lanes(consumer, records=10)
+    await lane.source.open(LANE, None)
+    _retention_takes(consumer, 3, 6)
+    before, after = await lane.take(), await lane.take()
+    assert (before.start, before.end, offsets(before), before.gap) == (0, 3, [0, 1, 2], False)
+    assert (after.start, offsets(after), after.gap) == (3, [6, 7, 8, 9], True)
+    assert [one for one in lane.seen if isinstance(one, OffsetGap)] == [OffsetGap(lane="topic-0", expected=3, found=6)]
+
+
+async def test_offsets_that_go_back_restart_the_lane(lanes: Callable[..., Lane]) -> None:
+    consumer = FakeConsumer(range(10))
+    lane = lanes(consumer, records=3)
+    await lane.source.open(LANE, 5)
+    consumer.position = 2
+    with pytest.raises(RestartError, match="expected offset 5, found 2"):
+        await lane.next()
+
+
+async def test_positions_outside_the_partition(lanes: Callable[..., Lane]) -> None:
+    lane = lanes(FakeConsumer(range(5, 10), oldest=5))
+    with pytest.raises(FatalError, match="clusterinfo offsets reset"):
+        await lane.source.open(LANE, 11)
+    await lane.source.open(LANE, 10)
+    assert lane.seen == []
+    await lane.source.open(LANE, 2)
+    assert lane.seen == [OffsetGap(lane="topic-0", expected=2, found=5)]
+    first, second = await lane.next(), await lane.take()
+    assert (first.start, first.gap) == (second.start, second.gap) == (2, True)
+
+
+async def test_a_gap_is_told_again_until_it_is_stored(lanes: Callable[..., Lane]) -> None:
+    lane = lanes(FakeConsumer(range(5, 30), oldest=5))
+    await lane.source.open(LANE, 2)
+    assert (await lane.next()).gap
+    await lane.source.restart()
+    await lane.source.open(LANE, 2)
+    assert [(await lane.take()).gap for _ in range(2)] == [True, False]
+    await lane.source.restart()
+    await lane.source.open(LANE, lane.source.position)
+    assert not (await lane.take()).gap
+
+
+async def test_no_rights_stop_the_lane(lanes: Callable[..., Lane]) -> None:
+    consumer = FakeConsumer(range(10))
+    consumer.log[0] = GroupAuthorizationFailedError("group")
+    lane = lanes(consumer)
+    await lane.source.open(LANE, None)
+    with pytest.raises(FatalError, match="KAFKA_GROUP_ID"):
+        await lane.next()
+
+
+async def test_a_partition_taken_away_ends_the_lane_quietly(lanes: Callable[..., Lane]) -> None:
+    consumer = FakeConsumer(range(10))
+    consumer.is_assigned = False
+    lane = lanes(consumer)
+    async with asyncio.timeout(2):
+        await lane.source.open(LANE, None)
+        assert await lane.source.read() is None
+
+
+async def test_told_to_stop_it_ends_whatever_it_waits_for(lanes: Callable[..., Lane]) -> None:
+    consumer = FakeConsumer(range(0))
+    lane = lanes(consumer)
+    await lane.source.open(LANE, None)
+    reading = asyncio.create_task(lane.source.read())
+    await asyncio.sleep(0.05)
+    lane.stopping.set()
+    async with asyncio.timeout(1):
+        assert await reading is None
+        assert await lane.source.read() is None
+
+
+async def test_told_to_stop_it_does_not_wait_for_offsets_that_nobody_tells(lanes: Callable[..., Lane]) -> None:
+    consumer = FakeConsumer(range(0))
+
+    async def fails(_: list[TopicPartition]) -> dict[TopicPartition, int]:
+        raise KafkaConnectionError("gone")
+
+    consumer.end_offsets = fails  # type: ignore[method-assign]
+    lane = lanes(consumer)
+    opening = asyncio.create_task(lane.source.open(LANE, None))
+    await asyncio.sleep(0.05)
+    assert not opening.done()
+    lane.stopping.set()
+    async with asyncio.timeout(1):
+        await opening
+        assert await lane.source.read() is None
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_cancelled_anywhere_it_loses_nothing(lanes: Callable[..., Lane], steps: int) -> None:
+    lane = lanes(FakeConsumer(range(10)))
+    await lane.source.open(LANE, None)
+    reading = asyncio.create_task(lane.source.read())
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    reading.cancel()
+    await asyncio.wait([reading])
+    found: list[int] = []
+    while len(found) < 10:
+        found += offsets(await lane.take())
+    assert found == list(range(10))

@@ -1,0 +1,43 @@
+"""What a person at a terminal reads of a run."""
+
+from __future__ import annotations
+
+import pytest
+
+from clusterinfo import observations as seen
+from clusterinfo.observations import Observation
+from clusterinfo.telemetry.progress import said, shown
+
+ENDED = seen.SnapshotEnded(cluster="prod", kinds=58, failed=0, forbidden=0, objects=5005, size_bytes=1 << 20, seconds=1)
+LISTED = seen.ListEnded(resource="pods", reach="", outcome="completed", objects=1, size_bytes=1, seconds=1)
+
+
+@pytest.mark.parametrize(
+    ("observation", "line"),
+    [
+        (ENDED, "prod: 5,005 objects of 58 kinds, 1.0 MiB, in 1.0 s"),
+        (seen.Warned(message="odd", remedy="do this"), "odd; do this"),
+        (seen.Noted(message="applied"), "applied"),
+        (LISTED, ""),
+        (seen.DeadLettered(lane="t-0", offset=7, reason="no ce_type"), "t-0, offset 7 was set aside: no ce_type"),
+    ],
+)
+def test_lines(observation: Observation, line: str) -> None:
+    assert said(observation) == line
+
+
+def test_kinds_that_failed_are_told() -> None:
+    failed = seen.ListEnded(
+        resource="secrets", reach="", outcome="forbidden", objects=0, size_bytes=0, seconds=1, error="Forbidden"
+    )
+    assert said(failed) == "secrets: forbidden: Forbidden"
+
+
+def test_everything_passes_and_the_summary_stays(capsys: pytest.CaptureFixture[str]) -> None:
+    with shown() as observe:
+        observe(seen.Discovered(cluster="prod", units=2, excluded=0))
+        observe(seen.PageListed(resource="pods", reach="", items=500, size_bytes=1 << 20))
+        observe(LISTED)
+        observe(ENDED)
+    assert "5,005 objects" in (captured := capsys.readouterr()).err
+    assert captured.out == ""

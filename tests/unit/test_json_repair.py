@@ -1,0 +1,69 @@
+"""Mending JSON, byte by byte. That PostgreSQL takes what comes of it is tried in tests/integration and tests/fuzz."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clusterinfo.json_repair import CUT, MAX_DEPTH, mend
+
+
+@pytest.mark.parametrize(
+    ("body", "mended"),
+    [
+        (rb'{"a":"\u0000 \ud800"}', rb'{"a":"\ufffd \ufffd"}'),
+        (rb'"\x \u00g0 \\x"', rb'"\ufffd \ufffd00g0 \\x"'),
+        (b'"\xff"', b'"\xef\xbf\xbd"'),
+        (b'"\xed\xa0\x80"', b'"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd"'),
+        (b'"a\x00b\nc\x1f"', rb'"a\ufffdb\u000ac\u001f"'),
+        (b'\xef\xbb\xbf{"a":1}', b'{"a":1}'),
+        (b"[1e1000,1E-1000,1e999,-1e+999]", b'["1e1000","1E-1000",1e999,-1e+999]'),
+        (b'{"a":0.0e-20000}', b'{"a":"0.0e-20000"}'),
+        (b"[%s]" % (b"9" * 1001), b'["%s"]' % (b"9" * 1001)),
+        (b"[%s]" % (b"9" * 1000), b"[%s]" % (b"9" * 1000)),
+        (b"[1e%s]" % (b"9" * 5000), b'["1e%s"]' % (b"9" * 5000)),
+        (b"[NaN,Infinity,-Infinity,+1,01,.5,1.,0x1F]", b'["NaN","Infinity","-Infinity","+1","01",".5","1.","0x1F"]'),
+        (b'{"1e9999":"1e9999, NaN [","b":[true,false,null,-0.5e-7]}', None),
+        (b"not json", None),
+        (b'{"a":hunter2}', None),
+        (b'"without end', None),
+        (b"", None),
+    ],
+)
+def test_each_fault_is_replaced_and_nothing_else(body: bytes, mended: bytes | None) -> None:
+    assert mend(body) == (body if mended is None else mended)
+
+
+def test_what_is_nested_too_deep_is_cut_and_what_stands_beside_it_is_kept() -> None:
+    deep = b'{"a":' * MAX_DEPTH + b'[1,{"x":NaN}],"b":NaN' + b"}" * MAX_DEPTH
+
+    assert mend(deep) == b'{"a":' * MAX_DEPTH + CUT + b',"b":"NaN"' + b"}" * MAX_DEPTH
+
+
+def test_any_depth_is_walked_without_a_stack() -> None:
+    assert mend(b"[" * 100_000 + b"]" * 100_000) == b"[" * MAX_DEPTH + CUT + b"]" * MAX_DEPTH
+    assert mend(b"[" * 100_000) == b"[" * 100_000, "what never ends is no JSON"
+
+
+TREES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(10**20), 10**20) | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"])), inner, max_size=4),
+    max_leaves=20,
+)  # fmt: skip
+
+
+@given(TREES, st.booleans(), st.sampled_from([None, 2]))
+def test_what_is_in_order_stays_as_it_is(tree: object, ascii_only: bool, indent: int | None) -> None:
+    body = json.dumps(tree, ensure_ascii=ascii_only, indent=indent).encode()
+
+    assert mend(body) == body
+
+
+@given(st.binary())
+def test_mending_twice_changes_nothing_more(body: bytes) -> None:
+    assert mend(mend(body)) == mend(body)
