@@ -18,6 +18,7 @@ from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError
 from clusterinfo.model import INT64_MAX
 from clusterinfo.observations import Observe
 from clusterinfo.settings import Settings, load, parse_duration
+from clusterinfo.waiting import unless
 
 app = typer.Typer(
     name="clusterinfo",
@@ -292,12 +293,12 @@ def demo(
     async def main(stopping: asyncio.Event) -> int:
         showing = asyncio.ensure_future(show.run())
         try:
-            finished = await life.unless(stopping, showing)
+            await unless(stopping, showing)
         except asyncio.CancelledError:  # the second signal: end at once, but still end everything
             showing.cancel()
             await asyncio.wait({showing})
             raise
-        return 0 if finished or show.shown else life.EXIT_STOPPED_AT_ONCE
+        return 0 if not showing.cancelled() or show.shown else life.EXIT_STOPPED_AT_ONCE
 
     raise typer.Exit(life.run(main, DEMO_GRACE_S, DEMO_GRACE_S))
 
@@ -320,14 +321,8 @@ def _run_short(command: Callable[..., Coroutine[Any, Any, int]], *args: Any, **n
     """Run a command that has no batch in hand: asked to stop, it ends at once."""
 
     async def main(settings: Settings, observe: Observe, stopping: asyncio.Event) -> int:
-        code = EXIT_STOPPED
-
-        async def work() -> None:
-            nonlocal code
-            code = await command(settings, observe, *args, **named)
-
-        await life.unless(stopping, work())
-        return code
+        code = await unless(stopping, command(settings, observe, *args, **named))
+        return EXIT_STOPPED if code is None else code
 
     _run(load(dict(os.environ)), main, serve=False)
 

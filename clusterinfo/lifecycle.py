@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 Main = Callable[[asyncio.Event], Coroutine[Any, Any, int]]
@@ -75,29 +75,3 @@ async def _ended(work: asyncio.Task[int], last_s: float) -> int:
         sys.stderr.flush()
         os._exit(EXIT_STOPPED_AT_ONCE)
     return EXIT_STOPPED_AT_ONCE if work.cancelled() else work.result()
-
-
-async def unless(stopping: asyncio.Event, work: Awaitable[None]) -> bool:
-    """Do `work` unless `stopping` is set first; True if the work was done, False if it was cancelled."""
-    task = asyncio.ensure_future(work)
-    stopped = asyncio.ensure_future(stopping.wait())
-    try:
-        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            await task
-            return True
-        return False
-    finally:
-        stopped.cancel()
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-
-
-async def sleep_unless(stopping: asyncio.Event, seconds: float) -> None:
-    """Sleep, or return as soon as `stopping` is set."""
-    try:
-        async with asyncio.timeout(max(0.0, seconds)):
-            await stopping.wait()
-    except TimeoutError:
-        return

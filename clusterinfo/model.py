@@ -201,18 +201,10 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Receipt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A sink's word that a batch is stored.
-
-    `position` is where the lane goes on (the next offset, the next page); `partition` and `last_offset` where Kafka put
-    it (-1 elsewhere); `records` and `size_bytes` count what was taken.
-    """
+    """A sink's word that a batch is stored: `position` is where the lane goes on, the next offset or the next page."""
 
     lane: Lane
     position: int
-    records: int
-    size_bytes: int = 0
-    partition: int = -1
-    last_offset: int = -1
 
 
 Position = int | None

@@ -1,7 +1,8 @@
 """A record as a Kafka message and back: CloudEvents 1.0, Kafka protocol binding, binary content mode.
 
-Pure: bytes in, bytes out; no Kafka client, no clock. The attributes are a contract with other readers: see
-ARCHITECTURE.md. Decoding is strict, because what passes here goes to the database unread.
+Pure: bytes in, bytes out; no Kafka client, no database, no clock. The attributes are a contract with other readers: see
+docs/DESIGN.md. The producer sends them; the dead letters keep them, so that any CloudEvents reader can read what could
+not be stored. Decoding is strict, because what passes here goes to the database unread.
 
 Source: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md
 """
@@ -13,14 +14,17 @@ import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import msgspec
 
-from clusterinfo.cloudevents import attributes_of, key_of, source, subject
 from clusterinfo.errors import RecordError
 from clusterinfo.model import Record, RecordType
 
 Headers = Sequence[tuple[str, bytes | None]]
+
+CONTENT_TYPE = ("content-type", b"application/json")
+SPECVERSION = ("ce_specversion", b"1.0")
 
 STATES = frozenset({"", "oversize"})
 
@@ -28,8 +32,9 @@ STATES = frozenset({"", "oversize"})
 INTEGER_MAX = (1 << 31) - 1
 NORMALIZATION_MAX = (1 << 15) - 1  # what its column, a smallint, holds; the rules are at version 1
 MAX_QUOTED_CHARS = 60  # of what a reason quotes: enough to recognise a value, too little to leak one
-_CACHED = 4096  # distinct ids remembered: more than the lists of a run that are read side by side
+_CACHED = 4096  # distinct clusters and ids remembered: more than a topic carries, or a run reads side by side
 
+_ENCODER = msgspec.json.Encoder()
 _KEY = msgspec.json.Decoder(tuple[str, str, str, str, str])
 _HASH = re.compile(rb"[0-9a-f]{32}")
 # RFC 9562, 4: "hexadecimal ... output as lower case, and input is case-insensitive"; version 7 carries the time.
@@ -56,6 +61,9 @@ class Message(NamedTuple):
     headers: list[tuple[str, bytes]]
 
 
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
 def encode(record: Record) -> Message:
     """The message that says `record`. Raises RecordError if a text cannot be UTF-8 or the body is empty."""
     if not record.body:
@@ -64,6 +72,81 @@ def encode(record: Record) -> Message:
         return Message(key_of(record), record.body, attributes_of(record))
     except UnicodeEncodeError as error:
         raise RecordError(f"an attribute is no Unicode text: {error.reason}") from error
+
+
+def key_of(record: Record) -> bytes:
+    """`[cluster, group, resource, namespace, name]` as JSON. Raises UnicodeEncodeError for half a surrogate pair."""
+    return _ENCODER.encode((record.cluster, record.group, record.resource, record.namespace, record.name))
+
+
+def attributes_of(record: Record) -> list[tuple[str, bytes]]:
+    """The headers that say all of `record` but its key and body; what is empty is left out.
+
+    Raises UnicodeEncodeError for half a surrogate pair, RecordError for a time without zone.
+    """
+    texts = (
+        ("ce_id", record_id(record)),
+        ("ce_time", _time(record.observed_at)),
+        ("ce_subject", subject(record.group, record.resource, record.namespace, record.name)),
+        ("ce_clustername", record.cluster_name),
+        ("ce_snapshot", record.snapshot),
+        ("ce_list", record.list),
+        ("ce_reach", record.reach),
+        ("ce_apiversion", record.api_version),
+        ("ce_kind", record.kind),
+        ("ce_uid", record.uid),
+        ("ce_resourceversion", record.resource_version),
+        ("ce_listversion", record.list_version),
+        ("ce_contenthash", record.content_hash),
+        ("ce_state", record.state),
+    )
+    headers = [
+        SPECVERSION,
+        ("ce_type", record.type.value.encode()),
+        ("ce_source", source(record.cluster)),
+        CONTENT_TYPE,
+        ("ce_epoch", b"%d" % record.epoch),
+        ("ce_normalization", b"%d" % record.normalization),
+    ]
+    headers += [(name, text.encode()) for name, text in texts if text]
+    return headers
+
+
+def record_id(record: Record) -> str:
+    """CloudEvents `id`, the same whenever the same statement is sent again.
+
+    "Producers MUST ensure that source + id is unique for each distinct event." A list attempt (a UUID of its own)
+    sees a version of an object once; a watched version is told by its key and resourceVersion alone. A resourceVersion
+    may be reused by the deletion of what it names, hence the verb.
+    """
+    verb = record.type.value.rpartition(".v")[0].rpartition(".")[2]
+    if not record.is_object:
+        return f"{record.list or record.snapshot}/{verb}"
+    scope = record.list or f"{record.group or 'core'}/{record.resource}"
+    return f"{scope}/{record.namespace}/{record.name}/{record.resource_version}/{verb}"
+
+
+@lru_cache(_CACHED)
+def source(cluster: str) -> bytes:
+    """CloudEvents `source` of a cluster: a URI-reference, hence the percent-encoding."""
+    return f"/clusters/{quote(cluster, safe='')}".encode()
+
+
+def subject(group: str, resource: str, namespace: str, name: str) -> str:
+    """CloudEvents `subject`, `-` for what does not apply; "" (absent) for a statement about a whole snapshot."""
+    return f"{group or 'core'}/{resource}/{namespace or '-'}/{name or '-'}" if resource else ""
+
+
+def _time(moment: dt.datetime) -> str:
+    """RFC 3339, UTC, always with microseconds. A naive time would be read as local: refuse it."""
+    if moment.tzinfo is None:
+        raise RecordError("observed_at has no time zone, expected UTC")
+    if moment.tzinfo is not dt.UTC:
+        moment = moment.astimezone(dt.UTC)
+    return f"{moment.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
 
 
 def decode(key: bytes | None, value: bytes | None, headers: Headers, offset: int = -1) -> Record:

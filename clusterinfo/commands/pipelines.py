@@ -15,7 +15,6 @@ from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError, Transi
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.collector import PlannedList, Snapshot
 from clusterinfo.kubernetes.errors import ApiStatusError
-from clusterinfo.lifecycle import sleep_unless, unless
 from clusterinfo.model import ListLane, Outcome
 from clusterinfo.observations import Connected, Noted, Observe, RunFailed, SnapshotEnded, Warned
 from clusterinfo.postgres.admin.history import keep_history
@@ -23,9 +22,10 @@ from clusterinfo.postgres.errors import FOREIGN, translate
 from clusterinfo.postgres.migrations import migrate, open_migrated_pool
 from clusterinfo.postgres.pool import ACQUIRE_FIRST_S, ask, open_pool
 from clusterinfo.postgres.sink import PostgresSink
-from clusterinfo.pump import Backoff, Sink, pump
+from clusterinfo.pump import Sink, pump
 from clusterinfo.settings import Settings
 from clusterinfo.telemetry.probes import watched
+from clusterinfo.waiting import Backoff, sleep_unless, unless
 
 EXIT_DONE, EXIT_STOPPED, EXIT_KIND_FAILED = 0, 1, 3
 HISTORY_INTERVAL_S = 6 * 3600.0
@@ -73,13 +73,11 @@ async def _open(
     stack: AsyncExitStack, stopping: asyncio.Event, *ends: AbstractAsyncContextManager[Any]
 ) -> list[Any] | None:
     """Open the ends one after another; None if `stopping` is set first."""
-    opened: list[Any] = []
 
-    async def enter() -> None:
-        for end in ends:
-            opened.append(await stack.enter_async_context(end))
+    async def enter() -> list[Any]:
+        return [await stack.enter_async_context(end) for end in ends]
 
-    return opened if await unless(stopping, enter()) else None
+    return await unless(stopping, enter())
 
 
 async def _collect_into(
@@ -89,27 +87,19 @@ async def _collect_into(
     newest: dict[ListLane, int] = {}
     while True:
         started = time.monotonic()
-        code = EXIT_STOPPED
-
-        async def run() -> None:
-            nonlocal code
-            code = await snapshot(client, sink, settings, observe, newest)
-
+        code = None
         try:
-            finished = await unless(stopping, run())
+            code = await unless(stopping, snapshot(client, sink, settings, observe, newest))
             pause_s = settings.collect_interval - (time.monotonic() - started)
             backoff.reset()
         except (TransientError, ApiStatusError) as error:
             if once:
                 raise FatalError(f"the run of lists could not be done: {error}") from error
-            finished = True
-            pause_s = backoff.next_s(error if isinstance(error, TransientError) else TransientError(str(error)))
+            pause_s = backoff.next_s(error if isinstance(error, TransientError) else None)
             observe(RunFailed(cluster=client.cluster.name, error=str(error), wait_s=round(pause_s, 3)))
         if once:
-            return code
-        if finished:
-            await sleep_unless(stopping, pause_s)
-        if stopping.is_set():
+            return EXIT_STOPPED if code is None else code
+        if await sleep_unless(stopping, pause_s):
             return EXIT_DONE
 
 

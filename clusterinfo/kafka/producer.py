@@ -227,27 +227,17 @@ class KafkaSink:
         return msgspec.structs.replace(record, body=msgspec.json.encode(body), state="oversize")
 
     def _sent_to(self, batch: Batch, partition: int, last_offset: int, records: Sequence[Record]) -> Receipt:
-        size_bytes = sum(len(record.body) for record in records)
         if batch.list:
-            self._count(batch, partition, last_offset, records, size_bytes)
-        return Receipt(
-            lane=batch.lane,
-            position=batch.end,
-            records=len(records),
-            size_bytes=size_bytes,
-            partition=partition,
-            last_offset=last_offset,
-        )
+            self._count(batch, partition, last_offset, records)
+        return Receipt(lane=batch.lane, position=batch.end)
 
-    def _count(
-        self, batch: Batch, partition: int, last_offset: int, records: Sequence[Record], size_bytes: int
-    ) -> None:
+    def _count(self, batch: Batch, partition: int, last_offset: int, records: Sequence[Record]) -> None:
         """Add to what the list has sent; tell it once the list has ended."""
         sent = self._sent.get(batch.lane)
         if sent is None or sent.list_id != batch.list:
             sent = self._sent[batch.lane] = _Sent(batch.list)
         sent.records += len(records)
-        sent.size_bytes += size_bytes
+        sent.size_bytes += sum(len(record.body) for record in records)
         sent.last_offset = max(sent.last_offset, last_offset)
         if any(record.type in _LIST_ENDS for record in records):
             del self._sent[batch.lane]

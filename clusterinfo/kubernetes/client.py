@@ -24,6 +24,7 @@ from clusterinfo.kubernetes.credentials import Credentials, explained, load_cred
 from clusterinfo.kubernetes.errors import ApiStatusError, PageTooLargeError, RefusedError, status_error, translated
 from clusterinfo.model import GroupVersionResource
 from clusterinfo.settings import Settings
+from clusterinfo.waiting import retried_within
 
 if TYPE_CHECKING:
     from kubernetes_asyncio.client import ApiClient
@@ -247,17 +248,11 @@ async def _read_chunk(response: aiohttp.ClientResponse) -> bytes:
 
 async def _within(seconds: float, step: Callable[[], Awaitable[T]], host: str) -> T:
     """Repeat `step` through TransientErrors for `seconds`; then raise FatalError with the last of them."""
-    last: TransientError | None = None
     try:
-        async with asyncio.timeout(seconds):
-            while True:
-                try:
-                    return await step()
-                except TransientError as error:
-                    last = error
-                    await asyncio.sleep(RETRY_PAUSE_S)
-    except TimeoutError:
-        raise FatalError(f"{host} was not reached within {seconds:.0f} s: {last or 'no answer'}") from last
+        return await retried_within(seconds, step, pause_s=RETRY_PAUSE_S)
+    except TimeoutError as error:
+        reason = error.__cause__ if isinstance(error.__cause__, TransientError) else "no answer"
+        raise FatalError(f"{host} was not reached within {seconds:.0f} s: {reason}") from error
 
 
 def _named(name: str, version: str) -> ClusterIdentity:

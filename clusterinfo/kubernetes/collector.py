@@ -6,8 +6,6 @@ import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import msgspec
-
 from clusterinfo.budget import ByteBudget
 from clusterinfo.kubernetes.client import ClusterIdentity
 from clusterinfo.kubernetes.discovery import Discovery
@@ -31,6 +29,7 @@ from clusterinfo.observations import (
     Observe,
 )
 from clusterinfo.settings import Settings
+from clusterinfo.statements import WHOLE_GROUP, SnapshotCompleted, SnapshotStarted, UnitOutcome, encode
 
 
 class StatementSource:
@@ -67,23 +66,6 @@ class PlannedList:
     lane: ListLane
     gvr: GroupVersionResource
     open: Callable[[], ListSource | KindSource]
-
-
-class _Outcome(msgspec.Struct):
-    group: str
-    resource: str
-    outcome: Outcome
-
-
-class _Completed(msgspec.Struct):
-    discovery_complete: bool
-    units: list[_Outcome]
-
-
-class _Started(msgspec.Struct):
-    server_version: str
-    cluster_name: str
-    identity_known: bool
 
 
 class Snapshot:
@@ -143,8 +125,8 @@ class Snapshot:
     def started(self) -> StatementSource:
         """The statement that opens the run: `{server_version, cluster_name, identity_known}`."""
         cluster = self._cluster
-        body = _Started(cluster.server_version, cluster.name, cluster.identity_known)
-        return self._say(RecordType.SNAPSHOT_STARTED, msgspec.json.encode(body))
+        started = SnapshotStarted(cluster.server_version, cluster.name, cluster.identity_known)
+        return self._say(RecordType.SNAPSHOT_STARTED, encode(started))
 
     def completed(self) -> StatementSource:
         """The statement that closes the run; a list that did not end counts as failed.
@@ -152,11 +134,11 @@ class Snapshot:
         `{discovery_complete, units: [{group, resource, outcome}]}`: a unit listed in several reaches is named once,
         with the worst of their outcomes. Of a group that was left out and did not answer the resource is `*`.
         """
-        units = [_Outcome(group, resource, outcome) for (group, resource), outcome in self.outcomes().items()]
-        units += [_Outcome(gvr.group, gvr.resource, Outcome.EXCLUDED) for gvr in self.discovery.excluded]
-        units += [_Outcome(group, "*", Outcome.EXCLUDED) for group in self.discovery.unseen]
-        body = _Completed(self.discovery.complete, units)
-        return self._say(RecordType.SNAPSHOT_COMPLETED, msgspec.json.encode(body))
+        units = [UnitOutcome(group, resource, outcome) for (group, resource), outcome in self.outcomes().items()]
+        units += [UnitOutcome(gvr.group, gvr.resource, Outcome.EXCLUDED) for gvr in self.discovery.excluded]
+        units += [UnitOutcome(group, WHOLE_GROUP, Outcome.EXCLUDED) for group in self.discovery.unseen]
+        completed = SnapshotCompleted(self.discovery.complete, units)
+        return self._say(RecordType.SNAPSHOT_COMPLETED, encode(completed))
 
     def outcomes(self) -> dict[tuple[str, str], Outcome]:
         """(group, resource) -> how that kind fared so far."""

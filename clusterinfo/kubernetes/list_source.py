@@ -44,6 +44,7 @@ from clusterinfo.observations import (
     PageListed,
     Warned,
 )
+from clusterinfo.statements import ListCompleted, ListFailed, encode
 
 PAGE_FAILURES = 5
 """Transient failures of one page in a row, after which its list failed: see DESIGN, "broken body"."""
@@ -465,18 +466,18 @@ class ListSource:
         return self._failed(0, self._attempt.defect) if self._attempt.defect else self._completed()
 
     def _completed(self) -> Record:
-        body: dict[str, int | str] = {"count": self._attempt.count, "digest": digest_hex(self._attempt.digest)}
-        return self._statement(RecordType.LIST_COMPLETED, body, Outcome.COMPLETED)
+        completed = ListCompleted(self._attempt.count, digest_hex(self._attempt.digest))
+        return self._statement(RecordType.LIST_COMPLETED, encode(completed), Outcome.COMPLETED)
 
     def _failed(self, http_status: int, reason: str, outcome: Outcome = Outcome.FAILED, detail: str = "") -> Record:
         self.error = f"{reason}: {detail}" if detail else reason
-        body: dict[str, int | str] = {"http_status": http_status, "reason": reason, "sent": self._attempt.count}
-        return self._statement(RecordType.LIST_FAILED, body, outcome)
+        failed = ListFailed(http_status, reason, sent=self._attempt.count)
+        return self._statement(RecordType.LIST_FAILED, encode(failed), outcome)
 
-    def _statement(self, kind: RecordType, body: dict[str, int | str], outcome: Outcome) -> Record:
+    def _statement(self, kind: RecordType, body: bytes, outcome: Outcome) -> Record:
         self._verdict = outcome
         return msgspec.structs.replace(
-            self._options.record(kind, msgspec.json.encode(body), self.lane.unit),
+            self._options.record(kind, body, self.lane.unit),
             list=self._attempt.list_id,
             reach=self.lane.reach,
             api_version=self.gvr.api_version,

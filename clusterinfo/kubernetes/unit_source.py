@@ -135,6 +135,6 @@ class KindSource:
         while (batch := await self._namespaces.read()) is not None:
             known = self._names if batch.start else []  # a batch 0 begins a list anew
             self._names = [*known, *(record.name for record in batch.records if record.is_object)]
-            receipt = Receipt(lane=batch.lane, position=batch.end, records=len(batch.records))
+            receipt = Receipt(lane=batch.lane, position=batch.end)
             await self._namespaces.ack(receipt)
         return "" if self._namespaces.outcome is Outcome.COMPLETED else self._namespaces.error

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from clusterinfo.cloudevents import attributes_of, key_of
 from clusterinfo.model import Batch, PartitionLane, Record, Rejected
 from clusterinfo.postgres.errors import is_of_the_record, said
+from clusterinfo.wire import attributes_of, key_of
 
 
 def divide(batch: Batch, error: BaseException) -> list[Batch]:

@@ -123,7 +123,7 @@ class PostgresSink:
                 raise translate(error, f"storing a batch of {batch.lane}") from error
             for part in parts:
                 await self.write(part)
-        return Receipt(lane=batch.lane, position=batch.end, records=len(batch.records), size_bytes=batch.size_bytes)
+        return Receipt(lane=batch.lane, position=batch.end)
 
     async def _write(self, batch: Batch) -> None:
         clock = _Clock(time.perf_counter())

@@ -117,7 +117,7 @@ async def drain(source: ListSource | KindSource | StatementSource, retries: int 
                 return batches
             assert await source.read() is batch, "read gives the same batch until it is acked"
             batches.append(batch)
-            await source.ack(Receipt(lane=source.lane, position=batch.end, records=len(batch.records)))
+            await source.ack(Receipt(lane=source.lane, position=batch.end))
     finally:
         await source.close()
 
@@ -604,7 +604,7 @@ async def test_a_restart_begins_the_open_namespace_again_and_no_other(
         batches.append(batch)
         if batch.records[0].reach == "team-03":
             break
-        await source.ack(Receipt(lane=batch.lane, position=batch.end, records=len(batch.records)))
+        await source.ack(Receipt(lane=batch.lane, position=batch.end))
     await source.restart()
 
     rest = await drain(source)
@@ -766,7 +766,7 @@ async def test_cancelling_a_read_leaves_nothing_behind(api: SimulatedKubernetes,
         batch = await source.read()
         assert batch is not None
         await asyncio.sleep(0.05)
-        await source.ack(Receipt(lane=source.lane, position=batch.end, records=len(batch.records)))
+        await source.ack(Receipt(lane=source.lane, position=batch.end))
 
     reading = asyncio.create_task(source.read())
     await asyncio.sleep(0.1)

@@ -45,7 +45,7 @@ class Store:
         self.records += batch.records
         self.rejected += batch.rejected
         self.batches.append(batch)
-        return Receipt(lane=batch.lane, position=batch.end, records=len(batch.records))
+        return Receipt(lane=batch.lane, position=batch.end)
 
     def names(self) -> list[tuple[str, str]]:
         return sorted((record.resource, record.name) for record in self.records)

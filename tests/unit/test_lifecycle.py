@@ -95,18 +95,3 @@ def test_an_error_of_the_work_is_raised() -> None:
 
     with pytest.raises(ValueError, match="broken"):
         lifecycle.run(main, 5)
-
-
-async def test_unless_cancels_work_when_stopped() -> None:
-    stopping = asyncio.Event()
-    asyncio.get_running_loop().call_later(0.05, stopping.set)
-    assert await lifecycle.unless(stopping, asyncio.sleep(60)) is False
-    assert await lifecycle.unless(asyncio.Event(), asyncio.sleep(0)) is True
-
-
-async def test_sleep_unless_wakes_up() -> None:
-    stopping = asyncio.Event()
-    stopping.set()
-    async with asyncio.timeout(1):
-        await lifecycle.sleep_unless(stopping, 60)
-    await lifecycle.sleep_unless(asyncio.Event(), 0.01)

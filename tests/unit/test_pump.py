@@ -10,7 +10,8 @@ import pytest
 from clusterinfo.errors import FatalError, LostError, RestartError, TransientError
 from clusterinfo.model import Batch, Lane, ListLane, Position, Receipt, Unit
 from clusterinfo.observations import LaneEnded, LaneLost, LaneRestarted, Observation, Recovered, Retrying
-from clusterinfo.pump import Backoff, pump, retried
+from clusterinfo.pump import pump
+from clusterinfo.waiting import Backoff
 
 LANE = ListLane(Unit("c", "", "pods"))
 
@@ -55,12 +56,12 @@ class Ends:
     async def write(self, batch: Batch) -> Receipt:
         self._step("write")
         self.stored.append(batch.start)
-        return Receipt(lane=batch.lane, position=batch.end, records=0)
+        return Receipt(lane=batch.lane, position=batch.end)
 
 
 @pytest.fixture(autouse=True)
 def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Backoff, "next_s", lambda self, error: 0.001)
+    monkeypatch.setattr(Backoff, "next_s", lambda self, error=None: 0.001)
 
 
 async def _pump(ends: Ends, stopping: asyncio.Event | None = None) -> list[Observation]:
@@ -135,18 +136,10 @@ async def test_told_to_stop_it_finishes_the_batch_in_hand() -> None:
 
 
 async def test_told_to_stop_it_does_not_wait_for_a_failing_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Backoff, "next_s", lambda self, error: 60.0)
+    monkeypatch.setattr(Backoff, "next_s", lambda self, error=None: 60.0)
     ends, stopping = Ends(1), asyncio.Event()
     ends.failures["write"] = [TransientError("away")]
     asyncio.get_running_loop().call_later(0.05, stopping.set)
     async with asyncio.timeout(5):
         with pytest.raises(TransientError, match="away"):
             await _pump(ends, stopping)
-
-
-async def test_retried_passes_other_errors_on() -> None:
-    async def fail() -> None:
-        raise ValueError
-
-    with pytest.raises(ValueError):
-        await retried(fail, lane=LANE, name="x", observe=lambda _: None)

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clusterinfo import wire
-from clusterinfo.cloudevents import record_id
 from clusterinfo.errors import RecordError
 from clusterinfo.model import Record, RecordType
+from clusterinfo.wire import record_id
 
 NOON = dt.datetime(2026, 11, 22, 12, 0, 0, 5, tzinfo=dt.UTC)
 LIST = "01932d3a-2222-7abc-8def-0123456789ab"

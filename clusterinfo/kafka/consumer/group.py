@@ -37,6 +37,7 @@ from clusterinfo.kafka.topics import Topic, ensure_topic
 from clusterinfo.model import PartitionLane
 from clusterinfo.observations import Lagging, Observe, PartitionsAssigned, Recovered, Retrying, Warned
 from clusterinfo.settings import MIB, Settings
+from clusterinfo.waiting import unless
 
 REBALANCE_TIMEOUT_S = 45.0
 REVOKE_TIMEOUT_S = 30.0  # within the rebalance timeout, or the group goes on without us
@@ -332,14 +333,11 @@ class ConsumerGroup:
 
     async def _start_unless_stopped(self) -> None:
         """Start a consumer within 20 s, or return at once when told to stop. Raises KafkaError, OSError."""
-        starting, stop = asyncio.ensure_future(self._start()), asyncio.ensure_future(self._stopping.wait())
+        starting = asyncio.ensure_future(self._start())
         try:
             async with asyncio.timeout(client.CONNECT_TIMEOUT_S):
-                await asyncio.wait({starting, stop}, return_when=asyncio.FIRST_COMPLETED)
-            if starting.done():
-                starting.result()
+                await unless(self._stopping, asyncio.shield(starting))
         finally:
-            stop.cancel()
             await client.end_tasks(starting)
 
     async def _close(self) -> None:

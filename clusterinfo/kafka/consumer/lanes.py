@@ -6,13 +6,13 @@ A partition's lane begins when the one before it, if it still writes, has ended.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from clusterinfo.errors import TransientError
 from clusterinfo.kafka.consumer.source import PartitionSource
 from clusterinfo.model import PartitionLane
+from clusterinfo.waiting import sleep_unless, unless
 
 FIRST_PAUSE_S, MOST_PAUSE_S = 1.0, 30.0
 
@@ -92,12 +92,8 @@ async def _drive_after(before: list[asyncio.Task[None]], drive: Drive, lane: _La
     partition next reads the batch again.
     """
     try:
-        stop = asyncio.ensure_future(lane.stopping.wait())
-        try:
-            while (left := [task for task in before if not task.done()]) and not stop.done():
-                await asyncio.wait([*left, stop], return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stop.cancel()
+        if before:
+            await unless(lane.stopping, asyncio.wait(before))
         await _drive_until_told(drive, lane)
     except TransientError:
         if not lane.stopping.is_set():
@@ -119,7 +115,5 @@ async def _drive_until_told(drive: Drive, lane: _Lane) -> None:
         if lane.stopping.is_set():
             return
         await lane.source.restart()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause_s):
-                await lane.stopping.wait()
+        await sleep_unless(lane.stopping, pause_s)
         pause_s = min(MOST_PAUSE_S, pause_s * 2)

@@ -18,6 +18,7 @@ from clusterinfo.kafka.consumer.batching import POLL_S, Collected, Collector, Li
 from clusterinfo.kafka.consumer.partition import AssignedPartition
 from clusterinfo.model import Batch, Lane, PartitionLane, Position, Receipt
 from clusterinfo.observations import Observe
+from clusterinfo.waiting import unless
 
 CLOSE_TIMEOUT_S = 2 * POLL_S
 
@@ -134,15 +135,12 @@ class PartitionSource:
     async def _collected(self) -> Collected | None:
         """What the collecting task comes up with; None if the lane is told to stop first."""
         self._collect()
-        stop = asyncio.ensure_future(self._stopping.wait())
-        try:
-            assert self._collecting is not None
-            await asyncio.wait({self._collecting, stop}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stop.cancel()
-        if not self._collecting.done():
+        assert self._collecting is not None
+        task = self._collecting
+        await unless(self._stopping, asyncio.shield(task))
+        if not task.done():
             return None
-        task, self._collecting = self._collecting, None
+        self._collecting = None
         return task.result()
 
     async def _abandon(self) -> None:

@@ -8,13 +8,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from clusterinfo.model import DIGEST_MODULUS, Batch, ListLane, Outcome, Record, RecordType, Unit, list_start
+from clusterinfo.model import DIGEST_MODULUS, Batch, ListLane, Outcome, Record, Unit, list_start
 from clusterinfo.observations import Observation, UnitFailed, UnitVerified, Warned
 from clusterinfo.postgres.merge.contradictions import find_standing
 from clusterinfo.postgres.merge.gaps import notice_clones, notice_namesakes
-from clusterinfo.postgres.merge.staging import ALL, SnapshotSays, Staged, State, Tally, UnitSays, plain
+from clusterinfo.postgres.merge.staging import Staged, State, Tally, plain
 from clusterinfo.postgres.merge.units import ClusterIds
 from clusterinfo.postgres.sql import statements
+from clusterinfo.statements import WHOLE_GROUP, SnapshotCompleted, SnapshotStarted, UnitOutcome
 
 Complete = dict[str, Any]
 """List id -> (count, completed_at) of the lists that a batch completed: what arrived is what was announced."""
@@ -240,29 +241,34 @@ async def _count_snapshots(
 
 
 async def _apply_snapshot(
-    connection: Any, record: Record, said: SnapshotSays, cluster_id: int, settled: Settled
+    connection: Any, record: Record, statement: SnapshotStarted | SnapshotCompleted, cluster_id: int, settled: Settled
 ) -> int:
     """A snapshot began or ended; return how many rows of kinds that are gone were deleted."""
-    started_at, snapshot = record.began_at, uuid.UUID(record.snapshot)
-    if record.type is RecordType.SNAPSHOT_STARTED:
+    version = None
+    if isinstance(statement, SnapshotStarted):
+        version = plain(statement.server_version) or None
         await _rename(connection, record, cluster_id, settled)
-        if told := await notice_clones(connection, record, cluster_id):
-            remedy = (
-                "if it is one cluster, give its collectors one CLUSTER_NAME and run `clusterinfo forget` for the other"
-            )
-            settled.observations.append(Warned(message=told, remedy=remedy))
-        if told := await notice_namesakes(connection, record, cluster_id):
-            remedy = "allow get on namespace kube-system to every collector, and set CLUSTER_NAME of one of them"
-            settled.observations.append(Warned(message=told, remedy=remedy))
-    version = plain(said.server_version) or None
+        await _warn_of_shared_identity(connection, record, cluster_id, settled)
     await connection.execute(statements()["see_cluster"], cluster_id, record.observed_at, record.epoch, version)
-    await connection.execute(statements()["count_snapshot"], snapshot, cluster_id, started_at, 0, 0, 0)
-    if record.type is RecordType.SNAPSHOT_STARTED:
+    arguments = uuid.UUID(record.snapshot), cluster_id, record.began_at, 0, 0, 0
+    await connection.execute(statements()["count_snapshot"], *arguments)
+    if isinstance(statement, SnapshotStarted):
         return 0
-    complete = said.discovery_complete
-    await connection.execute(statements()["complete_snapshot"], snapshot, record.observed_at, complete)
-    await _exclude(connection, cluster_id, said.units, record)
-    return await _delete_gone(connection, cluster_id, said.units, record, settled) if complete else 0
+    complete, units = statement.discovery_complete, statement.units
+    await connection.execute(
+        statements()["complete_snapshot"], uuid.UUID(record.snapshot), record.observed_at, complete
+    )
+    await _exclude(connection, cluster_id, units, record)
+    return await _delete_gone(connection, cluster_id, units, record, settled) if complete else 0
+
+
+async def _warn_of_shared_identity(connection: Any, record: Record, cluster_id: int, settled: Settled) -> None:
+    if told := await notice_clones(connection, record, cluster_id):
+        remedy = "if it is one cluster, give its collectors one CLUSTER_NAME and run `clusterinfo forget` for the other"
+        settled.observations.append(Warned(message=told, remedy=remedy))
+    if told := await notice_namesakes(connection, record, cluster_id):
+        remedy = "allow get on namespace kube-system to every collector, and set CLUSTER_NAME of one of them"
+        settled.observations.append(Warned(message=told, remedy=remedy))
 
 
 async def _rename(connection: Any, record: Record, cluster_id: int, settled: Settled) -> None:
@@ -273,15 +279,15 @@ async def _rename(connection: Any, record: Record, cluster_id: int, settled: Set
         settled.observations.append(Warned(message=message))
 
 
-async def _exclude(connection: Any, cluster_id: int, units: list[UnitSays], record: Record) -> None:
-    excluded = [unit for unit in units if unit.outcome is Outcome.EXCLUDED and unit.resource != ALL]
+async def _exclude(connection: Any, cluster_id: int, units: list[UnitOutcome], record: Record) -> None:
+    excluded = [unit for unit in units if unit.outcome is Outcome.EXCLUDED and unit.resource != WHOLE_GROUP]
     if excluded:
         groups, resources = [plain(unit.group) for unit in excluded], [plain(unit.resource) for unit in excluded]
         await connection.execute(statements()["exclude_units"], cluster_id, groups, resources, record.observed_at)
 
 
 async def _delete_gone(
-    connection: Any, cluster_id: int, units: list[UnitSays], record: Record, settled: Settled
+    connection: Any, cluster_id: int, units: list[UnitOutcome], record: Record, settled: Settled
 ) -> int:
     began = record.began_at
     groups, resources = [plain(unit.group) for unit in units], [plain(unit.resource) for unit in units]

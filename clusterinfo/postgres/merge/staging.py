@@ -7,16 +7,10 @@ import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Annotated, TypeVar
 
-import msgspec
-
-from clusterinfo.cloudevents import attributes_of, key_of
 from clusterinfo.errors import RecordError
 from clusterinfo.model import (
-    INT64_MAX,
     Batch,
-    Outcome,
     Record,
     RecordType,
     Unit,
@@ -25,14 +19,11 @@ from clusterinfo.model import (
     version_number,
 )
 from clusterinfo.postgres.merge.jsonb_checks import is_suspect, sanitise
-
-Says = TypeVar("Says")
+from clusterinfo.statements import WHOLE_GROUP, ListCompleted, ListFailed, SnapshotCompleted, SnapshotStarted, read
+from clusterinfo.wire import attributes_of, key_of
 
 VERSION = "version"
 CLOCK = "clock"
-ALL = "*"
-"""As the resource of a group: all its kinds."""
-
 IDENTITY_ONLY, STUB, SANITISED, WHOLE = range(4)
 """Fidelity: how much of an object is stored."""
 
@@ -107,36 +98,6 @@ class Tally:
     completed_at: dt.datetime | None = None
 
 
-class CompletionSays(msgspec.Struct):
-    """Value of a list.completed."""
-
-    count: Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
-    digest: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{1,32}$")]
-
-
-class FailureSays(msgspec.Struct):
-    """Value of a list.failed."""
-
-    http_status: int = 0
-    reason: str = "unknown reason"
-
-
-class UnitSays(msgspec.Struct):
-    """What a snapshot.completed says of one kind; resource `*`: of a whole group that was left out."""
-
-    group: str
-    resource: str
-    outcome: Outcome
-
-
-class SnapshotSays(msgspec.Struct):
-    """Value of a snapshot.started or snapshot.completed."""
-
-    server_version: str = ""
-    discovery_complete: bool = False
-    units: list[UnitSays] = []
-
-
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
     """A record set aside, as the table keeps it."""
@@ -171,7 +132,7 @@ class Staged:
     tallies: dict[str, Tally] = field(default_factory=dict)
     failures: list[State] = field(default_factory=list)
     failed_lists: list[Record] = field(default_factory=list)
-    snapshots: list[tuple[Record, SnapshotSays]] = field(default_factory=list)
+    snapshots: list[tuple[Record, SnapshotStarted | SnapshotCompleted]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     standing: set[int] = field(default_factory=set)
     """Units whose list versions are known to stand still since this batch."""
@@ -196,9 +157,9 @@ def named_by_snapshots(records: Iterable[Record]) -> dict[Unit, UnitNews]:
     for record in records:
         if record.type is RecordType.SNAPSHOT_COMPLETED:
             with suppress(RecordError):  # `stage` sets it aside
-                said = _read(record, SnapshotSays).units
+                said = read(record, SnapshotCompleted).units
                 named = [Unit(record.cluster, plain(unit.group), plain(unit.resource)) for unit in said]
-                units |= {unit: UnitNews() for unit in named if unit.resource != ALL}
+                units |= {unit: UnitNews() for unit in named if unit.resource != WHOLE_GROUP}
     return units
 
 
@@ -278,7 +239,7 @@ def _tally(staged: Staged, record: Record, row: UnitRow, live_at: int) -> Tally:
 
 
 def _stage_completion(staged: Staged, index: int, record: Record, units: dict[Unit, UnitRow]) -> None:
-    said = _read(record, CompletionSays)
+    said = read(record, ListCompleted)
     row = units[record.unit]
     tally = _tally(staged, record, row, _live_at(record, row))
     tally.expected_count, tally.expected_digest = said.count, int(said.digest, 16)
@@ -286,7 +247,7 @@ def _stage_completion(staged: Staged, index: int, record: Record, units: dict[Un
 
 
 def _stage_failure(staged: Staged, index: int, record: Record, units: dict[Unit, UnitRow]) -> None:
-    said = _read(record, FailureSays)
+    said = read(record, ListFailed)
     state = "forbidden" if said.http_status == 403 else "failed"
     error = plain(f"{said.http_status} {said.reason}" if said.http_status else said.reason)
     unit = record.unit
@@ -295,20 +256,13 @@ def _stage_failure(staged: Staged, index: int, record: Record, units: dict[Unit,
 
 
 def _stage_snapshot(staged: Staged, index: int, record: Record, units: dict[Unit, UnitRow]) -> None:
-    staged.snapshots.append((record, _read(record, SnapshotSays)))
+    started = record.type is RecordType.SNAPSHOT_STARTED
+    staged.snapshots.append((record, read(record, SnapshotStarted) if started else read(record, SnapshotCompleted)))
 
 
 def plain(text: str) -> str:
     """`text` as PostgreSQL's type text can hold it."""
     return text.replace("\0", "\ufffd")
-
-
-def _read(record: Record, kind: type[Says]) -> Says:
-    """The value of a statement. Raises RecordError if it says something else than it should."""
-    try:
-        return msgspec.json.decode(record.body, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RecordError(f"value of {record.type}: {error}") from None
 
 
 _STAGERS = {

@@ -107,7 +107,7 @@ class Lane:
 
     async def take(self) -> Batch:
         batch = await self.next()
-        await self.source.ack(Receipt(lane=LANE, position=batch.end, records=len(batch.records)))
+        await self.source.ack(Receipt(lane=LANE, position=batch.end))
         return batch
 
 
