@@ -329,16 +329,17 @@ def _run_short(command: Callable[..., Coroutine[Any, Any, int]], *args: Any, **n
 
 def _run(settings: Settings, command: Command, *, serve: bool) -> None:
     """Run a command with logs, metrics and signals around it; ends the process with its exit code."""
-    from clusterinfo.telemetry import logs as tell
+    from clusterinfo.telemetry import logs
+    from clusterinfo.telemetry.server import Telemetry
 
-    shown: Any = nullcontext(tell.log_observation)
+    shown: Any = nullcontext(logs.log_observation)
     if sys.stderr.isatty():
         from clusterinfo.telemetry import progress
 
         shown = progress.shown()
-    tell.configure_logging(settings.log_level, settings.log_format)
+    logs.configure_logging(settings.log_level, settings.log_format)
     with shown as observer:
-        telemetry = tell.Telemetry(observer)
+        telemetry = Telemetry(observer)
 
         async def main(stopping: asyncio.Event) -> int:
             async with telemetry.served(settings, wanted=serve):

@@ -24,7 +24,7 @@ from clusterinfo.postgres.pool import ACQUIRE_FIRST_S, ask, open_pool
 from clusterinfo.postgres.sink import PostgresSink
 from clusterinfo.pump import Sink, pump
 from clusterinfo.settings import Settings
-from clusterinfo.telemetry.probes import watched
+from clusterinfo.telemetry.probes import probed
 from clusterinfo.waiting import Backoff, sleep_unless, unless
 
 EXIT_DONE, EXIT_STOPPED, EXIT_KIND_FAILED = 0, 1, 3
@@ -52,7 +52,7 @@ async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event,
             return EXIT_STOPPED if once else EXIT_DONE
         client, sink = opened
         observe(Connected())
-        async with watched(observe, Kubernetes=client.ask, Kafka=sink.ask):
+        async with probed(observe, Kubernetes=client.ask, Kafka=sink.ask):
             return await _collect_into(sink, client, settings, observe, stopping, once=once)
 
 
@@ -65,7 +65,7 @@ async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, 
             return EXIT_STOPPED if once else EXIT_DONE
         client, sink = opened
         observe(Connected())
-        async with watched(observe, Kubernetes=client.ask):
+        async with probed(observe, Kubernetes=client.ask):
             return await _collect_into(sink, client, settings, observe, stopping, once=once)
 
 
@@ -215,7 +215,7 @@ async def _database(settings: Settings, observe: Observe, *, do_migrate: bool) -
         sink = await PostgresSink.on(pool, settings, observe)
         keeper = asyncio.create_task(_keep_history(pool, settings, observe, wait_s))
         try:
-            async with watched(observe, PostgreSQL=partial(ask, pool)):
+            async with probed(observe, PostgreSQL=partial(ask, pool)):
                 yield sink
         finally:
             keeper.cancel()

@@ -58,11 +58,13 @@ class Metrics:
             registry=self.registry,
             buckets=BATCH_BUCKETS_S,
         )
-        self.dead_letters = self._counter("dead_letters", "Records set aside")
+        self.dead_letters = self._counter("dead_letters", "Records stored as dead letters")
         self.offset_gaps = self._counter("offset_gaps", "Times Kafka had deleted messages before they were stored")
         self.retries = self._counter("retries", "Steps that failed and were tried again", "step")
         self.errors = self._counter(
-            "errors", "Errors, by what they made the program do: retry, restart, let_go, set_aside, fail_kind", "class"
+            "errors",
+            "Errors, by what they made the program do: retry, restart, release, dead_letter, unreadable, fail_kind",
+            "class",
         )
         self.last_verified = self._gauge(
             "last_verified_timestamp_seconds",
@@ -133,8 +135,8 @@ _ERROR_CLASSES: dict[type[Observation], str] = {
     seen.LaneRestarted: "restart",
     seen.ListRestarted: "restart",
     seen.RunFailed: "restart",
-    seen.LaneLost: "let_go",
-    seen.DeadLettered: "set_aside",
-    seen.ItemSetAside: "set_aside",
+    seen.LaneLost: "release",
+    seen.DeadLettered: "dead_letter",
+    seen.ItemSetAside: "unreadable",
     seen.UnitFailed: "fail_kind",
 }

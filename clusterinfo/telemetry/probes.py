@@ -1,7 +1,7 @@
-"""Asks the ends, from time to time, whether they answer: readiness knows of an outage before the next batch meets it.
+"""Probes: the ends are pinged from time to time, so that readiness knows of an outage before the next batch meets it.
 
-A collector rests for minutes between two runs of lists, a consumer until something comes. Knows nothing of what the
-ends are: each is a question, asked beside the work.
+A collector rests for minutes between two runs of lists, a consumer until something comes. Nothing here knows what the
+ends are: each is a ping, called beside the work.
 """
 
 from __future__ import annotations
@@ -14,47 +14,47 @@ from typing import NoReturn
 from clusterinfo.errors import ClusterinfoError
 from clusterinfo.observations import Observe, Recovered, Retrying
 
-Question = Callable[[], Awaitable[object]]
+Ping = Callable[[], Awaitable[object]]
 """Returns if the end answers, raises ClusterinfoError if it does not."""
 
-ASK_S = 15.0
-"""From one answer to the next question; Kubernetes asks for readiness every 10 s."""
-ANSWER_WITHIN_S = 10.0
+INTERVAL_S = 15.0
+"""From one answer to the next ping; Kubernetes asks for readiness every 10 s."""
+TIMEOUT_S = 10.0
 STEP = "answer"
 
 
 @asynccontextmanager
-async def watched(observe: Observe, **questions: Question) -> AsyncIterator[None]:
-    """Ask every one of `questions` (by the end's name) every 15 s while the block runs; tell who does not answer."""
-    asking = [asyncio.create_task(_ask_on(name, question, observe)) for name, question in questions.items()]
+async def probed(observe: Observe, **pings: Ping) -> AsyncIterator[None]:
+    """Ping every end (by its name) every 15 s while the block runs; observe which of them do not answer."""
+    probes = [asyncio.create_task(_probe(name, ping, observe)) for name, ping in pings.items()]
     try:
         yield
     finally:
-        for task in asking:
+        for task in probes:
             task.cancel()
-        await asyncio.wait(asking)
+        await asyncio.wait(probes)
 
 
-async def _ask_on(name: str, question: Question, observe: Observe) -> NoReturn:
+async def _probe(name: str, ping: Ping, observe: Observe) -> NoReturn:
     failures = 0
     while True:
-        await asyncio.sleep(ASK_S)
-        error = await _unanswered(question)
+        await asyncio.sleep(INTERVAL_S)
+        error = await _error_of(ping)
         if error:
             failures += 1
-            observe(Retrying(lane=name, step=STEP, error=error, wait_s=ASK_S))
+            observe(Retrying(lane=name, step=STEP, error=error, wait_s=INTERVAL_S))
         elif failures:
             observe(Recovered(lane=name, step=STEP, attempts=failures + 1))
             failures = 0
 
 
-async def _unanswered(question: Question) -> str:
+async def _error_of(ping: Ping) -> str:
     """Why the end does not answer; "" if it does."""
     try:
-        async with asyncio.timeout(ANSWER_WITHIN_S):
-            await question()
+        async with asyncio.timeout(TIMEOUT_S):
+            await ping()
     except TimeoutError:
-        return f"no answer within {ANSWER_WITHIN_S:g} s"
+        return f"no answer within {TIMEOUT_S:g} s"
     except ClusterinfoError as error:
         return str(error)
     return ""

@@ -19,13 +19,13 @@ from clusterinfo.observations import Observation, SnapshotEnded, UnitVerified
 from clusterinfo.sandbox.processes import free_port
 from clusterinfo.settings import Settings, load
 from clusterinfo.telemetry import probes
-from clusterinfo.telemetry.logs import Telemetry
+from clusterinfo.telemetry.server import Telemetry
 from tests.conftest import Database
 from tests.kafka.apache import ApacheKafka
 from tests.support.programs import simulated_api
 from tests.support.proxy import Proxy
 
-ASK_S = 0.5
+INTERVAL_S = 0.5
 """Instead of 15 s."""
 NEEDS = {"collect": {"Kubernetes", "Kafka"}, "consume": {"Kafka", "PostgreSQL"}, "legacy": {"Kubernetes", "PostgreSQL"}}
 Command = Callable[[Settings, Telemetry, asyncio.Event], Awaitable[int]]
@@ -119,7 +119,7 @@ async def until(reached: Callable[[], Awaitable[bool]], told: Callable[[], Any])
 
 @pytest.mark.parametrize("end", ["Kubernetes", "Kafka", "PostgreSQL"])
 async def test_readiness_names_the_end_that_is_away(end: str, ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "ASK_S", ASK_S)
+    monkeypatch.setattr(probes, "INTERVAL_S", INTERVAL_S)
     answers: dict[str, tuple[int, str]] = {}
     async with contextlib.AsyncExitStack() as stack:
         env = ends.env | {"COLLECT_INTERVAL": "1h"}
@@ -148,7 +148,7 @@ async def test_readiness_names_the_end_that_is_away(end: str, ends: Ends, monkey
 
 
 async def test_a_run_that_cannot_begin_is_no_readiness(ends: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "ASK_S", 3600.0)
+    monkeypatch.setattr(probes, "INTERVAL_S", 3600.0)
     async with served("legacy", ends.env | {"COLLECT_INTERVAL": "100ms"}) as serving:
 
         async def ready() -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from clusterinfo.kafka.consumer import membership
 from clusterinfo.observations import Observation, Stuck
-from clusterinfo.telemetry.logs import Health
+from clusterinfo.telemetry.health import Health
 from tests.integration.brokers import kafka_settings
 from tests.integration.test_kafka_watchdog import impatient
 from tests.kafka.apache import ApacheKafka

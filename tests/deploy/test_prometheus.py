@@ -20,7 +20,7 @@ from clusterinfo.observations import Observation
 from clusterinfo.sandbox.processes import free_port
 from clusterinfo.settings import load
 from clusterinfo.telemetry import metrics
-from clusterinfo.telemetry.logs import Telemetry
+from clusterinfo.telemetry.server import Telemetry
 from tests.deploy.conftest import Run
 from tests.support.deployed import ROOT
 from tests.support.monitoring import ALERTS, promql

@@ -11,7 +11,7 @@ from aiokafka import AIOKafkaConsumer
 from clusterinfo.kafka.aiokafka_patches.pacing import pace_empty_fetches
 from clusterinfo.kafka.consumer import group, watchdog
 from clusterinfo.observations import Freed, Observation, PartitionsAssigned, Stuck, Warned
-from clusterinfo.telemetry.logs import Health
+from clusterinfo.telemetry.health import Health
 from tests.integration.brokers import Broker, kafka_settings
 from tests.support.members import Store, fill, into, running, until
 

@@ -1,0 +1,54 @@
+"""When a process is ready for work, and when it should be replaced."""
+
+from __future__ import annotations
+
+from clusterinfo import observations as seen
+from clusterinfo.telemetry.health import SILENT_S, Health
+from clusterinfo.telemetry.probes import STEP
+
+RETRYING = seen.Retrying(lane="pods", step="write", error="PostgreSQL is away", wait_s=1)
+
+
+def test_readiness_follows_failing_steps() -> None:
+    health = Health()
+    health.observe(RETRYING)
+    assert health.failing == {("pods", "write"): "PostgreSQL is away"}
+    health.observe(seen.Recovered(lane="pods", step="write", attempts=2))
+    assert health.failing == {}
+    health.observe(RETRYING)
+    health.observe(seen.LaneEnded(lane="other"))
+    assert health.failing
+    health.observe(seen.LaneEnded(lane="pods"))
+    assert health.failing == {}, "a lane that ended while a step failed does not fail for ever"
+
+
+def test_a_run_of_lists_without_progress_is_not_alive() -> None:
+    """Every step of it has a deadline, so none is known that does; another process is the last resort."""
+    now_s = 0.0
+    health = Health(clock=lambda: now_s)
+    run = seen.Discovered(cluster="a", units=2, excluded=0)
+    ended = seen.SnapshotEnded(cluster="a", kinds=2, failed=0, forbidden=0, objects=0, size_bytes=0, seconds=1)
+    health.observe(run)
+    now_s += SILENT_S
+    health.observe(seen.PageListed(resource="pods", reach="", items=1, size_bytes=1))
+    now_s += SILENT_S
+    assert health.not_alive == []
+    health.observe(seen.Retrying(lane="Kafka", step=STEP, error="away", wait_s=1))
+    now_s += 1
+    assert health.not_alive == ["a: its run of lists has made no progress for 601 s"], (
+        "an answer to a probe is no progress"
+    )
+    health.observe(RETRYING)
+    assert health.not_alive == [], "what is tried again is not stuck"
+    health.observe(ended)
+    now_s += 100 * SILENT_S
+    assert health.not_alive == [], "between two runs nothing has to move"
+
+
+def test_readiness_follows_runs_of_lists() -> None:
+    health = Health()
+    failed = seen.RunFailed(cluster="a", error="the API cannot be reached", wait_s=1)
+    health.observe(failed)
+    assert health.failing == {("a", "run of lists"): "the API cannot be reached"}
+    health.observe(seen.SnapshotEnded(cluster="a", kinds=0, failed=0, forbidden=0, objects=0, size_bytes=0, seconds=1))
+    assert health.failing == {}

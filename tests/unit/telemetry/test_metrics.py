@@ -1,0 +1,34 @@
+"""What is counted of what was observed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clusterinfo.telemetry.metrics import Metrics
+from tests.unit.telemetry.observed import all_observations
+
+
+def test_what_a_process_observes_is_counted_by_what_it_made_it_do() -> None:
+    metrics = Metrics()
+    for observation in all_observations():
+        metrics.observe(observation)
+    classes = {sample.labels["class"]: sample.value for sample in _samples(metrics, "clusterinfo_errors_total")}
+    assert classes == {"retry": 1, "restart": 3, "release": 1, "dead_letter": 1, "unreadable": 1, "fail_kind": 1}
+    (lag,) = _samples(metrics, "clusterinfo_lag_records")
+    assert (lag.labels, lag.value) == ({"topic": "x", "partition": "1"}, 1)
+
+
+def test_every_metric_is_set_by_some_observation() -> None:
+    metrics = Metrics()
+    before = {sample.name for family in metrics.registry.collect() for sample in family.samples if sample.value}
+    for observation in all_observations():
+        metrics.observe(observation)
+    after = {family.name for family in metrics.registry.collect() if any(sample.value for sample in family.samples)}
+    assert before == {sample for sample in before if sample.endswith("_created")}, (
+        "nothing is counted before it happens"
+    )
+    assert after == {family.name for family in metrics.registry.collect()}
+
+
+def _samples(metrics: Metrics, name: str) -> list[Any]:
+    return [sample for family in metrics.registry.collect() for sample in family.samples if sample.name == name]
