@@ -15,6 +15,7 @@ from typer._click.exceptions import ClickException  # typer brings its own click
 from clusterinfo import __version__
 from clusterinfo import lifecycle as life
 from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError
+from clusterinfo.exit_codes import EXIT_ABORTED, EXIT_DONE, EXIT_STOPPED
 from clusterinfo.model import INT64_MAX
 from clusterinfo.observations import Observe
 from clusterinfo.settings import Settings, load, parse_duration
@@ -35,7 +36,6 @@ app.add_typer(offsets, name="offsets")
 letters = typer.Typer(help="Records that could not be stored, and were set aside.", no_args_is_help=True)
 app.add_typer(letters, name="dead-letters")
 
-EXIT_STOPPED, EXIT_ABORTED = 1, 130
 DEMO_GRACE_S = 25.0
 """What the demo's servers and processes have to end in; then they are killed."""
 
@@ -141,9 +141,9 @@ def migrate(
 @offsets.command("reset")
 def offsets_reset() -> None:
     """Forget where consumers stand: what Kafka still holds of the topic is read again, and changes nothing twice."""
-    from clusterinfo.commands import upkeep
+    from clusterinfo.commands.offsets import reset_offsets
 
-    _run_short(upkeep.reset_offsets)
+    _run_short(reset_offsets)
 
 
 LetterIds = Annotated[list[int] | None, typer.Argument(metavar="ID...", min=1, max=INT64_MAX, show_default=False)]
@@ -161,9 +161,9 @@ def letters_list(
     ] = "table",
 ) -> None:
     """Show which records were set aside, and why."""
-    from clusterinfo.commands import upkeep
+    from clusterinfo.commands.dead_letters import list_letters
 
-    _run_short(upkeep.list_letters, reason=reason, limit=limit, replayed=replayed, as_json=output == "json")
+    _run_short(list_letters, reason=reason, limit=limit, replayed=replayed, as_json=output == "json")
 
 
 @letters.command("show")
@@ -172,9 +172,9 @@ def letters_show(
     raw: Annotated[bool, typer.Option("--raw", help="Nothing but the value, byte for byte.")] = False,
 ) -> None:
     """Show one of them whole: reason, headers, key and value. A message of a stranger may hold anything."""
-    from clusterinfo.commands import upkeep
+    from clusterinfo.commands.dead_letters import show_letter
 
-    _run_short(upkeep.show_letter, letter, raw=raw)
+    _run_short(show_letter, letter, raw=raw)
 
 
 @letters.command("replay")
@@ -184,9 +184,9 @@ def letters_replay(
 ) -> None:
     """Store them again, without Kafka; as harmless as any duplicate. Exit code 1 if one is refused again."""
     _one_of(ids, {"--all": everything})
-    from clusterinfo.commands import upkeep
+    from clusterinfo.commands.dead_letters import replay_letters
 
-    _run_short(upkeep.replay_letters, ids or None)
+    _run_short(replay_letters, ids or None)
 
 
 @letters.command("drop")
@@ -197,9 +197,9 @@ def letters_drop(
 ) -> None:
     """Delete them for good, without asking."""
     _one_of(ids, {"--all": everything, "--replayed": replayed})
-    from clusterinfo.commands import upkeep
+    from clusterinfo.commands.dead_letters import drop_letters
 
-    _run_short(upkeep.drop_letters, ids or None, only_replayed=replayed)
+    _run_short(drop_letters, ids or None, only_replayed=replayed)
 
 
 def _one_of(ids: list[int] | None, flags: dict[str, bool]) -> None:
@@ -221,9 +221,9 @@ def forget(
     """Delete all that is stored of a cluster, history included. A collector that still runs brings it back."""
     if not yes:
         _confirm(f"Delete {resource or 'all that is stored'} of cluster {cluster!r}, history included?")
-    from clusterinfo.commands import upkeep
+    from clusterinfo.commands.forget import forget
 
-    _run_short(upkeep.forget, cluster, resource)
+    _run_short(forget, cluster, resource)
 
 
 @app.command()
@@ -298,7 +298,7 @@ def demo(
             showing.cancel()
             await asyncio.wait({showing})
             raise
-        return 0 if not showing.cancelled() or show.shown else life.EXIT_STOPPED_AT_ONCE
+        return EXIT_DONE if not showing.cancelled() or show.shown else EXIT_STOPPED
 
     raise typer.Exit(life.run(main, DEMO_GRACE_S, DEMO_GRACE_S))
 

@@ -8,13 +8,15 @@ expected and what to do, and never quotes a secret.
 import re
 from collections.abc import Iterator
 
+from clusterinfo.exit_codes import EXIT_STOPPED, EXIT_USAGE
+
 _USERINFO = re.compile(r"//[^/\s]*@")
 
 
 class ClusterinfoError(Exception):
     """Root of every error clusterinfo raises on purpose."""
 
-    exit_code = 1
+    exit_code = EXIT_STOPPED
 
 
 class TransientError(ClusterinfoError):
@@ -43,7 +45,7 @@ class RecordError(ClusterinfoError):
 class ConfigError(ClusterinfoError):
     """A setting or argument is wrong: tell the user which, what was given and what is allowed; exit 2."""
 
-    exit_code = 2
+    exit_code = EXIT_USAGE
 
 
 class FatalError(ClusterinfoError):

@@ -9,10 +9,11 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from clusterinfo.exit_codes import EXIT_STOPPED
+
 Main = Callable[[asyncio.Event], Coroutine[Any, Any, int]]
 """The work: takes the event that asks it to drain, returns the exit code."""
 
-EXIT_STOPPED_AT_ONCE = 1
 LAST_S = 2.0
 """For what is cancelled to close its connections. Nothing is lost without it: what is not committed is read again."""
 
@@ -73,5 +74,5 @@ async def _ended(work: asyncio.Task[int], last_s: float) -> int:
     if not work.done():  # whatever it waits for, whoever stops us does not
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(EXIT_STOPPED_AT_ONCE)
-    return EXIT_STOPPED_AT_ONCE if work.cancelled() else work.result()
+        os._exit(EXIT_STOPPED)
+    return EXIT_STOPPED if work.cancelled() else work.result()

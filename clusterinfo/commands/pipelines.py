@@ -12,6 +12,7 @@ from typing import Any
 
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError, TransientError, first_of
+from clusterinfo.exit_codes import EXIT_ATTENTION, EXIT_DONE, EXIT_STOPPED
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.collector import PlannedList, Snapshot
 from clusterinfo.kubernetes.errors import ApiStatusError
@@ -27,7 +28,6 @@ from clusterinfo.settings import Settings
 from clusterinfo.telemetry.probes import probed
 from clusterinfo.waiting import Backoff, sleep_unless, unless
 
-EXIT_DONE, EXIT_STOPPED, EXIT_KIND_FAILED = 0, 1, 3
 HISTORY_INTERVAL_S = 6 * 3600.0
 """How often the history's partitions are looked after: they are made two months ahead, so any part of a day will do."""
 HISTORY_RETRY_S = 300.0
@@ -158,7 +158,7 @@ def _summarise(run: Snapshot, cluster: str, settings: Settings, observe: Observe
         )
     )
     asked_for = settings.include and forbidden
-    return EXIT_KIND_FAILED if failed or asked_for or not run.discovery.complete else EXIT_DONE
+    return EXIT_ATTENTION if failed or asked_for or not run.discovery.complete else EXIT_DONE
 
 
 # --- consume ---------------------------------------------------------------------------------------------------------

@@ -9,13 +9,13 @@ from rich.console import Console
 
 from clusterinfo.commands.status_report import Partition, Status
 from clusterinfo.errors import FatalError
+from clusterinfo.exit_codes import EXIT_ATTENTION, EXIT_DONE, EXIT_STOPPED
 from clusterinfo.observations import Observe
 from clusterinfo.postgres.admin.overview import OffsetRow, read_overview
 from clusterinfo.postgres.migrations import open_migrated_pool
 from clusterinfo.postgres.pool import ACQUIRE_FIRST_S
 from clusterinfo.settings import Settings
 
-EXIT_HEALTHY, EXIT_UNKNOWN, EXIT_ATTENTION = 0, 1, 3
 STALE_INTERVALS = 3
 """A kind that was not verified for so many intervals missed more than one run of lists that was merely slow."""
 
@@ -39,8 +39,8 @@ async def show_status(
     else:
         Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty()).print(status)
     if error:
-        return EXIT_UNKNOWN
-    return EXIT_HEALTHY if status.is_healthy else EXIT_ATTENTION
+        return EXIT_STOPPED
+    return EXIT_DONE if status.is_healthy else EXIT_ATTENTION
 
 
 async def _ends(settings: Settings) -> tuple[dict[int, int] | None, str]:

@@ -14,7 +14,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from clusterinfo.commands.pipelines import EXIT_DONE, EXIT_KIND_FAILED, collect, consume, legacy
+from clusterinfo.commands.pipelines import collect, consume, legacy
+from clusterinfo.exit_codes import EXIT_ATTENTION, EXIT_DONE
 from clusterinfo.observations import ItemSetAside, Observation, Warned
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
@@ -127,7 +128,7 @@ async def test_an_object_without_identity_fails_its_list_and_deletes_nothing(col
     collected.create("cm-new")
     collected.create("cm-3-strange", extra=extra)
 
-    assert await collected.run() == EXIT_KIND_FAILED
+    assert await collected.run() == EXIT_ATTENTION
 
     assert set(await collected.live()) == {("default", one) for one in ["cm-gone", "cm-new", *NAMES]}
     state, error = (await collected.freshness())[""]
@@ -142,7 +143,7 @@ async def test_a_page_whose_brackets_lie_fails_its_list_and_says_so(collected: C
     collected.create("cm-3-strange", extra=b'"x":[}')
 
     async with asyncio.timeout(60):
-        assert await collected.run() == EXIT_KIND_FAILED
+        assert await collected.run() == EXIT_ATTENTION
 
     assert set(await collected.live()) == {("default", one) for one in NAMES}
     state, error = (await collected.freshness())[""]

@@ -14,7 +14,8 @@ from aiokafka import AIOKafkaProducer
 from msgspec.structs import replace
 
 from clusterinfo import wire
-from clusterinfo.commands.pipelines import EXIT_DONE, consume
+from clusterinfo.commands.pipelines import consume
+from clusterinfo.exit_codes import EXIT_DONE
 from clusterinfo.model import Record, RecordType
 from clusterinfo.observations import DeadLettered, Observation
 from clusterinfo.settings import Settings, load

@@ -12,6 +12,7 @@ import time
 import pytest
 
 from clusterinfo import lifecycle
+from clusterinfo.exit_codes import EXIT_STOPPED
 
 
 async def _signal(delay_s: float = 0.05) -> None:
@@ -46,7 +47,7 @@ def test_out_of_patience_the_work_is_cancelled() -> None:
             raise
         return 0
 
-    assert lifecycle.run(main, 0.1) == lifecycle.EXIT_STOPPED_AT_ONCE
+    assert lifecycle.run(main, 0.1) == EXIT_STOPPED
     assert cancelled == [True]
 
 
@@ -57,12 +58,13 @@ def test_a_second_signal_ends_it_now() -> None:
         await asyncio.sleep(60)
         return 0
 
-    assert lifecycle.run(main, 50) == lifecycle.EXIT_STOPPED_AT_ONCE
+    assert lifecycle.run(main, 50) == EXIT_STOPPED
 
 
 STUBBORN = """
 import asyncio
 from clusterinfo import lifecycle
+from clusterinfo.exit_codes import EXIT_STOPPED
 
 async def main(_):
     print("working", flush=True)
@@ -85,7 +87,7 @@ def test_work_that_does_not_end_when_cancelled_is_left_behind(grace_s: float, si
         for _ in range(signals):
             program.send_signal(signal.SIGTERM)
             time.sleep(0.3)
-        assert program.wait(10) == lifecycle.EXIT_STOPPED_AT_ONCE
+        assert program.wait(10) == EXIT_STOPPED
         assert program.stdout.read() == "not yet\n", "what was said before is not lost"
 
 

@@ -1,7 +1,4 @@
-"""Looking after a database by hand: stored offsets, dead letters, clusters to forget. A second, small composition root.
-
-Nothing here talks to Kafka or Kubernetes. Results go to stdout, all else to stderr.
-"""
+"""`clusterinfo dead-letters`: list, show, replay or drop what could not be stored. Results go to stdout."""
 
 from __future__ import annotations
 
@@ -13,20 +10,17 @@ from typing import Any
 import typer
 
 from clusterinfo import wire
-from clusterinfo.commands import dead_letter_report
+from clusterinfo.commands import dead_letter_report as report
 from clusterinfo.errors import FatalError, RecordError
-from clusterinfo.observations import Noted, Observe, Warned
+from clusterinfo.exit_codes import EXIT_DONE
+from clusterinfo.observations import Observe, Warned
 from clusterinfo.postgres.admin import dead_letters as letters
-from clusterinfo.postgres.admin.forget import delete_unseen, put_out_of_sight
 from clusterinfo.postgres.admin.replay import replay
 from clusterinfo.postgres.errors import FOREIGN, translate
-from clusterinfo.postgres.merge.offsets import forget_offsets, stored_topics
 from clusterinfo.postgres.migrations import open_migrated_pool
 from clusterinfo.postgres.pool import ACQUIRE_FIRST_S
 from clusterinfo.postgres.sink import PostgresSink
 from clusterinfo.settings import Settings
-
-EXIT_DONE = 0
 
 
 @asynccontextmanager
@@ -46,40 +40,6 @@ async def _connection(settings: Settings, doing: str) -> AsyncIterator[Any]:
         raise translate(error, doing) from error
 
 
-# --- offsets ---------------------------------------------------------------------------------------------------------
-
-
-async def reset_offsets(settings: Settings, observe: Observe) -> int:
-    """Forget the stored offsets of KAFKA_TOPIC; consumers that run begin again from the topic's beginning."""
-    async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
-        partitions = await forget_offsets(connection, settings.db_schema, settings.kafka_topic)
-        others = [] if partitions else await stored_topics(connection, settings.db_schema)
-    if others:
-        message = f"no offsets of topic {settings.kafka_topic} are stored, but of {', '.join(others)}"
-        observe(Warned(message=message, remedy="set KAFKA_TOPIC to the one that is meant"))
-    observe(Noted(message=f"forgot the offsets of {partitions} partitions of topic {settings.kafka_topic}"))
-    return EXIT_DONE
-
-
-# --- clusters --------------------------------------------------------------------------------------------------------
-
-
-async def forget(settings: Settings, observe: Observe, cluster: str, kind: str | None) -> int:
-    """Delete all that is stored of a cluster (its name or uid), or of one kind of it. Safe beside running consumers."""
-    async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
-        await put_out_of_sight(connection, settings.db_schema, cluster, kind)
-        deleted = await delete_unseen(connection, settings.db_schema)
-    what = f"{kind} of cluster {cluster}" if kind else f"cluster {cluster}"
-    typer.echo(
-        f"forgot {what}: {deleted.units} kinds, {deleted.objects} objects, {deleted.versions} versions in history"
-    )
-    observe(Noted(message="a collector that still lists it brings it back with its next run"))
-    return EXIT_DONE
-
-
-# --- dead letters ----------------------------------------------------------------------------------------------------
-
-
 async def list_letters(
     settings: Settings, observe: Observe, *, reason: str | None, limit: int, replayed: bool, as_json: bool
 ) -> int:
@@ -89,9 +49,9 @@ async def list_letters(
         total = await letters.count_letters(connection, reason=reason, replayed=replayed)
     if as_json:
         for letter in found:
-            typer.echo(dead_letter_report.as_json(letter))
+            typer.echo(report.as_json(letter))
     else:
-        dead_letter_report.print_table(found)
+        report.print_table(found)
     if total > len(found):
         observe(Warned(message=f"{total - len(found)} older dead letters are not shown", remedy="--limit shows more"))
     return EXIT_DONE
@@ -107,7 +67,7 @@ async def show_letter(settings: Settings, observe: Observe, letter_id: int, *, r
         sys.stdout.buffer.write(letter.value or b"")
         sys.stdout.buffer.flush()
     else:
-        typer.echo(dead_letter_report.as_text(letter))
+        typer.echo(report.as_text(letter))
     return EXIT_DONE
 
 
@@ -138,7 +98,7 @@ async def replay_letters(settings: Settings, observe: Observe, ids: Sequence[int
                 changed = await _replay(sink, pool, settings, letter_id)
             except RecordError as error:
                 refused += 1
-                typer.echo(f"{letter_id}: refused: {dead_letter_report.printable(str(error))}")
+                typer.echo(f"{letter_id}: refused: {report.printable(str(error))}")
             else:
                 typer.echo(f"{letter_id}: {'stored' if changed else 'changed nothing: known already, or older'}")
     if refused:

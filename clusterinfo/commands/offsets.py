@@ -1,0 +1,22 @@
+"""`clusterinfo offsets reset`: have consumers read what Kafka still holds of a topic again."""
+
+from __future__ import annotations
+
+from clusterinfo.exit_codes import EXIT_DONE
+from clusterinfo.observations import Noted, Observe, Warned
+from clusterinfo.postgres.merge.offsets import forget_offsets, stored_topics
+from clusterinfo.postgres.migrations import open_migrated_pool
+from clusterinfo.postgres.pool import ACQUIRE_FIRST_S
+from clusterinfo.settings import Settings
+
+
+async def reset_offsets(settings: Settings, observe: Observe) -> int:
+    """Forget the stored offsets of KAFKA_TOPIC; consumers that run begin again from the topic's beginning."""
+    async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
+        partitions = await forget_offsets(connection, settings.db_schema, settings.kafka_topic)
+        others = [] if partitions else await stored_topics(connection, settings.db_schema)
+    if others:
+        message = f"no offsets of topic {settings.kafka_topic} are stored, but of {', '.join(others)}"
+        observe(Warned(message=message, remedy="set KAFKA_TOPIC to the one that is meant"))
+    observe(Noted(message=f"forgot the offsets of {partitions} partitions of topic {settings.kafka_topic}"))
+    return EXIT_DONE
