@@ -222,6 +222,20 @@ async def test_what_is_no_list_fails_its_kind_and_deletes_nothing(fronted: Front
     assert (state, why in str(error)) == ("failed", True), error
 
 
+async def test_a_list_version_longer_than_an_integer_orders_by_time(collected: Collected) -> None:
+    """Python refuses to read more than 4,300 digits as a number."""
+    collected.api.faults.list_version("configmaps", "9" * 4301)
+    for one in NAMES[:3]:
+        collected.create(one)
+    assert await collected.run() == EXIT_DONE
+    collected.api.cluster.delete("configmaps", "default", NAMES[0])
+
+    assert await collected.run() == EXIT_DONE
+
+    assert set(await collected.live()) == {("default", one) for one in NAMES[1:3]}
+    assert await collected.freshness() == {"": ("verified", None)}
+
+
 # --- servers that forget too fast ------------------------------------------------------------------------------------
 
 
