@@ -252,6 +252,7 @@ def _open_api(credentials: Credentials) -> ApiClient:
     with explained("the certificates of the kubeconfig cannot be used"):
         api = ApiClient(credentials.configuration)
     api.user_agent = "clusterinfo"
+    api.rest_client.pool_manager.headers.extend(credentials.headers)  # the client's own are a dict: no name twice
     return api
 
 
