@@ -226,7 +226,9 @@ def list_start_us(list_id: str) -> int:
 
 def version_number(version: str) -> int | None:
     """A list version as the 64-bit integer that live_at is, or None where it is no such integer."""
-    if not (version.isascii() and version.isdigit()) or (number := int(version)) > INT64_MAX or number == 0:
+    if len(version) > 19 or not (version.isascii() and version.isdigit()):  # int() refuses what is longer than 4,300
+        return None
+    if (number := int(version)) > INT64_MAX or number == 0:
         return None
     return number
 

@@ -22,7 +22,7 @@ class Connected(Observation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Discovered(Observation):
-    """Discovery ended: `units` will be listed, `excluded` were left out on purpose, `failing` groups did not answer."""
+    """Discovery ended: `units` will be listed, `excluded` were left out on purpose, `failing` are not wholly known."""
 
     cluster: str
     units: int

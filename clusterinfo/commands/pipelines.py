@@ -115,6 +115,8 @@ async def snapshot(
     discovery = await client.discover()
     for pattern in discovery.unmatched:
         observe(Warned(message=f"INCLUDE names {pattern!r}, which matches no kind this cluster serves"))
+    for group in discovery.failing:
+        observe(Warned(message=f"kinds of the group {group or 'core'} may be missing: {discovery.reasons[group]}"))
     run = Snapshot(client.cluster, discovery, client, settings, budget=ByteBudget(), observe=observe, newest=newest)
     await pump(run.started(), sink, run.lane, observe)
     await _list_all(run, sink, settings.collect_concurrency, observe)

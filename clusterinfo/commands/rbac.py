@@ -46,4 +46,4 @@ def _warn(discovery: Discovery, observe: Observe, *, discover: bool) -> None:
         remedy = "" if discover else "add --discover to ask the cluster which kinds it serves"
         observe(Warned(message=f"INCLUDE names {pattern!r}, which matches no {what}", remedy=remedy))
     for group in discovery.failing:
-        observe(Warned(message=f"the group {group} did not answer: kinds of it may be missing here"))
+        observe(Warned(message=f"kinds of the group {group or 'core'} may be missing here: {discovery.reasons[group]}"))

@@ -18,10 +18,17 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
-from clusterinfo.errors import ConfigError, FatalError, TransientError
+from clusterinfo.errors import ConfigError, FatalError, TransientError, without_userinfo
 from clusterinfo.kubernetes import discovery
 from clusterinfo.kubernetes.credentials import Credentials, explained, load_credentials
-from clusterinfo.kubernetes.errors import ApiStatusError, PageTooLargeError, RefusedError, status_error, translated
+from clusterinfo.kubernetes.errors import (
+    ApiStatusError,
+    PageTooLargeError,
+    RefusedError,
+    UnauthorizedError,
+    status_error,
+    translated,
+)
 from clusterinfo.model import GroupVersionResource
 from clusterinfo.settings import Settings
 from clusterinfo.waiting import retried_within
@@ -49,6 +56,8 @@ AGGREGATED = (
     "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
 )
 JSON = "application/json"
+PROBE = "/api"
+"""What every authenticated client may read and, unlike /version, nobody else: credentials refused here are no good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +78,8 @@ class KubernetesClient:
         self._credentials = credentials
         self._api = _open_api(credentials)
         self._retired: ApiClient | None = None
+        self._accepted: ApiClient | None = None
+        """The session whose credentials were accepted elsewhere when a path refused them."""
         self._renewing = asyncio.Lock()
         self.cluster = ClusterIdentity("", "", "", identity_known=False)
 
@@ -81,8 +92,9 @@ class KubernetesClient:
         """
         credentials = await load_credentials(settings)
         client = cls(settings, credentials)
+        host = without_userinfo(str(credentials.configuration.host))
         try:
-            client.cluster = await _within(CONNECT_WITHIN_S, client._identify, str(credentials.configuration.host))
+            client.cluster = await _within(CONNECT_WITHIN_S, client._identify, host)
             yield client
         finally:
             await client._close()
@@ -130,17 +142,40 @@ class KubernetesClient:
         accept: str = JSON,
         max_bytes: int = SMALL_ANSWER_BYTES,
     ) -> bytes:
-        """The body of a GET. A refusal of the credentials is followed by reading them again, once; then FatalError."""
+        """The body of a GET.
+
+        A refusal of the credentials is followed by reading them again, once. Refused again, they are to blame if the
+        API refuses them elsewhere, too (FatalError); else this path alone refuses them (ApiStatusError).
+        """
         api = self._api
         try:
             return await self._get(api, path, query or [], accept, max_bytes)
         except RefusedError:
             await self._renew(api)
+        api = self._api
         try:
-            return await self._get(self._api, path, query or [], accept, max_bytes)
+            return await self._get(api, path, query or [], accept, max_bytes)
+        except UnauthorizedError as error:
+            if path != PROBE and await self._accepts(api):
+                raise error.answer from error
+            raise self._refused(error) from error
         except RefusedError as error:
-            host = self._credentials.configuration.host
-            raise FatalError(f"{host}: {error}; check the credentials in KUBECONFIG or the service account") from error
+            raise self._refused(error) from error
+
+    def _refused(self, error: RefusedError) -> FatalError:
+        host = without_userinfo(str(self._credentials.configuration.host))
+        return FatalError(f"{host}: {error}; check the credentials in KUBECONFIG or the service account")
+
+    async def _accepts(self, api: ApiClient) -> bool:
+        """True if the API accepts the credentials of `api`, whatever they allow. Raises TransientError."""
+        try:
+            await self._get(api, PROBE, [], JSON, SMALL_ANSWER_BYTES)
+        except RefusedError:
+            return False
+        except ApiStatusError:
+            pass  # 403: it knows who asks
+        self._accepted = api
+        return True
 
     async def _get(self, api: ApiClient, path: str, query: list[tuple[str, str]], accept: str, max_bytes: int) -> bytes:
         async with translated(), asyncio.timeout(WHOLE_ANSWER_S):
@@ -159,12 +194,13 @@ class KubernetesClient:
                 return await _read_answer(response, max_bytes)
 
     async def _renew(self, stale: ApiClient) -> None:
-        """Read credentials and certificates again, unless somebody did meanwhile.
+        """Read credentials and certificates again, unless somebody did meanwhile or they are known to be good.
 
-        Requests under way keep the session they began with, which is closed at the next renewal.
+        Requests under way keep the session they began with, which is closed at the next renewal: a kind that is refused
+        whoever asks, page by page, must not cause one each time.
         """
         async with self._renewing:
-            if self._api is not stale:
+            if self._api is not stale or (self._accepted is stale and await self._accepts(stale)):
                 return
             self._credentials = await load_credentials(self._settings)
             fresh = _open_api(self._credentials)
@@ -192,12 +228,12 @@ class KubernetesClient:
         documents = {wanted: await self._legacy_document(*wanted) for wanted in index.group_versions()}
         return discovery.legacy_groups(index, documents)
 
-    async def _legacy_document(self, group: str, version: str) -> bytes | None:
-        """One `APIResourceList`; None if its server does not answer, which makes its group count as failing."""
+    async def _legacy_document(self, group: str, version: str) -> bytes | str:
+        """One `APIResourceList`, or why it did not come, which makes its group count as failing."""
         try:
             return await self.get(version_path(group, version))
-        except (TransientError, ApiStatusError):
-            return None
+        except (TransientError, ApiStatusError) as error:
+            return str(error)
 
 
 def version_path(group: str, version: str) -> str:
@@ -217,6 +253,7 @@ def _open_api(credentials: Credentials) -> ApiClient:
     with explained("the certificates of the kubeconfig cannot be used"):
         api = ApiClient(credentials.configuration)
     api.user_agent = "clusterinfo"
+    api.rest_client.pool_manager.headers.extend(credentials.headers)  # the client's own are a dict: no name twice
     return api
 
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 from clusterinfo.errors import ClusterinfoError, ConfigError, TransientError, without_userinfo
 from clusterinfo.kubernetes.errors import quotable
+from clusterinfo.kubernetes.impersonation import Headers, impersonation_headers
+from clusterinfo.kubernetes.kubeconfig import Kubeconfig, read_kubeconfig
 from clusterinfo.settings import Settings
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ class Credentials:
     configuration: Configuration
     cluster_name: str = ""
     """As the kubeconfig calls the cluster; "" in a cluster."""
+    headers: Headers = field(default_factory=list)
+    """To be sent with every request, beside the token."""
 
 
 async def load_credentials(settings: Settings) -> Credentials:
@@ -49,7 +53,9 @@ async def load_credentials(settings: Settings) -> Credentials:
                 found = await _load_kubeconfig(settings)
         except TimeoutError as error:
             raise TransientError(f"the kubeconfig's plugin gave no credentials within {CREDENTIALS_S:.0f} s") from error
-    _obey_ranges(urlsplit(str(found.configuration.host)).hostname or "")
+    with explained("the address of the API cannot be used"):
+        host = urlsplit(str(found.configuration.host)).hostname or ""
+    _obey_ranges(host)
     return found
 
 
@@ -117,33 +123,47 @@ def _strip_token(configuration: Configuration) -> None:
 async def _load_kubeconfig(settings: Settings) -> Credentials:
     from kubernetes_asyncio.config.kube_config import KubeConfigLoader
 
-    merged, current = _read_kubeconfig(_kubeconfig_paths(settings))
-    context = settings.kube_context or current
+    merged = read_kubeconfig(_kubeconfig_paths(settings))
+    context = settings.kube_context or merged.current
     _check_context(merged, context, settings)
     configuration = _new_configuration()
     with explained(f"context {context!r} of the kubeconfig cannot be used"):
-        loader = KubeConfigLoader(config_dict=merged, active_context=context, config_base_path=None)
+        loader = KubeConfigLoader(config_dict=merged.as_node(), active_context=context, config_base_path=None)
+        chosen: Any = loader.current_context
+        headers = _check_user(*merged.user_of(chosen["context"]))
         await loader.load_and_set(configuration)
-    _check_proxy(configuration.proxy)
-    _strip_token(configuration)
+        _check_proxy(configuration.proxy)
+        _strip_token(configuration)
     if getattr(loader, "exec_plugin_expiry", None) is not None:
         configuration.refresh_api_key_hook = _exec_refresh(loader)
-    chosen: Any = loader.current_context
-    return Credentials(configuration, str(chosen["context"]["cluster"]))
+    return Credentials(configuration, str(chosen["context"]["cluster"]), headers)
+
+
+def _check_user(name: str, user: Mapping[str, Any], path: str) -> Headers:
+    """What the loader ignores, or quotes in its errors: a key or token that stands where a file's name is expected."""
+    for member in ("tokenFile", "client-certificate", "client-key"):
+        data = "token" if member == "tokenFile" else f"{member}-data"
+        if data not in user and member in user and not _is_file(Path(path).parent / str(user[member])):
+            raise ConfigError(f"user {name!r} of the kubeconfig: `{member}` names no file, as seen from {path}")
+    return impersonation_headers(user, name)
 
 
 def _check_proxy(url: str | None) -> None:
     """aiohttp would take any other proxy for one of HTTP."""
-    if url and not url.startswith(("http://", "https://")):
-        raise ConfigError(f"the kubeconfig's proxy-url is {without_userinfo(url)!r}: allowed is http:// or https://")
+    if url and not str(url).startswith(("http://", "https://")):
+        raise ConfigError(
+            f"the kubeconfig's proxy-url is {without_userinfo(str(url))!r}: allowed is http:// or https://"
+        )
 
 
-def _kubeconfig_paths(settings: Settings) -> str:
-    """The files to read, colon-separated, as kubectl takes them. Raises ConfigError if there is none."""
+def _kubeconfig_paths(settings: Settings) -> list[str]:
+    """The files to read, in kubectl's order. Raises ConfigError if there is none."""
     given = str(settings.kubeconfig) if settings.kubeconfig else "~/.kube/config"
+    if "\n" in given or given.lstrip().startswith("{"):
+        raise ConfigError("KUBECONFIG holds a kubeconfig itself, or part of one: expected the name of a file that does")
     paths = [Path(path).expanduser() for path in given.split(os.pathsep) if path]
-    if any(path.is_file() for path in paths):
-        return os.pathsep.join(str(path) for path in paths if path.is_file())
+    if found := [str(path) for path in paths if _is_file(path)]:
+        return found
     looked_for = ", ".join(str(path) for path in paths)
     if settings.kubeconfig:
         raise ConfigError(f"KUBECONFIG is {given!r}: there is no such file ({looked_for}); name a kubeconfig file")
@@ -151,6 +171,13 @@ def _kubeconfig_paths(settings: Settings) -> str:
         f"there is no kubeconfig: KUBECONFIG is not set, {looked_for} does not exist, and this is no Pod with a "
         "service account; set KUBECONFIG to a kubeconfig file"
     )
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name too long, or a folder that is closed to us
+        return False
 
 
 @contextmanager
@@ -164,24 +191,8 @@ def explained(what: str) -> Iterator[None]:
         raise ConfigError(f"{what}: {quotable(error)}; check KUBECONFIG and KUBE_CONTEXT") from error
 
 
-def _read_kubeconfig(paths: str) -> tuple[Any, str | None]:
-    """The merged kubeconfig and its current context: of several files the first that sets it, as kubectl has it."""
-    import yaml
-    from kubernetes_asyncio.config.kube_config import KubeConfigMerger
-
-    with explained(f"KUBECONFIG {paths!r} cannot be read"):
-        files = paths.split(os.pathsep)
-        filled = [path for path in files if isinstance(yaml.safe_load(Path(path).read_text("utf-8")), dict)]
-        if not filled:
-            raise ConfigError(f"KUBECONFIG {paths!r} holds no kubeconfig: expected clusters, users, contexts")
-        merger = KubeConfigMerger(os.pathsep.join(filled))
-    contexts = (loaded.get("current-context") for loaded in merger.config_files.values())
-    return merger.config, next((context for context in contexts if context), None)
-
-
-def _check_context(merged: Any, context: str | None, settings: Settings) -> None:
-    with explained("the kubeconfig's contexts cannot be read"):
-        known = sorted(str(entry["name"]) for entry in merged.value["contexts"])
+def _check_context(merged: Kubeconfig, context: str | None, settings: Settings) -> None:
+    known = sorted(str(entry["name"]) for entry in merged.sections["contexts"])
     if context in known:
         return
     allowed = f"allowed is one of {', '.join(known)}" if known else "the kubeconfig has no contexts"

@@ -7,10 +7,10 @@ same `ApiGroup`s, and `choose` makes one decision over them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 
@@ -20,17 +20,21 @@ from clusterinfo.model import GroupVersionResource
 T = TypeVar("T")
 
 AGGREGATED_KIND = "APIGroupDiscoveryList"
+SCOPES = ("Namespaced", "Cluster")
+UNANSWERED = "its server did not answer"
+UNREADABLE = "what it serves cannot be read"
 ANY_RESOURCE = "\0"
 """A resource name only a wildcard matches."""
 
 
 @dataclass(frozen=True, slots=True)
 class ApiVersion:
-    """One version of a group; `failing` if the server says that it could not ask the group's own server."""
+    """One version of a group; `failing` if what it serves is not wholly known: `reason` says why, as a clause."""
 
     version: str
     resources: tuple[GroupVersionResource, ...] = ()
     failing: bool = False
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +71,18 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """What discovery found: the kinds to list, those left out on purpose, and the groups that did not answer."""
+    """What discovery found: the kinds to list, those left out on purpose, and the groups not wholly known."""
 
     resources: tuple[GroupVersionResource, ...]
     excluded: tuple[GroupVersionResource, ...] = ()
     failing: tuple[str, ...] = ()
     """Groups whose list of kinds is unknown or old; a group that is wholly left out does not count."""
     unseen: tuple[str, ...] = ()
-    """Groups that are wholly left out and did not answer: which kinds they serve is unknown, none of them is gone."""
+    """The same of groups that are wholly left out: which kinds they serve is unknown, none of them is gone."""
     unmatched: tuple[str, ...] = ()
     """Patterns of INCLUDE by which nothing is listed."""
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Group -> why it is in `failing` or `unseen`."""
 
     @property
     def complete(self) -> bool:
@@ -101,18 +107,21 @@ def choose(groups: Sequence[ApiGroup], selection: Selection) -> Discovery:
     """Decide which kinds are listed: every kind with the verb `list`, once, in the first version that serves it."""
     listable = [gvr for group in groups for gvr in _once_each(group)]
     wanted = tuple(gvr for gvr in listable if selection.wants(gvr.group, gvr.resource))
-    failing = sorted({group.name for group in groups if _fails(group)})
+    reasons = {group.name: why for group in groups if (why := _why_failing(group))}
+    failing = sorted(reasons)
     return Discovery(
         resources=wanted,
         excluded=tuple(gvr for gvr in listable if not selection.wants(gvr.group, gvr.resource)),
         failing=tuple(name for name in failing if selection.may_want(name)),
         unseen=tuple(name for name in failing if not selection.may_want(name)),
         unmatched=tuple(p for p in selection.include if not any(matches(p, g.group, g.resource) for g in wanted)),
+        reasons=reasons,
     )
 
 
-def _fails(group: ApiGroup) -> bool:
-    return any(version.failing for version in group.versions)
+def _why_failing(group: ApiGroup) -> str:
+    """Of its first version that fails; "" if none does."""
+    return next((version.reason or UNANSWERED for version in group.versions if version.failing), "")
 
 
 def _once_each(group: ApiGroup) -> list[GroupVersionResource]:
@@ -129,20 +138,20 @@ def _once_each(group: ApiGroup) -> list[GroupVersionResource]:
 
 
 class _ResponseKind(msgspec.Struct, gc=False):
-    kind: str = ""
+    kind: str | None = None
 
 
 class _AggregatedResource(msgspec.Struct, gc=False):
-    resource: str
-    scope: str = ""
+    resource: Annotated[str, msgspec.Meta(min_length=1)]
+    scope: str | None = None
     verbs: list[str] | None = None
     response_kind: _ResponseKind | None = msgspec.field(name="responseKind", default=None)
 
 
 class _AggregatedVersion(msgspec.Struct, gc=False):
     version: str
-    resources: list[_AggregatedResource] | None = None
-    freshness: str = ""
+    resources: list[msgspec.Raw] | None = None
+    freshness: str | None = None
 
 
 class _Name(msgspec.Struct, gc=False):
@@ -150,13 +159,13 @@ class _Name(msgspec.Struct, gc=False):
 
 
 class _AggregatedGroup(msgspec.Struct, gc=False):
-    metadata: _Name = msgspec.field(default_factory=_Name)
-    versions: list[_AggregatedVersion] | None = None
+    metadata: _Name | None = None
+    versions: list[msgspec.Raw] | None = None
 
 
 class _AggregatedDocument(msgspec.Struct, gc=False):
     kind: str = ""
-    items: list[_AggregatedGroup] | None = None
+    items: list[msgspec.Raw] | None = None
 
 
 class _Kind(msgspec.Struct, gc=False):
@@ -172,27 +181,55 @@ def aggregated_groups(document: bytes) -> list[ApiGroup]:
     """The groups of one aggregated answer (of /api or of /apis). Raises FatalError if it is no such document.
 
     `freshness: Stale` says that the aggregator could not reach the group's own server: the kinds it knew of are listed
-    all the same and the group counts as failing. Source: KEP-3352, aggregated discovery.
+    all the same and the group counts as failing. Source: KEP-3352, aggregated discovery. So does a group of which a
+    part cannot be read, and what can be read of it is listed.
     """
-    return [
-        ApiGroup(group.metadata.name, tuple(_aggregated_version(group.metadata.name, v) for v in group.versions or []))
-        for group in _decode(document, _AggregatedDocument).items or []
-    ]
+    items = _decode(document, _AggregatedDocument).items or []
+    return [_aggregated_group(number, raw) for number, raw in enumerate(items)]
 
 
-def _aggregated_version(group: str, version: _AggregatedVersion) -> ApiVersion:
-    resources = tuple(
-        GroupVersionResource(
-            group=group,
-            version=version.version,
-            resource=r.resource,
-            kind=r.response_kind.kind if r.response_kind else "",
-            namespaced=r.scope == "Namespaced",
-            verbs=tuple(r.verbs or ()),
-        )
-        for r in version.resources or []
+def _aggregated_group(number: int, raw: msgspec.Raw) -> ApiGroup:
+    try:
+        group = _read(raw, _AggregatedGroup)
+    except ValueError as error:
+        return ApiGroup(_name_in(raw) or _unnamed(number), (_unreadable("", error),))
+    name = group.metadata.name if group.metadata else ""
+    return ApiGroup(name, tuple(_aggregated_version(name, version) for version in group.versions or []))
+
+
+def _name_in(raw: msgspec.Raw) -> str:
+    """The name of a group the rest of which cannot be read; "" if that cannot either."""
+    try:
+        metadata = _read(raw, dict[str, msgspec.Raw])["metadata"]
+        return _read(metadata, _Name).name
+    except (ValueError, KeyError):
+        return ""
+
+
+def _aggregated_version(group: str, raw: msgspec.Raw) -> ApiVersion:
+    try:
+        version = _read(raw, _AggregatedVersion)
+    except ValueError as error:
+        return _unreadable("", error)
+    resources, defect = _each(version.resources, lambda one: _aggregated_resource(group, version.version, one))
+    stale = version.freshness == "Stale"
+    return ApiVersion(version.version, resources, failing=stale or bool(defect), reason=UNANSWERED if stale else defect)
+
+
+def _aggregated_resource(group: str, version: str, raw: msgspec.Raw) -> GroupVersionResource:
+    """Raises ValueError if it cannot be read; the scope is of interest where the resource can be listed."""
+    found = _read(raw, _AggregatedResource)
+    if found.scope not in SCOPES and "list" in (found.verbs or ()):
+        given = repr(found.scope[:100]) if found.scope else "no scope"
+        raise ValueError(f"resource {found.resource[:100]!r} has {given}, expected scope {' or '.join(SCOPES)}")
+    return GroupVersionResource(
+        group=group,
+        version=version,
+        resource=found.resource,
+        kind=(found.response_kind.kind or "") if found.response_kind else "",
+        namespaced=found.scope == "Namespaced",
+        verbs=tuple(found.verbs or ()),
     )
-    return ApiVersion(version.version, resources, failing=version.freshness == "Stale")
 
 
 # --- the legacy form -------------------------------------------------------------------------------------------------
@@ -207,7 +244,7 @@ class _LegacyVersion(msgspec.Struct, gc=False):
 
 
 class _LegacyGroup(msgspec.Struct, gc=False):
-    name: str
+    name: Annotated[str, msgspec.Meta(min_length=1)]
     versions: list[_LegacyVersion] | None = None
     preferred: _LegacyVersion | None = msgspec.field(name="preferredVersion", default=None)
 
@@ -219,18 +256,19 @@ class _LegacyGroup(msgspec.Struct, gc=False):
 
 
 class _LegacyGroups(msgspec.Struct, gc=False):
-    groups: list[_LegacyGroup] | None = None
+    groups: list[msgspec.Raw] | None = None
 
 
 class _LegacyResource(msgspec.Struct, gc=False):
-    name: str
-    namespaced: bool = False
-    kind: str = ""
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+    namespaced: bool | None = False
+    kind: str | None = ""
     verbs: list[str] | None = None
 
 
 class _LegacyResources(msgspec.Struct, gc=False):
-    resources: list[_LegacyResource] | None = None
+    kind: str = ""
+    resources: list[msgspec.Raw] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +276,8 @@ class LegacyIndex:
     """The group versions that legacy discovery has to ask for, one request each; "" is core."""
 
     versions: dict[str, list[str]] = field(default_factory=dict)
+    unreadable: tuple[ApiGroup, ...] = ()
+    """Groups of which not even the versions are known."""
 
     def group_versions(self) -> list[tuple[str, str]]:
         """(group, version) of every `APIResourceList` to fetch."""
@@ -247,32 +287,95 @@ class LegacyIndex:
 def legacy_index(core: bytes, groups: bytes) -> LegacyIndex:
     """The answers of /api and /apis -> what to ask next. Raises FatalError if they are no such documents."""
     index = {"": _decode(core, _LegacyCore).versions or []}
-    index.update({group.name: group.ordered() for group in _decode(groups, _LegacyGroups).groups or []})
-    return LegacyIndex(index)
+    unreadable = []
+    for number, raw in enumerate(_decode(groups, _LegacyGroups).groups or []):
+        try:
+            group = _read(raw, _LegacyGroup)
+        except ValueError as error:
+            unreadable.append(ApiGroup(_legacy_name_in(raw) or _unnamed(number), (_unreadable("", error),)))
+        else:
+            index[group.name] = group.ordered()
+    return LegacyIndex(index, tuple(unreadable))
 
 
-def legacy_groups(index: LegacyIndex, documents: Mapping[tuple[str, str], bytes | None]) -> list[ApiGroup]:
-    """The `APIResourceList`s, None for those that did not answer -> groups. Raises FatalError on other documents."""
+def _legacy_name_in(raw: msgspec.Raw) -> str:
+    try:
+        return _read(raw, _Name).name
+    except ValueError:
+        return ""
+
+
+def legacy_groups(index: LegacyIndex, documents: Mapping[tuple[str, str], bytes | str]) -> list[ApiGroup]:
+    """The `APIResourceList`s -> groups; of one that did not come the reason, as text. What cannot be read fails."""
     return [
-        ApiGroup(group, tuple(_legacy_version(group, v, documents.get((group, v))) for v in versions))
-        for group, versions in index.versions.items()
+        *(
+            ApiGroup(group, tuple(_legacy_version(group, v, documents.get((group, v), UNANSWERED)) for v in versions))
+            for group, versions in index.versions.items()
+        ),
+        *index.unreadable,
     ]
 
 
-def _legacy_version(group: str, version: str, document: bytes | None) -> ApiVersion:
-    if document is None:
-        return ApiVersion(version, failing=True)
-    resources = _decode(document, _LegacyResources).resources or []
-    return ApiVersion(
-        version,
-        tuple(
-            GroupVersionResource(group, version, r.name, r.kind, r.namespaced, tuple(r.verbs or ())) for r in resources
-        ),
-    )
+def _legacy_version(group: str, version: str, document: bytes | str) -> ApiVersion:
+    if isinstance(document, str):
+        return ApiVersion(version, failing=True, reason=document)
+    try:
+        raws = _legacy_resources(document)
+    except ValueError as error:
+        return _unreadable(version, error)
+    resources, defect = _each(raws, lambda one: _legacy_resource(group, version, one))
+    return ApiVersion(version, resources, failing=bool(defect), reason=defect)
+
+
+def _legacy_resources(document: bytes) -> list[msgspec.Raw]:
+    """Raises ValueError for what is none: taken for an empty one, its group's kinds would count as gone."""
+    found = _read(document, _LegacyResources)
+    if found.resources is None and found.kind != "APIResourceList":
+        raise ValueError(f"its kind is {found.kind[:100]!r}, expected APIResourceList")
+    return found.resources or []
+
+
+def _legacy_resource(group: str, version: str, raw: msgspec.Raw) -> GroupVersionResource:
+    """Raises ValueError if it cannot be read."""
+    found = _read(raw, _LegacyResource)
+    verbs = tuple(found.verbs or ())
+    return GroupVersionResource(group, version, found.name, found.kind or "", bool(found.namespaced), verbs)
+
+
+# --- what cannot be read ---------------------------------------------------------------------------------------------
+
+
+def _each(
+    raws: Iterable[msgspec.Raw] | None, read: Callable[[msgspec.Raw], GroupVersionResource]
+) -> tuple[tuple[GroupVersionResource, ...], str]:
+    """The resources that can be read, and why the first of the others cannot: it costs nothing but itself."""
+    found, defect = [], ""
+    for raw in raws or ():
+        try:
+            found.append(read(raw))
+        except ValueError as error:
+            defect = defect or f"{UNREADABLE}: {error}"
+    return tuple(found), defect
+
+
+def _unreadable(version: str, error: ValueError) -> ApiVersion:
+    return ApiVersion(version, failing=True, reason=f"{UNREADABLE}: {error}")
+
+
+def _unnamed(number: int) -> str:
+    return f"(number {number + 1} of /apis)"
+
+
+def _read(document: msgspec.Raw | bytes, shape: type[T]) -> T:
+    """Raises ValueError, of which msgspec's and Unicode's errors are."""
+    try:
+        return msgspec.json.decode(document, type=shape)
+    except RecursionError as error:
+        raise ValueError("it is nested too deep") from error
 
 
 def _decode(document: bytes, shape: type[T]) -> T:
     try:
-        return msgspec.json.decode(document, type=shape)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _read(document, shape)
+    except ValueError as error:
         raise FatalError(f"the server's discovery document is not what Kubernetes serves: {error}") from error

@@ -45,12 +45,20 @@ class RefusedError(Exception):
     """Credentials or certificates are not, or no longer, accepted: read them again, once."""
 
 
+class UnauthorizedError(RefusedError):
+    """A 401. `answer`: what it is if the credentials are not to blame."""
+
+    def __init__(self, answer: ApiStatusError) -> None:
+        super().__init__(f"the API does not accept our credentials ({answer})")
+        self.answer = answer
+
+
 class Next(Enum):
     """What to do after an answer other than 2xx."""
 
     RETRY = "ask the same again, after the pause that the server asks for"
     LIST_ANEW = "the continue token is too old: begin the list again"
-    LOG_IN_AGAIN = "read the credentials again, once; refused again, stop"
+    LOG_IN_AGAIN = "read the credentials again, once; refused again and everywhere, stop; else this kind fails"
     FAIL_KIND = "it will be refused again: this kind fails, the others go on"
 
 
@@ -99,10 +107,8 @@ def parse_retry_after(value: str | None, now: dt.datetime) -> float | None:
 
 
 def status_error(status: int, body: bytes, retry_after: str | None, now: dt.datetime) -> Exception:
-    """An answer other than 2xx -> the error it means: ApiTransientError, ApiStatusError, or RefusedError."""
+    """An answer other than 2xx -> the error it means: ApiTransientError, ApiStatusError, or UnauthorizedError."""
     step = next_after(status)
-    if step is Next.LOG_IN_AGAIN:
-        return RefusedError(f"the API does not accept our credentials ({status} Unauthorized)")
     told = parse_status(body)
     plain = body[:4096].decode(errors="replace") if not told.reason and not told.message else ""
     # A webhook that fails is quoted with its URL; cut last, or half of a userinfo would be taken for none.
@@ -110,12 +116,14 @@ def status_error(status: int, body: bytes, retry_after: str | None, now: dt.date
     if step is Next.RETRY:
         wait_s = parse_retry_after(retry_after, now)
         return ApiTransientError(f"the API answered {status} {message}".rstrip(), status=status, retry_after_s=wait_s)
-    return ApiStatusError(status, told.reason or _REASONS.get(status, "Unknown"), message)
+    refused = ApiStatusError(status, told.reason or _REASONS.get(status, "Unknown"), message)
+    return UnauthorizedError(refused) if step is Next.LOG_IN_AGAIN else refused
 
 
 # What the server calls them, for answers without a Status document. Source: k8s.io/apimachinery, metav1.StatusReason.
 _REASONS = {
     400: "BadRequest",
+    401: "Unauthorized",
     403: "Forbidden",
     404: "NotFound",
     405: "MethodNotAllowed",

@@ -257,7 +257,7 @@ class ListSource:
         """Fetch the next page (or take the one fetched ahead), check it, turn it into records."""
         try:
             body = await self._next_body()
-            page = parse_page(body)
+            page = parse_page(body, self.gvr.kind)
             size_bytes = len(body)
             del body  # the page's slices keep it alive until they are records
             self._failures = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -30,14 +30,14 @@ _CLOSING = {b"{": b"}", b"[": b"]"}
 class ListMeta(msgspec.Struct, gc=False):
     """A list's own metadata."""
 
-    resource_version: str = msgspec.field(name="resourceVersion", default="")
+    resource_version: str | None = msgspec.field(name="resourceVersion", default=None)
     continue_token: str | None = msgspec.field(name="continue", default=None)
     remaining: int | None = msgspec.field(name="remainingItemCount", default=None)
 
 
 class _List(msgspec.Struct, gc=False):
-    metadata: ListMeta | None
-    items: list[msgspec.Raw] | None
+    metadata: ListMeta | msgspec.UnsetType | None = msgspec.UNSET
+    items: list[msgspec.Raw] | msgspec.UnsetType | None = msgspec.UNSET
     kind: str | None = None
 
 
@@ -66,41 +66,64 @@ class WatchEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 _PAGE = msgspec.json.Decoder(_List)
+_KIND = msgspec.json.Decoder(str | None)
 _META = msgspec.json.Decoder(ListMeta)
 _META_MEMBERS = frozenset(field.encode_name for field in msgspec.structs.fields(ListMeta))
 _STATUS = msgspec.json.Decoder(Status)
 _EVENT = msgspec.json.Decoder(WatchEvent)
 
 
-def parse_page(body: bytes) -> ListPage:
-    """A list response -> its page; `items` null is an empty page.
+def parse_page(body: bytes, kind: str = "") -> ListPage:
+    """A list response -> its page; `kind` is that of the listed objects, "" if discovery does not say.
 
-    Raises TransientError if it is no whole list: the same request may be answered better.
+    As client-go reads it, what is absent or null is empty: Kubernetes 1.28 to 1.30 leave `items` out of some empty
+    lists. Raises TransientError if it is no whole list of that kind: the same request may be answered better.
     """
     try:
         page = _PAGE.decode(body)
     except _UNSPLITTABLE as error:
-        return _scan_page(body, error)
-    return _page(page.metadata, list(page.items or []))
+        return _scan_page(body, kind, error)
+    return _page(page.kind, kind, page.metadata, page.items)
 
 
-def _page(metadata: ListMeta | None, items: list[Slice]) -> ListPage:
-    metadata = metadata or ListMeta()
+def _page(
+    found: str | None,
+    kind: str,
+    metadata: ListMeta | msgspec.UnsetType | None,
+    items: Sequence[Slice] | msgspec.UnsetType | None,
+) -> ListPage:
+    """A page, if `metadata` and `items` stand there or `found`, its kind, says that it is the list that was asked for.
+
+    An answer that is something else (a Status, a document of discovery) has no `items` either, and taken for an empty
+    list it would prove that all is gone. The kind alone does not decide: a custom resource names its list as it likes.
+    """
+    is_asked_for = bool(kind) and found == f"{kind}List"
+    if (metadata is msgspec.UNSET or items is msgspec.UNSET) and not is_asked_for:
+        lacks = [name for name, value in (("metadata", metadata), ("items", items)) if value is msgspec.UNSET]
+        what = f"its kind is {found[:100]!r}" if found else "it has no kind"
+        raise TransientError(f"the answer is no list that can be read: {what}, and no {' and no '.join(lacks)}")
+    meta = metadata or ListMeta()
     return ListPage(
-        resource_version=metadata.resource_version,
-        continue_token=metadata.continue_token or "",
-        remaining=metadata.remaining,
-        items=items,
+        resource_version=meta.resource_version or "",
+        continue_token=meta.continue_token or "",
+        remaining=meta.remaining,
+        items=list(items or ()),
     )
 
 
-def _scan_page(body: bytes, cause: Exception) -> ListPage:
+def _scan_page(body: bytes, kind: str, cause: Exception) -> ListPage:
     try:
         members = dict(scan_object(body))
-        items = members["items"]
-        return _page(_scan_metadata(members["metadata"]), [] if items == b"null" else list(scan_array(items)))
-    except (*_UNSPLITTABLE, RecordError, KeyError) as error:
+        metadata = _scan_metadata(members["metadata"]) if "metadata" in members else msgspec.UNSET
+        items = _scan_items(members["items"]) if "items" in members else msgspec.UNSET
+        found = _KIND.decode(members.get("kind", b"null"))
+    except (*_UNSPLITTABLE, RecordError) as error:
         raise TransientError(f"the answer is no list that can be read: {cause}") from error
+    return _page(found, kind, metadata, items)
+
+
+def _scan_items(data: bytes) -> list[Slice] | None:
+    return None if data == b"null" else list(scan_array(data))
 
 
 def _scan_metadata(data: bytes) -> ListMeta | None:

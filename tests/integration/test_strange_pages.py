@@ -22,6 +22,7 @@ from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
 from clusterinfo.settings import load
 from tests.conftest import Database
 from tests.integration.brokers import Broker
+from tests.support.front import Front
 
 NAMES = [f"cm-{number}" for number in range(7)]
 
@@ -59,6 +60,22 @@ class Collected:
 
     def said(self, kind: type[Any]) -> list[Any]:
         return [seen for seen in self.seen if isinstance(seen, kind)]
+
+
+class Fronted(Collected):
+    """The same, with some answers made up: `front.answers`."""
+
+    def __init__(
+        self,
+        api: SimulatedKubernetes,
+        front: Front,
+        database: Database,
+        connection: asyncpg.Connection,
+        path: Path,
+    ) -> None:
+        super().__init__(api, database, connection, path)
+        self.front = front
+        front.write_kubeconfig(path / "kubeconfig")
 
 
 @pytest.fixture
@@ -148,6 +165,76 @@ async def test_a_page_whose_brackets_lie_fails_its_list_and_says_so(collected: C
     assert set(await collected.live()) == {("default", one) for one in NAMES}
     state, error = (await collected.freshness())[""]
     assert (state, "no list that can be read" in str(error)) == ("failed", True)
+
+
+# --- lists that leave something out, and what is no list --------------------------------------------------------------
+
+CONFIGMAPS_PATH = "/api/v1/configmaps"
+EMPTY = {
+    "items and more": '{"kind":"ConfigMapList","apiVersion":"v1","metadata":{"resourceVersion":"999999"}}',
+    "metadata": '{"kind":"ConfigMapList","apiVersion":"v1","items":[]}',
+    "everything": '{"kind":"ConfigMapList","apiVersion":"v1"}',
+    "items, beside what nobody can decode": (
+        r'{"kind":"ConfigMapList","metadata":{"resourceVersion":"999999","continue":null,"x":"\ud800"}}'
+    ),
+}
+NO_LIST = {
+    "a Status": ('{"kind":"Status","metadata":{},"status":"Failure","reason":"Unauthorized"}', "kind is 'Status'"),
+    "a page of a proxy": ("<html><body>sign in</body></html>", "JSON is malformed"),
+    "an object": ('{"kind":"ConfigMap","metadata":{"resourceVersion":"5"}}', "kind is 'ConfigMap'"),
+    "discovery": ('{"kind":"APIResourceList","resources":[]}', "kind is 'APIResourceList'"),
+    "another kind's list": ('{"kind":"SecretList","metadata":{"resourceVersion":"999999"}}', "kind is 'SecretList'"),
+    "an empty object": ("{}", "no kind"),
+}
+
+
+@pytest.fixture
+async def fronted(database: Database, connection: asyncpg.Connection, tmp_path: Path) -> AsyncIterator[Fronted]:
+    async with SimulatedKubernetes(SimulatedCluster(seed=1)) as api, Front(api) as front:
+        yield Fronted(api, front, database, connection, tmp_path)
+
+
+@pytest.mark.parametrize("left_out", EMPTY)
+async def test_an_empty_list_that_leaves_something_out_is_empty(fronted: Fronted, left_out: str) -> None:
+    for one in NAMES[:3]:
+        fronted.create(one)
+    assert await fronted.run() == EXIT_DONE
+    fronted.front.answers[CONFIGMAPS_PATH] = 200, EMPTY[left_out]
+
+    assert await fronted.run() == EXIT_DONE
+
+    assert await fronted.live() == {}
+    assert await fronted.freshness() == {"": ("verified", None)}
+
+
+@pytest.mark.parametrize("what", NO_LIST)
+async def test_what_is_no_list_fails_its_kind_and_deletes_nothing(fronted: Fronted, what: str) -> None:
+    body, why = NO_LIST[what]
+    for one in NAMES[:3]:
+        fronted.create(one)
+    assert await fronted.run() == EXIT_DONE
+    fronted.front.answers[CONFIGMAPS_PATH] = 200, body
+
+    async with asyncio.timeout(60):
+        assert await fronted.run() == EXIT_ATTENTION
+
+    assert set(await fronted.live()) == {("default", one) for one in NAMES[:3]}
+    state, error = (await fronted.freshness())[""]
+    assert (state, why in str(error)) == ("failed", True), error
+
+
+async def test_a_list_version_longer_than_an_integer_orders_by_time(collected: Collected) -> None:
+    """Python refuses to read more than 4,300 digits as a number."""
+    collected.api.faults.list_version("configmaps", "9" * 4301)
+    for one in NAMES[:3]:
+        collected.create(one)
+    assert await collected.run() == EXIT_DONE
+    collected.api.cluster.delete("configmaps", "default", NAMES[0])
+
+    assert await collected.run() == EXIT_DONE
+
+    assert set(await collected.live()) == {("default", one) for one in NAMES[1:3]}
+    assert await collected.freshness() == {"": ("verified", None)}
 
 
 # --- servers that forget too fast ------------------------------------------------------------------------------------

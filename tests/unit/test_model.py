@@ -25,6 +25,7 @@ from clusterinfo.model import (
         ("1", 1),
         ("9223372036854775807", 2**63 - 1),
         ("9223372036854775808", None),
+        ("9" * 4301, None),
         ("0", None),
         ("", None),
         ("abc", None),

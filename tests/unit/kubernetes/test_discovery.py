@@ -150,7 +150,7 @@ def test_resources_of_subresources_only_have_no_verbs() -> None:
 
 def test_legacy_discovery_finds_what_aggregated_discovery_finds() -> None:
     index = discovery.legacy_index(recorded("discovery-legacy-api"), recorded("discovery-legacy-apis"))
-    documents: dict[tuple[str, str], bytes | None] = {
+    documents: dict[tuple[str, str], bytes | str] = {
         ("", "v1"): recorded("discovery-legacy-v1"),
         ("apps", "v1"): recorded("discovery-legacy-apps-v1"),
     }
@@ -179,6 +179,108 @@ def test_legacy_discovery_puts_the_preferred_version_first() -> None:
 def test_the_form_of_an_answer_is_known_by_its_kind() -> None:
     assert discovery.is_aggregated(recorded("discovery-aggregated-core"))
     assert not discovery.is_aggregated(recorded("discovery-legacy-api"))
+
+
+PODS = {"resource": "pods", "responseKind": {"kind": "Pod"}, "scope": "Namespaced", "verbs": ["list"]}
+
+
+@pytest.mark.parametrize(
+    ("broken", "why"),
+    [
+        ({**PODS, "resource": "ghosts", "scope": None}, "resource 'ghosts' has no scope, expected scope Namespaced or"),
+        ({**PODS, "resource": "ghosts", "scope": "Galaxy"}, "resource 'ghosts' has 'Galaxy', expected scope"),
+        ({**PODS, "resource": None}, "Expected `str`, got `null` - at `$.resource`"),
+        ({"scope": "Namespaced", "verbs": ["list"]}, "missing required field `resource`"),
+        ({**PODS, "resource": ""}, "length >= 1 - at `$.resource`"),
+        ({**PODS, "resource": "ghosts", "verbs": "list"}, "Expected `array | null`, got `str` - at `$.verbs`"),
+        ("ghosts", "Expected `object`, got `str`"),
+    ],
+)
+def test_a_resource_that_cannot_be_read_costs_no_other(broken: object, why: str) -> None:
+    version = {"version": "v1", "freshness": "Current", "resources": [broken, PODS]}
+    groups = [{"metadata": {"name": name}, "versions": [version]} for name in ("a.io", "b.io")]
+    groups[1]["versions"] = [{"version": "v1", "resources": [PODS]}]
+    document = json.dumps({"kind": "APIGroupDiscoveryList", "items": groups}).encode()
+
+    found = discovery.choose(discovery.aggregated_groups(document), Selection())
+
+    assert [one.dotted for one in found.resources] == ["pods.a.io", "pods.b.io"]
+    assert found.failing == ("a.io",)
+    assert why in found.reasons["a.io"]
+
+
+def test_a_resource_that_cannot_be_listed_needs_no_scope() -> None:
+    tokens = {"resource": "tokens", "scope": None, "verbs": ["create"]}
+    group = {"metadata": {"name": "a.io"}, "versions": [{"version": "v1", "resources": [tokens]}]}
+
+    groups = discovery.aggregated_groups(json.dumps({"items": [group]}).encode())
+
+    assert discovery.choose(groups, Selection()).complete
+
+
+@pytest.mark.parametrize(
+    ("broken", "name"),
+    [
+        ({"metadata": {"name": "a.io"}, "versions": "v1"}, "a.io"),
+        ({"metadata": {"name": "a.io"}, "versions": [{"version": None}]}, "a.io"),
+        ({"metadata": {"name": 5}}, "(number 1 of /apis)"),
+        (None, "(number 1 of /apis)"),
+    ],
+)
+def test_a_group_that_cannot_be_read_costs_no_other(broken: object, name: str) -> None:
+    good = {"metadata": {"name": "b.io"}, "versions": [{"version": "v1", "resources": [PODS]}]}
+    document = json.dumps({"kind": "APIGroupDiscoveryList", "items": [broken, good]}).encode()
+
+    found = discovery.choose(discovery.aggregated_groups(document), Selection())
+
+    assert [one.dotted for one in found.resources] == ["pods.b.io"]
+    assert found.failing == (name,)
+
+
+GOOD = {"name": "b.io", "versions": [{"version": "v1"}]}
+LISTED = b'{"kind":"APIResourceList","resources":[{"name":"pods","namespaced":true,"kind":"Pod","verbs":["list"]}%s]}'
+
+
+@pytest.mark.parametrize(
+    ("broken", "name"),
+    [
+        ({"name": "a.io", "versions": [{"version": None}]}, "a.io"),
+        ({"versions": [{"version": "v1"}]}, "(number 1 of /apis)"),
+        ({"name": "", "versions": [{"version": "v1"}]}, "(number 1 of /apis)"),
+    ],
+)
+def test_a_legacy_group_that_cannot_be_read_costs_no_other(broken: object, name: str) -> None:
+    index = discovery.legacy_index(b'{"versions":["v1"]}', json.dumps({"groups": [broken, GOOD]}).encode())
+    documents: dict[tuple[str, str], bytes | str] = {("", "v1"): LISTED % b"", ("b.io", "v1"): LISTED % b""}
+
+    found = discovery.choose(discovery.legacy_groups(index, documents), Selection())
+
+    assert [one.dotted for one in found.resources] == ["pods", "pods.b.io"]
+    assert found.failing == (name,)
+
+
+@pytest.mark.parametrize(
+    ("document", "listed", "why"),
+    [
+        (b"<html><body>sign in</body></html>", [], "JSON is malformed"),
+        (b'{"kind":"Status","code":401}', [], "its kind is 'Status', expected APIResourceList"),
+        (b"[" * 5000 + b"]" * 5000, [], "what it serves cannot be read"),
+        (LISTED % b',{"namespaced":true,"verbs":["list"]}', ["pods.b.io"], "missing required field `name`"),
+        (LISTED % b',{"name":"ghosts","verbs":5}', ["pods.b.io"], "at `$.verbs`"),
+        ("401 Unauthorized: no", [], "401 Unauthorized: no"),
+    ],
+)
+def test_a_legacy_document_that_cannot_be_read_fails_its_group(
+    document: bytes | str, listed: list[str], why: str
+) -> None:
+    index = discovery.legacy_index(b'{"versions":["v1"]}', json.dumps({"groups": [GOOD]}).encode())
+
+    groups = discovery.legacy_groups(index, {("", "v1"): LISTED % b"", ("b.io", "v1"): document})
+    found = discovery.choose(groups, Selection())
+
+    assert [one.dotted for one in found.resources] == ["pods", *listed]
+    assert found.failing == ("b.io",)
+    assert why in found.reasons["b.io"]
 
 
 def test_what_is_no_document_is_fatal() -> None:

@@ -15,7 +15,7 @@ from clusterinfo.kubernetes.errors import (
     ApiStatusError,
     ApiTransientError,
     Next,
-    RefusedError,
+    UnauthorizedError,
     next_after,
     status_error,
     translated,
@@ -26,7 +26,7 @@ EXPECTED: dict[int, tuple[Next, type[Exception]]] = {
     **dict.fromkeys((408, 429, 500, 502, 503, 504), (Next.RETRY, ApiTransientError)),
     **dict.fromkeys((400, 403, 404, 405, 406), (Next.FAIL_KIND, ApiStatusError)),
     410: (Next.LIST_ANEW, ApiStatusError),
-    401: (Next.LOG_IN_AGAIN, RefusedError),
+    401: (Next.LOG_IN_AGAIN, UnauthorizedError),
 }
 
 

@@ -35,6 +35,55 @@ def test_null_items_are_none() -> None:
     assert pages.parse_page(b'{"kind":"PodList","metadata":{"resourceVersion":"5"},"items":null}').items == []
 
 
+ODD = rb'"x":"\ud800"'
+"""A member that msgspec refuses, so that the page is split by the scanner."""
+
+
+@pytest.mark.parametrize("odd", [b"", b"," + ODD], ids=["at once", "by the scanner"])
+@pytest.mark.parametrize(
+    ("members", "version"),
+    [
+        (b'"metadata":{"resourceVersion":"529"}', "529"),
+        (b'"metadata":{"resourceVersion":"529"},"items":null', "529"),
+        (b'"metadata":{"resourceVersion":null,"continue":null,"remainingItemCount":null},"items":[]', ""),
+        (b'"metadata":null,"items":[]', ""),
+        (b'"items":[]', ""),
+        (b'"apiVersion":"admissionregistration.k8s.io/v1"', ""),
+    ],
+)
+def test_what_an_empty_list_leaves_out_is_empty(members: bytes, version: str, odd: bytes) -> None:
+    kind = "ValidatingAdmissionPolicy"
+    page = pages.parse_page(b'{"kind":"%sList",%s%s}' % (kind.encode(), members, odd), kind)
+
+    assert (page.resource_version, page.continue_token, page.remaining, page.items) == (version, "", None, [])
+
+
+def test_a_custom_resource_names_its_list_as_it_likes() -> None:
+    page = pages.parse_page(b'{"kind":"Flock","metadata":{},"items":[{}]}', "Sheep")
+
+    assert [bytes(item) for item in page.items] == [b"{}"]
+
+
+@pytest.mark.parametrize("odd", [b"", b"," + ODD], ids=["at once", "by the scanner"])
+@pytest.mark.parametrize(
+    ("kind", "members", "why"),
+    [
+        ("Pod", b'"kind":"Status","metadata":{},"status":"Failure","code":401', "kind is 'Status', and no items"),
+        ("Pod", b'"kind":"Pod","metadata":{"name":"a"}', "kind is 'Pod', and no items"),
+        ("Pod", b'"kind":"APIResourceList","groupVersion":"v1","resources":[]', "no metadata and no items"),
+        ("Pod", b'"kind":"ServiceList","metadata":{}', "kind is 'ServiceList'"),
+        ("Pod", b'"kind":"List"', "kind is 'List'"),
+        ("Pod", b'"metadata":{"resourceVersion":"5"}', "it has no kind, and no items"),
+        ("Pod", b'"items":[]', "it has no kind, and no metadata"),
+        ("", b'"kind":"APIResourceList","metadata":{}', "no items"),
+        ("", b'"kind":"List"', "no items"),
+    ],
+)
+def test_what_is_no_list_is_not_taken_for_an_empty_one(kind: str, members: bytes, why: str, odd: bytes) -> None:
+    with pytest.raises(TransientError, match=why):
+        pages.parse_page(b"{%s%s}" % (members, odd), kind)
+
+
 STRANGE = {
     "nested": b'{"metadata":{"name":"deep"},"spec":' + b"[" * 5000 + b"]" * 5000 + b"}",
     "surrogate": rb'{"metadata":{"name":"odd"},"spec":{"x\ud800":"\ud800 \" ] } , : \\"}}',
