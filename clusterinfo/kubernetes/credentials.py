@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 CREDENTIALS_S = 30.0
 """For a kubeconfig's exec plugin to print a token."""
+READABLE = "run as its owner (Docker Compose: COLLECTOR_UID=$(id -u) docker compose up -d), or let that user read it"
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -139,11 +141,13 @@ def _check_proxy(url: str | None) -> None:
 
 
 def _kubeconfig_paths(settings: Settings) -> str:
-    """The files to read, colon-separated, as kubectl takes them. Raises ConfigError if there is none."""
+    """The files to read, colon-separated, as kubectl takes them. Raises ConfigError if there is none we can see."""
     given = str(settings.kubeconfig) if settings.kubeconfig else "~/.kube/config"
     paths = [Path(path).expanduser() for path in given.split(os.pathsep) if path]
-    if any(path.is_file() for path in paths):
-        return os.pathsep.join(str(path) for path in paths if path.is_file())
+    with explained(f"KUBECONFIG {given!r} cannot be read"):
+        found = [str(path) for path in paths if _is_file(path)]
+    if found:
+        return os.pathsep.join(found)
     looked_for = ", ".join(str(path) for path in paths)
     if settings.kubeconfig:
         raise ConfigError(f"KUBECONFIG is {given!r}: there is no such file ({looked_for}); name a kubeconfig file")
@@ -153,6 +157,14 @@ def _kubeconfig_paths(settings: Settings) -> str:
     )
 
 
+def _is_file(path: Path) -> bool:
+    """False if it does not exist. Raises PermissionError where we may not look; Path.is_file() of 3.14 hides that."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 @contextmanager
 def explained(what: str) -> Iterator[None]:
     """Turns what the loader raises for a file a user wrote (for most it has no error of its own) into ConfigError."""
@@ -160,6 +172,9 @@ def explained(what: str) -> Iterator[None]:
         yield
     except (ClusterinfoError, TimeoutError):
         raise
+    except PermissionError as error:
+        file = error.filename or "a file that it names"  # ssl names none
+        raise ConfigError(f"{what}: {file} is not readable by uid {os.geteuid()}; {READABLE}") from error
     except Exception as error:
         raise ConfigError(f"{what}: {quotable(error)}; check KUBECONFIG and KUBE_CONTEXT") from error
 
