@@ -190,7 +190,7 @@ def test_a_context_that_does_not_exist_is_one_line(machine: Machine, tmp_path: P
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=re.escape("pip install 'clusterinfo[sandbox]'")):
+    with pytest.raises(ConfigError, match=re.escape("`pip install -e '.[sandbox]'`")):
         check_extra({})
 
 
