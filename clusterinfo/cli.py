@@ -10,7 +10,10 @@ from contextlib import nullcontext
 from typing import Annotated, Any, Literal
 
 import typer
-from typer._click.exceptions import ClickException  # typer brings its own click and names only some of its errors
+from typer._click.exceptions import (  # typer brings its own click and names only some of its errors
+    ClickException,
+    NoArgsIsHelpError,
+)
 
 from clusterinfo import __version__
 from clusterinfo import lifecycle as life
@@ -28,6 +31,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help is plain text, and [brackets] stand in it
 )
 
 offsets = typer.Typer(help="Where consumers stand, as the database has it.", no_args_is_help=True)
@@ -60,7 +64,7 @@ def _root(
 
 @app.command()
 def collect(once: Once = False, interval: Interval = None) -> None:
-    """List every kind a cluster serves and send the objects to Kafka, every 5 minutes unless told otherwise."""
+    """List every kind a cluster serves and send it to Kafka. Every 5 minutes unless told otherwise."""
     _check_interval(once, interval)
     settings = load(dict(os.environ), collect_interval=interval)
 
@@ -90,7 +94,7 @@ def consume(
     ] = None,
     no_migrate: NoMigrate = False,
 ) -> None:
-    """Store what Kafka holds in PostgreSQL, as one member of the consumer group."""
+    """Store what Kafka holds in PostgreSQL. One member of the consumer group: others share the work."""
     settings = load(dict(os.environ), batch_size=batch_size, batch_bytes=batch_bytes, batch_wait=batch_wait)
     until_idle_s = _duration("--until-idle", until_idle)
 
@@ -106,7 +110,7 @@ def consume(
 
 @app.command()
 def legacy(once: Once = False, interval: Interval = None, no_migrate: NoMigrate = False) -> None:
-    """Deprecated, for development: list every kind straight into PostgreSQL, without Kafka."""
+    """Deprecated: list every kind straight into PostgreSQL. For development, without Kafka."""
     _check_interval(once, interval)
     settings = load(dict(os.environ), collect_interval=interval)
 
@@ -140,7 +144,7 @@ def migrate(
 
 @offsets.command("reset")
 def offsets_reset() -> None:
-    """Forget where consumers stand: what Kafka still holds of the topic is read again, and changes nothing twice."""
+    """Forget where consumers stand. What Kafka still holds of the topic is read again, and changes nothing twice."""
     from clusterinfo.commands.offsets import reset_offsets
 
     _run_short(reset_offsets)
@@ -237,7 +241,7 @@ def status(
     ] = False,
     output: Annotated[Literal["table", "json"], typer.Option(help="A table, or JSON for scripts.")] = "table",
 ) -> None:
-    """Show clusters, how far their kinds may be believed, lag, dead letters. Exit code 3: something needs attention."""
+    """Show clusters, what to trust of them, lag, dead letters. Exit code 3: something needs attention."""
     stale_after_s = _duration("--stale", stale)
     from clusterinfo.commands.status import show_status
 
@@ -264,7 +268,7 @@ def rbac(
         str, typer.Option(metavar="NAMESPACE/NAME", help="Whom to bind the role to.")
     ] = "cluster-info/cluster-info-collector",
 ) -> None:
-    """Print the role that a collector with these settings needs, for kubectl: to read, and no Secrets unless named."""
+    """Print the role a collector with these settings needs. For kubectl: to read, and no Secrets unless named."""
 
     from clusterinfo.commands import rbac
 
@@ -283,7 +287,7 @@ def demo(
         bool, typer.Option("--keep", help="Leave it all running until Ctrl-C, and say how to connect.")
     ] = False,
 ) -> None:
-    """Watch a cluster arrive in PostgreSQL, on servers of its own. Needs the extra clusterinfo[sandbox]."""
+    """Watch a cluster arrive in PostgreSQL, on servers of its own. In a checkout, after pip install -e '.[sandbox]'."""
     if context is not None and objects is not None:
         raise ConfigError("--context and --objects contradict each other: give one of them")
     from clusterinfo.sandbox.demo import DEFAULT_OBJECTS, Demonstration, Options
@@ -358,9 +362,11 @@ def main() -> None:
         code = error.exit_code
     except typer.Abort:
         code = EXIT_ABORTED
+    except NoArgsIsHelpError as error:
+        typer.echo(error.format_message())
+        code = error.exit_code
     except ClickException as error:
-        if message := error.format_message():  # none where the help was shown instead
-            _say(f"{message.rstrip('.')}; see `clusterinfo --help`")
+        _say(f"{error.format_message().rstrip('.')}; see `clusterinfo --help`")
         code = error.exit_code
     sys.exit(code if isinstance(code, int) else 0)
 

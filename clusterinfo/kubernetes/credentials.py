@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 CREDENTIALS_S = 30.0
 """For a kubeconfig's exec plugin to print a token."""
+READABLE = "run as its owner (Docker Compose: COLLECTOR_UID=$(id -u) docker compose up -d), or let that user read it"
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -123,7 +125,9 @@ def _strip_token(configuration: Configuration) -> None:
 async def _load_kubeconfig(settings: Settings) -> Credentials:
     from kubernetes_asyncio.config.kube_config import KubeConfigLoader
 
-    merged = read_kubeconfig(_kubeconfig_paths(settings))
+    paths = _kubeconfig_paths(settings)
+    with explained(f"KUBECONFIG {os.pathsep.join(paths)!r} cannot be read"):
+        merged = read_kubeconfig(paths)
     context = settings.kube_context or merged.current
     _check_context(merged, context, settings)
     configuration = _new_configuration()
@@ -157,12 +161,14 @@ def _check_proxy(url: str | None) -> None:
 
 
 def _kubeconfig_paths(settings: Settings) -> list[str]:
-    """The files to read, in kubectl's order. Raises ConfigError if there is none."""
+    """The files to read, in kubectl's order. Raises ConfigError if there is none that we can see."""
     given = str(settings.kubeconfig) if settings.kubeconfig else "~/.kube/config"
     if "\n" in given or given.lstrip().startswith("{"):
         raise ConfigError("KUBECONFIG holds a kubeconfig itself, or part of one: expected the name of a file that does")
     paths = [Path(path).expanduser() for path in given.split(os.pathsep) if path]
-    if found := [str(path) for path in paths if _is_file(path)]:
+    with explained(f"KUBECONFIG {given!r} cannot be read"):
+        found = [str(path) for path in paths if _is_file(path)]
+    if found:
         return found
     looked_for = ", ".join(str(path) for path in paths)
     if settings.kubeconfig:
@@ -174,9 +180,12 @@ def _kubeconfig_paths(settings: Settings) -> list[str]:
 
 
 def _is_file(path: Path) -> bool:
+    """False if there is none. Raises PermissionError where we may not look; Path.is_file() of 3.14 hides that."""
     try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name too long, or a folder that is closed to us
+        return stat.S_ISREG(path.stat().st_mode)
+    except PermissionError:
+        raise
+    except (OSError, ValueError):  # it does not exist, or its name is too long
         return False
 
 
@@ -187,6 +196,9 @@ def explained(what: str) -> Iterator[None]:
         yield
     except (ClusterinfoError, TimeoutError):
         raise
+    except PermissionError as error:
+        file = error.filename or "a file that it names"  # ssl names none
+        raise ConfigError(f"{what}: {file} is not readable by uid {os.geteuid()}; {READABLE}") from error
     except Exception as error:
         raise ConfigError(f"{what}: {quotable(error)}; check KUBECONFIG and KUBE_CONTEXT") from error
 

@@ -50,7 +50,7 @@ class Kubeconfig:
 
 
 def read_kubeconfig(paths: Iterable[str]) -> Kubeconfig:
-    """Raises ConfigError, with file, line and problem, for what cannot be read or is no kubeconfig."""
+    """Raises ConfigError, with file, line and problem, for what cannot be read or is no kubeconfig; PermissionError."""
     merged = Kubeconfig()
     files = {path: _load(path) for path in paths}
     filled = {path: loaded for path, loaded in files.items() if isinstance(loaded, dict)}
@@ -83,6 +83,8 @@ def _load(path: str) -> Any:
     problem = f"KUBECONFIG {path!r} cannot be read"
     try:
         text = Path(path).read_text("utf-8")
+    except PermissionError:  # whoever asked knows who may read it
+        raise
     except OSError as error:
         raise ConfigError(f"{problem}: {error.strerror}") from error
     except UnicodeDecodeError:

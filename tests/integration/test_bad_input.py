@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import sys
+import tempfile
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -15,10 +18,10 @@ import asyncpg
 import pytest
 
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
-from clusterinfo.sandbox.processes import free_port
+from clusterinfo.sandbox.processes import free_port, give, unprivileged_account
 from tests.conftest import TEMPLATE, Database
 from tests.integration.brokers import Broker
-from tests.support.programs import Api, Ended, Program, run, running, simulated_api
+from tests.support.programs import Api, Ended, Program, run, running, simulated_api, started
 
 WITHIN_S = 60.0
 AT_ONCE, STARTING_S = 2, 2.0
@@ -228,6 +231,32 @@ async def test_a_person_reads_a_line_without_json(place: Place) -> None:
     assert ended.code == 2
     assert ended.stderr.startswith("clusterinfo: KAFKA_ENABLED is false")
     assert ended.stderr.count("\n") == 1
+
+
+# --- a kubeconfig that another user may read --------------------------------------------------------------------------
+
+WITHOUT_PRIVILEGES = ("setpriv", "--bounding-set=-dac_override,-dac_read_search")
+"""What takes from root the right to read whatever there is, as `cap_drop` does in a container."""
+
+
+@pytest.mark.parametrize("hidden", ["file", "folder"])
+async def test_a_kubeconfig_of_another_user_is_named_and_the_remedy(hidden: str) -> None:
+    account = unprivileged_account()  # None unless we are root
+    with tempfile.TemporaryDirectory(prefix="clusterinfo-test-") as directory:
+        kubeconfig = Path(directory) / "folder/config"
+        kubeconfig.parent.mkdir()
+        kubeconfig.write_text("{}")
+        unreadable = kubeconfig if hidden == "file" else kubeconfig.parent
+        give(unreadable, account)
+        unreadable.chmod(0)
+        argv = (*(WITHOUT_PRIVILEGES if account else ()), sys.executable, "-m", "clusterinfo", "legacy", "--once")
+        async with started(argv, {"KUBECONFIG": str(kubeconfig), "METRICS_ADDRESS": ""}) as program:
+            ended = await program.ended()
+        unreadable.chmod(0o700)
+    (said,) = ended.expect(2).errors()
+    assert f"{kubeconfig} is not readable by uid {os.geteuid()};" in said
+    assert "Docker Compose: COLLECTOR_UID=$(id -u) docker compose up -d" in said
+    assert "Traceback" not in ended.stderr
 
 
 # --- the metrics address ---------------------------------------------------------------------------------------------

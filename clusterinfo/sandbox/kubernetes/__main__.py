@@ -1,6 +1,7 @@
 """`python -m clusterinfo.sandbox.kubernetes`: the simulated API as a process of its own, until SIGINT or SIGTERM.
 
-Prints one line of JSON to stdout when it serves: `{"url", "token", "kubeconfig", "objects", "uid"}`.
+Prints one line of JSON to stdout when it serves: `{"url", "token", "kubeconfig", "authority", "objects", "uid"}`;
+`authority` is the CA certificate to trust (PEM), "" without --tls.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import orjson
 
+from clusterinfo.sandbox.kubernetes.certificates import make_tls
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
 
@@ -31,6 +33,7 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--context", default="sandbox", help="the kubeconfig's context and cluster name (default sandbox)"
     )
     parser.add_argument("--advertise", default=None, help="host name that the kubeconfig gives (default: --host)")
+    parser.add_argument("--tls", action="store_true", help="serve HTTPS, which kubectl needs (default: HTTP)")
     parser.add_argument("--gzip", action="store_true", help="compress large answers, as a real server does")
     parser.add_argument("--churn", type=int, default=0, metavar="N", help="change N objects a second (default 0)")
     return parser.parse_args(argv)
@@ -45,11 +48,15 @@ async def serve(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    api = SimulatedKubernetes(cluster, host=options.host, port=options.port, token=options.token, gzip=options.gzip)
+    tls = make_tls(options.host, *([options.advertise] if options.advertise else [])) if options.tls else None
+    api = SimulatedKubernetes(
+        cluster, host=options.host, port=options.port, token=options.token, gzip=options.gzip, tls=tls
+    )
     async with api:
         if options.kubeconfig:
             api.write_kubeconfig(options.kubeconfig, options.context, options.advertise)
         ready = {"url": api.base_url, "token": api.token, "kubeconfig": str(options.kubeconfig or "")}
+        ready["authority"] = tls.authority if tls else ""
         sys.stdout.buffer.write(orjson.dumps({**ready, "objects": cluster.count(), "uid": cluster.uid()}) + b"\n")
         sys.stdout.flush()
         await churn_until(stop, cluster, options.churn)

@@ -1,6 +1,7 @@
 """SimulatedKubernetes: the HTTP server in front of a SimulatedCluster. Routing, authentication, faults, transfer."""
 
 import asyncio
+import base64
 import secrets
 import zlib
 from collections import deque
@@ -16,6 +17,7 @@ from aiohttp import web
 
 from clusterinfo.sandbox.kubernetes import control, discovery, statuses
 from clusterinfo.sandbox.kubernetes.catalog import ApiResource
+from clusterinfo.sandbox.kubernetes.certificates import ServerTls
 from clusterinfo.sandbox.kubernetes.conversions import rest_in
 from clusterinfo.sandbox.kubernetes.encoding import object_prefix
 from clusterinfo.sandbox.kubernetes.faults import Faults, Verb
@@ -94,7 +96,7 @@ def parse_path(path: str) -> Target | None:
 
 
 class SimulatedKubernetes:
-    """`async with SimulatedKubernetes(cluster) as api:` serves a cluster over HTTP until the block ends.
+    """`async with SimulatedKubernetes(cluster) as api:` serves a cluster over HTTP, or HTTPS, until the block ends.
 
     Attributes: `cluster`, `faults`, `requests` (the last 10,000), `base_url`, `token` (of the user `admin`).
     """
@@ -109,9 +111,11 @@ class SimulatedKubernetes:
         users: Mapping[str, str] | None = None,
         gzip: bool = False,
         bookmark_interval_s: float = 60,
+        tls: ServerTls | None = None,
     ) -> None:
         """`port` 0: any free one. `users`: further tokens and their user names. `gzip`: compress as a real server does
-        (off, because it costs this process more than the download saves)."""
+        (off, because it costs this process more than the download saves). `tls`: serve HTTPS; None: plain HTTP, over
+        which client-go, and so kubectl, sends no token."""
         self.cluster = cluster or SimulatedCluster()
         self.faults = Faults()
         self.requests: deque[LoggedRequest] = deque(maxlen=KEPT_REQUESTS)
@@ -121,6 +125,7 @@ class SimulatedKubernetes:
         self.users = {self.token: "admin", **(users or {})}
         self.gzip = gzip
         self.bookmark_interval_s = bookmark_interval_s
+        self.tls = tls
         self._pages: dict[str, int] = {}
         self._runner: web.AppRunner | None = None
 
@@ -135,7 +140,10 @@ class SimulatedKubernetes:
 
     @property
     def base_url(self) -> str:
-        return f"http://{self.host}:{self.port}"
+        return self._url(self.host)
+
+    def _url(self, host: str) -> str:
+        return f"{'https' if self.tls else 'http'}://{host}:{self.port}"
 
     async def start(self) -> None:
         """Serve; after `stop` on the same port again. Raises OSError if the port is taken."""
@@ -144,7 +152,7 @@ class SimulatedKubernetes:
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         self.port = self.port or free_port()
-        site = web.TCPSite(self._runner, self.host, self.port)
+        site = web.TCPSite(self._runner, self.host, self.port, ssl_context=self.tls.context if self.tls else None)
         await site.start()
 
     async def stop(self) -> None:
@@ -163,12 +171,14 @@ class SimulatedKubernetes:
 
     def write_kubeconfig(self, path: Path, context: str = "sandbox", host: str | None = None) -> Path:
         """A kubeconfig with one context that reaches this server as `admin`. `host`: how the reader reaches it."""
-        server = f"http://{host or self.host}:{self.port}"
+        reached = {"server": self._url(host or self.host)}
+        if self.tls:
+            reached["certificate-authority-data"] = base64.b64encode(self.tls.authority.encode()).decode()
         document = {
             "apiVersion": "v1",
             "kind": "Config",
             "current-context": context,
-            "clusters": [{"name": context, "cluster": {"server": server}}],
+            "clusters": [{"name": context, "cluster": reached}],
             "users": [{"name": f"{context}-admin", "user": {"token": self.token}}],
             "contexts": [{"name": context, "context": {"cluster": context, "user": f"{context}-admin"}}],
         }

@@ -6,6 +6,9 @@ Reads the files as they are. Whether Docker Compose accepts them is asked in .ci
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+from pathlib import PurePosixPath
 from typing import Any
 
 import pytest
@@ -89,6 +92,40 @@ def test_a_password_file_is_a_secret_that_the_service_has() -> None:
 def test_every_variable_that_compose_asks_for_is_explained() -> None:
     asked = set(re.findall(r"\$\{(\w+)", TEXT)) - {"HOME"}
     assert asked == set(re.findall(r"^#?(\w+)=", (ROOT / "compose/.env.example").read_text(), re.MULTILINE))
+
+
+FILLING_IN = re.compile(r"^#? *cp compose/\.env\.example (\S+) +# (.*)$", re.MULTILINE)
+"""How the documents have people make the file of passwords: its path, and what to set there."""
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/DEPLOYMENT.md", "compose/compose.yaml"])
+def test_whoever_fills_it_in_is_told_what_the_collector_needs(document: str) -> None:
+    """Without COLLECTOR_UID it runs as 65532, who may not read a kubeconfig."""
+    ((path, told),) = FILLING_IN.findall((ROOT / document).read_text())
+    assert path == "compose/.env"
+    assert {"POSTGRES_PASSWORD", "COLLECTOR_UID", "id -u"} == set(re.findall(r"[A-Z]+_[A-Z]+|id -u", told)) - {
+        "KUBECONFIG_FILE"
+    }
+
+
+@pytest.mark.parametrize(("path", "ignored"), [("compose/.env", True), ("compose/.env.example", False)])
+def test_passwords_are_never_committed(path: str, ignored: bool) -> None:
+    assert is_ignored(path) == ignored
+
+
+def is_ignored(path: str) -> bool:
+    """By git; where there is none, by those lines of .gitignore that name a file wherever it is."""
+    if not shutil.which("git") or not (ROOT / ".git").exists():
+        lines = (ROOT / ".gitignore").read_text().splitlines()
+        return any(PurePosixPath(path).match(line) for line in lines if line and not line.startswith("#"))
+    asked = ["git", "-c", "safe.directory=*", "check-ignore", "--quiet", "--no-index", path]
+    code = subprocess.run(asked, cwd=ROOT, timeout=30, check=False).returncode
+    assert code in (0, 1), "git could not say"
+    return code == 0
+
+
+def test_passwords_enter_no_image() -> None:
+    assert "**/.env" in (ROOT / ".dockerignore").read_text().splitlines()
 
 
 # Kafka

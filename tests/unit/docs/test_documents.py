@@ -54,6 +54,40 @@ def test_the_exit_codes_are_the_programs() -> None:
     assert documented == codes - {exit_codes.EXIT_ABORTED}, "what a signal adds is every shell's own table"
 
 
+FROM_AN_INDEX = re.compile(
+    r"clusterinfo\["  # with an extra
+    r"|\b(?:uvx|(?:pip3?|pipx|uv|poetry)\b[^\n#;|&/]* (?:install|add|run))\b[^\n#;|&/]*[ '\"]clusterinfo(?![\w./-])"
+)
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("pip install clusterinfo", True),
+        ("pip install 'clusterinfo[sandbox]'", True),
+        ("python -m pip install --upgrade clusterinfo==1.0", True),
+        ("install clusterinfo[sandbox]", True),
+        ("uvx clusterinfo demo", True),
+        ("pipx run clusterinfo demo", True),
+        ("pip install -e '.[sandbox]'  # then clusterinfo demo", False),
+        ("pip --python /opt/clusterinfo/bin/python install --no-deps /opt/wheel/*.whl", False),
+    ],
+)
+def test_installing_from_an_index_is_recognised(line: str, found: bool) -> None:
+    assert bool(FROM_AN_INDEX.search(line)) == found
+
+
+def test_nobody_is_told_to_install_from_an_index() -> None:
+    """There the name is not ours: whoever takes it would be installed."""
+    folders = [path for name in ("clusterinfo", "compose", "docs", "k8s", ".ci") for path in (ROOT / name).rglob("*")]
+    texts = [path for path in [*ROOT.glob("*"), *folders] if path.is_file() and path.suffix not in (".pyc", ".whl")]
+    assert {"README.md", "Dockerfile", "Makefile", "cli.py", "demo.py", "DEPLOYMENT.md"} <= {
+        path.name for path in texts
+    }
+    found = {str(path.relative_to(ROOT)): FROM_AN_INDEX.findall(path.read_text("utf-8")) for path in texts}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
