@@ -15,6 +15,7 @@ import xxhash
 
 DIGEST_MODULUS = 1 << 128
 INT64_MAX = (1 << 63) - 1
+INT64_DIGITS = len(str(INT64_MAX))
 
 
 class RecordType(StrEnum):
@@ -143,7 +144,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Rejected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A message that is no record of ours: goes to the dead letters as it came."""
+    """A message that is no record of ours: goes to the dead letters as it came, but for `omitted_bytes`."""
 
     offset: int
     reason: str
@@ -152,6 +153,8 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     value: bytes
     sqlstate: str | None = None
     """What PostgreSQL said, if it was PostgreSQL that refused it."""
+    omitted_bytes: int = 0
+    """Of its key and its headers, which are not kept whole if they are too large."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,12 +228,14 @@ def list_start_us(list_id: str) -> int:
 
 
 def version_number(version: str) -> int | None:
-    """A list version as the 64-bit integer that live_at is, or None where it is no such integer."""
-    if len(version) > 19 or not (version.isascii() and version.isdigit()):  # int() refuses what is longer than 4,300
+    """A list version as the 64-bit integer that live_at is, or None where it is no such integer.
+
+    One of more digits than such an integer has is none, and is not looked at: `int` refuses 4,301 digits.
+    """
+    if len(version) > INT64_DIGITS or not (version.isascii() and version.isdigit()):
         return None
-    if (number := int(version)) > INT64_MAX or number == 0:
-        return None
-    return number
+    number = int(version)
+    return number if 0 < number <= INT64_MAX else None
 
 
 def item_digest(namespace: str, name: str, resource_version: str) -> int:

@@ -95,4 +95,5 @@ async def _run(
             return
         receipt = await persist("write", partial(sink.write, batch))
         await source.ack(receipt)
+        del batch  # or its bytes, which were given back, would stay until the next one is there
         backoff.reset()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -31,6 +32,8 @@ STATES = frozenset({"", "oversize"})
 # "Integer: A whole number in the range -2,147,483,648 to +2,147,483,647 inclusive." (CloudEvents 1.0.2, type system)
 INTEGER_MAX = (1 << 31) - 1
 NORMALIZATION_MAX = (1 << 15) - 1  # what its column, a smallint, holds; the rules are at version 1
+MAX_HEADERS, MAX_HEADERS_BYTES = 64, 64 * 1024  # a message of ours has 18 of 1 kB
+MAX_KEY_BYTES = 64 * 1024
 MAX_QUOTED_CHARS = 60  # of what a reason quotes: enough to recognise a value, too little to leak one
 _CACHED = 4096  # distinct clusters and ids remembered: more than a topic carries, or a run reads side by side
 
@@ -192,16 +195,35 @@ def decode(key: bytes | None, value: bytes | None, headers: Headers, offset: int
 
 
 def _attributes(headers: Headers) -> dict[str, bytes]:
+    if len(headers) > MAX_HEADERS:
+        raise RecordError(f"it has {len(headers)} headers, more than {MAX_HEADERS}: not read")
     attributes: dict[str, Any] = dict(headers)
     if len(attributes) != len(headers):
-        names = [name for name, _ in headers if name.startswith("ce_")]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise RecordError(f"header {quoted(min(twice))} is there more than once")
+        _check_unique([name for name, _ in headers if name.startswith("ce_")])
     if None in attributes.values():
         attributes = {name: value for name, value in attributes.items() if value is not None}
-    if b"\0" in b"".join(attributes.values()):
+    names, values = "".join(attributes), b"".join(attributes.values())
+    if len(names) + len(values) > MAX_HEADERS_BYTES:
+        raise RecordError(f"its headers are larger than {MAX_HEADERS_BYTES} bytes: not read")
+    if b"\0" in values:
         raise RecordError("an attribute contains a NUL character, which no text of a database can hold")
+    if not names.isascii() and not is_text(names):
+        raise RecordError("the name of a header is not UTF-8")
     return attributes
+
+
+def _check_unique(names: Sequence[str]) -> None:
+    if twice := [name for name, times in Counter(names).items() if times > 1]:
+        raise RecordError(f"header {quoted(min(twice))} is there more than once")
+
+
+def is_text(name: str) -> bool:
+    """Whether it was UTF-8: what was not has lone surrogates in its place."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _type_of(attributes: dict[str, bytes]) -> RecordType:
@@ -215,6 +237,8 @@ def _type_of(attributes: dict[str, bytes]) -> RecordType:
 
 
 def _identity(key: bytes | None) -> tuple[str, str, str, str, str]:
+    if key and len(key) > MAX_KEY_BYTES:
+        raise RecordError(f"the key has {len(key)} bytes, more than {MAX_KEY_BYTES}: not read")
     try:
         identity = _KEY.decode(key or b"")
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

@@ -82,7 +82,7 @@ def as_text(letter: Letter) -> str:
         "topic": f"{letter.topic}, partition {letter.partition}, offset {letter.offset}" if letter.topic else "none",
         "reason": letter.reason,
         "sqlstate": letter.sqlstate or "none",
-        "size": f"{letter.size_bytes} bytes" + (", of which the first MiB was kept" if letter.is_cut_off else ""),
+        "size": f"{letter.size_bytes} bytes" + (", of which not all were kept" if letter.is_cut_off else ""),
         "key": "none" if letter.key is None else letter.key.decode(errors="backslashreplace"),
     }
     lines = [f"{name}: {printable(str(value))}" for name, value in attributes.items()]

@@ -21,10 +21,11 @@ from aiokafka.errors import AuthenticationFailedError, CorruptRecordException, K
 from aiokafka.protocol.metadata import MetadataRequest
 
 from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError, RecordError, RestartError, TransientError
-from clusterinfo.kafka.aiokafka_patches import codecs
+from clusterinfo.kafka.aiokafka_patches import codecs, reading
 from clusterinfo.settings import Settings
 
 codecs.install()
+reading.install()
 
 CONNECT_TIMEOUT_S = 20.0  # DESIGN: "At start each end gets 20 s to connect once, then exit 1 with one line"
 REQUEST_TIMEOUT_MS = 20_000  # half of aiokafka's: a request that hangs must end within a send's deadline of 60 s

@@ -198,7 +198,7 @@ class PostgresSink:
             [letter.key for letter in letters],
             [readable(letter.headers) for letter in letters],
             [letter.value[:MAX_VALUE_BYTES] for letter in letters],
-            [len(letter.value) for letter in letters],
+            [letter.size_bytes for letter in letters],
         )
 
     def _report(self, batch: Batch, staged: Staged, plan: Any, settled: Settled, clock: _Clock) -> None:

@@ -93,7 +93,7 @@ def _garbled_key(random: Random, key: bytes | None) -> bytes | None:
 
 def _garble_headers(random: Random, headers: Headers) -> None:
     at = random.randrange(len(headers)) if headers else 0
-    match random.randrange(8) if headers else 5:
+    match random.randrange(10) if headers else 5:
         case 0:
             del headers[at]
         case 1:
@@ -112,6 +112,17 @@ def _garble_headers(random: Random, headers: Headers) -> None:
             random.shuffle(headers)
         case 7:
             headers[at] = headers[at][0].upper() if random.random() < 0.3 else f"x{headers[at][0]}", headers[at][1]
+        case _:
+            _add_too_much(random, headers, at)
+
+
+def _add_too_much(random: Random, headers: Headers, at: int) -> None:
+    """A header many times over, or one whose name is no text, that may be large."""
+    if random.random() < 0.5:
+        headers += [headers[at]] * random.choice((1, 40, 47, 48, 2000))
+    else:
+        name, size_bytes = random.choice(("a\udcff", "\0", "ä😀", "ce_uid")), random.choice((0, 600, 65_000, 70_000))
+        headers.insert(at, (name, b"9" * size_bytes))
 
 
 def judge(message: Message) -> Record | None:

@@ -32,6 +32,9 @@ from clusterinfo.model import (
         ("-1", None),
         ("1.5", None),
         ("٣", None),
+        ("0" * 4300 + "1", None),
+        ("00000000000000000001", None),
+        ("0000000000000000001", 1),
     ],
 )
 def test_version_number(version: str, number: int | None) -> None:

@@ -200,6 +200,10 @@ def refused() -> Iterator[tuple[str, wire.Message, str]]:
     yield "unknown state", replaced("ce_state", b"small"), "ce_state"
     yield "NUL", replaced("ce_uid", b"a\0b"), "NUL"
     yield "not UTF-8", replaced("ce_uid", b"\xff"), "UTF-8"
+    yield "a key of more than 64 KiB", wire.Message(key + b" " * 65_536, value, headers), "the key has"
+    yield "65 headers", wire.Message(key, value, [*headers, *((f"h{n}", b"") for n in range(65))][:65]), "65 headers"
+    yield "more than 64 KiB", wire.Message(key, value, [*headers, ("h", b"x" * 65_536)]), "larger than 65536 bytes"
+    yield "a name that is no UTF-8", wire.Message(key, value, [*headers, ("a\udcff", b"")]), "name of a header"
     yield "an attribute twice", wire.Message(key, value, [*headers, ("ce_uid", b"u-2")]), "more than once"
     for kind, missing in ((RecordType.LIST_COMPLETED, "ce_list"), (RecordType.SNAPSHOT_STARTED, "ce_snapshot")):
         headers_ = [("ce_type", kind.value.encode()) if name == "ce_type" else (name, text) for name, text in headers]

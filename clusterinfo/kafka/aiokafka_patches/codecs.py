@@ -15,8 +15,8 @@ from collections.abc import Callable
 import cramjam
 from aiokafka.errors import CorruptRecordException
 
-# A batch of our own holds at most one record above 1 MiB, and that is at most 8 MiB (sink.py). Others may pack more.
-LIMIT_BYTES = 32 * 1024 * 1024
+# A batch of our own holds 512 KiB, or one record that is at most 8 MiB (sink.py). Others may pack a little more.
+LIMIT_BYTES = 12 * 1024 * 1024
 
 _MODULES = (
     "aiokafka.record.default_records",

@@ -2,6 +2,7 @@
 
 It reads with `getmany`, which is never cancelled (aiokafka then loses count of who polls), always has a timeout, and
 takes few messages at a time, so that bytes stay bounded: what is not taken stays compressed in the consumer's buffer.
+A message too large for a step is read alone, once the budget has room for all of it.
 It trusts no position but its own: whatever looks odd is sought again. When to collect, and what becomes of a batch, is
 the `PartitionSource`'s to say.
 """
@@ -19,6 +20,7 @@ from clusterinfo import wire
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import RecordError, RestartError
 from clusterinfo.kafka import client
+from clusterinfo.kafka.aiokafka_patches import reading
 from clusterinfo.kafka.consumer.partition import AssignedPartition
 from clusterinfo.model import Record, Rejected
 from clusterinfo.observations import Observe, OffsetGap
@@ -26,14 +28,15 @@ from clusterinfo.settings import Settings
 
 POLL_S = 1.0  # longest wait for data before the flags are looked at again
 STEP_RECORDS = 64  # most messages taken at once; fewer while they are large
-STEP_BYTES = 512 * 1024  # what a step aims at
+STEP_BYTES = 512 * 1024  # what a step aims at; what alone is larger begins a batch
+MOST_STEP_BYTES = 4 * STEP_BYTES  # of messages that are larger than those before; more is read again, one by one
 RECORD_OVERHEAD_BYTES = 1024  # a decoded record's attributes and headers in memory, measured
 UNREADABLE_TRIES = 2  # a checksum that fails twice is on the disk, not on the wire
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a batch is handed over: `records`, about `size_bytes` of values, or `wait_s` after its first record."""
+    """When a batch is handed over: `records`, about `size_bytes` of messages, or `wait_s` after its first record."""
 
     records: int
     size_bytes: int
@@ -89,10 +92,12 @@ class Collector:
         self._step = 1
         self._doubted = -1  # offset at which a jump was seen and sought again
         self._unreadable = 0  # tries at an offset that cannot be read
+        self._large_bytes = 0  # the next message, if it is too large for a step
 
     def open(self, start: int, oldest: int) -> None:
         """Begin a batch at `start`, and let messages in. If `oldest` is later, the first batch has a gap."""
         self._start = start
+        self._large_bytes = 0
         self.next_offset = max(start, oldest)
         self._gap = self.next_offset > start
         if self._gap:
@@ -142,24 +147,38 @@ class Collector:
         """Whether the budget has room for a step. A batch that has messages goes out as it is; an empty one waits."""
         if batch:
             return self._budget.held_bytes + STEP_BYTES <= self._budget.limit_bytes
-        while not self._partition.is_over:
-            try:
-                async with asyncio.timeout(POLL_S):
-                    await self._budget.take(0)
-                return True
-            except TimeoutError:
+        if batch.held_bytes:
+            return True
+        if self._budget.try_take(self._large_bytes):
+            batch.held_bytes = self._large_bytes
+            return True
+        taking = asyncio.create_task(self._budget.take(self._large_bytes), name="wait for room")
+        try:
+            while not self._partition.is_over:
+                if (await asyncio.wait({taking}, timeout=POLL_S))[0]:
+                    batch.held_bytes = self._large_bytes
+                    return True
                 self._partition.waits_since_s = None  # for room, not for Kafka
-        return False
+            return False
+        finally:
+            if not batch.held_bytes:
+                await self._leave(taking)
 
     async def _take(self, batch: Collected) -> None:
         """One step: messages that are there, or that come within a second."""
         wait_s = POLL_S
         if batch:
             wait_s = max(0.0, min(POLL_S, batch.deadline_s - asyncio.get_running_loop().time()))
+        most = self._records_to_take(batch)
+        size_bytes = MOST_STEP_BYTES if batch else max(STEP_BYTES, self._large_bytes)
         try:
-            messages = await self._partition.read(wait_s, self._records_to_take(batch))
+            messages = await self._partition.read(wait_s, most, self.next_offset, size_bytes)
+        except reading.TooLargeError as error:
+            self._take_alone(batch, error.size_bytes, most)
         except KafkaError as error:
             await self._recover(batch, error)
+        except Exception as error:  # noqa: BLE001 - whatever aiokafka makes of a message
+            await self._recover_from_message(batch, error)
         else:
             if messages:
                 await self._accept(batch, messages)
@@ -204,19 +223,20 @@ class Collector:
         return True
 
     def _add(self, batch: Collected, messages: Sequence[ConsumerRecord]) -> int:
-        """Decode messages into the batch; returns the bytes of their values."""
-        before_bytes = batch.size_bytes
+        """Decode messages into the batch; returns their bytes: keys, headers and values."""
+        reserved_bytes = 0 if batch else batch.held_bytes
         self._begin(batch)
         for message in messages:
             try:
+                _check_read(message)
                 batch.records.append(wire.decode(message.key, message.value, message.headers, message.offset))
             except RecordError as error:
                 batch.rejected.append(_rejected(message, str(error)))
-            batch.size_bytes += len(message.value or b"")
-        added_bytes = batch.size_bytes - before_bytes
-        self._hold(batch, added_bytes + len(messages) * RECORD_OVERHEAD_BYTES)
+        added_bytes = sum(map(_size_bytes, messages))
+        batch.size_bytes += added_bytes
+        self._hold(batch, max(0, added_bytes + len(messages) * RECORD_OVERHEAD_BYTES - reserved_bytes))
         batch.end = self.next_offset = messages[-1].offset + 1
-        self._unreadable = 0
+        self._unreadable = self._large_bytes = 0
         self.taken += len(messages)
         return added_bytes
 
@@ -229,6 +249,22 @@ class Collector:
         self._budget.force(size_bytes)
         batch.held_bytes += size_bytes
 
+    async def _leave(self, taking: asyncio.Task[None]) -> None:
+        """Wait for room no longer."""
+        taking.cancel()
+        await asyncio.wait({taking})
+        if not taking.cancelled():
+            self._budget.give_back(self._large_bytes)
+
+    def _take_alone(self, batch: Collected, size_bytes: int, most: int) -> None:
+        """The step is too large. One by one then; what is so alone begins a batch, which waits for room for it."""
+        if most > 1:
+            self._step = 1
+        else:
+            self._large_bytes = size_bytes
+            batch.deadline_s = 0.0
+        self._partition.seek(self.next_offset)
+
     async def _recover(self, batch: Collected, error: KafkaError) -> None:
         """After any error aiokafka may have moved on past messages it did not give us: seek again, in any case."""
         if isinstance(error, CorruptRecordException | RecordTooLargeError):
@@ -239,8 +275,18 @@ class Collector:
             await self._partition.rest_after(error, "read")
         self._partition.seek(self.next_offset)
 
-    def _set_aside(self, batch: Collected, error: KafkaError) -> None:
-        """What cannot be read is rejected offset by offset, since the messages before it must not be lost with it."""
+    async def _recover_from_message(self, batch: Collected, error: Exception) -> None:
+        """No error of Kafka's: a message that aiokafka cannot cope with, unless there is none."""
+        if (bounds := await self._partition.bounds()) and self.next_offset >= bounds[1]:
+            raise error
+        self._set_aside(batch, error)
+        self._partition.seek(self.next_offset)
+
+    def _set_aside(self, batch: Collected, error: Exception) -> None:
+        """What cannot be read is rejected offset by offset, since the messages before it must not be lost with it.
+
+        If nothing of a batch of Kafka's can be, all of it is rejected, as far as this one has room.
+        """
         if self._step > 1 and batch:
             self._step = 1
             return
@@ -249,12 +295,36 @@ class Collector:
             return
         self._begin(batch)
         reason = f"cannot be read from Kafka: {client.explain(error)}"
-        batch.rejected.append(Rejected(offset=self.next_offset, reason=reason, headers=[], value=b""))
-        self.next_offset += 1
-        self.taken += 1
-        batch.end = self.next_offset
+        end = error.end if isinstance(error, reading.UnreadableError) else 0
+        end = max(self.next_offset + 1, min(end, self.next_offset + self._limits.records - len(batch)))
+        offsets = range(self.next_offset, end)
+        batch.rejected += [Rejected(offset=offset, reason=reason, headers=[], value=b"") for offset in offsets]
+        self.taken += len(offsets)
+        batch.end = self.next_offset = end
+
+
+def _check_read(message: ConsumerRecord) -> None:
+    """Raise RecordError for a message that was not read whole."""
+    if message.checksum is not None:
+        raise RecordError(message.checksum.reason)
 
 
 def _rejected(message: ConsumerRecord, reason: str) -> Rejected:
-    headers = list(message.headers)
-    return Rejected(offset=message.offset, reason=reason, key=message.key, headers=headers, value=message.value or b"")
+    """The message, as far as it is kept."""
+    key, omitted_bytes = message.key, message.checksum.omitted_bytes if message.checksum else 0
+    if key and len(key) > wire.MAX_KEY_BYTES:
+        omitted_bytes += len(key) - wire.MAX_KEY_BYTES
+        key = key[: wire.MAX_KEY_BYTES]
+    return Rejected(
+        offset=message.offset,
+        reason=reason,
+        key=key,
+        headers=list(message.headers),
+        value=message.value or b"",
+        omitted_bytes=omitted_bytes,
+    )
+
+
+def _size_bytes(message: ConsumerRecord) -> int:
+    headers = sum(len(name) + len(value or b"") for name, value in message.headers)
+    return len(message.key or b"") + len(message.value or b"") + headers

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 
 from clusterinfo.kafka import client
+from clusterinfo.kafka.aiokafka_patches import reading
 from clusterinfo.model import PartitionLane
 from clusterinfo.observations import Observe, Recovered, Retrying
 
@@ -66,11 +67,16 @@ class AssignedPartition:
                 await self.rest_after(error, "ask for offsets")
         return None
 
-    async def read(self, wait_s: float, most: int) -> Sequence[ConsumerRecord]:
-        """At most `most` messages that are there, or that come within `wait_s`. Never cancel it. Raises KafkaError."""
+    async def read(self, wait_s: float, most: int, start: int, size_bytes: int) -> Sequence[ConsumerRecord]:
+        """At most `most` messages from offset `start` on that are there, or that come within `wait_s`.
+
+        Never cancel it. Raises TooLargeError if they are larger than `size_bytes` together, KafkaError, and whatever
+        else aiokafka makes of a message that nobody should have sent.
+        """
         self._wait()
         try:
-            found = await self._consumer.getmany(self._partition, timeout_ms=int(wait_s * 1000), max_records=most)
+            with reading.at_most(size_bytes, start):
+                found = await self._consumer.getmany(self._partition, timeout_ms=int(wait_s * 1000), max_records=most)
         except ConsumerStoppedError:
             self.is_given_up = True
             return ()

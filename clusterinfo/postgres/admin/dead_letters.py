@@ -1,7 +1,8 @@
 """Dead letters: how a message that was set aside is kept, so that it can be read by a person and rebuilt to the byte.
 
 Headers are kept as JSON a person reads: name to text. What is no text is `{"base64": ...}`, what is there more than
-once an array; so nothing about them is lost, and a message that was refused for its headers is refused for them again.
+once an array, and beside a name that is no text stand its bytes, `{"name": {"base64": ...}, "value": ...}`; so nothing
+about them is lost, and a message that was refused for its headers is refused for them again.
 """
 
 from __future__ import annotations
@@ -27,7 +28,10 @@ Headers = Sequence[tuple[str, bytes | None]]
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter as stored. `value` is None where only its size was asked for, and cut off at 1 MiB."""
+    """A dead letter as stored. `value` is None where only its size was asked for, and cut off at 1 MiB.
+
+    `size_bytes`: of its value, and of what was left out of its key and headers; `is_cut_off`: not all of it is kept.
+    """
 
     id: int
     created_at: dt.datetime
@@ -54,9 +58,7 @@ class Letter:
     def check_whole(self) -> None:
         """Raise RecordError unless everything of the message is here."""
         if self.is_cut_off:
-            raise RecordError(
-                f"its value of {self.size_bytes} bytes was cut off at {MAX_VALUE_BYTES}: too large to keep"
-            )
+            raise RecordError(f"it was cut off: of its {self.size_bytes} bytes not all were kept")
         if not any(name.startswith("ce_") for name, _ in self.headers) and self.key is None:
             raise RecordError("nothing was kept that says what it is: no key and no CloudEvents headers")
 
@@ -65,7 +67,12 @@ def readable(headers: Headers) -> bytes:
     """Headers as the JSON that the column `headers` holds."""
     shown: dict[str, list[Any]] = {}
     for name, value in headers:
-        shown.setdefault(name, []).append(_shown(value))
+        raw = name.encode("utf-8", "surrogateescape")
+        if _is_plain(raw):
+            shown.setdefault(name, []).append(_shown(value))
+        else:
+            said = {"name": _base64(raw), "value": _shown(value)}
+            shown.setdefault(raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00"), []).append(said)
     flat = {name: values[0] if len(values) == 1 else values for name, values in shown.items()}
     return sanitise(orjson.dumps(flat))
 
@@ -73,20 +80,33 @@ def readable(headers: Headers) -> bytes:
 def rebuilt(shown: bytes) -> list[tuple[str, bytes | None]]:
     """The headers that `readable` was given; those of one name stand together."""
     return [
-        (name, _hidden(value))
+        _rebuilt(name, value)
         for name, values in orjson.loads(shown).items()
         for value in (values if isinstance(values, list) else [values])
     ]
 
 
-def _shown(value: bytes | None) -> Any:
-    if value is None:
-        return None
+def _rebuilt(name: str, shown: Any) -> tuple[str, bytes | None]:
+    if isinstance(shown, dict) and "name" in shown:
+        raw = _hidden(shown["name"]) or b""
+        return raw.decode("utf-8", "surrogateescape"), _hidden(shown.get("value"))
+    return name, _hidden(shown)
+
+
+def _is_plain(value: bytes) -> bool:
+    """Whether it is text that PostgreSQL holds."""
     try:
-        text = value.decode()
+        return "\0" not in value.decode()
     except UnicodeDecodeError:
-        text = "\0"
-    return text if "\0" not in text else {"base64": base64.b64encode(value).decode()}
+        return False
+
+
+def _base64(value: bytes) -> dict[str, str]:
+    return {"base64": base64.b64encode(value).decode()}
+
+
+def _shown(value: bytes | None) -> Any:
+    return value if value is None else value.decode() if _is_plain(value) else _base64(value)
 
 
 def _hidden(shown: Any) -> bytes | None:

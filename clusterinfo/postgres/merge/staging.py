@@ -108,6 +108,12 @@ class DeadLetter:
     headers: list[tuple[str, bytes | None]]
     value: bytes
     sqlstate: str | None = None
+    omitted_bytes: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its value, and of what was left out of its key and headers: more than is kept unless it is whole."""
+        return len(self.value) + self.omitted_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +175,13 @@ def stage(batch: Batch, units: dict[Unit, UnitRow]) -> Staged:
     for message in batch.rejected:
         staged.dead_letters.append(
             DeadLetter(
-                message.offset, plain(message.reason), message.key, message.headers, message.value, message.sqlstate
+                message.offset,
+                plain(message.reason),
+                message.key,
+                message.headers,
+                message.value,
+                message.sqlstate,
+                message.omitted_bytes,
             )
         )
     for index, record in enumerate(batch.records):

@@ -21,6 +21,7 @@ from aiokafka.structs import TopicPartition
 from clusterinfo import wire
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import FatalError, RestartError
+from clusterinfo.kafka.aiokafka_patches import reading
 from clusterinfo.kafka.consumer import batching, partition
 from clusterinfo.kafka.consumer.batching import Limits
 from clusterinfo.kafka.consumer.source import PartitionSource
@@ -58,6 +59,8 @@ class FakeConsumer:
             if isinstance(what, Exception):
                 raise what
             if what is not None:
+                if allowance := reading._allowance.get():
+                    allowance.take(len(what.key) + len(what.value))
                 found.append(what)
         if not found:
             await asyncio.sleep(min(timeout_ms / 1000, 0.01))
@@ -84,7 +87,7 @@ class FakeConsumer:
 
 def message(offset: int, size_bytes: int = 10) -> Any:
     key, value, headers = wire.encode(item(offset, "pods", LIST, b"x" * size_bytes))
-    return SimpleNamespace(offset=offset, key=key, value=value, headers=tuple(headers))
+    return SimpleNamespace(offset=offset, key=key, value=value, headers=tuple(headers), checksum=None)
 
 
 class Lane:
@@ -188,7 +191,11 @@ async def test_what_was_read_before_an_error_is_read_again(lanes: Callable[..., 
     assert found == list(range(10))
 
 
-@pytest.mark.parametrize("error", [CorruptRecordException("bad"), RecordTooLargeError("large")], ids=["crc", "large"])
+UNREADABLE = [CorruptRecordException("bad"), RecordTooLargeError("large"), MemoryError(), ValueError("odd")]
+UNREADABLE += [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte")]
+
+
+@pytest.mark.parametrize("error", UNREADABLE, ids=lambda error: type(error).__name__)
 async def test_what_can_never_be_read_is_set_aside_alone(lanes: Callable[..., Lane], error: Exception) -> None:
     consumer = FakeConsumer(range(12))
     consumer.log |= {5: error, 6: error}
@@ -202,6 +209,115 @@ async def test_what_can_never_be_read_is_set_aside_alone(lanes: Callable[..., La
     assert [one.offset for one in rejected] == [5, 6]
     assert all("cannot be read" in one.reason for one in rejected)
     assert lane.source.is_settled
+
+
+async def test_what_cannot_be_read_at_the_second_try_only_is_not_set_aside(lanes: Callable[..., Lane]) -> None:
+    consumer = FakeConsumer(range(5))
+    whole, consumer.log[2] = consumer.log[2], MemoryError()
+    lane = lanes(consumer)
+
+    def recover() -> None:
+        if consumer.seeks.count(2) > 1:
+            consumer.log[2] = whole
+
+    consumer.before_read = recover
+    await lane.source.open(LANE, 2)
+    assert offsets(await lane.take()) == [2, 3, 4]
+
+
+async def test_an_error_without_a_message_is_nobodys_message(lanes: Callable[..., Lane]) -> None:
+    consumer = FakeConsumer(range(5))
+    lane = lanes(consumer)
+    await lane.source.open(LANE, 5)
+
+    def fail() -> None:
+        raise ValueError("a fault of aiokafka's own")
+
+    consumer.before_read = fail
+    with pytest.raises(ValueError, match="of aiokafka's own"):
+        await lane.next()
+
+
+async def test_a_batch_of_which_nothing_can_be_read_is_set_aside_at_once(lanes: Callable[..., Lane]) -> None:
+    consumer = FakeConsumer(range(30))
+    consumer.log |= dict.fromkeys(range(5, 28), reading.UnreadableError("larger than may be", 28))
+    lane = lanes(consumer, records=10)
+    await lane.source.open(LANE, None)
+    batches: list[Batch] = []
+    while not batches or batches[-1].end < 30:
+        batches.append(await lane.take())
+    assert [offset for batch in batches for offset in offsets(batch)] == [0, 1, 2, 3, 4, 28, 29]
+    assert [one.offset for batch in batches for one in batch.rejected] == list(range(5, 28))
+    assert all(len(batch.records) + len(batch.rejected) <= 10 for batch in batches)
+    assert len(consumer.seeks) < 12  # of 46 if it were offset by offset
+
+
+async def test_a_large_message_waits_for_room_and_begins_a_batch(lanes: Callable[..., Lane]) -> None:
+    consumer = FakeConsumer(range(20))
+    for offset in (3, 4, 12):
+        consumer.log[offset] = message(offset, 3 << 20)
+    lane = lanes(consumer, records=100, size_bytes=100 << 20, budget=4 << 20)
+    await lane.source.open(LANE, None)
+    await lane.budget.take(2 << 20)
+    first = await lane.take()
+    assert offsets(first) == [0, 1, 2]
+    reading_on = asyncio.create_task(lane.source.read())
+    await asyncio.sleep(0.1)
+    assert not reading_on.done()
+    assert lane.budget.held_bytes == 2 << 20
+    lane.budget.give_back(2 << 20)
+    second = await asyncio.wait_for(reading_on, 5)
+    assert second is not None
+    assert second.records[0].offset == 3
+    assert 3 << 20 < lane.budget.held_bytes <= 4 << 20
+    found = offsets(await lane.take())
+    while len(found) < 17:
+        batch = await lane.take()
+        assert 4 not in offsets(batch)[1:]
+        assert 12 not in offsets(batch)[1:]
+        assert lane.budget.held_bytes <= 4 << 20
+        found += offsets(batch)
+    assert found == list(range(3, 20))
+
+
+async def test_stopped_while_a_large_message_waits_it_holds_nothing(lanes: Callable[..., Lane]) -> None:
+    consumer = FakeConsumer(range(3))
+    consumer.log[0] = message(0, 3 << 20)
+    lane = lanes(consumer, budget=4 << 20)
+    await lane.budget.take(2 << 20)
+    await lane.source.open(LANE, None)
+    waiting = asyncio.create_task(lane.source.read())
+    await asyncio.sleep(0.05)
+    lane.stopping.set()
+    async with asyncio.timeout(5):
+        assert await waiting is None
+        await lane.source.close()
+    lane.budget.give_back(2 << 20)
+    assert lane.budget.held_bytes == 0
+
+
+async def test_keys_and_headers_count(lanes: Callable[..., Lane]) -> None:
+    consumer = FakeConsumer(range(1))
+    consumer.log[0].key = b"k" * 70_000
+    consumer.log[0].headers = (("h", b"v" * 50_000), ("n", None))
+    lane = lanes(consumer)
+    await lane.source.open(LANE, None)
+    batch = await lane.next()
+    assert batch.size_bytes == 70_000 + 50_002 + 10
+    assert lane.budget.held_bytes >= batch.size_bytes
+    [rejected] = batch.rejected
+    assert (rejected.key, rejected.omitted_bytes) == (b"k" * wire.MAX_KEY_BYTES, 70_000 - wire.MAX_KEY_BYTES)
+
+
+async def test_a_message_that_was_not_read_whole_is_rejected_with_what_was(lanes: Callable[..., Lane]) -> None:
+    consumer = FakeConsumer(range(3))
+    consumer.log[1].checksum = reading.Unread("it has too many headers", 300)
+    lane = lanes(consumer)
+    await lane.source.open(LANE, None)
+    batch = await lane.next()
+    [rejected] = batch.rejected
+    assert (rejected.offset, rejected.reason, rejected.omitted_bytes) == (1, "it has too many headers", 300)
+    assert rejected.headers == list(consumer.log[1].headers)
 
 
 async def test_a_jump_is_sought_again_before_it_is_believed(lanes: Callable[..., Lane]) -> None:

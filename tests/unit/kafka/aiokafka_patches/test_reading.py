@@ -1,0 +1,180 @@
+"""The reader of batches: as aiokafka's own for what is sound, past what is not, and within its bounds."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchPy
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition
+
+from clusterinfo import wire
+from clusterinfo.kafka.aiokafka_patches import reading
+from tests.support.batches import CODECS, batch, framed, record, sized, varint
+from tests.support.kafka import item, new_list
+
+MIB = 1024 * 1024
+LIST = new_list()
+[PartitionRecords] = reading.Messages.__bases__  # aiokafka's own
+
+
+def good(delta: int, size_bytes: int = 10) -> bytes:
+    key, value, headers = wire.encode(item(delta, "pods", LIST, b"x" * size_bytes))
+    return record(delta, key, value, [(name.encode(), text) for name, text in headers])
+
+
+def read(data: bytes, reader: Any = None, start: int = 0) -> list[Any]:
+    """What a consumer makes of an answer of Kafka's."""
+    records = (reader or fetcher.MemoryRecords)(data)
+    messages = PartitionRecords if reader else fetcher.PartitionRecords
+    return list(messages(TopicPartition("topic", 0), records, [], start, None, None, True, 0))
+
+
+def said(messages: list[Any]) -> list[tuple[object, ...]]:
+    return [(one.offset, one.key, one.value, one.headers) for one in messages]
+
+
+@pytest.fixture(autouse=True)
+def nothing_held() -> Iterator[None]:
+    yield
+    gc.collect()
+    assert not reading._held
+
+
+def test_it_is_the_reader_in_use() -> None:
+    assert fetcher.MemoryRecords is reading.Batches
+    assert fetcher.PartitionRecords is reading.Messages
+    assert DefaultRecordBatch is not _DefaultRecordBatchPy  # the compiled one still checks the sums
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_what_is_sound_is_read_as_aiokafka_reads_it(codec: str) -> None:
+    odd = [(b"", b""), (b"n", None), ("ä😀".encode(), b"\xff"), (b"x" * 63, b"y" * 63), (b"x" * 64, b"y" * 64)]
+    odd += [(b"x" * 9000, b"y" * 20_000), (b"x", b"y")]
+    messages = [
+        good(0),
+        record(1, None, None),
+        record(2, b"", b"", odd),
+        good(3, 300_000),
+        record(4, b"k" * 9000, b"v"),
+    ]
+    first, second = batch(messages, codec, 100), batch([good(0), good(1)], codec, 105)
+    for data in (first + second, first + second[:40], first):
+        for start in (0, 102, 104, 105):
+            found = read(data, start=start)
+            assert said(found) == said(read(data, MemoryRecords, start))
+            assert all(one.checksum is None for one in found)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_header_name_that_is_no_utf8_stands_between_good_messages(codec: str) -> None:
+    strange = record(1, b"k", b"v", [(b"a\xff", b"1"), (b"b", b"2")])
+    data = batch([good(0), strange, good(2)], codec)
+    with pytest.raises(UnicodeDecodeError):
+        read(data, MemoryRecords)
+    first, second, third = read(data)
+    assert second.headers == (("a\udcff", b"1"), ("b", b"2"))
+    for one in (first, third):
+        assert wire.decode(one.key, one.value, one.headers).name == f"o-{one.offset}"
+
+
+BROKEN = {
+    "a number of headers that is none": framed(b"\0\0" + varint(1) + varint(-1) + varint(-1) + varint(-5)),
+    "a header that is not there": framed(b"\0\0" + varint(1) + varint(-1) + varint(-1) + varint(1)),
+    "a header without a name": framed(b"\0\0" + varint(1) + varint(-1) + varint(-1) + varint(1) + varint(-1) * 2),
+    "a name beyond its end": framed(b"\0\0" + varint(1) + varint(-1) + varint(-1) + varint(1) + varint(40) + b"a"),
+    "a value beyond its end": framed(b"\0\0" + varint(1) + varint(-1) + varint(-1) + varint(1) + b"\2a" + varint(4)),
+    "a key beyond its end": framed(b"\0\0" + varint(1) + varint((1 << 62) - 1) + b"k"),
+    "a key as long as can be": framed(b"\0\0" + varint(1) + b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff\x01"),
+    "something behind it": framed(b"\0\0" + varint(1) + varint(-1) + varint(-1) + varint(0) + b"more"),
+    "a number without an end": framed(b"\0" + b"\xff" * 12),
+    "another's offset": framed(b"\0\0" + varint(0) + varint(-1) + varint(-1) + varint(0)),
+    "an offset of no batch": framed(b"\0\0" + varint(7) + varint(-1) + varint(-1) + varint(0)),
+    "nothing": framed(b""),
+}
+
+
+@pytest.mark.parametrize("codec", ["none", "zstd"])
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
+def test_what_is_no_message_stands_between_good_ones(broken: bytes, codec: str) -> None:
+    first, second, third = read(batch([good(0), broken, good(2)], codec, 40))
+    assert [one.offset for one in (first, second, third)] == [40, 41, 42]
+    assert (second.key, second.value, second.headers) == (None, None, ())
+    assert "no message of Kafka's format" in second.checksum.reason
+    assert first.checksum is third.checksum is None
+
+
+UNREADABLE = {
+    "a length beyond the end": batch([good(0), varint(500) + b"x"]),
+    "a length without an end": batch([good(0), b"\xff" * 20]),
+    "a negative length": batch([good(0), varint(-3) + b"x"]),
+    "more than its messages": batch([good(0), good(1) + b"x"]),
+    "fewer messages than said": batch([good(0), good(1)], number=3),
+    "a compression of no name": batch([good(0), good(1)], attributes=7),
+    "larger than may be": batch([record(0, b"k", b"\0" * 13 * MIB), good(1)], "zstd"),
+}
+
+
+@pytest.mark.parametrize("data", UNREADABLE.values(), ids=UNREADABLE.keys())
+def test_where_nothing_more_can_be_read_the_batch_says_where_it_ends(data: bytes) -> None:
+    with pytest.raises(reading.UnreadableError) as failure:
+        read(data)
+    assert failure.value.end == 2
+
+
+def test_what_is_no_batch_is_corrupt() -> None:
+    whole = batch([good(0)])
+    for length in (-12, -1, 0, 30):
+        with pytest.raises(CorruptRecordException):
+            read(whole[:8] + length.to_bytes(4, "big", signed=True) + whole[12:])
+    with pytest.raises(CorruptRecordException, match="CRC"):
+        read(whole[:-1] + b"?")
+
+
+def test_too_many_headers_are_left_unread() -> None:
+    many = (sized(b"a") + sized(b"1") + sized(b"b") + sized(None)) * 500_000
+    large = [(b"a", b"1"), (b"a", b"2"), (b"b", b"x" * 70_000), (b"c", b"3")]
+    most = [(b"h%d" % number, b"v" * 1000) for number in range(64)]
+    flooded = framed(b"\0\0" + varint(1) + sized(b"k") + sized(b"v") + varint(1_000_000) + many)
+    data = batch([good(0), flooded, record(2, b"k", b"v", large), record(3, b"k", b"v", most)], "zstd")
+    began = time.perf_counter()
+    first, flood, third, fourth = read(data)
+    assert (
+        time.perf_counter() - began < 0.5
+    )  # measured: 10 ms, nearly all of it to decompress; 2 s as aiokafka reads it
+    assert first.checksum is None
+    assert flood.headers == (("a", b"1"), ("b", None)) * 32
+    assert "1000000 headers" in flood.checksum.reason
+    assert flood.checksum.omitted_bytes == 3_500_000 - 32 * 7
+    assert third.headers == (("a", b"1"), ("a", b"2"))
+    assert third.checksum.omitted_bytes > 70_000
+    assert len(fourth.headers) == 64
+    assert fourth.checksum is None
+
+
+def test_no_more_is_read_than_allowed() -> None:
+    data = batch([good(number, 1000) for number in range(5)])
+    with reading.at_most(4000, 0), pytest.raises(reading.TooLargeError) as failure:
+        read(data)
+    assert 1000 < failure.value.size_bytes < 2000
+    with reading.at_most(4000, 3):  # what is passed over costs nothing
+        assert [one.offset for one in read(data)] == [3, 4]
+    assert len(read(data)) == 5
+
+
+def test_unpacked_batches_are_held_within_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "UNPACKED_BYTES", 3 * MIB)
+    datas = [batch([good(0, MIB // 2), good(1, MIB // 2)], "zstd", number * 2) for number in range(20)]
+    batches = [reading.Batch(memoryview(data)) for data in datas]
+    for expected in (0, 1):
+        for number, one in enumerate(batches):
+            assert next(one).offset == number * 2 + expected
+            assert sum(len(other.unpacked or b"") for other in batches) < 3 * MIB
+    with pytest.raises(StopIteration):
+        next(batches[0])
