@@ -13,7 +13,7 @@ from clusterinfo.postgres.connection import ACQUIRE_FIRST_S
 from clusterinfo.postgres.migrations import open_migrated_pool
 from clusterinfo.postgres.overview import OffsetRow, read_overview
 from clusterinfo.settings import Settings
-from clusterinfo.status_shown import Partition, Status
+from clusterinfo.status_shown import Consumers, Partition, Status
 
 EXIT_HEALTHY, EXIT_UNKNOWN, EXIT_ATTENTION = 0, 1, 3
 STALE_INTERVALS = 3
@@ -31,9 +31,10 @@ async def show_status(
     async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
         overview = await read_overview(connection, settings.db_schema)
     ends, error = await _ends(settings)
+    consumers = await _consumers(settings, overview.offsets) if ends is not None else None
     partitions = _partitions(overview.offsets, ends, settings.kafka_topic)
     stale_s = stale_after_s or STALE_INTERVALS * settings.collect_interval
-    status = Status(overview, partitions, stale_s, error, every_kind)
+    status = Status(overview, partitions, stale_s, error, every_kind, consumers)
     if as_json:
         sys.stdout.write(orjson.dumps(status.as_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
@@ -53,6 +54,15 @@ async def _ends(settings: Settings) -> tuple[dict[int, int] | None, str]:
         return await end_offsets(settings), ""
     except FatalError as error:
         return None, str(error)
+
+
+async def _consumers(settings: Settings, offsets: list[OffsetRow]) -> Consumers:
+    from clusterinfo.kafka.members import describe
+
+    group = await describe(settings)
+    owner = next((row.group_id for row in offsets if row.topic == settings.kafka_topic), settings.kafka_group_id)
+    members = None if group.error else group.members
+    return Consumers(settings.kafka_group_id, group.state, members, group.held, group.error, owner)
 
 
 def _partitions(offsets: list[OffsetRow], ends: dict[int, int] | None, topic: str) -> list[Partition]:
