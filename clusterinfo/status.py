@@ -8,6 +8,7 @@ import orjson
 from rich.console import Console
 
 from clusterinfo.errors import FatalError
+from clusterinfo.letters_shown import PIPED_WIDTH
 from clusterinfo.observations import Observe
 from clusterinfo.postgres.connection import ACQUIRE_FIRST_S
 from clusterinfo.postgres.migrations import open_migrated_pool
@@ -38,7 +39,8 @@ async def show_status(
     if as_json:
         sys.stdout.write(orjson.dumps(status.as_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
-        Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty()).print(status)
+        is_piped = not sys.stdout.isatty()
+        Console(file=sys.stdout, width=PIPED_WIDTH if is_piped else None, soft_wrap=is_piped).print(status)
     if error:
         return EXIT_UNKNOWN
     return EXIT_HEALTHY if status.is_healthy else EXIT_ATTENTION
