@@ -26,7 +26,7 @@ STATES = frozenset({"", "oversize"})
 
 # "Integer: A whole number in the range -2,147,483,648 to +2,147,483,647 inclusive." (CloudEvents 1.0.2, type system)
 INTEGER_MAX = (1 << 31) - 1
-NORMALIZATION_MAX = (1 << 15) - 1  # what its column, a smallint, holds; the rules are at version 1
+NORMALIZATION_MAX = (1 << 15) - 1  # what its column, a smallint, holds; the rules are at version 2
 MAX_QUOTED_CHARS = 60  # of what a reason quotes: enough to recognise a value, too little to leak one
 _CACHED = 4096  # distinct ids remembered: more than the lists of a run that are read side by side
 

@@ -135,7 +135,8 @@ async def _load_kubeconfig(settings: Settings) -> Credentials:
 def _check_proxy(url: str | None) -> None:
     """aiohttp would take any other proxy for one of HTTP."""
     if url and not url.startswith(("http://", "https://")):
-        raise ConfigError(f"the kubeconfig's proxy-url is {without_userinfo(url)!r}: allowed is http:// or https://")
+        shown = without_userinfo(url) if "//" in url else without_userinfo(f"//{url}").removeprefix("//")
+        raise ConfigError(f"the kubeconfig's proxy-url is {shown!r}: allowed is http:// or https://")
 
 
 def _kubeconfig_paths(settings: Settings) -> str:
