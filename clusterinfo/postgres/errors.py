@@ -57,8 +57,16 @@ SQLSTATES: Final = {
 OTHERWISE: Final = Next.HALT
 """For a SQLSTATE without an entry: it is our bug, or the server's; to stop and say so is better than to spin."""
 
-RETRIED = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
-"""What a lost or failing connection shows as; InterfaceError: asyncpg issue 956."""
+RETRIED = (
+    *(OSError, TimeoutError, asyncpg.PostgresConnectionError),
+    asyncpg.InterfaceError,  # asyncpg issue 956
+    asyncpg.InternalClientError,  # bytes that make no sense, and a server that does not let us write
+    asyncpg.ReadOnlySQLTransactionError,  # after a failover: the primary is found by connecting again
+)
+"""What calls for a new connection: this one is lost, fails, or leads to the wrong server."""
+
+READ_ONLY = asyncpg.TargetServerAttributeNotMatched
+"""What asyncpg raises, with the name of a constant, when it connects to a server that takes no writes."""
 
 FOREIGN = (asyncpg.PostgresError, *RETRIED)
 """Everything asyncpg may raise that `translate` takes."""
@@ -104,6 +112,8 @@ def is_timeout(error: BaseException) -> bool:
 
 def said(error: BaseException) -> str:
     """What PostgreSQL (or the network) says, in one bounded line; without DETAIL, which quotes the data."""
+    if isinstance(error, READ_ONLY):
+        return "the server is read-only: a standby, or default_transaction_read_only is on"
     text = getattr(error, "message", None) or (str(error) if not isinstance(error, asyncpg.PostgresError) else "")
     return " ".join(str(text).split())[:300] or type(error).__name__
 

@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 import asyncpg
 
 from clusterinfo.errors import ConfigError, FatalError, TransientError
-from clusterinfo.postgres.errors import FOREIGN, Next, next_after, said, translate
+from clusterinfo.postgres.errors import FOREIGN, READ_ONLY, Next, next_after, said, translate
 from clusterinfo.settings import Settings
 
 FIRST_CONNECTION_S = 20.0
@@ -180,12 +180,19 @@ async def _first_connection(settings: Settings, arguments: dict[str, Any]) -> An
         except FOREIGN as error:
             _give_up_if_final(error, settings, where)
             if time.monotonic() + 1 >= deadline:
-                certificate = ", and that it accepts the certificate in DB_SSL_CERT" if settings.db_ssl_cert else ""
-                raise FatalError(
-                    f"PostgreSQL {where} cannot be reached: {str(error).strip() or 'no answer within 20 s'}; "
-                    f"check DB_HOST and DB_PORT, and that the server runs{certificate}"
-                ) from error
+                raise _unreachable(error, settings, where) from error
             await asyncio.sleep(1)
+
+
+def _unreachable(error: BaseException, settings: Settings, where: str) -> FatalError:
+    """What ends a first connection when its time is over."""
+    if isinstance(error, READ_ONLY):
+        return FatalError(f"PostgreSQL {where}: {said(error)}; name the primary in DB_HOST, or promote this server")
+    certificate = ", and that it accepts the certificate in DB_SSL_CERT" if settings.db_ssl_cert else ""
+    return FatalError(
+        f"PostgreSQL {where} cannot be reached: {str(error).strip() or 'no answer within 20 s'}; "
+        f"check DB_HOST and DB_PORT, and that the server runs{certificate}"
+    )
 
 
 def _give_up_if_final(error: BaseException, settings: Settings, where: str) -> None:
