@@ -2,14 +2,19 @@
 
 Theory of operation. The order of the steps below is what makes any number of sinks safe side by side:
 
-1. the lane's position is locked and held against the batch: stored already, or not ours any more, or ours to store;
-2. dates far ahead are put right, what dates from before its cluster or kind was forgotten is left out, clusters that
-   share a uid are told apart, missing clusters and units made, the batch's units locked in id order;
+1. the lane's position is locked and checked against the batch: stored already, or owned by another, or ours to store;
+2. dates far ahead are corrected, what dates from before its cluster or kind was forgotten is left out, clusters that
+   share a uid are separated, missing clusters and units are made, the batch's units are locked in id order;
 3. what arrived is counted for each list, which shows those that are complete now;
-4. identities are copied to staging, and the merge plans what becomes of each (`merge.sql`, `plan`);
+4. identities are copied to staging, and the merge plans what becomes of each (`merge/rows.sql`, `plan`);
 5. only the bodies the plan wants are copied; history and rows are written;
-6. complete lists delete what they do not name, states are written;
+6. complete lists delete what they do not name, states are written, snapshots are applied;
 7. dead letters and the position go in, and all of it commits or nothing does.
+
+All statements run at READ COMMITTED. From step 2 on nobody else changes the rows of the batch's units, since whoever
+does holds the same locks; what is read before (positions, clusters, what is forgotten) is locked where it is read. The
+statements of each step lie beside its module. What the rules of the merge are, and why they make any order and any
+repetition of records converge, is explained in ARCHITECTURE.md, "What makes it right".
 """
 
 from __future__ import annotations

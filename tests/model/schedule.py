@@ -326,7 +326,7 @@ async def _cancel(actors: list[Actor]) -> None:
 
 
 class _Names(dict[str, str]):
-    """Statement text -> its name in merge.sql, also of mutated ones."""
+    """Statement text -> its name, also of mutated ones."""
 
     def get(self, query: str, default: Any = None) -> Any:
         if query not in self:

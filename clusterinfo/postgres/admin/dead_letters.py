@@ -129,7 +129,7 @@ async def check_letters(connection: Any, ids: Sequence[int]) -> None:
 
 async def waiting_letters(connection: Any) -> list[int]:
     """The ids of all letters that were not replayed yet, oldest first."""
-    return [row["id"] for row in await connection.fetch(statements()["waiting_letters"])]
+    return [row["id"] for row in await connection.fetch(statements()["find_waiting_letters"])]
 
 
 async def drop_letters(connection: Any, ids: Sequence[int] | None, *, only_replayed: bool = False) -> int:

@@ -102,7 +102,7 @@ async def delete_unseen(connection: Any, schema: str) -> Deleted:
     try:
         async with connection.transaction():
             await _begin(connection, schema)
-            units = [row["id"] for row in await connection.fetch(statements()["find_unseen_units"])]
+            units = [row["id"] for row in await connection.fetch(statements()["find_hidden_units"])]
         for unit_id in units:
             deleted.objects += await _delete_in_steps(
                 connection,
@@ -122,8 +122,8 @@ async def delete_unseen(connection: Any, schema: str) -> Deleted:
             )
         async with connection.transaction():
             await _begin(connection, schema)
-            deleted.units = len(await connection.fetch(statements()["delete_unseen_units"], units))
-            await connection.execute(statements()["delete_unseen_clusters"])
+            deleted.units = len(await connection.fetch(statements()["delete_hidden_units"], units))
+            await connection.execute(statements()["delete_hidden_clusters"])
     except FOREIGN as error:
         translated: ClusterinfoError = translate(error, "deleting what is forgotten (the next call goes on with it)")
         raise translated from error
@@ -138,7 +138,7 @@ async def _begin(connection: Any, schema: str) -> None:
 
 
 async def _put_out_of_sight(connection: Any, name: str, kind: str | None) -> None:
-    await connection.execute(statements()["take_forgotten"])
+    await connection.execute(statements()["lock_forgotten"])
     cluster = await _find_cluster(connection, name)
     group, resource = _split(kind) if kind else ("", "")
     if kind and not await connection.fetchval(statements()["find_unit"], cluster["id"], group, resource):

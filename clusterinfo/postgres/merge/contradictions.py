@@ -23,7 +23,7 @@ async def notice_contradictions(connection: Any, staged: Staged) -> None:
 
 async def find_standing(connection: Any, staged: Staged) -> set[int]:
     """The units that are known to stand still since this batch: their lists prove nothing. Runs after the rows."""
-    surplus = [row["id"] for row in await connection.fetch(statements()["find_standing"])]
+    surplus = [row["id"] for row in await connection.fetch(statements()["find_stalled"])]
     if surplus:
         staged.standing.update(surplus)
         await connection.execute(statements()["drop_unit_progress"], surplus)

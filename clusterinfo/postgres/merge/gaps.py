@@ -53,7 +53,7 @@ async def doubt_gap(connection: Any, batch: Batch) -> None:
     said = f"messages of {lane} were deleted from Kafka before they were stored: unproven until the next list"
     arguments = lane.kafka_cluster, lane.topic, lane.partition
     await connection.execute(statements()["lock_carried_units"], *arguments)
-    await connection.execute(statements()["doubt_carried_units"], *arguments, at, said)
+    await connection.execute(statements()["unverify_carried_units"], *arguments, at, said)
 
 
 async def keep_apart(connection: Any, batch: Batch) -> Batch:
@@ -95,8 +95,8 @@ async def notice_namesakes(connection: Any, record: Record, cluster_id: int) -> 
     A name that gains its uid is said no more. A name and a uid that are said in turns are two clusters, and the uid of
     one of them may not be read; or one, read by two collectors of which only one may.
     """
-    await connection.execute(statements()["say_identity"], cluster_id, record.cluster, record.observed_at)
-    row = await connection.fetchrow(statements()["part_namesakes"], cluster_id)
+    await connection.execute(statements()["record_identity"], cluster_id, record.cluster, record.observed_at)
+    row = await connection.fetchrow(statements()["separate_namesakes"], cluster_id)
     if row is None:
         return ""
     await _doubt_all(connection, cluster_id, record, "name")
@@ -113,7 +113,7 @@ async def notice_clones(connection: Any, record: Record, cluster_id: int) -> str
     a copied etcd keeps the uid of its kube-system namespace. What the two have mixed by then is no longer believed, so
     that the next proven list of the first one puts it right.
     """
-    await connection.execute(statements()["say_name"], cluster_id, record.cluster_name, record.observed_at)
+    await connection.execute(statements()["record_name"], cluster_id, record.cluster_name, record.observed_at)
     crossing = await connection.fetchval(statements()["find_crossing_names"], cluster_id)
     if not crossing:
         return ""
@@ -133,6 +133,6 @@ async def _doubt_all(connection: Any, cluster_id: int, record: Record, shared: s
     units = [row["id"] for row in await connection.fetch(statements()["lock_cluster_units"], [cluster_id])]
     said = f"two clusters with one {shared} wrote here: unproven until the next list"
     await connection.execute(statements()["drop_unit_progress"], units)
-    await connection.execute(statements()["doubt_cluster_rows"], cluster_id)
-    await connection.execute(statements()["doubt_cluster_floors"], cluster_id, record.observed_at, said)
-    await connection.execute(statements()["doubt_cluster_units"], cluster_id, record.observed_at, said)
+    await connection.execute(statements()["unverify_cluster_rows"], cluster_id)
+    await connection.execute(statements()["unverify_cluster_floors"], cluster_id, record.observed_at, said)
+    await connection.execute(statements()["unverify_cluster_units"], cluster_id, record.observed_at, said)

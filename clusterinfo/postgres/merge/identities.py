@@ -66,7 +66,7 @@ async def join_former(connection: Any, records: list[Record], known: KnownCluste
     due = [(known[uid], known[name]) for uid, name in sorted(pairs) if _is_former(known, uid, name)]
     if not due:
         return False
-    await connection.execute(statements()["take_forgotten"])
+    await connection.execute(statements()["lock_forgotten"])
     for cluster, former in due:
         await connection.execute(statements()["join_units"], cluster.id, former.id)
         await connection.execute(statements()["join_rows"], cluster.id, former.id)

@@ -34,7 +34,7 @@ async def count_lists(connection: Any, batch: Batch, staged: Staged) -> Complete
     if not staged.tallies:
         return {}
     await _add_progress(connection, batch, staged.tallies)
-    rows = await connection.fetch(statements()["settle_lists"], [uuid.UUID(list_id) for list_id in staged.tallies])
+    rows = await connection.fetch(statements()["mark_proven"], [uuid.UUID(list_id) for list_id in staged.tallies])
     return {str(row["list"]): row for row in rows}
 
 
@@ -128,7 +128,7 @@ async def _give_up(connection: Any, batch: Batch, staged: Staged) -> None:
                 statements()["fail_list"], uuid.UUID(record.list), state.unit_id, state.reach, record.epoch, batch.end
             )
             await connection.execute(
-                statements()["forget_failed_lists"], uuid.UUID(record.list), state.unit_id, state.reach
+                statements()["drop_failed_lists"], uuid.UUID(record.list), state.unit_id, state.reach
             )
         else:
             await connection.execute(statements()["drop_progress"], uuid.UUID(record.list))
@@ -167,8 +167,8 @@ async def _prove(
                 deleted=deleted.get(list_id, 0),
             )
         )
-    await connection.execute(statements()["forget_covered"])
-    await connection.execute(statements()["forget_lists"])
+    await connection.execute(statements()["drop_covered_floors"])
+    await connection.execute(statements()["drop_overtaken_lists"])
     return {list_id: staged.tallies[list_id] for list_id in complete if list_id not in doubts}
 
 
@@ -249,7 +249,7 @@ async def _apply_snapshot(
         version = plain(statement.server_version) or None
         await _rename(connection, record, cluster_id, settled)
         await _warn_of_shared_identity(connection, record, cluster_id, settled)
-    await connection.execute(statements()["see_cluster"], cluster_id, record.observed_at, record.epoch, version)
+    await connection.execute(statements()["update_cluster"], cluster_id, record.observed_at, record.epoch, version)
     arguments = uuid.UUID(record.snapshot), cluster_id, record.began_at, 0, 0, 0
     await connection.execute(statements()["count_snapshot"], *arguments)
     if isinstance(statement, SnapshotStarted):

@@ -54,7 +54,7 @@ async def plan_and_copy(connection: Any, staged: Staged) -> Any:
         copied.update(wanted)
         if not (learnt := await copy_bodies(connection, staged, wanted)):
             return plan
-        await connection.execute(statements()["plan_anew"], list(learnt), list(learnt.values()))
+        await connection.execute(statements()["replan"], list(learnt), list(learnt.values()))
 
 
 async def copy_bodies(connection: Any, staged: Staged, wanted: list[int]) -> dict[int, int]:
