@@ -17,8 +17,9 @@ from clusterinfo.commands import dead_letter_report
 from clusterinfo.errors import FatalError, RecordError
 from clusterinfo.observations import Noted, Observe, Warned
 from clusterinfo.postgres.admin import dead_letters as letters
-from clusterinfo.postgres.admin.forget import delete_unseen, put_out_of_sight
+from clusterinfo.postgres.admin.forget import delete_hidden, hide
 from clusterinfo.postgres.admin.replay import replay
+from clusterinfo.postgres.connection import Pool
 from clusterinfo.postgres.errors import FOREIGN, translate
 from clusterinfo.postgres.merge.offsets import forget_offsets, stored_topics
 from clusterinfo.postgres.migrations import open_migrated_pool
@@ -67,8 +68,8 @@ async def reset_offsets(settings: Settings, observe: Observe) -> int:
 async def forget(settings: Settings, observe: Observe, cluster: str, kind: str | None) -> int:
     """Delete all that is stored of a cluster (its name or uid), or of one kind of it. Safe beside running consumers."""
     async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
-        await put_out_of_sight(connection, settings.db_schema, cluster, kind)
-        deleted = await delete_unseen(connection, settings.db_schema)
+        await hide(connection, settings.db_schema, cluster, kind)
+        deleted = await delete_hidden(connection, settings.db_schema)
     what = f"{kind} of cluster {cluster}" if kind else f"cluster {cluster}"
     typer.echo(
         f"forgot {what}: {deleted.units} kinds, {deleted.objects} objects, {deleted.versions} versions in history"
@@ -146,7 +147,7 @@ async def replay_letters(settings: Settings, observe: Observe, ids: Sequence[int
     return EXIT_DONE
 
 
-async def _replay(sink: PostgresSink, pool: Any, settings: Settings, letter_id: int) -> bool:
+async def _replay(sink: PostgresSink, pool: Pool, settings: Settings, letter_id: int) -> bool:
     try:
         async with pool.acquire(timeout=ACQUIRE_FIRST_S) as connection, connection.transaction(readonly=True):
             await connection.execute(f"set local search_path = {settings.db_schema}, pg_catalog")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
 
+from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.errors import FOREIGN, translate
 from clusterinfo.postgres.sql import statements
 
@@ -37,7 +37,7 @@ def partition_month(name: str) -> dt.date | None:
         return None
 
 
-async def keep_history(connection: Any, schema: str, today: dt.date, retention_s: float) -> None:
+async def maintain_history(connection: Connection, schema: str, today: dt.date, retention_s: float) -> None:
     """Make this and the next months' partitions, drop expired ones, and delete expired rows of the default one.
 
     Bookkeeping of abandoned lists goes after a day. A month whose rows already are in the default partition is left
@@ -56,10 +56,10 @@ async def keep_history(connection: Any, schema: str, today: dt.date, retention_s
                 await _drop_expired(connection, today - dt.timedelta(seconds=retention_s))
                 await connection.execute(statements()["drop_stale_progress"])
     except FOREIGN as error:
-        raise translate(error, "keeping the history") from error
+        raise translate(error, "maintaining the history") from error
 
 
-async def _partitions(connection: Any) -> list[str]:
+async def _partitions(connection: Connection) -> list[str]:
     rows = await connection.fetch(
         "select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid "
         "where i.inhparent = 'resource_history'::regclass order by 1"
@@ -67,7 +67,7 @@ async def _partitions(connection: Any) -> list[str]:
     return [row["relname"] for row in rows]
 
 
-async def _make_partitions(connection: Any, today: dt.date) -> None:
+async def _make_partitions(connection: Connection, today: dt.date) -> None:
     present = await _partitions(connection)
     month = month_of(today)
     for _ in range(MONTHS_AHEAD + 1):
@@ -80,7 +80,7 @@ async def _make_partitions(connection: Any, today: dt.date) -> None:
         month = following
 
 
-async def _drop_expired(connection: Any, oldest_day: dt.date) -> None:
+async def _drop_expired(connection: Connection, oldest_day: dt.date) -> None:
     for name in await _partitions(connection):
         month = partition_month(name)
         if month is not None and next_month(month) <= oldest_day:
