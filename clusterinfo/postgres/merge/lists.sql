@@ -124,6 +124,7 @@ where (v.epoch, v.live_at) < (b.epoch, b.live_at);
 
 -- name: delete_absent
 -- Rows that a proven list does not name, within its reach: into history, and away. Tombstones the floor now covers go too.
+-- A row that several lists take away counts for one of them.
 with proven as (
     select distinct on (v.unit_id, v.reach) v.*
     from staged_list v
@@ -133,7 +134,7 @@ with proven as (
     delete from resource r using proven p
     where r.unit_id = p.unit_id and (p.reach = '' or r.namespace = p.reach)
         and ((r.epoch, r.live_at) < (p.epoch, p.live_at) or r.deleted and (r.epoch, r.live_at) = (p.epoch, p.live_at))
-    returning r.*, (
+    returning r.*, p.list, (
         select min(v.began_at) from staged_list v
         where v.unit_id = r.unit_id and v.reach in ('', r.namespace)
             and (v.epoch, v.live_at) > (r.epoch, r.live_at)) as absent_at
@@ -144,13 +145,11 @@ with proven as (
     select unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
         created, true, valid_from, greatest(valid_from, absent_at), first_observed_at, body, original
     from doomed where not deleted
-    returning unit_id
 ), raised as (
     update unit_floor f set epoch = p.epoch, live_at = p.live_at, digest = p.digest, proven_at = p.completed_at
     from proven p where f.unit_id = p.unit_id and f.reach = p.reach
 )
-select p.list, p.unit_id, p.reach, p.count, (select count(*) from remembered m where m.unit_id = p.unit_id) as deleted
-from proven p;
+select p.list, (select count(*) from doomed d where d.list = p.list and not d.deleted) as deleted from proven p;
 
 -- name: drop_covered_floors
 -- What is proven everywhere needs no word on single namespaces: one that is no longer listed alone would age for ever.

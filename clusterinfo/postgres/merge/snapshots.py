@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from clusterinfo.model import Outcome, Record, Unit, list_start
-from clusterinfo.observations import Observation, UnitFailed, Warned
-from clusterinfo.postgres.connection import Connection
+from clusterinfo.observations import Observation, UnitGone, Warned
+from clusterinfo.postgres.connection import Connection, Row
 from clusterinfo.postgres.merge.identities import ClusterIds, detect_clones, detect_namesakes
 from clusterinfo.postgres.merge.jsonb_checks import plain
 from clusterinfo.postgres.merge.lists import ClosedLists
@@ -133,10 +133,12 @@ async def _delete_gone(
     groups, resources = [plain(unit.group) for unit in units], [plain(unit.resource) for unit in units]
     rows = await connection.fetch(statements()["delete_gone"], cluster_id, groups, resources, record.observed_at, began)
     await connection.execute(statements()["remember_discovery"], cluster_id, began)
-    gone = [Unit(record.cluster, row["api_group"], row["resource"]) for row in rows]
     return AppliedSnapshots(
         deleted=sum(row["deleted"] for row in rows),
-        observations=[
-            UnitFailed(cluster=record.cluster, resource=unit.dotted, reach="", state="gone", error="") for unit in gone
-        ],
+        observations=[_gone(record.cluster, row) for row in rows if row["is_gone"]],
     )
+
+
+def _gone(cluster: str, row: Row) -> UnitGone:
+    unit = Unit(cluster, row["api_group"], row["resource"])
+    return UnitGone(cluster=cluster, resource=unit.dotted, deleted=row["deleted"])

@@ -60,12 +60,16 @@ with gone as (
     select unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
         created, true, valid_from, greatest(valid_from, $5), first_observed_at, body, original
     from doomed where not deleted
-    returning unit_id
 ), emptied as (
     update unit_floor f set digest = null  -- what it says of the stored rows is true no more
     from (select distinct unit_id from doomed) d where f.unit_id = d.unit_id
+), counted as (
+    select unit_id, count(*) as deleted from doomed where not deleted group by unit_id
 )
-select g.api_group, g.resource, (select count(*) from remembered m where m.unit_id = g.id) as deleted from gone g;
+select u.api_group, u.resource, g.id is not null as is_gone, coalesce(c.deleted, 0) as deleted
+from gone g
+full join counted c on c.unit_id = g.id
+join unit u on u.id = coalesce(g.id, c.unit_id);
 
 -- name: remember_discovery
 -- Kinds that turn up later with records from before this snapshot were gone when it began.

@@ -77,6 +77,15 @@ def test_what_a_process_observes_is_counted_by_what_it_made_it_do() -> None:
     assert (lag.labels, lag.value) == ({"topic": "x", "partition": "1"}, 1)
 
 
+def test_a_kind_that_was_removed_on_purpose_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure_logging("info", "json")
+    observer = logs.Telemetry(logs.log_observation)
+    observer.observe(seen.UnitGone(cluster="a", resource="widgets.example.com", deleted=2))
+    (line,) = _lines(capsys.readouterr().err)
+    assert (line["level"], line["resource"], line["deleted"]) == ("info", "widgets.example.com", 2)
+    assert _samples(observer.metrics, "clusterinfo_errors_total") == []
+
+
 def test_every_metric_is_set_by_some_observation() -> None:
     metrics = Metrics()
     before = {sample.name for family in metrics.registry.collect() for sample in family.samples if sample.value}
