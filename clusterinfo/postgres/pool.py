@@ -65,7 +65,7 @@ def connection_arguments(settings: Settings) -> dict[str, object]:
 
 
 def _check_certificates(settings: Settings) -> None:
-    """Try the files as asyncpg will: it would not say which of them is wrong."""
+    """Try the files as asyncpg will: it would not name the one that is wrong."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if (root := settings.db_ssl_root_cert) is not None:
         with _naming("DB_SSL_ROOT_CERT", root):

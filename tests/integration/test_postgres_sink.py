@@ -385,7 +385,7 @@ async def test_a_list_version_that_stands_still_gives_way_to_time(bench: Bench) 
         await bench.store(*[listing.item(name, "1") for name in names], listing.completed())
         if minute == 1:
             assert await bench.states() == {"configmaps": "unverified"}, "what stands still proves nothing"
-    assert "stood still" in next(seen.message for seen in bench.seen if isinstance(seen, Warned))
+    assert "stalled" in next(seen.message for seen in bench.seen if isinstance(seen, Warned))
     assert await bench.live() == {"a": "1"}
     assert await bench.states() == {"configmaps": "verified"}
 

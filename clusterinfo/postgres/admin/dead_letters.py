@@ -16,7 +16,7 @@ from clusterinfo.postgres.sql import statements
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter as stored. `value` is None where only its size was asked for, and cut off at 1 MiB."""
+    """A dead letter as stored. `value` is None where only its size was read, and cut off at 1 MiB."""
 
     id: int
     created_at: dt.datetime
@@ -34,7 +34,7 @@ class Letter:
 
     @property
     def identity(self) -> tuple[str, str, str, str, str] | None:
-        """Cluster, group, resource, namespace and name, if the key says them."""
+        """Cluster, group, resource, namespace and name, if the key can be read."""
         try:
             return msgspec.json.decode(self.key or b"", type=tuple[str, str, str, str, str])
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -47,7 +47,7 @@ class Letter:
                 f"its value of {self.size_bytes} bytes was cut off at {MAX_VALUE_BYTES}: too large to keep"
             )
         if not any(name.startswith("ce_") for name, _ in self.headers) and self.key is None:
-            raise RecordError("nothing was kept that says what it is: no key and no CloudEvents headers")
+            raise RecordError("nothing was kept that identifies it: no key and no CloudEvents headers")
 
 
 async def find_letters(connection: Connection, *, reason: str | None, replayed: bool, limit: int) -> list[Letter]:

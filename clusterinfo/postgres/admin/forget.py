@@ -9,8 +9,8 @@ transaction
 2. takes the rows away from consumers: the cluster's row gets another uid and label, a single kind moves to such a
    row. What comes later makes rows of its own.
 
-What was taken away is nobody's any more. It is deleted in small transactions that meet no consumer, and if that is
-interrupted, the next call goes on with it.
+What was taken away belongs to no cluster that is shown. It is deleted in small transactions that meet no consumer; if
+that is interrupted, the next call goes on with it.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ select id from unit where cluster_id = $1 and api_group = $2 and resource = $3;
 select api_group, resource from unit where cluster_id = $1 order by resource, api_group;
 
 -- name: hide_cluster
--- All of a cluster, under an identity and a name that nobody sends.
+-- All of a cluster, under an identity and a name that no collector sends.
 update cluster set uid = $2, former_uid = null, name = $3, label = $3, clones = '{}' where id = $1;
 
 -- name: inherit_uid
@@ -41,7 +41,7 @@ update cluster c set uid = $2, clones = array(select k.name from known k where k
 from heir where c.id = heir.id;
 
 -- name: hide_unit
--- One kind of a cluster, as the only one of a cluster that is none.
+-- One kind of a cluster, as the only one of a placeholder cluster.
 with place as (
     insert into cluster (uid, name, label, first_seen, last_seen) values ($4, $5, $5, now(), now())
     returning id

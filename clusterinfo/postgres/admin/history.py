@@ -11,7 +11,7 @@ from clusterinfo.postgres.sql import statements
 MONTHS_AHEAD = 2
 LOCK_KEY = 0x68697374  # "hist"
 LOCK_TIMEOUT = "10s"
-"""Who waits for a long query to make or drop a partition holds up everybody who writes to the history."""
+"""Waiting for a long query, in order to make or drop a partition, holds up everybody who writes to the history."""
 
 
 def month_of(day: dt.date) -> dt.date:
@@ -42,7 +42,7 @@ async def maintain_history(connection: Connection, schema: str, today: dt.date, 
 
     Bookkeeping of abandoned lists goes after a day. A month whose rows already are in the default partition is left
     there. One process at a time; others return at once. Needs no right to create tables: see schema/0008_roles.sql.
-    If the server says that it is earlier than `today`, it is: by a clock that is ahead all history would be dropped.
+    Where the server's date is earlier than `today`, it counts: by a clock that is ahead all history would be dropped.
     """
     try:
         async with connection.transaction():
@@ -60,10 +60,7 @@ async def maintain_history(connection: Connection, schema: str, today: dt.date, 
 
 
 async def _partitions(connection: Connection) -> list[str]:
-    rows = await connection.fetch(
-        "select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid "
-        "where i.inhparent = 'resource_history'::regclass order by 1"
-    )
+    rows = await connection.fetch(statements()["list_history_partitions"])
     return [row["relname"] for row in rows]
 
 
@@ -72,11 +69,10 @@ async def _make_partitions(connection: Connection, today: dt.date) -> None:
     month = month_of(today)
     for _ in range(MONTHS_AHEAD + 1):
         following = next_month(month)
-        in_default = "select exists (select from resource_history_default where valid_to >= $1 and valid_to < $2)"
         if partition_name(month) not in present and not await connection.fetchval(
-            in_default, _midnight(month), _midnight(following)
+            statements()["is_month_in_default"], _midnight(month), _midnight(following)
         ):
-            await connection.execute("select make_history_month($1)", month)
+            await connection.execute(statements()["make_history_partition"], month)
         month = following
 
 
@@ -84,8 +80,8 @@ async def _drop_expired(connection: Connection, oldest_day: dt.date) -> None:
     for name in await _partitions(connection):
         month = partition_month(name)
         if month is not None and next_month(month) <= oldest_day:
-            await connection.execute("select drop_history_month($1)", month)
-    await connection.execute("delete from resource_history_default where valid_to < $1", _midnight(oldest_day))
+            await connection.execute(statements()["drop_history_partition"], month)
+    await connection.execute(statements()["delete_expired_history"], _midnight(oldest_day))
 
 
 def _midnight(day: dt.date) -> dt.datetime:

@@ -1,4 +1,4 @@
-"""What the database says of itself: clusters, how far each kind may be believed, stored offsets, dead letters."""
+"""The state of the database: clusters, how far each kind can be trusted, stored offsets, dead letters."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ async def read_forgotten(connection: Connection, batch: Batch) -> Forgotten:
 
 
 def without_forgotten(batch: Batch, forgotten: Forgotten) -> Batch:
-    """`batch` without what lists and snapshots say that began before what they speak of was forgotten."""
+    """`batch` without the records of lists and snapshots that began before what they are about was forgotten."""
     if not forgotten:
         return batch
     kept = [record for record in batch.records if not _is_forgotten(record, forgotten)]

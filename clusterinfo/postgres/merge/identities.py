@@ -2,8 +2,8 @@
 
 One with two: the name it is known by while its uid may not be read, and its uid. A name that gains its uid keeps its
 rows, whichever of the two is stored first: the first record under the uid takes the row over; what was sent under the
-name and comes late is recognised by the names the cluster has had. Where late records came before anything said so, the
-cluster is stored twice until some record says both, and then joined.
+name and comes late is recognised by the names the cluster has had. Where late records came before either showed, the
+cluster is stored twice until some record has both, and then joined.
 
 Two with one: names that alternate under one uid (a copied etcd), or a name and a uid that alternate, are two clusters.
 The row stays with one of them, the other gets its own, and what they have mixed is unverified until the next list.
@@ -43,7 +43,7 @@ ClusterIds = dict[str, int]
 
 
 async def find_clusters(connection: Connection, records: list[Record]) -> KnownClusters:
-    """The rows of the clusters that `records` speak of, by identity and by name."""
+    """The rows of the clusters that `records` are about, by identity and by name."""
     named = sorted({text for record in records for text in (record.cluster, record.cluster_name)})
     rows = [ClusterRow(*row) for row in await connection.fetch(statements()["find_clusters"], named)]
     return {row.former_uid: row for row in rows if row.former_uid} | {row.uid: row for row in rows}
@@ -62,7 +62,7 @@ async def recognise(connection: Connection, record: Record) -> bool:
 
 
 def under_one_identity(batch: Batch, known: KnownClusters) -> Batch:
-    """`batch` with what it says of kinds and objects under a former name said under the uid: one unit is one key."""
+    """`batch` with its records of kinds and objects under a former name moved to the uid: one unit is one key."""
     uids = {identity: row.uid for identity, row in known.items() if identity != row.uid}
     if not uids:
         return batch

@@ -86,7 +86,7 @@ on conflict (cluster_id, name) do update set
     first_said = least(n.first_said, excluded.first_said), last_said = greatest(n.last_said, excluded.last_said);
 
 -- name: find_crossing_names
--- Names said in turns with one that was said first: whichever order the statements come in, the same names.
+-- Names that alternate with one that was seen first: whichever order the statements come in, the same names.
 select array_agg(distinct later.name order by later.name)
 from cluster_name earlier
 join cluster_name later using (cluster_id)
@@ -99,7 +99,7 @@ on conflict (cluster_id, identity) do update set
     first_said = least(n.first_said, excluded.first_said), last_said = greatest(n.last_said, excluded.last_said);
 
 -- name: separate_namesakes
--- A name and a uid that are said in turns are two clusters: the row stays with the uid.
+-- A name and a uid that alternate are two clusters: the row stays with the uid.
 update cluster set former_uid = null
 where id = (
     select c.id
@@ -113,15 +113,15 @@ where id = (
 returning uid, label;
 
 -- name: split_cluster
--- The clusters named $2 are others with the same uid, beside those that were told apart before: the row stays with the name
--- that was said last beside theirs. Locked for update: whoever makes a kind for it meanwhile waits, and then sees it.
-update cluster c set clones = apart.names, name = n.name, label = free_label(c.uid, n.name)
+-- The clusters named $2 are others with the same uid, beside those that were separated before: the row stays with the name
+-- that was seen last beside theirs. Locked for update: a batch that makes a kind for it meanwhile waits, and then sees it.
+update cluster c set clones = separated.names, name = n.name, label = free_label(c.uid, n.name)
 from (
     select array(select unnest(clones) union select unnest($2::text[]) order by 1) as names
     from cluster where id = $1 and not clones @> $2::text[] for update
-) apart
+) separated
 cross join lateral (
-    select name from cluster_name where cluster_id = $1 and name <> all (apart.names) order by last_said desc limit 1
+    select name from cluster_name where cluster_id = $1 and name <> all (separated.names) order by last_said desc limit 1
 ) n
 where c.id = $1
 returning c.label;
@@ -131,7 +131,7 @@ returning c.label;
 select id from unit where cluster_id = any ($1::bigint[]) order by id for update;
 
 -- name: unverify_cluster_rows
--- Two clusters' rows are mixed: none is newer than what comes next.
+-- Two clusters' rows are mixed: none counts as newer than what comes next.
 update resource r set live_at = -1 from unit u where u.cluster_id = $1 and r.unit_id = u.id;
 
 -- name: unverify_cluster_floors

@@ -1,10 +1,10 @@
-"""What a batch says of lists: progress, proof, deletion by absence, floors, states.
+"""The lists of a batch: progress, proof, deletion by absence, floors, states.
 
 A list proves a unit within a reach if count and digest of what arrived agree with its completion. Three things refute
 it all the same: a list that runs backwards, and two signs that list versions stalled while the objects changed.
 
 One version of a list is one state of a kind. Two records that contradict each other at one version, or a list that
-holds fewer objects than are known as of its version, show a server that does not keep to that: its versions order
+holds fewer objects than are known as of its version, show a server that breaks that rule: its versions order
 nothing, so time has to. From then on the kind is ordered by when its lists began; what is under way proves nothing, and
 the next list corrects everything.
 """
@@ -131,7 +131,7 @@ async def _find_uncounted(connection: Connection, staged: Staged, complete: Comp
 
 
 def _failures(staged: Staged) -> list[tuple[State, Record]]:
-    """The failed lists of a batch that say which list it was, each once."""
+    """The failed lists of a batch that have an id, each once."""
     pairs = zip(staged.failures, staged.failed_lists, strict=True)
     return list({record.list: (state, record) for state, record in pairs if record.list}.values())
 
@@ -192,7 +192,7 @@ async def _find_refuted(connection: Connection, staged: Staged) -> tuple[dict[st
     stalled = await _find_stalled(connection, staged)
     for list_id, tally in staged.tallies.items():
         if tally.unit_id in stalled:
-            error = "its list version stood still while its objects changed: ordered by time from the next list on"
+            error = "its list version stalled while its objects changed: ordered by time from the next list on"
             refuted[list_id] = ("unverified", error)
             warnings.append(Warned(message=f"{tally.unit.dotted}: {error}"))
     for row in await connection.fetch(statements()["find_backwards"]):

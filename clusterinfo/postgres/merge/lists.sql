@@ -18,9 +18,9 @@ on conflict (list) do update set
 where not p.settled;
 
 -- name: mark_proven
--- Of the lists touched, those that are complete and proven: count and digest agree with what the completion says. It
+-- Of the lists touched, those that are complete and proven: count and digest agree with the completion. It
 -- does not matter which came last, the completion or an item.
--- When a list began, its id says (UUIDv7); it shows what existed then, however long it took.
+-- When a list began is in its id (UUIDv7); it shows what existed then, however long it took.
 with settled as (
     update list_progress set settled = true
     where list = any ($1::uuid[]) and not settled and expected_count = count and expected_digest = digest
@@ -45,7 +45,7 @@ select distinct * from unnest($1::bigint[], $2::text[]) order by 1, 2
 on conflict (unit_id, reach) do nothing;
 
 -- name: find_contradictions
--- Kinds of which one version of a list says two things: two versions of an object, or an object where a proven list of that
+-- Kinds of which one version of a list shows two states: two versions of an object, or an object where a proven list of that
 -- version had none (and neither a newer one nor the end of the kind took it away). Such versions order nothing, so time has
 -- to from now on.
 with counted as (
@@ -71,8 +71,8 @@ with counted as (
 update unit u set live_at_source = 'clock' from contradicted c where u.id = c.unit_id returning u.id;
 
 -- name: find_stalled
--- Kinds of which a list proves less than is known as of its version: the list before it that said so, in the same reach or
--- another, has another digest, or rows of exactly that moment are more than it counts.
+-- Kinds of which a list proves less than is known as of its version: the list before it of that version, in the same reach
+-- or another, has another digest, or rows of exactly that moment are more than it counts.
 update unit u set live_at_source = 'clock'
 from staged_list v
 where u.id = v.unit_id and u.live_at_source = 'version' and (
@@ -152,7 +152,7 @@ with proven as (
 select p.list, (select count(*) from doomed d where d.list = p.list and not d.deleted) as deleted from proven p;
 
 -- name: drop_covered_floors
--- What is proven everywhere needs no word on single namespaces: one that is no longer listed alone would age for ever.
+-- What is proven everywhere needs no floors of single namespaces: one that is no longer listed alone would age forever.
 delete from unit_floor f using staged_list v, unit_floor w
 where v.reach = '' and w.unit_id = v.unit_id and w.reach = '' and w.proven_at = v.completed_at
     and f.unit_id = v.unit_id and f.reach <> '' and (f.epoch, f.live_at) <= (w.epoch, w.live_at) and f.state_at <= w.proven_at;
@@ -204,7 +204,7 @@ delete from list_progress where unit_id = $2 and reach = $3 and list <> $1 and s
 
 -- name: set_states
 -- The state of each unit and reach, from the newest statement about it; an older one is ignored.
-with said as (
+with stated as (
     select distinct on (unit_id, reach) *
     from unnest($1::bigint[], $2::text[], $3::text[], $4::timestamptz[], $5::text[], $6::bigint[])
         as t (unit_id, reach, state, state_at, last_error, objects)
@@ -213,9 +213,9 @@ with said as (
     update unit_floor f set
         state = s.state, state_at = s.state_at, last_error = s.last_error, objects = coalesce(s.objects, f.objects),
         verified_at = case when s.state = 'verified' then s.state_at else f.verified_at end
-    from said s where f.unit_id = s.unit_id and f.reach = s.reach and f.state_at <= s.state_at
+    from stated s where f.unit_id = s.unit_id and f.reach = s.reach and f.state_at <= s.state_at
 ), newest as (
-    select distinct on (unit_id) * from said order by unit_id, state_at desc, reach
+    select distinct on (unit_id) * from stated order by unit_id, state_at desc, reach
 )
 update unit u set
     state = n.state, state_at = n.state_at, last_error = n.last_error, objects = coalesce(n.objects, u.objects),

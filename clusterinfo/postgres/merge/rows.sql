@@ -3,7 +3,7 @@
 -- name: plan
 -- What becomes of each staged record. Per key, the stored row and the records that count are put in order of
 -- (epoch, live_at) and read as a chain: *versions* (same epoch and resourceVersion), *runs* of versions with the same
--- content, and *lives* (same uid). The last element becomes the row, every earlier run a row of history. body_ord says
+-- content, and *lives* (same uid). The last element becomes the row, every earlier run a row of history. body_ord is
 -- where the body comes from: a staged record's, -1 the stored row's, -2 none (a deletion).
 with candidate as (
     select r.*
@@ -118,7 +118,7 @@ select
 from staged_plan;
 
 -- name: replan
--- What COPY found out about bodies, that they had to be mended or cannot be stored at all, is their records' fidelity from
+-- What COPY found out about bodies, that they had to be repaired or cannot be stored at all, is their records' fidelity from
 -- now on. Less of an object may lose against what is stored: `plan` runs once more.
 with learnt as (
     update staged_record r set fidelity = l.fidelity

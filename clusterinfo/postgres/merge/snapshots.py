@@ -1,4 +1,4 @@
-"""What a batch says of snapshots: how their lists ended, what they say of their cluster, and which kinds are gone.
+"""The snapshots of a batch: how their lists ended, what they state about their cluster, and which kinds are gone.
 
 A snapshot is one run of lists over a cluster. Its start names the cluster; its end names every kind that discovery
 found, so that one it does not name is gone, if discovery was complete.
@@ -36,7 +36,7 @@ class AppliedSnapshots:
 async def apply_snapshots(
     connection: Connection, staged: Staged, closed: ClosedLists, clusters: ClusterIds
 ) -> AppliedSnapshots:
-    """Count the lists that ended, and apply what the snapshots of the batch say. Runs after the lists are closed."""
+    """Count the lists that ended, and apply the snapshots of the batch. Runs after the lists are closed."""
     await _count_lists(connection, closed, clusters)
     applied = AppliedSnapshots()
     for record, statement in sorted(staged.snapshots, key=lambda pair: pair[0].observed_at):
@@ -91,7 +91,7 @@ async def _complete(
 
 
 async def _record(connection: Connection, record: Record, cluster_id: int, server_version: str | None) -> None:
-    """The snapshot's row, and what its statement says of the cluster's."""
+    """The snapshot's row, and what its statement changes of the cluster's."""
     await connection.execute(
         statements()["update_cluster"], cluster_id, record.observed_at, record.epoch, server_version
     )

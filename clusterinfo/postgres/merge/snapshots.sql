@@ -1,19 +1,19 @@
--- Snapshots: runs of lists, what they say of their cluster, and kinds that are gone.
+-- Snapshots: runs of lists, what they state about their cluster, and kinds that are gone.
 
 -- name: rename_cluster
--- The newest snapshot says how the cluster is called.
+-- The newest snapshot names the cluster.
 update cluster set name = $2, label = free_label(uid, $2) where id = $1 and name <> $2 and last_seen <= $3
 returning label;
 
 -- name: update_cluster
--- What a snapshot's start says of its cluster; an older snapshot changes nothing but first_seen.
+-- What a snapshot states about its cluster; an older snapshot changes nothing but first_seen.
 update cluster set
     last_seen = greatest(last_seen, $2), first_seen = least(first_seen, $2), epoch = greatest(epoch, $3),
     server_version = case when $2 >= last_seen then coalesce($4, server_version) else server_version end
 where id = $1;
 
 -- name: count_snapshot
--- What the lists of a snapshot came to, so far.
+-- How the lists of a snapshot ended, so far.
 insert into snapshot as s (id, cluster_id, started_at, units_verified, units_failed, objects)
 values ($1, $2, least($3, now()), $4, $5, $6)
 on conflict (id) do update set
@@ -31,7 +31,7 @@ where u.cluster_id = $1 and u.api_group = x.api_group and u.resource = x.resourc
 
 -- name: delete_gone
 -- Kinds that a complete discovery no longer names: what was last observed before that snapshot began is deleted, and does
--- not come back late, even where another collector's list says something newer of the kind. A resource `*` names all of a
+-- not come back late, even where another collector's list is newer. A resource `*` names all of a
 -- group: one that was left out on purpose and did not answer.
 with gone as (
     update unit u set state = 'gone', state_at = $4, last_error = null, objects = 0, gone_before = $5
@@ -61,7 +61,7 @@ with gone as (
         created, true, valid_from, greatest(valid_from, $5), first_observed_at, body, original
     from doomed where not deleted
 ), emptied as (
-    update unit_floor f set digest = null  -- what it says of the stored rows is true no more
+    update unit_floor f set digest = null  -- it no longer describes the stored rows
     from (select distinct unit_id from doomed) d where f.unit_id = d.unit_id
 ), counted as (
     select unit_id, count(*) as deleted from doomed where not deleted group by unit_id

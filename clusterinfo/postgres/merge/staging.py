@@ -53,7 +53,7 @@ def _later_source(one: str | None, other: str | None) -> str | None:
 
 @dataclass(slots=True)
 class UnitNews:
-    """What a batch says of a unit: enough to make its row, and to keep it described."""
+    """What a batch states about a unit: enough to make its row, and to keep its description current."""
 
     kind: str = ""
     api_version: str = ""
@@ -133,7 +133,7 @@ def staging_tables() -> str:
 
 
 def news_of(records: Iterable[Record]) -> dict[Unit, UnitNews]:
-    """The units a batch speaks of and what it says of them; snapshot statements speak of none."""
+    """The units a batch is about and what it states about them; snapshot statements are about none."""
     news: dict[Unit, UnitNews] = {}
     for record in records:
         if not record.resource:
@@ -146,7 +146,7 @@ def news_of(records: Iterable[Record]) -> dict[Unit, UnitNews]:
 
 
 def named_by_snapshots(records: Iterable[Record]) -> dict[Unit, UnitNews]:
-    """The units that completed snapshots name, of which they say nothing. One that is malformed names none."""
+    """The units that completed snapshots name, and no more about them. One that is malformed names none."""
     units: dict[Unit, UnitNews] = {}
     for record in records:
         if record.type is RecordType.SNAPSHOT_COMPLETED:

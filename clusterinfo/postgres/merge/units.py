@@ -24,7 +24,7 @@ from clusterinfo.postgres.sql import statements
 
 @dataclass(slots=True)
 class Locked:
-    """What a batch speaks of, locked: its units, the row ids of its clusters, and what to report of them.
+    """What a batch is about, locked: its units, the row ids of its clusters, and what to report of them.
 
     `batch` is the batch with each unit under one identity of its cluster.
     """

@@ -8,7 +8,7 @@ on conflict (uid) do nothing
 returning label;
 
 -- name: ensure_units
--- Missing units, in natural order so that two batches never wait for each other.
+-- Missing units, in natural order so that two batches never deadlock.
 -- A kind that the last complete discovery did not name was gone by then, until newer records say otherwise.
 insert into unit (cluster_id, api_group, resource, kind, api_version, gone_before, state, state_at)
 select u.*, c.discovered_before, case when c.discovered_before > '-infinity' then 'gone' else 'unverified' end,
@@ -31,7 +31,7 @@ where cardinality($1) = (select count(*) from unit join wanted using (cluster_id
 order by u.id for update of u;
 
 -- name: lock_completed
--- The batch's units and all of the clusters whose completed snapshots speak of every one: at once, so that the order of ids
+-- The batch's units and all of the clusters whose completed snapshots are about every one: at once, so that the order of ids
 -- is kept over both.
 select u.id from unit u
 where u.cluster_id = any ($1::bigint[]) or exists (
@@ -40,7 +40,7 @@ where u.cluster_id = any ($1::bigint[]) or exists (
 order by u.id for update of u;
 
 -- name: describe_units
--- What the newest records say of their kinds.
+-- Kind, API version and ordering as of the newest records.
 update unit u set
     kind = coalesce(nullif(d.kind, ''), u.kind), api_version = coalesce(nullif(d.api_version, ''), u.api_version),
     namespaced = coalesce(d.namespaced, u.namespaced), live_at_source = coalesce(d.live_at_source, u.live_at_source)
