@@ -12,7 +12,7 @@ from clusterinfo.errors import TransientError
 from clusterinfo.observations import unobserved
 from clusterinfo.postgres import pool as connecting
 from clusterinfo.postgres.migrations import migrate
-from clusterinfo.postgres.pool import ask, open_pool
+from clusterinfo.postgres.pool import open_pool, ping
 from clusterinfo.postgres.sink import PostgresSink
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from clusterinfo.sandbox.processes import give, unprivileged_account
@@ -114,11 +114,11 @@ async def test_whoever_asks_whether_the_database_answers_learns_that_it_is_a_sta
     async with open_pool(standing.settings()) as pool:
         await replica.demote()
         with pytest.raises(TransientError):
-            await ask(pool)
+            await ping(pool)
         with pytest.raises(TransientError, match=READ_ONLY):
-            await ask(pool)
+            await ping(pool)
         await replica.promote()
-        await ask(pool)
+        await ping(pool)
 
 
 async def test_a_session_that_became_read_only_is_replaced(replica: Replica, standing: Database) -> None:
@@ -152,19 +152,19 @@ async def test_whoever_starts_meanwhile_waits_for_the_promotion(
     replica: Replica, standing: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     met = asyncio.Event()
-    judge = connecting._give_up_if_final
+    judge = connecting._raise_if_final
 
     def noted(error: BaseException, settings: Settings, where: str) -> None:
         met.set()
         judge(error, settings, where)
 
-    monkeypatch.setattr(connecting, "_give_up_if_final", noted)
+    monkeypatch.setattr(connecting, "_raise_if_final", noted)
     monkeypatch.setattr(connecting, "FIRST_CONNECTION_S", 60.0)
     await replica.demote()
 
     async def answered() -> int:
-        async with open_pool(standing.settings()) as pool:
-            return int(await pool.fetchval("select 1"))
+        async with open_pool(standing.settings()) as pool, pool.acquire() as connection:
+            return int(await connection.fetchval("select 1"))
 
     async with asyncio.timeout(90), asyncio.TaskGroup() as tasks:
         asked = tasks.create_task(answered())
