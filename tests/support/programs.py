@@ -142,7 +142,7 @@ class Program:
 def environment(env: Mapping[str, str], home: Path) -> dict[str, str]:
     """A plain environment: nothing of ours but what finds programs and tells them how to write."""
     kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG", "PYTHONPATH") if name in os.environ}
-    return kept | {"HOME": str(home), "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"} | dict(env)
+    return kept | {"HOME": str(home), "PYTHONUNBUFFERED": "1"} | dict(env)
 
 
 @contextlib.asynccontextmanager
