@@ -6,6 +6,7 @@
 
 VENV ?= .venv
 ARGS ?=
+JOBS ?= 6
 PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 
 BIN := $(VENV)/bin
@@ -23,7 +24,7 @@ demo: $(SANDBOX)
 	@$(BIN)/clusterinfo demo $(ARGS)
 
 test: $(DEV)
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses $(JOBS) $(ARGS)
 
 lint: $(DEV)
 	$(BIN)/ruff check .
