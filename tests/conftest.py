@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 
 import asyncpg
@@ -16,6 +16,8 @@ from clusterinfo.postgres.migrations import migrate
 from clusterinfo.sandbox import processes
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from clusterinfo.settings import Settings, load
+from tests.support.forking import ForkServer
+from tests.support.programs import Launching, Program
 
 TEMPLATE = "clusterinfo_template"
 
@@ -36,6 +38,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     from tests.support.scheduling import Scheduling
 
     return Scheduling(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_server() -> Iterator[ForkServer]:
+    """Programs are forked, whatever does not say `launch=Program`; the server starts with the first of them."""
+    with ForkServer() as server:
+        Launching.launch = server.launch
+        yield server
+        Launching.launch = Program
 
 
 @dataclass(frozen=True, slots=True)

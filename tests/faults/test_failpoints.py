@@ -18,8 +18,8 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from tests.faults import topic
 from tests.faults.failpoints import Armed, Arsenal, Hit
-from tests.faults.nursery import Nursery
 from tests.faults.pipeline import World, pipeline
+from tests.support.forking import ForkServer
 
 pytestmark = pytest.mark.timeout(600)  # a machine that is busy takes several times as long
 
@@ -64,10 +64,10 @@ class Range:
 async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Range]:
     """One world for all points, in which something always changes: what a kill leaves is what the next one meets."""
     arsenal = Arsenal(tmp_path_factory.mktemp("failpoints"))
-    with Nursery() as nursery:
+    with ForkServer() as server:
         async with pipeline(
             consumers=2, partitions=PARTITIONS, session_timeout_s=SESSION_TIMEOUT_S, env=arsenal.env,
-            launch=nursery.launch,
+            launch=server.launch,
         ) as world:  # fmt: skip
             world.churn.odd = 2
             world.churn.start()
