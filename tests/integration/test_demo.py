@@ -27,6 +27,8 @@ from clusterinfo.sandbox.demo_servers import child_environment
 from clusterinfo.sandbox.demo_tables import cell
 from clusterinfo.sandbox.kubernetes import CANARY_MARKS, SimulatedCluster, SimulatedKubernetes
 
+pytestmark = pytest.mark.embedded_only
+
 OBJECTS = 200
 MARK = "CLUSTERINFO_TEST_MARK"
 DEADLINE_S = 90

@@ -15,6 +15,8 @@ from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
 from clusterinfo.settings import MIB, Settings
 
+pytestmark = pytest.mark.embedded_only
+
 CONFIGMAPS = GroupVersionResource("", "v1", "configmaps", "ConfigMap", namespaced=True)
 PODS = GroupVersionResource("", "v1", "pods", "Pod", namespaced=True)
 

@@ -6,10 +6,13 @@ import re
 from typing import Any
 
 import orjson
+import pytest
 
 from clusterinfo.sandbox.processes import free_port
 from tests.conftest import Database
 from tests.support.programs import run, simulated_api
+
+pytestmark = pytest.mark.embedded_only
 
 QUICK = {"BATCH_WAIT": "100ms"}
 

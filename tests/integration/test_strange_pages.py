@@ -22,6 +22,8 @@ from clusterinfo.settings import load
 from tests.conftest import Database
 from tests.integration.brokers import Broker
 
+pytestmark = pytest.mark.embedded_only
+
 NAMES = [f"cm-{number}" for number in range(7)]
 
 

@@ -139,16 +139,18 @@ def serve() -> Any:
     for name in IMPORTED:
         importlib.import_module(name)
     gc.freeze()
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for keepers
+    keepers = 0
     for line in sys.stdin.buffer:
+        keepers += 1
         if os.fork() == 0:
             request = json.loads(line)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             die_with_parent()
             if program := os.fork():
                 _keep(program, Path(request["directory"]))
             die_with_parent()
             return request
+        while keepers and os.waitpid(-1, os.WNOHANG)[0]:
+            keepers -= 1
     sys.exit()
 
 
