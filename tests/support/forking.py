@@ -109,6 +109,8 @@ class ForkServer:
             return Program(argv, env, directory)
         if self._server is None:
             self._server = self._start()
+        for name in ("stdout", "stderr"):  # they may be read before the program has come to open them
+            (directory / name).touch()
         request = {"argv": argv, "env": environment(env, directory), "directory": str(directory)}
         into = self._pipe(self._server.stdin)
         into.write(json.dumps(request).encode() + b"\n")
@@ -173,10 +175,10 @@ def become(request: Mapping[str, Any]) -> None:
     directory, argv = Path(request["directory"]), request["argv"]
     for number, path, flags in (
         (0, Path(os.devnull), os.O_RDONLY),
-        (1, directory / "stdout", os.O_WRONLY | os.O_CREAT),
-        (2, directory / "stderr", os.O_WRONLY | os.O_CREAT),
+        (1, directory / "stdout", os.O_WRONLY),
+        (2, directory / "stderr", os.O_WRONLY),
     ):
-        os.dup2(os.open(path, flags, 0o644), number)
+        os.dup2(os.open(path, flags), number)
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(directory)
