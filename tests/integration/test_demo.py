@@ -35,6 +35,8 @@ from clusterinfo.sandbox.demo_tables import cell
 from clusterinfo.sandbox.kubernetes import CANARY_MARKS, SimulatedCluster, SimulatedKubernetes
 from tests.support.demonstration import kept_demonstration
 
+pytestmark = pytest.mark.embedded_only
+
 OBJECTS = 200
 MARK = "CLUSTERINFO_TEST_MARK"
 DEADLINE_S = 90
