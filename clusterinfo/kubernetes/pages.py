@@ -32,7 +32,6 @@ class ListMeta(msgspec.Struct, gc=False):
 
     resource_version: str = msgspec.field(name="resourceVersion", default="")
     continue_token: str | None = msgspec.field(name="continue", default=None)
-    remaining: int | None = msgspec.field(name="remainingItemCount", default=None)
 
 
 class _List(msgspec.Struct, gc=False):
@@ -42,11 +41,10 @@ class _List(msgspec.Struct, gc=False):
 
 
 class ListPage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One page of a list: `items` as raw JSON; `continue_token` is "" on the last page; `remaining` is an estimate."""
+    """One page of a list: `items` as raw JSON; `continue_token` is "" on the last page."""
 
     resource_version: str
     continue_token: str
-    remaining: int | None
     items: list[Slice]
 
 
@@ -89,7 +87,6 @@ def _page(metadata: ListMeta | None, items: list[Slice]) -> ListPage:
     return ListPage(
         resource_version=metadata.resource_version,
         continue_token=metadata.continue_token or "",
-        remaining=metadata.remaining,
         items=items,
     )
 
