@@ -236,7 +236,7 @@ class LaneEnded(Observation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneLost(Observation):
-    """A lane was let go: somebody else owns it."""
+    """A lane was released: somebody else owns it."""
 
     lane: str
     error: str

@@ -157,7 +157,7 @@ class Collector:
         return [task.result() for task in tasks]
 
     async def _state(self, context: ListContext, statement: SnapshotStarted | SnapshotCompleted) -> None:
-        """Store what the run says of itself, in a lane of its own."""
+        """Store a statement of the run, in a lane of its own."""
         record = context.recorder.run(statement, context.now())
         await deliver(self._sink, batch_of(record, ListLane(record.unit)), self._observe)
 
@@ -203,7 +203,7 @@ class Collector:
         )
 
 
-# --- pure: what a run lists and says of itself -----------------------------------------------------------------------
+# --- pure: what a run lists, and its statements ----------------------------------------------------------------------
 
 
 def planned(cluster: str, discovery: Discovery, namespaces: list[str]) -> Plan:

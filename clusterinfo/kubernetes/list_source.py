@@ -108,7 +108,7 @@ class ListSource:
     """The batches of one list: a `pump.Source` for one `ListLane`, made for one pump. Its `result` is read afterwards.
 
     `newest`: the version at which this list was last seen whole (0: never). With a `failure` there is nothing to list:
-    the list says that it failed, and why.
+    the list only reports that it failed, and why.
     """
 
     def __init__(

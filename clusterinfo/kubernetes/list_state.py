@@ -21,7 +21,7 @@ TOKEN_EXPIRIES = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """How a list ended: `statement` is what the sink is told, `error` why it failed ("" if it completed)."""
+    """How a list ended: `statement` is what the sink stores, `error` why it failed ("" if it completed)."""
 
     outcome: Outcome
     statement: ListCompleted | ListFailed

@@ -1,9 +1,9 @@
 """UnitSource: what one unit sends within one reach: pumps one after another, each for a list in a lane of its own.
 
-First the list that was asked for. A list of all namespaces whose continue tokens expired has failed, and says so; what
-can be proven still is proven namespace by namespace: each a list of its own reach, with an id and a completion of its
-own, so that absence is proven within it and nowhere else. Rows of namespaces that are gone by then are not proven
-absent by any of them: they stay, as the failed list of all says, until a whole list completes.
+First the list that was asked for. A list of all namespaces whose continue tokens expired has failed, and reports so;
+what can be proven still is proven namespace by namespace: each a list of its own reach, with an id and a completion of
+its own, so that absence is proven within it and nowhere else. Rows of namespaces that are gone by then are not proven
+absent by any of them: they stay, as the failed list of all reports, until a whole list completes.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class UnitSource:
         return _together(await self._by_namespace(), given_up_bytes=first.size_bytes)
 
     async def _by_namespace(self) -> list[ListResult]:
-        """The list of each namespace; if they cannot be listed either, the unit's last statement says so."""
+        """The list of each namespace; if they cannot be listed either, the unit's last statement reports why."""
         names = _Names()
         lane = ListLane(Unit(self.lane.unit.cluster, NAMESPACES.group, NAMESPACES.resource))
         found = await self._list(lane, NAMESPACES, names)
