@@ -36,18 +36,18 @@ class ByteBudget:
             raise
 
     def try_take(self, size_bytes: int) -> bool:
-        """Hold `size_bytes` if they are free now and nobody waits for them; says whether."""
+        """Hold `size_bytes` if they are free now and nobody waits for them; return whether."""
         if self._waiting or self.held_bytes + size_bytes > self.limit_bytes:
             return False
         self.held_bytes += size_bytes
         return True
 
     def force(self, size_bytes: int) -> None:
-        """Hold `size_bytes` at once, over the limit if need be: bytes that have arrived are there whatever we say."""
+        """Hold `size_bytes` at once, over the limit if need be: bytes that have arrived are there already."""
         self.held_bytes += size_bytes
 
     def give_back(self, size_bytes: int) -> None:
-        """Return bytes taken before and let the next in line in."""
+        """Return bytes taken before; whoever waits first gets them."""
         self.held_bytes -= size_bytes
         while self._waiting and (self._waiting[0][1].done() or self._fits(self._waiting[0][0])):
             size, turn = self._waiting.popleft()
@@ -57,3 +57,30 @@ class ByteBudget:
 
     def _fits(self, size_bytes: int) -> bool:
         return self.held_bytes <= 0 or self.held_bytes + size_bytes <= self.limit_bytes
+
+
+class Share:
+    """What one holder holds of a budget, and nobody but it."""
+
+    def __init__(self, budget: ByteBudget) -> None:
+        self._budget = budget
+        self.size_bytes = 0
+
+    async def take(self, size_bytes: int) -> None:
+        """Wait for `size_bytes`. Wait only while you hold nothing, or two who hold and wait end in a deadlock."""
+        await self._budget.take(size_bytes)
+        self.size_bytes += size_bytes
+
+    def try_take(self, size_bytes: int) -> bool:
+        """Take `size_bytes` if they are free now."""
+        taken = self._budget.try_take(size_bytes)
+        self.size_bytes += size_bytes if taken else 0
+        return taken
+
+    def resize(self, size_bytes: int) -> None:
+        """Hold what is really there instead of what was expected; 0 releases it."""
+        if (more := size_bytes - self.size_bytes) > 0:
+            self._budget.force(more)
+        elif more < 0:
+            self._budget.give_back(-more)
+        self.size_bytes = size_bytes

@@ -108,8 +108,8 @@ class Stubbed(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ItemSetAside(Observation):
-    """An item of a page could not be read as an object and was left out; its list does not complete."""
+class ItemUnreadable(Observation):
+    """An item of a page could not be read as an object and was skipped; its list does not complete."""
 
     resource: str
     reason: str
@@ -245,7 +245,7 @@ class LaneEnded(Observation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LaneLost(Observation):
-    """A lane was let go: somebody else owns it."""
+    """A lane was released: somebody else owns it."""
 
     lane: str
     error: str

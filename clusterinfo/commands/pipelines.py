@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
 
-from clusterinfo.budget import ByteBudget
-from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError, TransientError, first_of
+from clusterinfo.errors import ClusterinfoError, ConfigError, TransientError
 from clusterinfo.exit_codes import EXIT_ATTENTION, EXIT_DONE, EXIT_STOPPED
 from clusterinfo.kubernetes.client import KubernetesClient
-from clusterinfo.kubernetes.collector import PlannedList, Snapshot
-from clusterinfo.kubernetes.errors import ApiStatusError
-from clusterinfo.model import ListLane, Outcome
-from clusterinfo.observations import Connected, Noted, Observe, RunFailed, SnapshotEnded, Warned
+from clusterinfo.kubernetes.collector import Collector
+from clusterinfo.observations import Connected, Noted, Observe, Warned
 from clusterinfo.postgres.admin.history import maintain_history
 from clusterinfo.postgres.connection import Pool
 from clusterinfo.postgres.errors import FOREIGN, translate
@@ -27,7 +23,7 @@ from clusterinfo.postgres.sink import PostgresSink
 from clusterinfo.pump import Sink, pump
 from clusterinfo.settings import Settings
 from clusterinfo.telemetry.probes import probed
-from clusterinfo.waiting import Backoff, sleep_unless, unless
+from clusterinfo.waiting import unless
 
 HISTORY_INTERVAL_S = 6 * 3600.0
 """How often the history's partitions are looked after: they are made two months ahead, so any part of a day will do."""
@@ -84,84 +80,10 @@ async def _open(
 async def _collect_into(
     sink: Sink, client: KubernetesClient, settings: Settings, observe: Observe, stopping: asyncio.Event, *, once: bool
 ) -> int:
-    backoff = Backoff()
-    newest: dict[ListLane, int] = {}
-    while True:
-        started = time.monotonic()
-        code = None
-        try:
-            code = await unless(stopping, snapshot(client, sink, settings, observe, newest))
-            pause_s = settings.collect_interval - (time.monotonic() - started)
-            backoff.reset()
-        except (TransientError, ApiStatusError) as error:
-            if once:
-                raise FatalError(f"the run of lists could not be done: {error}") from error
-            pause_s = backoff.next_s(error if isinstance(error, TransientError) else None)
-            observe(RunFailed(cluster=client.cluster.name, error=str(error), wait_s=round(pause_s, 3)))
-        if once:
-            return EXIT_STOPPED if code is None else code
-        if await sleep_unless(stopping, pause_s):
-            return EXIT_DONE
-
-
-async def snapshot(
-    client: KubernetesClient, sink: Sink, settings: Settings, observe: Observe, newest: dict[ListLane, int]
-) -> int:
-    """One run of lists: what began, every list, what came of them. Returns 0, or 3 if a kind failed.
-
-    `newest` remembers from run to run at which version each list was seen: one that goes backwards fails.
-    Cancelled, it abandons its open lists: what was not completed proves nothing.
-    """
-    began = time.monotonic()
-    discovery = await client.discover()
-    for pattern in discovery.unmatched:
-        observe(Warned(message=f"INCLUDE names {pattern!r}, which matches no kind this cluster serves"))
-    for group in discovery.failing:
-        observe(Warned(message=f"kinds of the group {group or 'core'} may be missing: {discovery.reasons[group]}"))
-    run = Snapshot(client.cluster, discovery, client, settings, budget=ByteBudget(), observe=observe, newest=newest)
-    await pump(run.started(), sink, run.lane, observe)
-    await _list_all(run, sink, settings.collect_concurrency, observe)
-    await pump(run.completed(), sink, run.lane, observe)
-    return _summarise(run, client.cluster.name, settings, observe, time.monotonic() - began)
-
-
-async def _list_all(run: Snapshot, sink: Sink, concurrency: int, observe: Observe) -> None:
-    """Every list of the run, `concurrency` at a time."""
-    waiting = asyncio.Semaphore(concurrency)
-
-    async def one(planned: PlannedList) -> None:
-        async with waiting:
-            source = planned.open()
-            try:
-                await pump(source, sink, planned.lane, observe)
-            finally:
-                await source.close()
-
-    try:
-        async with asyncio.TaskGroup() as lists:
-            for planned in run.lanes():
-                lists.create_task(one(planned), name=str(planned.lane))
-    except BaseExceptionGroup as group:
-        raise first_of(group) from group
-
-
-def _summarise(run: Snapshot, cluster: str, settings: Settings, observe: Observe, seconds: float) -> int:
-    outcomes = list(run.outcomes().items())
-    forbidden = [unit for unit, outcome in outcomes if outcome is Outcome.FORBIDDEN]
-    failed = [unit for unit, outcome in outcomes if outcome is Outcome.FAILED]
-    observe(
-        SnapshotEnded(
-            cluster=cluster,
-            kinds=len(outcomes),
-            failed=len(failed),
-            forbidden=len(forbidden),
-            objects=sum(source.objects for source in run.sources.values()),
-            size_bytes=sum(source.size_bytes for source in run.sources.values()),
-            seconds=round(seconds, 3),
-        )
-    )
-    asked_for = settings.include and forbidden
-    return EXIT_ATTENTION if failed or asked_for or not run.discovery.complete else EXIT_DONE
+    result = await Collector(client, sink, settings, observe).run(stopping, once=once)
+    if result is None:
+        return EXIT_STOPPED if once else EXIT_DONE
+    return EXIT_DONE if result.is_whole else EXIT_ATTENTION
 
 
 # --- consume ---------------------------------------------------------------------------------------------------------

@@ -1,170 +1,238 @@
-"""Snapshot: a run of lists over one cluster: which lanes it has and, at its end, how they fared."""
+"""Collector: one cluster into a sink, run after run, every unit as a task.
+
+It has what outlives a run: the byte budget, the permits to list, and the version at which each list was last seen. A
+run discovers, states that it began, lists every unit, and states how each fared. Where the records go is the sink's
+concern, of which nothing is known here but the protocol; what a unit sends is `unit_source.py`'s.
+"""
 
 from __future__ import annotations
 
-import datetime as dt
-from collections.abc import Callable
+import asyncio
+import time
 from dataclasses import dataclass
 
 from clusterinfo.budget import ByteBudget
-from clusterinfo.kubernetes.client import ClusterIdentity
+from clusterinfo.errors import FatalError, TransientError, first_of
+from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.discovery import Discovery
-from clusterinfo.kubernetes.list_source import ListOptions, ListSource, PageReader, new_id, utc_now
+from clusterinfo.kubernetes.errors import ApiStatusError
+from clusterinfo.kubernetes.list_source import ListContext, ListResult, ListSource, new_id
 from clusterinfo.kubernetes.normalize import Redaction
-from clusterinfo.kubernetes.unit_source import SEVERITY, KindSource
-from clusterinfo.model import (
-    Batch,
-    GroupVersionResource,
-    Lane,
-    ListLane,
-    Outcome,
-    Position,
-    Receipt,
-    Record,
-    RecordType,
-    Unit,
-)
-from clusterinfo.observations import (
-    Discovered,
-    Observe,
-)
+from clusterinfo.kubernetes.recording import Recorder, batch_of
+from clusterinfo.kubernetes.unit_source import UnitResult, UnitSource, worst
+from clusterinfo.model import GroupVersionResource, ListLane, Outcome, Unit, version_number
+from clusterinfo.observations import Discovered, Observe, RunFailed, SnapshotEnded, Warned
+from clusterinfo.pump import Sink, deliver
 from clusterinfo.settings import Settings
-from clusterinfo.statements import WHOLE_GROUP, SnapshotCompleted, SnapshotStarted, UnitOutcome, encode
+from clusterinfo.statements import WHOLE_GROUP, SnapshotCompleted, SnapshotStarted, UnitOutcome
+from clusterinfo.waiting import Backoff, sleep_unless, unless
+
+Plan = list[tuple[ListLane, GroupVersionResource]]
+"""The lists of a run: a unit within a reach, and what to list."""
+Outcomes = dict[tuple[str, str], Outcome]
+"""(group, resource) -> how that unit fared, the worst of its reaches."""
 
 
-class StatementSource:
-    """A lane of one statement: a `pump.Source`."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunResult:
+    """How a run of lists fared."""
 
-    def __init__(self, lane: ListLane, record: Record) -> None:
-        self.lane = lane
-        self._batch: Batch | None = Batch(
-            lane=lane, start=0, end=1, records=[record], size_bytes=len(record.body), list=record.list
-        )
+    outcomes: Outcomes
+    objects: int
+    """Sent."""
+    size_bytes: int
+    """Downloaded."""
+    is_whole: bool
+    """True if discovery knew every group, no unit failed, and none that INCLUDE names is forbidden."""
 
-    async def open(self, lane: Lane, position: Position) -> None:
-        """Nothing to open."""
-
-    async def read(self) -> Batch | None:
-        """The statement, until it is acked; then None."""
-        return self._batch
-
-    async def restart(self) -> None:
-        """Nothing to forget: what is not acked is still to be said."""
-
-    async def ack(self, receipt: Receipt) -> None:
-        """It is said."""
-        self._batch = None
-
-    async def close(self) -> None:
-        """Nothing is held."""
+    def count(self, outcome: Outcome) -> int:
+        """Units that fared so."""
+        return sum(one is outcome for one in self.outcomes.values())
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedList:
-    """One list of a snapshot: its lane, what it lists, and `open`, which makes its source, once."""
-
-    lane: ListLane
-    gvr: GroupVersionResource
-    open: Callable[[], ListSource | KindSource]
-
-
-class Snapshot:
-    """A run of lists over everything discovery found: `started`, the lists of `plan`, `completed`.
-
-    `started()` is stored before the first list and `completed()` after the last. Kinds of a namespace are listed once
-    for each of `NAMESPACES`, kinds of the cluster always whole. Give successive runs of one process the same `newest`
-    dict (empty at first): a list that is older than the one before it fails.
-    """
+class Collector:
+    """Lists one cluster into `sink`; one object for the life of the process."""
 
     def __init__(
         self,
-        cluster: ClusterIdentity,
-        discovery: Discovery,
-        pages: PageReader,
+        client: KubernetesClient,
+        sink: Sink,
         settings: Settings,
-        *,
-        budget: ByteBudget,
         observe: Observe,
-        newest: dict[ListLane, int] | None = None,
-        now: Callable[[], dt.datetime] = utc_now,
+        *,
+        budget: ByteBudget | None = None,
     ) -> None:
-        key = settings.secret("redaction_key")
-        self.discovery = discovery
-        self.id = new_id()
-        self.lane = ListLane(Unit(cluster.id, "", ""))
-        self.sources: dict[ListLane, ListSource | KindSource] = {}
-        """The sources opened so far."""
-        self._cluster = cluster
-        self._pages = pages
-        self._namespaces = list(dict.fromkeys(settings.namespaces))
-        self._budget = budget
+        self._client = client
+        self._sink = sink
+        self._settings = settings
         self._observe = observe
-        self._options = ListOptions(
-            cluster=cluster,
-            snapshot=self.id,
-            epoch=settings.cluster_epoch,
-            page_size=settings.page_size,
-            page_bytes=settings.page_bytes,
-            redaction=Redaction(key.encode() if key else None, configmap_values=settings.redact_configmaps),
-            newest={} if newest is None else newest,
-            now=now,
+        self._budget = budget or ByteBudget()
+        self._permits = asyncio.Semaphore(settings.collect_concurrency)
+        self._newest: dict[ListLane, int] = {}
+        """Version at which each list was last seen whole: one that goes backwards fails."""
+
+    async def run(self, stopping: asyncio.Event, *, once: bool) -> RunResult | None:
+        """List everything, once or every COLLECT_INTERVAL, until `stopping` is set; then open lists are abandoned.
+
+        Returns how the one run fared, None if it was stopped. A run that cannot be done at all is begun again after a
+        pause; with `once` it raises FatalError.
+        """
+        if once:
+            try:
+                return await unless(stopping, self._run())
+            except (TransientError, ApiStatusError) as error:
+                raise FatalError(f"the run of lists could not be done: {error}") from error
+        await self._run_on(stopping)
+        return None
+
+    async def _run_on(self, stopping: asyncio.Event) -> None:
+        """One run after another, until `stopping` is set."""
+        backoff = Backoff()
+        while True:
+            began_s = time.monotonic()
+            try:
+                await unless(stopping, self._run())
+                pause_s = self._settings.collect_interval - (time.monotonic() - began_s)
+                backoff.reset()
+            except (TransientError, ApiStatusError) as error:
+                pause_s = backoff.next_s(error if isinstance(error, TransientError) else None)
+                self._observe(RunFailed(cluster=self._client.cluster.name, error=str(error), wait_s=round(pause_s, 3)))
+            if await sleep_unless(stopping, pause_s):
+                return
+
+    # --- one run -----------------------------------------------------------------------------------------------------
+
+    async def _run(self) -> RunResult:
+        """One run of lists. Cancelled, it abandons its open lists: what was not completed proves nothing."""
+        began_s = time.monotonic()
+        discovery = await self._discover()
+        context = self._context()
+        cluster = self._client.cluster
+        await self._state(context, SnapshotStarted(cluster.server_version, cluster.name, cluster.identity_known))
+        plan = planned(cluster.id, discovery, self._settings.namespaces)
+        units = await self._list_all(plan, context)
+        outcomes = outcomes_of(plan, units)
+        await self._state(context, completed(discovery, outcomes))
+        result = RunResult(
+            outcomes=outcomes,
+            objects=sum(unit.objects for unit in units),
+            size_bytes=sum(unit.size_bytes for unit in units),
+            is_whole=self._is_whole(discovery, outcomes),
         )
-        observe(
+        self._observe_end(result, time.monotonic() - began_s)
+        return result
+
+    async def _discover(self) -> Discovery:
+        """What there is to list. Raises TransientError, ApiStatusError and FatalError."""
+        discovery = await self._client.discover()
+        for pattern in discovery.unmatched:
+            self._observe(Warned(message=f"INCLUDE names {pattern!r}, which matches no kind this cluster serves"))
+        for group in discovery.failing:
+            message = f"kinds of the group {group or 'core'} may be missing: {discovery.reasons[group]}"
+            self._observe(Warned(message=message))
+        self._observe(
             Discovered(
-                cluster=cluster.name,
+                cluster=self._client.cluster.name,
                 units=len(discovery.resources),
                 excluded=len(discovery.excluded),
                 failing=discovery.failing,
             )
         )
+        return discovery
 
-    def lanes(self) -> list[PlannedList]:
-        """The lists of this run, in the order of discovery."""
-        return [self._plan(gvr, reach) for gvr in self.discovery.resources for reach in self._reaches(gvr)]
+    async def _list_all(self, plan: Plan, context: ListContext) -> list[UnitResult]:
+        """Every unit of the plan, side by side; as many list at once as there are permits."""
 
-    def started(self) -> StatementSource:
-        """The statement that opens the run: `{server_version, cluster_name, identity_known}`."""
-        cluster = self._cluster
-        started = SnapshotStarted(cluster.server_version, cluster.name, cluster.identity_known)
-        return self._say(RecordType.SNAPSHOT_STARTED, encode(started))
+        def open_list(lane: ListLane, gvr: GroupVersionResource, failure: str) -> ListSource:
+            return ListSource(lane, gvr, context, newest=self._newest.get(lane, 0), failure=failure)
 
-    def completed(self) -> StatementSource:
-        """The statement that closes the run; a list that did not end counts as failed.
+        sources = [
+            UnitSource(
+                lane, gvr, self._sink, open_list=open_list, end_list=self._remember_version, observe=self._observe
+            )
+            for lane, gvr in plan
+        ]
+        try:
+            async with asyncio.TaskGroup() as units:
+                tasks = [units.create_task(source.run(), name=f"list {source.lane}") for source in sources]
+        except BaseExceptionGroup as group:
+            raise first_of(group) from group
+        return [task.result() for task in tasks]
 
-        `{discovery_complete, units: [{group, resource, outcome}]}`: a unit listed in several reaches is named once,
-        with the worst of their outcomes. Of a group that was left out and did not answer the resource is `*`.
-        """
-        units = [UnitOutcome(group, resource, outcome) for (group, resource), outcome in self.outcomes().items()]
-        units += [UnitOutcome(gvr.group, gvr.resource, Outcome.EXCLUDED) for gvr in self.discovery.excluded]
-        units += [UnitOutcome(group, WHOLE_GROUP, Outcome.EXCLUDED) for group in self.discovery.unseen]
-        completed = SnapshotCompleted(self.discovery.complete, units)
-        return self._say(RecordType.SNAPSHOT_COMPLETED, encode(completed))
+    async def _state(self, context: ListContext, statement: SnapshotStarted | SnapshotCompleted) -> None:
+        """Store a statement of the run, in a lane of its own."""
+        record = context.recorder.run(statement, context.now())
+        await deliver(self._sink, batch_of(record, ListLane(record.unit)), self._observe)
 
-    def outcomes(self) -> dict[tuple[str, str], Outcome]:
-        """(group, resource) -> how that kind fared so far."""
-        found: dict[tuple[str, str], Outcome] = {}
-        for planned in self.lanes():
-            source = self.sources.get(planned.lane)
-            outcome = (source.outcome if source else None) or Outcome.FAILED
-            unit = (planned.gvr.group, planned.gvr.resource)
-            found[unit] = max(outcome, found.get(unit, outcome), key=SEVERITY.index)
-        return found
+    def _context(self) -> ListContext:
+        """What the lists of one run share."""
+        settings, cluster = self._settings, self._client.cluster
+        key = settings.secret("redaction_key")
+        return ListContext(
+            pages=self._client,
+            recorder=Recorder(
+                cluster=cluster.id, cluster_name=cluster.name, snapshot=new_id(), epoch=settings.cluster_epoch
+            ),
+            redaction=Redaction(key.encode() if key else None, configmap_values=settings.redact_configmaps),
+            budget=self._budget,
+            permits=self._permits,
+            observe=self._observe,
+            page_size=settings.page_size,
+            page_bytes=settings.page_bytes,
+        )
 
-    def _reaches(self, gvr: GroupVersionResource) -> list[str]:
-        return self._namespaces if gvr.namespaced and self._namespaces else [""]
+    # --- how it fared ------------------------------------------------------------------------------------------------
 
-    def _plan(self, gvr: GroupVersionResource, reach: str) -> PlannedList:
-        lane = ListLane(Unit(self._cluster.id, gvr.group, gvr.resource), reach)
-        return PlannedList(lane, gvr, lambda: self._open(lane, gvr))
+    def _remember_version(self, lane: ListLane, result: ListResult) -> None:
+        if result.outcome is Outcome.COMPLETED and (number := version_number(result.version)) is not None:
+            self._newest[lane] = max(number, self._newest.get(lane, 0))
 
-    def _open(self, lane: ListLane, gvr: GroupVersionResource) -> ListSource | KindSource:
-        whole = gvr.namespaced and not lane.reach
-        source = KindSource(lane, gvr, self._open_list) if whole else self._open_list(lane, gvr)
-        self.sources[lane] = source
-        return source
+    def _is_whole(self, discovery: Discovery, outcomes: Outcomes) -> bool:
+        fared = set(outcomes.values())
+        misses_wanted = bool(self._settings.include) and Outcome.FORBIDDEN in fared
+        return discovery.complete and Outcome.FAILED not in fared and not misses_wanted
 
-    def _open_list(self, lane: ListLane, gvr: GroupVersionResource) -> ListSource:
-        return ListSource(lane, gvr, self._pages, self._options, budget=self._budget, observe=self._observe)
+    def _observe_end(self, result: RunResult, seconds: float) -> None:
+        self._observe(
+            SnapshotEnded(
+                cluster=self._client.cluster.name,
+                kinds=len(result.outcomes),
+                failed=result.count(Outcome.FAILED),
+                forbidden=result.count(Outcome.FORBIDDEN),
+                objects=result.objects,
+                size_bytes=result.size_bytes,
+                seconds=round(seconds, 3),
+            )
+        )
 
-    def _say(self, kind: RecordType, body: bytes) -> StatementSource:
-        return StatementSource(self.lane, self._options.record(kind, body, self.lane.unit))
+
+# --- pure: what a run lists, and its statements ----------------------------------------------------------------------
+
+
+def planned(cluster: str, discovery: Discovery, namespaces: list[str]) -> Plan:
+    """The lists of a run, in the order of discovery.
+
+    Kinds of a namespace are listed once for each of `namespaces` (none: whole), kinds of the cluster always whole.
+    """
+    reaches = list(dict.fromkeys(namespaces)) or [""]
+    return [
+        (ListLane(Unit(cluster, gvr.group, gvr.resource), reach), gvr)
+        for gvr in discovery.resources
+        for reach in (reaches if gvr.namespaced else [""])
+    ]
+
+
+def outcomes_of(plan: Plan, results: list[UnitResult]) -> Outcomes:
+    """A unit that is listed in several reaches fared as the worst of them."""
+    found: dict[tuple[str, str], list[Outcome]] = {}
+    for (_, gvr), result in zip(plan, results, strict=True):
+        found.setdefault((gvr.group, gvr.resource), []).append(result.outcome)
+    return {unit: worst(outcomes) for unit, outcomes in found.items()}
+
+
+def completed(discovery: Discovery, outcomes: Outcomes) -> SnapshotCompleted:
+    """The statement that closes a run; of a group that was left out and did not answer the resource is `*`."""
+    units = [UnitOutcome(group, resource, outcome) for (group, resource), outcome in outcomes.items()]
+    units += [UnitOutcome(gvr.group, gvr.resource, Outcome.EXCLUDED) for gvr in discovery.excluded]
+    units += [UnitOutcome(group, WHOLE_GROUP, Outcome.EXCLUDED) for group in discovery.unseen]
+    return SnapshotCompleted(discovery.complete, units)

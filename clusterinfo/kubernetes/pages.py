@@ -32,7 +32,6 @@ class ListMeta(msgspec.Struct, gc=False):
 
     resource_version: str | None = msgspec.field(name="resourceVersion", default=None)
     continue_token: str | None = msgspec.field(name="continue", default=None)
-    remaining: int | None = msgspec.field(name="remainingItemCount", default=None)
 
 
 class _List(msgspec.Struct, gc=False):
@@ -42,11 +41,10 @@ class _List(msgspec.Struct, gc=False):
 
 
 class ListPage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One page of a list: `items` as raw JSON; `continue_token` is "" on the last page; `remaining` is an estimate."""
+    """One page of a list: `items` as raw JSON; `continue_token` is "" on the last page."""
 
     resource_version: str
     continue_token: str
-    remaining: int | None
     items: list[Slice]
 
 
@@ -106,7 +104,6 @@ def _page(
     return ListPage(
         resource_version=meta.resource_version or "",
         continue_token=meta.continue_token or "",
-        remaining=meta.remaining,
         items=list(items or ()),
     )
 

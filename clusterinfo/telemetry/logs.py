@@ -30,7 +30,7 @@ MESSAGES: dict[type[Observation], tuple[str, str]] = {
     seen.RunFailed: ("warning", "Run of lists failed and starts again"),
     seen.Produced: ("info", "Cluster info sent to Kafka"),
     seen.Stubbed: ("warning", "Object too large for the broker: a stub was sent"),
-    seen.ItemSetAside: ("error", "Item of a page could not be read: its list does not complete"),
+    seen.ItemUnreadable: ("error", "Item of a page could not be read: its list does not complete"),
     seen.PartitionsAssigned: ("info", "Partitions assigned"),
     seen.LaneClaimed: ("info", "Partition claimed"),
     seen.OffsetGap: ("error", "Records are missing: Kafka no longer holds them"),

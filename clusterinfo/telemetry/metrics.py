@@ -137,6 +137,6 @@ _ERROR_CLASSES: dict[type[Observation], str] = {
     seen.RunFailed: "restart",
     seen.LaneLost: "release",
     seen.DeadLettered: "dead_letter",
-    seen.ItemSetAside: "unreadable",
+    seen.ItemUnreadable: "unreadable",
     seen.UnitFailed: "fail_kind",
 }

@@ -7,9 +7,20 @@ import uuid
 import pytest
 
 from tests.integration.brokers import Broker, broker, nothing_left_behind
+from tests.integration.lists import api, make_settings, many_namespaces, no_waiting, start
 from tests.previous.upgrade import upgrade
 
-__all__ = ["broker", "kafka_env", "nothing_left_behind", "upgrade"]
+__all__ = [
+    "api",
+    "broker",
+    "kafka_env",
+    "make_settings",
+    "many_namespaces",
+    "no_waiting",
+    "nothing_left_behind",
+    "start",
+    "upgrade",
+]
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 
 from clusterinfo.commands.pipelines import collect, consume, legacy
 from clusterinfo.exit_codes import EXIT_ATTENTION, EXIT_DONE
-from clusterinfo.observations import ItemSetAside, Observation, Warned
+from clusterinfo.observations import ItemUnreadable, Observation, Warned
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
 from clusterinfo.settings import load
@@ -113,7 +113,7 @@ async def test_a_strange_object_is_stored_and_costs_the_others_nothing(collected
     assert await collected.live() == expected
     assert await collected.freshness() == {"": ("verified", None)}
     assert await collected.connection.fetchval("select count(*) from dead_letter") == 0
-    assert bool([warned for warned in collected.said(Warned) if "mended" in warned.message]) == ("UTF-8" in name)
+    assert bool([warned for warned in collected.said(Warned) if "repaired" in warned.message]) == ("UTF-8" in name)
 
 
 async def test_a_strange_object_is_not_written_again_by_every_run(collected: Collected) -> None:
@@ -152,7 +152,7 @@ async def test_an_object_without_identity_fails_its_list_and_deletes_nothing(col
     assert set(await collected.live()) == {("default", one) for one in ["cm-gone", "cm-new", *NAMES]}
     state, error = (await collected.freshness())[""]
     assert (state, why in str(error)) == ("failed", True)
-    assert [why in one.reason for one in collected.said(ItemSetAside)] == [True]
+    assert [why in one.reason for one in collected.said(ItemUnreadable)] == [True]
 
 
 async def test_a_page_whose_brackets_lie_fails_its_list_and_says_so(collected: Collected) -> None:

@@ -1,6 +1,6 @@
 """Passwords, tokens and keys change while the programs run: new connections use what their files say now.
 
-A token of Kubernetes, too: see tests/integration/test_kubernetes_source.py.
+A token of Kubernetes, too: see tests/integration/test_kubernetes_client.py.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from clusterinfo.budget import ByteBudget
+from clusterinfo.budget import ByteBudget, Share
 
 
 async def test_a_holder_waits_until_there_is_room() -> None:
@@ -81,3 +81,17 @@ async def test_try_take_never_overtakes_who_waits() -> None:
     await asyncio.wait({waiting})
     budget.give_back(60)
     assert budget.try_take(100)
+
+
+async def test_a_share_is_resized_to_what_is_there_and_released_as_a_whole() -> None:
+    budget = ByteBudget(100)
+    share, other = Share(budget), Share(budget)
+    await share.take(60)
+    assert not other.try_take(60)
+    share.resize(30)
+    assert other.try_take(60)
+    share.resize(80)
+    assert (budget.held_bytes, share.size_bytes, other.size_bytes) == (140, 80, 60)
+    other.resize(0)
+    share.resize(0)
+    assert budget.held_bytes == 0

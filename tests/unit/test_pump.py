@@ -10,7 +10,7 @@ import pytest
 from clusterinfo.errors import FatalError, LostError, RestartError, TransientError
 from clusterinfo.model import Batch, Lane, ListLane, Position, Receipt, Unit
 from clusterinfo.observations import LaneEnded, LaneLost, LaneRestarted, Observation, Recovered, Retrying
-from clusterinfo.pump import pump
+from clusterinfo.pump import deliver, pump
 from clusterinfo.waiting import Backoff
 
 LANE = ListLane(Unit("c", "", "pods"))
@@ -28,23 +28,28 @@ class Ends:
         self.failures: dict[str, list[Exception]] = {}
         self.on_ack: Callable[[], None] = lambda: None
         self.on_restart: Callable[[], None] = lambda: None
+        self.blocks_at = ""
+        self.is_blocked = asyncio.Event()
 
-    def _step(self, name: str) -> None:
+    async def _step(self, name: str) -> None:
         self.steps.append(name)
+        if name == self.blocks_at:
+            self.is_blocked.set()
+            await asyncio.sleep(3600)
         if self.failures.get(name):
             raise self.failures[name].pop(0)
 
     async def open(self, lane: Lane, position: Position = None) -> None:
-        self._step("open")
+        await self._step("open")
 
     async def read(self) -> Batch | None:
-        self._step("read")
+        await self._step("read")
         if self.position == self.batches:
             return None
         return Batch(lane=LANE, start=self.position, end=self.position + 1, records=[])
 
     async def restart(self) -> None:
-        self._step("restart")
+        await self._step("restart")
         self.position = 0
         self.on_restart()
 
@@ -53,8 +58,11 @@ class Ends:
         self.position = receipt.position
         self.on_ack()
 
+    async def close(self) -> None:
+        await self._step("close")
+
     async def write(self, batch: Batch) -> Receipt:
-        self._step("write")
+        await self._step("write")
         self.stored.append(batch.start)
         return Receipt(lane=batch.lane, position=batch.end)
 
@@ -69,7 +77,9 @@ async def _pump(ends: Ends, stopping: asyncio.Event | None = None) -> list[Obser
     try:
         await pump(ends, ends, LANE, seen.append, stopping)
     finally:
-        assert seen.pop() == LaneEnded(lane="pods"), "however a lane ends, it is said"
+        assert seen.pop() == LaneEnded(lane="pods"), "however a lane ends, it is reported"
+        assert ends.steps.pop() == "close", "however a lane ends, its source is closed"
+        assert "close" not in ends.steps
     return seen
 
 
@@ -114,7 +124,7 @@ async def test_restarts_wait_longer_and_longer_until_a_batch_is_stored(monkeypat
     assert waits[2] > waits[0]
 
 
-async def test_a_lost_lane_is_let_go_quietly() -> None:
+async def test_a_lost_lane_is_released_quietly() -> None:
     ends = Ends(2)
     ends.failures["write"] = [LostError("theirs")]
     assert [type(observation) for observation in await _pump(ends)] == [LaneLost]
@@ -143,3 +153,68 @@ async def test_told_to_stop_it_does_not_wait_for_a_failing_step(monkeypatch: pyt
     async with asyncio.timeout(5):
         with pytest.raises(TransientError, match="away"):
             await _pump(ends, stopping)
+
+
+@pytest.mark.parametrize("step", ["open", "read", "write"])
+async def test_cancelled_in_the_middle_of_a_step_it_closes_its_source(step: str) -> None:
+    ends = Ends(2)
+    ends.blocks_at = step
+    pumping = asyncio.create_task(_pump(ends))
+    async with asyncio.timeout(5):
+        await ends.is_blocked.wait()
+    pumping.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await pumping
+    assert (ends.stored, ends.acked) == ([], [])
+
+
+async def test_a_source_that_cannot_be_closed_ends_its_lane_nevertheless() -> None:
+    ends, seen = Ends(0), list[Observation]()
+    ends.failures["close"] = [FatalError("stays open")]
+    with pytest.raises(FatalError, match="stays open"):
+        await pump(ends, ends, LANE, seen.append)
+    assert seen == [LaneEnded(lane="pods")]
+
+
+# --- a batch without a source ----------------------------------------------------------------------------------------
+
+STATEMENT = Batch(lane=LANE, start=0, end=1, records=[])
+
+
+async def _deliver(ends: Ends) -> list[type[Observation]]:
+    seen: list[Observation] = []
+    try:
+        await deliver(ends, STATEMENT, seen.append)
+    finally:
+        assert seen.pop() == LaneEnded(lane="pods")
+    return [type(observation) for observation in seen]
+
+
+async def test_a_batch_without_a_source_is_written_once() -> None:
+    ends = Ends(0)
+    assert await _deliver(ends) == []
+    assert ends.steps == ["open", "write"]
+
+
+@pytest.mark.parametrize("step", ["open", "write"])
+async def test_a_batch_without_a_source_is_tried_again(step: str) -> None:
+    ends = Ends(0)
+    ends.failures[step] = [TransientError("no"), TransientError("no")]
+    assert await _deliver(ends) == [Retrying, Retrying, Recovered]
+    assert ends.stored == [0]
+
+
+async def test_a_batch_without_a_source_is_written_again_after_a_restart() -> None:
+    ends = Ends(0)
+    ends.failures["write"] = [RestartError("moved")]
+    assert await _deliver(ends) == [LaneRestarted]
+    assert ends.steps == ["open", "write", "open", "write"]
+
+
+async def test_a_batch_without_a_source_ends_with_its_lane_or_an_error() -> None:
+    ends = Ends(0)
+    ends.failures["write"] = [LostError("theirs"), FatalError("broken")]
+    assert await _deliver(ends) == [LaneLost]
+    with pytest.raises(FatalError, match="broken"):
+        await _deliver(ends)
+    assert ends.stored == []

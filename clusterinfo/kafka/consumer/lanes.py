@@ -17,7 +17,8 @@ from clusterinfo.waiting import sleep_unless, unless
 FIRST_PAUSE_S, MOST_PAUSE_S = 1.0, 30.0
 
 Drive = Callable[[PartitionLane, PartitionSource, asyncio.Event], Awaitable[None]]
-"""Moves one lane until its source ends: the pump. Gets the lane, its source, and the event that tells it to stop."""
+"""Moves one lane until its source ends, and closes the source: the pump. Gets the lane, its source, and the event that
+stops it; may be called again for the same source."""
 
 
 @dataclass(slots=True)
@@ -98,8 +99,6 @@ async def _drive_after(before: list[asyncio.Task[None]], drive: Drive, lane: _La
     except TransientError:
         if not lane.stopping.is_set():
             raise
-    finally:
-        await lane.source.close()
 
 
 async def _drive_until_told(drive: Drive, lane: _Lane) -> None:
@@ -114,6 +113,5 @@ async def _drive_until_told(drive: Drive, lane: _Lane) -> None:
         await drive(lane.source.lane, lane.source, lane.stopping)
         if lane.stopping.is_set():
             return
-        await lane.source.restart()
         await sleep_unless(lane.stopping, pause_s)
         pause_s = min(MOST_PAUSE_S, pause_s * 2)

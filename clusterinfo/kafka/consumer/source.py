@@ -24,7 +24,7 @@ CLOSE_TIMEOUT_S = 2 * POLL_S
 
 
 class PartitionSource:
-    """The batches of one partition, for one assignment of it. Made and closed by the `ConsumerGroup`.
+    """The batches of one partition, for one assignment of it. Made by the `ConsumerGroup`, closed by its pump.
 
     Attributes: `position`, the offset after the last acked message (-1: not opened); `settled`, set unless a batch
     is being written.
@@ -104,12 +104,11 @@ class PartitionSource:
         self.settled.set()
         self._on_progress()
 
-    # --- for the group -----------------------------------------------------------------------------------------
-
     async def close(self) -> None:
-        """Stop collecting and give the bytes back; takes 2 s at most."""
-        await self._abandon()
-        self.settled.set()
+        """Stop collecting and give the bytes back; takes 2 s at most. It may be opened again."""
+        await self.restart()
+
+    # --- for the group -----------------------------------------------------------------------------------------
 
     @property
     def is_settled(self) -> bool:

@@ -20,13 +20,14 @@ from aiokafka.structs import TopicPartition
 
 from clusterinfo import wire
 from clusterinfo.budget import ByteBudget
-from clusterinfo.errors import FatalError, RestartError
+from clusterinfo.errors import FatalError, LostError, RestartError
 from clusterinfo.kafka.aiokafka_patches import reading
 from clusterinfo.kafka.consumer import batching, partition
 from clusterinfo.kafka.consumer.batching import Limits
 from clusterinfo.kafka.consumer.source import PartitionSource
 from clusterinfo.model import Batch, PartitionLane, Receipt
 from clusterinfo.observations import Observation, OffsetGap
+from clusterinfo.pump import pump
 from tests.support.kafka import item, new_list
 
 LANE = PartitionLane("kafka", "topic", 0, "group")
@@ -396,6 +397,28 @@ async def test_a_gap_is_told_again_until_it_is_stored(lanes: Callable[..., Lane]
     await lane.source.restart()
     await lane.source.open(LANE, lane.source.position)
     assert not (await lane.take()).gap
+
+
+async def test_a_pump_closes_it_and_the_next_one_goes_on_where_the_sink_is(
+    lanes: Callable[..., Lane],
+) -> None:
+    lane, stored = lanes(FakeConsumer(range(25))), list[Batch]()
+
+    class LostTwice:
+        async def open(self, _: object) -> int:
+            return len(stored) * 10
+
+        async def write(self, batch: Batch) -> Receipt:
+            if len(stored) == 2:
+                raise LostError("claimed by another")
+            stored.append(batch)
+            return Receipt(lane=LANE, position=batch.end)
+
+    await pump(lane.source, LostTwice(), LANE, lane.seen.append)
+    assert (lane.source.settled.is_set(), lane.budget.held_bytes, lane.consumer.paused) == (True, 0, True)
+    stored.pop()
+    await pump(lane.source, LostTwice(), LANE, lane.seen.append)
+    assert [batch.start for batch in stored] == [0, 10]
 
 
 async def test_no_rights_stop_the_lane(lanes: Callable[..., Lane]) -> None:

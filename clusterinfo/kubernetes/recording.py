@@ -1,0 +1,98 @@
+"""What a run of lists observed and states, as Records.
+
+Pure: no I/O, no clock, no environment; identifiers and times are passed in.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from dataclasses import dataclass
+from typing import Final
+
+from clusterinfo.kubernetes.list_state import ListState
+from clusterinfo.kubernetes.normalize import NORMALIZATION, NormalizedObject
+from clusterinfo.model import Batch, ListLane, Record, RecordType
+from clusterinfo.statements import ListCompleted, ListFailed, SnapshotCompleted, SnapshotStarted, encode
+
+_TYPES: Final = {
+    ListCompleted: RecordType.LIST_COMPLETED,
+    ListFailed: RecordType.LIST_FAILED,
+    SnapshotStarted: RecordType.SNAPSHOT_STARTED,
+    SnapshotCompleted: RecordType.SNAPSHOT_COMPLETED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recorder:
+    """Makes the records of one run of lists over one cluster."""
+
+    cluster: str
+    """Identity of the cluster."""
+    cluster_name: str
+    snapshot: str
+    """UUIDv7 of the run."""
+    epoch: int = 0
+
+    def observed(self, item: NormalizedObject, listed: ListState, observed_at: dt.datetime) -> Record:
+        """An object that a page of `listed` held."""
+        gvr = listed.gvr
+        return Record(
+            type=RecordType.OBSERVED,
+            cluster=self.cluster,
+            cluster_name=self.cluster_name,
+            observed_at=observed_at,
+            body=item.body,
+            epoch=self.epoch,
+            group=gvr.group,
+            resource=gvr.resource,
+            namespace=item.namespace,
+            name=item.name,
+            snapshot=self.snapshot,
+            list=listed.id,
+            reach=listed.lane.reach,
+            api_version=item.api_version,
+            kind=item.kind,
+            uid=item.uid,
+            resource_version=item.resource_version,
+            list_version=listed.version or "",
+            content_hash=item.content_hash,
+            normalization=NORMALIZATION,
+        )
+
+    def list_ended(self, statement: ListCompleted | ListFailed, listed: ListState, observed_at: dt.datetime) -> Record:
+        """How `listed` ended."""
+        gvr = listed.gvr
+        return Record(
+            type=_TYPES[type(statement)],
+            cluster=self.cluster,
+            cluster_name=self.cluster_name,
+            observed_at=observed_at,
+            body=encode(statement),
+            epoch=self.epoch,
+            group=gvr.group,
+            resource=gvr.resource,
+            snapshot=self.snapshot,
+            list=listed.id,
+            reach=listed.lane.reach,
+            api_version=gvr.api_version,
+            kind=gvr.kind,
+            list_version=listed.version or "",
+            normalization=NORMALIZATION,
+        )
+
+    def run(self, statement: SnapshotStarted | SnapshotCompleted, observed_at: dt.datetime) -> Record:
+        """That the run began, or how it ended."""
+        return Record(
+            type=_TYPES[type(statement)],
+            cluster=self.cluster,
+            cluster_name=self.cluster_name,
+            observed_at=observed_at,
+            body=encode(statement),
+            epoch=self.epoch,
+            snapshot=self.snapshot,
+        )
+
+
+def batch_of(record: Record, lane: ListLane) -> Batch:
+    """A batch of one record that is its whole lane."""
+    return Batch(lane=lane, start=0, end=1, records=[record], size_bytes=len(record.body), list=record.list)

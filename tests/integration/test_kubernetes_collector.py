@@ -1,0 +1,311 @@
+"""The collector over real sockets: runs of lists into a sink in memory, what it remembers, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+
+from clusterinfo.budget import ByteBudget
+from clusterinfo.errors import FatalError, LostError, RestartError, TransientError
+from clusterinfo.kubernetes.client import KubernetesClient
+from clusterinfo.kubernetes.collector import Collector, RunResult
+from clusterinfo.model import Batch, Outcome, Record, RecordType
+from clusterinfo.observations import Discovered, LaneRestarted, Observation, Retrying, RunFailed, SnapshotEnded, Warned
+from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
+from tests.integration.lists import MakeSettings, Stored, configmap, fetching, until
+
+pytestmark = [pytest.mark.usefixtures("no_waiting"), pytest.mark.embedded_only]
+
+
+class Collecting:
+    """A collector on a sink in memory, and what it observed."""
+
+    def __init__(self, collector: Collector, sink: Stored, client: KubernetesClient, seen: list[Observation]) -> None:
+        self.collector = collector
+        self.sink = sink
+        self.client = client
+        self.seen = seen
+        self.stopping = asyncio.Event()
+
+    async def once(self) -> RunResult:
+        """One run; what was stored before is forgotten."""
+        self.sink.batches.clear()
+        async with asyncio.timeout(30):
+            result = await self.collector.run(self.stopping, once=True)
+        assert result is not None
+        return result
+
+    def observed(self, kind: type[Observation]) -> list[Any]:
+        return [one for one in self.seen if isinstance(one, kind)]
+
+    def of(self, type_: RecordType) -> list[Record]:
+        return [record for record in self.sink.records if record.type is type_]
+
+
+Begin = Callable[..., Awaitable[Collecting]]
+
+
+@pytest.fixture
+async def collecting(make_settings: MakeSettings) -> AsyncIterator[Begin]:
+    async with AsyncExitStack() as stack:
+
+        async def begin(budget: ByteBudget | None = None, **given: Any) -> Collecting:
+            settings = make_settings(**given)
+            client = await stack.enter_async_context(KubernetesClient.connect(settings))
+            sink, seen = Stored(), list[Observation]()
+            return Collecting(Collector(client, sink, settings, seen.append, budget=budget), sink, client, seen)
+
+        yield begin
+
+
+# --- one run ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_run_states_how_every_kind_fared(api: SimulatedKubernetes, collecting: Begin) -> None:
+    run = await collecting(include=["configmaps", "secrets", "pods", "namespaces"], exclude=["pods"])
+    api.faults.forbid("secrets")
+    api.faults.fail("namespaces", status=404)
+
+    result = await run.once()
+
+    started, *lists, completed = run.sink.records
+    assert (started.type, completed.type) == (RecordType.SNAPSHOT_STARTED, RecordType.SNAPSHOT_COMPLETED)
+    assert {one.type for one in lists} & {started.type, completed.type} == set()
+    assert json.loads(started.body)["server_version"] == run.client.cluster.server_version
+    assert (started.resource, completed.resource) == ("", "")
+    assert {one.snapshot for one in run.sink.records} == {started.snapshot}
+    body = json.loads(completed.body)
+    outcomes = {(unit["group"], unit["resource"]): unit["outcome"] for unit in body["units"]}
+    assert body["discovery_complete"] is True
+    assert outcomes["", "configmaps"] == "completed"
+    assert outcomes["", "secrets"] == "forbidden"
+    assert outcomes["", "namespaces"] == "failed"
+    assert outcomes["", "pods"] == outcomes["apps", "deployments"] == "excluded"
+    assert result.outcomes == {
+        ("", "configmaps"): Outcome.COMPLETED,
+        ("", "namespaces"): Outcome.FAILED,
+        ("", "secrets"): Outcome.FORBIDDEN,
+    }
+    assert (result.objects, result.is_whole) == (25, False)
+    (ended,) = run.observed(SnapshotEnded)
+    assert (ended.kinds, ended.failed, ended.forbidden, ended.objects) == (3, 1, 1, 25)
+    assert ended.size_bytes == result.size_bytes > 0
+    assert run.observed(Discovered)[0].units == 3
+
+
+@pytest.mark.parametrize(("include", "is_whole"), [([], True), (["configmaps", "secrets"], False)])
+async def test_a_forbidden_kind_matters_if_it_was_asked_for(
+    api: SimulatedKubernetes, collecting: Begin, include: list[str], is_whole: bool
+) -> None:
+    run = await collecting(include=include)
+    api.faults.forbid("secrets")
+    assert (await run.once()).is_whole is is_whole
+
+
+async def test_a_group_that_does_not_answer_keeps_a_run_from_being_whole(
+    api: SimulatedKubernetes, collecting: Begin
+) -> None:
+    run = await collecting()
+    api.faults.stale_discovery("apps")
+    assert not (await run.once()).is_whole
+    (completed,) = run.of(RecordType.SNAPSHOT_COMPLETED)
+    assert json.loads(completed.body)["discovery_complete"] is False
+
+
+async def test_a_pattern_that_matches_nothing_is_warned_of(collecting: Begin) -> None:
+    run = await collecting(include=["configmaps", "unicorns"])
+    await run.once()
+    assert ["unicorns" in warned.message for warned in run.observed(Warned)] == [True]
+
+
+async def test_a_unit_in_several_reaches_has_the_worst_outcome(api: SimulatedKubernetes, collecting: Begin) -> None:
+    run = await collecting(namespaces=["default", "shop", "default"], include=["configmaps", "namespaces"])
+    api.faults.forbid("configmaps", namespace="shop")
+
+    result = await run.once()
+
+    reaches = Counter((one.resource, one.reach) for one in run.sink.records if one.list and not one.is_object)
+    assert reaches == {("configmaps", "default"): 1, ("configmaps", "shop"): 1, ("namespaces", ""): 1}
+    assert result.outcomes["", "configmaps"] is Outcome.FORBIDDEN
+
+
+async def test_no_canary_leaves_a_populated_cluster(api: SimulatedKubernetes, collecting: Begin) -> None:
+    api.cluster.populate(objects=600, seed=3)
+    run = await collecting(page_size=200, redaction_key="a key")
+
+    result = await run.once()
+
+    everything = b"\n".join(record.body for record in run.sink.records)
+    assert result.is_whole
+    assert api.cluster.canaries()
+    assert {canary for canary in api.cluster.canaries() if canary.encode() in everything} == set()
+    assert result.objects > 600
+
+
+async def test_what_a_run_states_is_stored_whatever_the_sink_does_first(collecting: Begin) -> None:
+    run = await collecting(include=["configmaps"])
+    errors = [TransientError("away"), RestartError("moved"), TransientError("away")]
+
+    async def fail_first(batch: Batch) -> None:
+        if not batch.list and errors:
+            raise errors.pop()
+
+    run.sink.before_write = fail_first
+
+    assert (await run.once()).is_whole
+
+    assert [len(run.of(type_)) for type_ in (RecordType.SNAPSHOT_STARTED, RecordType.SNAPSHOT_COMPLETED)] == [1, 1]
+    assert {one.lane for one in run.observed(Retrying)} == {one.lane for one in run.observed(LaneRestarted)}
+
+
+async def test_a_list_whose_lane_was_lost_has_failed(collecting: Begin) -> None:
+    run = await collecting(include=["configmaps", "namespaces"])
+
+    async def lose(batch: Batch) -> None:
+        if batch.records[0].resource == "configmaps":
+            raise LostError("another one's")
+
+    run.sink.before_write = lose
+
+    result = await run.once()
+
+    assert result.outcomes == {("", "configmaps"): Outcome.FAILED, ("", "namespaces"): Outcome.COMPLETED}
+
+
+# --- as many at once as COLLECT_CONCURRENCY --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("permits", [1, 3])
+async def test_no_more_kinds_are_listed_at_once_than_there_are_permits(collecting: Begin, permits: int) -> None:
+    run = await collecting(collect_concurrency=permits)
+    open_lists, most, all_at_once = set[str](), 0, asyncio.Event()
+
+    async def follow(batch: Batch) -> None:
+        nonlocal most
+        if batch.list:
+            open_lists.add(batch.list)
+            most = max(most, len(open_lists))
+            if most == permits:
+                all_at_once.set()
+            await all_at_once.wait()
+            await asyncio.sleep(0.005)
+            if not batch.records[-1].is_object:
+                open_lists.remove(batch.list)
+
+    run.sink.before_write = follow
+
+    assert (await run.once()).is_whole
+
+    assert most == permits
+
+
+# --- run after run ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_list_older_than_in_an_earlier_run_fails(collecting: Begin, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = await collecting(include=["configmaps"])
+    versions = iter(["9", "9", "10", "9", "10"])
+
+    async def get_page(*_: Any, **__: Any) -> bytes:
+        return json.dumps({"metadata": {"resourceVersion": next(versions)}, "items": None}).encode()
+
+    monkeypatch.setattr(run.client, "get_page", get_page)
+
+    ends = []
+    for _ in range(5):
+        await run.once()
+        ends += [record.type for record in run.sink.records if record.list]
+
+    whole, failed = RecordType.LIST_COMPLETED, RecordType.LIST_FAILED
+    assert ends == [whole, whole, whole, failed, whole]
+
+
+async def test_a_run_that_cannot_be_done_is_begun_again(collecting: Begin) -> None:
+    run = await collecting(collect_interval=3600, include=["configmaps"])
+    discover = run.client.discover
+    errors: list[Exception] = [TransientError("the API cannot be reached")]
+
+    async def fail_first() -> Any:
+        if errors:
+            raise errors.pop()
+        return await discover()
+
+    run.client.discover = fail_first  # type: ignore[method-assign, assignment]
+    running = asyncio.create_task(run.collector.run(run.stopping, once=False))
+    await until(lambda: run.observed(SnapshotEnded))
+    run.stopping.set()
+
+    assert await running is None
+    assert [one.error for one in run.observed(RunFailed)] == ["the API cannot be reached"]
+
+
+async def test_with_once_a_run_that_cannot_be_done_is_fatal(api: SimulatedKubernetes, collecting: Begin) -> None:
+    run = await collecting()
+    await api.stop()
+    with pytest.raises(FatalError, match="the run of lists could not be done"):
+        await run.collector.run(run.stopping, once=True)
+
+
+async def test_runs_follow_each_other_every_interval(collecting: Begin) -> None:
+    run = await collecting(collect_interval=0.05, include=["configmaps"])
+    running = asyncio.create_task(run.collector.run(run.stopping, once=False))
+    await until(lambda: len(run.observed(SnapshotEnded)) >= 3)
+    run.stopping.set()
+    await running
+    snapshots = [record.snapshot for record in run.of(RecordType.SNAPSHOT_STARTED)]
+    assert len(set(snapshots)) == len(snapshots) >= 3
+
+
+# --- stopped, cancelled, broken --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["stopped", "cancelled"])
+async def test_it_abandons_open_lists_and_completes_nothing(
+    api: SimulatedKubernetes, collecting: Begin, how: str
+) -> None:
+    budget = ByteBudget()
+    run = await collecting(budget=budget, include=["configmaps", "secrets"], collect_concurrency=2)
+    api.faults.stall("configmaps", seconds=60, page=2)
+    api.faults.stall("secrets", seconds=60)
+    running = asyncio.create_task(run.collector.run(run.stopping, once=True))
+    await until(lambda: fetching() and run.sink.records[-1].is_object)
+    if how == "stopped":
+        run.stopping.set()
+        assert await running is None
+    else:
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    assert {record.type for record in run.sink.records} == {RecordType.SNAPSHOT_STARTED, RecordType.OBSERVED}
+    assert (fetching(), budget.held_bytes) == ([], 0)
+    assert [task for task in asyncio.all_tasks() if task.get_name().startswith("list ")] == []
+
+    api.faults.clear()
+    run.stopping.clear()
+    assert (await run.once()).is_whole, "nothing is held that the next run needs"
+
+
+async def test_what_no_retry_helps_ends_the_run_with_that_error(api: SimulatedKubernetes, collecting: Begin) -> None:
+    budget = ByteBudget()
+    for number in range(30):
+        api.cluster.create("secrets", configmap(f"s-{number}"))
+    run = await collecting(budget=budget, include=["configmaps", "secrets"])
+
+    async def refuse(batch: Batch) -> None:
+        if batch.records[0].resource == "secrets":
+            raise FatalError("the topic was deleted")
+
+    run.sink.before_write = refuse
+
+    with pytest.raises(FatalError, match="the topic was deleted"):
+        await run.once()
+
+    assert run.of(RecordType.SNAPSHOT_COMPLETED) == []
+    assert (fetching(), budget.held_bytes) == ([], 0)
