@@ -35,6 +35,7 @@ from clusterinfo.model import (
     item_digest,
 )
 from clusterinfo.observations import ItemSetAside, ListEnded, ListRestarted, Observation, PageListed
+from clusterinfo.sandbox.kubernetes.populate import populate
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
 from clusterinfo.settings import Settings
@@ -836,7 +837,7 @@ async def test_a_unit_in_several_reaches_has_the_worst_outcome(api: SimulatedKub
 
 
 async def test_no_canary_leaves_a_populated_cluster(api: SimulatedKubernetes, start: Any) -> None:
-    api.cluster.populate(objects=600, seed=3)
+    populate(api.cluster, objects=600, seed=3)
     run = await start(page_size=200, redaction_key="a key")
     sent: list[bytes] = []
     for planned in run.snapshot.lanes():

@@ -6,6 +6,7 @@ these out, a single object and a watch event put them in, and a custom resource'
 objects share (the fields of managedFields, half of a pod) is in memory once.
 """
 
+import datetime as dt
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -48,6 +49,11 @@ def object_prefix(resource: ApiResource) -> bytes:
     if resource.custom:
         return item_prefix(resource)
     return b'{"kind":"%s","apiVersion":"%s",' % (resource.kind.encode(), resource.api_version.encode())
+
+
+def timestamp(at: dt.datetime) -> str:
+    """As Kubernetes writes times: UTC, whole seconds."""
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def fields_of(value: JSON | list[Any], name: str = "") -> JSON:
