@@ -45,7 +45,7 @@ def item_prefix(resource: ApiResource) -> bytes:
 
 
 def object_prefix(resource: ApiResource) -> bytes:
-    """What goes before an object's rest when it stands alone or in a watch event."""
+    """What goes before an object's rest when it is served alone or in a watch event."""
     if resource.custom:
         return item_prefix(resource)
     return b'{"kind":"%s","apiVersion":"%s",' % (resource.kind.encode(), resource.api_version.encode())
@@ -93,7 +93,7 @@ def _entry(manager: str, api_version: str, time: str, fields: JSON) -> JSON:
 
 
 class Encoder:
-    """Turns bodies into pieces; keeps what is shared between them."""
+    """Turns bodies into pieces; pieces that bodies share exist once."""
 
     def __init__(self) -> None:
         self._shared: dict[bytes, bytes] = {}

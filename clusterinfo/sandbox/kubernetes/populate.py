@@ -51,7 +51,7 @@ def plan(objects: int, kinds: int | None) -> dict[str, int]:
     shares = {resource: share for resource, share, _ in KINDS[:wanted]}
     shares |= {f"gadget{n:02d}s.{GADGET_GROUP}": GADGET_SHARE for n in range(wanted - len(KINDS))}
     if not 0 < len(shares) <= objects:
-        raise ValueError(f"{objects} objects of {len(shares)} kinds: at least one of each, please")
+        raise ValueError(f"{objects} objects of {len(shares)} kinds: expected at least one of each kind")
     total = sum(shares.values())
     spare = objects - len(shares)
     counts = {resource: 1 + int(spare * share / total) for resource, share in shares.items()}
@@ -87,8 +87,8 @@ def churn(cluster: SimulatedCluster, changes: int = 100, seed: int = 0) -> dict[
     Nodes, namespaces and definitions stay. Returns how often each was done.
     """
     rng = random.Random(seed)  # noqa: S311 - reproducible
-    kept = {"namespaces", "nodes", "customresourcedefinitions"}
-    resources = [name for name in cluster.resources() if name.partition(".")[0] not in kept]
+    fixed = {"namespaces", "nodes", "customresourcedefinitions"}
+    resources = [name for name in cluster.resources() if name.partition(".")[0] not in fixed]
     done = dict.fromkeys(("update", "delete", "recreate", "create"), 0)
     for number in range(changes):
         resource = rng.choices(resources, [cluster.count(name) for name in resources])[0]

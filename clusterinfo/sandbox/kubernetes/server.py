@@ -1,4 +1,4 @@
-"""SimulatedKubernetes: the HTTP server in front of a SimulatedCluster. Authentication, and the way to who answers."""
+"""SimulatedKubernetes: the HTTP server in front of a SimulatedCluster. Authentication and routing."""
 
 import base64
 import secrets

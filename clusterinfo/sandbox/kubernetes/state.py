@@ -183,7 +183,7 @@ class SimulatedCluster:
         return self.create(resource, {**body, "metadata": metadata})
 
     def compact(self) -> int:
-        """Forget the past: the continue tokens and resourceVersions given out expire. The new oldest revision."""
+        """Compact the past away: the continue tokens and resourceVersions given out expire. The new oldest revision."""
         return self._compact_to(self._next_revision())
 
     def tick(self, revisions: int = 1) -> int:
