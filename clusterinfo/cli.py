@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Annotated, Any, Literal
 
 import typer
@@ -328,21 +328,19 @@ def _run_short(command: Callable[..., Coroutine[Any, Any, int]], *args: Any, **n
         code = await unless(stopping, command(settings, observe, *args, **named))
         return EXIT_STOPPED if code is None else code
 
-    _run(load(dict(os.environ)), main, serve=False)
+    _run(load(dict(os.environ)), main, serve=False, moves=False)
 
 
-def _run(settings: Settings, command: Command, *, serve: bool) -> None:
-    """Run a command with logs, metrics and signals around it; ends the process with its exit code."""
+def _run(settings: Settings, command: Command, *, serve: bool, moves: bool = True) -> None:
+    """Run a command with logs, metrics and signals around it; ends the process with its exit code.
+
+    `moves`: on a terminal a display shows how far it is. Not for a command that prints a result.
+    """
     from clusterinfo.telemetry import logs
     from clusterinfo.telemetry.server import Telemetry
 
-    shown: Any = nullcontext(logs.log_observation)
-    if sys.stderr.isatty():
-        from clusterinfo.telemetry import progress
-
-        shown = progress.shown()
     logs.configure_logging(settings.log_level, settings.log_format)
-    with shown as observer:
+    with _shown(moves) as observer:
         telemetry = Telemetry(observer)
 
         async def main(stopping: asyncio.Event) -> int:
@@ -351,6 +349,17 @@ def _run(settings: Settings, command: Command, *, serve: bool) -> None:
 
         code = life.run(main, settings.shutdown_grace_s)
     raise typer.Exit(code)
+
+
+def _shown(moves: bool) -> AbstractContextManager[Observe]:
+    """What observations are given to: the log, or on a terminal what a person reads instead."""
+    if not sys.stderr.isatty():
+        from clusterinfo.telemetry.logs import log_observation
+
+        return nullcontext(log_observation)
+    from clusterinfo.telemetry import progress
+
+    return progress.shown() if moves else nullcontext(progress.say)
 
 
 def main() -> None:

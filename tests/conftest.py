@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import asyncpg
@@ -49,15 +50,22 @@ async def postgres() -> AsyncIterator[EmbeddedPostgres]:
         yield server
 
 
-@pytest.fixture
-async def database(postgres: EmbeddedPostgres) -> AsyncIterator[Database]:
-    """A fresh migrated database, dropped afterwards."""
+@asynccontextmanager
+async def fresh_database(postgres: EmbeddedPostgres) -> AsyncIterator[Database]:
+    """A migrated database, dropped afterwards."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     admin = await asyncpg.connect(postgres.dsn(), timeout=10)
     await admin.execute(f"create database {name} template {TEMPLATE}")
     yield Database(name, postgres.env(name), postgres.dsn(name))
     await admin.execute(f"drop database {name} with (force)")
     await admin.close()
+
+
+@pytest.fixture
+async def database(postgres: EmbeddedPostgres) -> AsyncIterator[Database]:
+    """A fresh migrated database, dropped afterwards."""
+    async with fresh_database(postgres) as fresh:
+        yield fresh
 
 
 @pytest.fixture

@@ -7,7 +7,8 @@ import sys
 import orjson
 from rich.console import Console
 
-from clusterinfo.commands.status_report import Partition, Status
+from clusterinfo.commands.dead_letter_report import PIPED_WIDTH
+from clusterinfo.commands.status_report import Consumers, Partition, Status
 from clusterinfo.errors import FatalError
 from clusterinfo.exit_codes import EXIT_ATTENTION, EXIT_DONE, EXIT_STOPPED
 from clusterinfo.observations import Observe
@@ -31,13 +32,15 @@ async def show_status(
     async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
         overview = await read_overview(connection, settings.db_schema)
     ends, error = await _ends(settings)
+    consumers = await _consumers(settings, overview.offsets) if ends is not None else None
     partitions = _partitions(overview.offsets, ends, settings.kafka_topic)
     stale_s = stale_after_s or STALE_INTERVALS * settings.collect_interval
-    status = Status(overview, partitions, stale_s, error, every_kind)
+    status = Status(overview, partitions, stale_s, error, every_kind, consumers)
     if as_json:
         sys.stdout.write(orjson.dumps(status.as_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
     else:
-        Console(file=sys.stdout, soft_wrap=not sys.stdout.isatty()).print(status)
+        is_piped = not sys.stdout.isatty()
+        Console(file=sys.stdout, width=PIPED_WIDTH if is_piped else None, soft_wrap=is_piped).print(status)
     if error:
         return EXIT_STOPPED
     return EXIT_DONE if status.is_healthy else EXIT_ATTENTION
@@ -53,6 +56,15 @@ async def _ends(settings: Settings) -> tuple[dict[int, int] | None, str]:
         return await end_offsets(settings), ""
     except FatalError as error:
         return None, str(error)
+
+
+async def _consumers(settings: Settings, offsets: list[OffsetRow]) -> Consumers:
+    from clusterinfo.kafka.group_members import describe
+
+    group = await describe(settings)
+    owner = next((row.group_id for row in offsets if row.topic == settings.kafka_topic), settings.kafka_group_id)
+    members = None if group.error else group.members
+    return Consumers(settings.kafka_group_id, group.state, members, group.held, group.error, owner)
 
 
 def _partitions(offsets: list[OffsetRow], ends: dict[int, int] | None, topic: str) -> list[Partition]:

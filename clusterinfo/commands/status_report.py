@@ -1,7 +1,8 @@
 """What `clusterinfo status` shows: a verdict, a table a person reads at a glance, JSON for scripts. Pure: no I/O.
 
-Healthy means: every kind that may be listed was verified not long ago, and nothing waits among the dead letters. Lag is
-shown and no reason for alarm in itself: it comes and goes with every run of lists.
+Healthy means: every kind that has rows was verified not long ago, nothing waits among the dead letters, and what waits
+in Kafka waits in partitions that a consumer holds. Lag is shown and no reason for alarm by itself: it comes and goes
+with every run of lists. Nor is it one that nobody consumes while nothing waits: jobs consume now and then.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from clusterinfo.model import ListLane, Unit
 from clusterinfo.postgres.admin.overview import ClusterRow, KindRow, Overview
 
 WELL = ("verified", "excluded", "gone", "forbidden")
-"""States that need nobody's attention; a forbidden kind is somebody's decision."""
+"""States that need nobody's attention by themselves, unless they have rows that grow old: that a kind is forbidden or
+excluded is somebody's decision."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,27 @@ class Partition:
 
 
 @dataclass(frozen=True, slots=True)
-class Status:
-    """An overview, the topic's partitions, and after how many seconds a verified kind counts as stale.
+class Consumers:
+    """The consumer group as Kafka has it: its state there, how many members, which partitions of the topic they hold.
 
-    `every_kind`: the table names all kinds, not only those that need attention.
+    `error`: why Kafka did not tell; `state` is unknown then, `members` None. `owner`: the group that the database's
+    offsets belong to.
+    """
+
+    group: str
+    state: str
+    members: int | None
+    held: frozenset[int]
+    error: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """An overview, the topic's partitions, and after how many seconds a kind counts as stale.
+
+    `every_kind`: the table names all kinds, not only those that need attention. `consumers`: None if Kafka was not
+    asked.
     """
 
     overview: Overview
@@ -47,6 +66,7 @@ class Status:
     stale_after_s: float
     kafka_error: str = ""
     every_kind: bool = False
+    consumers: Consumers | None = None
 
     @property
     def attention(self) -> list[tuple[KindRow, str]]:
@@ -56,14 +76,33 @@ class Status:
 
     @property
     def is_healthy(self) -> bool:
-        return not (self.attention or self.overview.dead_letters or self.kafka_error) and bool(self.overview.clusters)
+        well = not (self.attention or self.unattended or self.overview.dead_letters or self.kafka_error)
+        return well and bool(self.overview.clusters)
+
+    @property
+    def unattended(self) -> str:
+        """What waits in partitions that no consumer holds; "" if nothing does, or nobody knows who holds what."""
+        if self.consumers is None or self.consumers.error:
+            return ""
+        left = [row for row in self.partitions if row.lag and row.partition not in self.consumers.held]
+        if not left:
+            return ""
+        waiting = sum(row.lag or 0 for row in left)
+        text = f"{waiting:,} messages wait" if waiting > 1 else "1 message waits"
+        if self.consumers.held:
+            return f"{text} in partitions that no consumer holds: {', '.join(str(row.partition) for row in left)}"
+        return f"{text} and no consumer holds a partition{_other_group(self.consumers)}"
 
     def _complaint(self, kind: KindRow) -> str:
-        if kind.state not in WELL:
-            return kind.last_error or "not proven yet"
-        if kind.state == "verified" and kind.age_s is not None and kind.age_s > self.stale_after_s:
-            return f"not verified again for {short_duration(kind.age_s)}"
-        return ""
+        is_stale = kind.age_s is not None and kind.age_s > self.stale_after_s
+        if kind.state == "verified":
+            return f"not verified again for {short_duration(kind.age_s or 0)}" if is_stale else ""
+        reasons = [] if kind.state in WELL else [kind.last_error or "not proven yet"]
+        if kind.objects and is_stale:
+            reasons.append(f"{kind.objects:,} rows as of {kind.verified_at:%Y-%m-%d %H:%M:%S}")
+        elif kind.objects and kind.state in WELL and kind.age_s is None:
+            reasons.append(f"{kind.objects:,} rows, never proven")
+        return "; ".join(reasons)
 
     def as_json(self) -> dict[str, Any]:
         """Everything, for scripts; times are RFC 3339, durations seconds."""
@@ -87,6 +126,19 @@ class Status:
             "partitions": partitions,
             "dead_letters": overview["dead_letters"],
             "kafka_error": self.kafka_error,
+            "consumers": self._consumers_as_json(),
+        }
+
+    def _consumers_as_json(self) -> dict[str, Any] | None:
+        if self.consumers is None:
+            return None
+        return {
+            "group": self.consumers.group,
+            "state": self.consumers.state,
+            "members": self.consumers.members,
+            "held": None if self.consumers.error else sorted(self.consumers.held),
+            "error": self.consumers.error,
+            "why": self.unattended,
         }
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
@@ -124,9 +176,30 @@ class Status:
             words.append("no cluster is stored here yet")
         if self.kafka_error:
             words.append(f"lag unknown: {self.kafka_error}")
+        if self.consumers is not None:
+            words.append(f"consumers: {_described(self.consumers, len(self.partitions))}")
+        if self.unattended:
+            words.append(self.unattended)
         words.append(f"dead letters: {letters}" + ("; see `clusterinfo dead-letters list`" if letters else ""))
         words.append("healthy" if self.is_healthy else "needs attention")
         return [Text(line) for line in words]
+
+
+def _described(consumers: Consumers, partitions: int) -> str:
+    if consumers.error:
+        return f"unknown: {consumers.error}"
+    if not consumers.members:
+        return f"none in group {consumers.group}"
+    state = "" if consumers.state == "Stable" else f" ({consumers.state})"
+    held = f"{len(consumers.held)} of {partitions} partitions held"
+    return f"{consumers.members} in group {consumers.group}, {held}{state}"
+
+
+def _other_group(consumers: Consumers) -> str:
+    """A hint, where it may be that another group was asked about than the one that consumes."""
+    if consumers.owner == consumers.group:
+        return ""
+    return f" (KAFKA_GROUP_ID is {consumers.group!r}, but this database belongs to group {consumers.owner!r})"
 
 
 def _cluster_cells(row: ClusterRow, kinds: list[KindRow]) -> list[str]:

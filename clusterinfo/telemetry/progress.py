@@ -1,7 +1,10 @@
-"""What a person at a terminal sees of a run: one line that moves, in place of log lines. Not used otherwise."""
+"""What a person at a terminal sees of a run, in place of log lines: one line that moves for what lists or stores, plain
+lines for what prints a result. Always on stderr, since stdout is the result's alone. Not used otherwise.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -80,9 +83,19 @@ def _summary(ended: seen.SnapshotEnded) -> str:
     )
 
 
+def say(observation: Observation) -> None:
+    """Print on stderr what a person should read of it: all there is to see of a command that shows no progress."""
+    if line := said(observation):
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+
 @contextmanager
 def shown() -> Iterator[Observe]:
-    """Show progress on stderr while the block runs; yields what to give the observations to."""
+    """Show progress on stderr while the block runs; yields what to give the observations to.
+
+    stdout is left alone: rich would send what is written to it to stderr as well, even where it is a pipe or a file.
+    """
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -91,5 +104,6 @@ def shown() -> Iterator[Observe]:
         TextColumn("kinds, {task.fields[objects]:,} objects, {task.fields[mib]:.1f} MiB"),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
         yield _Tally(progress).observe

@@ -141,6 +141,7 @@ SILENT: list[dict[str, str]] = [
 
 FIRING: dict[str, list[dict[str, str]]] = {
     "ClusterinfoDown": [series("up", "1 0 0 0 " * 30, job="consumer", instance="c")],
+    "ClusterinfoNoConsumer": [series("up", "1x90 _x30", job="consumer", instance="c")],
     "ClusterinfoNotCollected": [series("clusterinfo_last_snapshot_timestamp_seconds", "6000x120", cluster="a")],
     "ClusterinfoNotVerified": [
         series("clusterinfo_last_verified_timestamp_seconds", "3000x120", cluster="a", resource="pods")
@@ -162,6 +163,18 @@ def expectation(rule: dict[str, Any], fires: bool) -> dict[str, Any]:
     return {"eval_time": "2h", "alertname": rule["alert"], "exp_alerts": [{}] if fires else []}
 
 
+def fires(alert: str, count: int) -> dict[str, Any]:
+    """At the end of the two hours there are `count` alerts of this name.
+
+    Asked by the metric that Prometheus keeps of its alerts, since promtool's own way compares texts too.
+    """
+    return {
+        "expr": f'count(ALERTS{{alertname="{alert}", alertstate="firing"}}) or vector(0)',
+        "eval_time": "2h",
+        "exp_samples": [{"labels": "{}", "value": count}],
+    }
+
+
 def checked(tool: Run, folder: Path, tests: list[dict[str, Any]]) -> None:
     document = {"rule_files": [str(SHIPPED / "alerts.yaml")], "evaluation_interval": "1m", "tests": tests}
     (folder / "test.yaml").write_text(yaml.safe_dump(document))
@@ -175,14 +188,30 @@ def test_a_pipeline_that_works_raises_no_alert(tool: Run, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: rule["alert"])
 def test_an_alert_fires(rule: dict[str, Any], tool: Run, tmp_path: Path) -> None:
-    """Asked by the metric that Prometheus keeps of its alerts, since promtool's own way compares texts too."""
-    expected = {
-        "expr": f'count(ALERTS{{alertname="{rule["alert"]}", alertstate="firing"}})',
-        "eval_time": "2h",
-        "exp_samples": [{"labels": "{}", "value": 1}],
-    }
+    expected = fires(rule["alert"], 1)
     checked(
         tool,
         tmp_path,
         [{"interval": "1m", "input_series": FIRING[rule["alert"]], "promql_expr_test": [expected]}],
     )
+
+
+@pytest.mark.parametrize(
+    ("consumers", "down", "gone"),
+    [
+        (["1x120"], 0, 0),
+        (["1x60 0x60"], 1, 0),
+        (["1x60 _x60"], 0, 1),
+        (["1x120", "1x60 _x60"], 0, 0),
+        (["1x114 _x6"], 0, 0),
+        ([], 0, 1),
+    ],
+    ids=["well", "down", "vanished", "one-of-two-vanished", "replaced", "never-there"],
+)
+def test_a_consumer_that_vanishes_is_missed_as_one_that_is_down(
+    consumers: list[str], down: int, gone: int, tool: Run, tmp_path: Path
+) -> None:
+    ups = [series("up", values, job="consumer", instance=f"c{number}") for number, values in enumerate(consumers)]
+    ups.append(series("up", "1x120", job="collector", instance="a"))
+    expected = [fires("ClusterinfoDown", down), fires("ClusterinfoNoConsumer", gone)]
+    checked(tool, tmp_path, [{"interval": "1m", "input_series": ups, "promql_expr_test": expected}])

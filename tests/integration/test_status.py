@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from typing import Any
 
+import asyncpg
 import orjson
 
 from clusterinfo.sandbox.processes import free_port
 from tests.conftest import Database
-from tests.support.programs import run, simulated_api
+from tests.support.programs import QUIET, run, running, simulated_api
 
 QUICK = {"BATCH_WAIT": "100ms"}
+JSON = ("status", "--output", "json")
 
 
 async def test_an_empty_database_is_not_healthy(database: Database) -> None:
@@ -49,6 +52,54 @@ async def test_a_cluster_that_is_stored_is_healthy_until_a_kind_fails(
         assert shown.stderr == "", "results go to stdout, and nothing else was to be said"
 
 
+async def test_what_waits_for_no_consumer_needs_attention(database: Database, kafka_env: dict[str, str]) -> None:
+    async with simulated_api(60, 12) as api:
+        env = api.env | database.env | kafka_env | QUICK
+        (await run("collect", "--once", env=env)).expect(0)
+        (await run("consume", "--until-idle", "1s", env=env)).expect(0)
+        idle = await told(env, 0)
+        assert (idle["consumers"]["members"], idle["consumers"]["why"]) == (0, ""), "jobs consume now and then"
+
+        (await run("collect", "--once", env=env)).expect(0)
+        waiting = await told(env, 3)
+        lag = sum(partition["lag"] for partition in waiting["partitions"])
+        assert lag > 60
+        assert waiting["consumers"]["why"] == f"{lag} messages wait and no consumer holds a partition"
+        assert waiting["attention"] == []
+        shown = (await run("status", env=env)).expect(3).stdout
+        assert f"{lag} messages wait and no consumer holds a partition" in shown
+        assert f"consumers: none in group {env['KAFKA_GROUP_ID']}" in shown
+
+        async with running("consume", env=env | QUIET):
+            async with asyncio.timeout(60):
+                while (held := orjson.loads((await run(*JSON, env=env)).stdout))["consumers"]["held"] != [*range(6)]:
+                    await asyncio.sleep(0.1)
+            assert (held["consumers"]["state"], held["consumers"]["members"]) == ("Stable", 1)
+            assert held["consumers"]["why"] == ""
+            assert "6 of 6 partitions held" in (await run("status", env=env)).stdout
+
+
+async def test_rows_of_a_kind_that_turned_forbidden_need_attention_when_they_are_stale(
+    database: Database, connection: asyncpg.Connection
+) -> None:
+    async with simulated_api(60, 12) as api:
+        env = api.env | database.env
+        (await run("legacy", "--once", env=env)).expect(0)
+        await api.control("forbid", resource="services")
+        (await run("legacy", "--once", env=env)).expect(0)
+        (await run("legacy", "--once", env=env | {"EXCLUDE": "configmaps"})).expect(0)
+    (await run("status", env=env)).expect(0)
+    await connection.execute("update unit set last_verified = last_verified - interval '2 days'")
+    await connection.execute("update unit_floor set verified_at = verified_at - interval '2 days'")
+    said = orjson.loads((await run(*JSON, "--stale", "1d", env=env)).expect(3).stdout)
+    why = {one["resource"]: one["why"] for one in said["attention"]}
+    assert why["pods"].startswith("not verified again for 2d")
+    for resource in ("services", "configmaps"):
+        rows = await connection.fetchval("select count(*) from resources where resource = $1", resource)
+        assert rows == _objects(said, resource) > 0
+        assert why[resource].startswith(f"{rows} rows as of 20")
+
+
 async def test_a_kafka_that_is_away_hides_nothing_else(database: Database) -> None:
     async with simulated_api(60, 12) as api:
         env = api.env | database.env | QUICK
@@ -64,7 +115,16 @@ async def test_what_was_not_verified_for_long_is_said(database: Database) -> Non
         (await run("legacy", "--once", env=api.env | database.env)).expect(0)
     (await run("status", "--stale", "1h", env=database.env)).expect(0)
     ended = (await run("status", "--stale", "1ms", env=database.env)).expect(3)
-    assert "not verified again for" in ended.stdout
+    assert re.search(
+        r"widgets.shop.example.com +verified +\d+ +\d+[sm] ago +not verified again for \d+[sm]", ended.stdout
+    )
+
+
+async def told(env: dict[str, str], code: int) -> dict[str, Any]:
+    """What scripts are told, with this exit code."""
+    said = orjson.loads((await run(*JSON, env=env)).expect(code).stdout)
+    assert isinstance(said, dict)
+    return said
 
 
 def _objects(said: dict[str, Any], resource: str) -> int:

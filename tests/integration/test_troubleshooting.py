@@ -189,6 +189,7 @@ TRIED = {
     "The Kubernetes API cannot be reached": Tried(api_away, ("was not reached within 20 s",)),
     "One consumer does all the work": Tried(pinned, ("everything goes to partition 0",)),
     "The lag grows": Tried(lagging, ("lag",), "6 rows"),
+    "No consumer holds a partition": Tried(lagging, ("no consumer holds a partition", "messages wait")),
     "Messages cannot be stored": Tried(stranger, ("Record set aside as a dead letter",), "no CloudEvent"),
     "A kind is forbidden": Tried(forbidden, ("Kind is not verified", "forbidden"), "secrets"),
     "A kind fails": Tried(failing, ("Kind is not verified", "failed"), "services"),

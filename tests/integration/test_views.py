@@ -1045,12 +1045,34 @@ async def test_freshness_shows_each_reach_and_what_has_none(store: Store) -> Non
         "from clusterinfo.freshness order by resource, reach"
     )
     assert rows == [
-        ("coordination.k8s.io", "leases", "Lease", "", None, "excluded", None, None),
+        ("coordination.k8s.io", "leases", "Lease", "", 0, "excluded", None, None),
         ("", "pods", "Pod", "", 7, "verified", NOON, None),
-        ("", "pods", "Pod", "shop", None, "failed", None, "503"),
-        ("", "secrets", "Secret", "", None, "forbidden", None, "403"),
+        ("", "pods", "Pod", "shop", 0, "failed", None, "503"),
+        ("", "secrets", "Secret", "", 0, "forbidden", None, "403"),
         ("example.com", "widgets", "Widget", "", 0, "gone", NOON, None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("state", "counted"),
+    [
+        ("failed", {"": 2, "blue": 1}),
+        ("forbidden", {"": 2, "blue": 1}),
+        ("unverified", {"": 2, "blue": 1}),
+        ("verified", {"": 99, "blue": 99}),
+        ("excluded", {"": 3}),
+    ],
+)
+async def test_rows_of_what_is_not_verified_are_counted_each_once(
+    state: str, counted: dict[str, int], store: Store
+) -> None:
+    pods = await store.unit("pods", state=state, objects=99)
+    for reach in ("", "blue"):
+        await store.floor(pods, reach, state="forbidden" if state == "excluded" else state, objects=99)
+    for name, namespace in (("a", "blue"), ("b", "green"), ("c", "green")):
+        await store.put("pods", {}, name=name, namespace=namespace)
+    await store.put("pods", {}, name="d", namespace="green", deleted=True)
+    assert dict(await store.rows("select reach, objects from clusterinfo.freshness")) == counted
 
 
 async def test_age_counts_from_the_last_proof(store: Store) -> None:

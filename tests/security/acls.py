@@ -15,7 +15,7 @@ _ROW = re.compile(r"^\| `(\w+)` \| (topic|group) `(\w+)` \| `(\w+)` \| (\w+)", r
 
 # Codes of org.apache.kafka.common.resource.ResourceType and org.apache.kafka.common.acl.AclOperation
 _RESOURCES = {"topic": 2, "group": 3}
-_OPERATIONS = {"Read": 3, "Write": 4, "Create": 5, "DescribeConfigs": 10}
+_OPERATIONS = {"Read": 3, "Write": 4, "Create": 5, "Describe": 8, "DescribeConfigs": 10}
 _LITERAL, _ALLOW = 3, 3
 
 

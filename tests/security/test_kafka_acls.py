@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
+import orjson
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
@@ -13,7 +14,7 @@ from tests.conftest import Database
 from tests.kafka.apache import ApacheKafka
 from tests.security.acls import Acl, allow, documented
 from tests.security.brokers import PASSWORD, PRINCIPALS
-from tests.support.programs import QUIET, Api, Ended, run, simulated_api
+from tests.support.programs import JSON, QUIET, Api, Ended, run, simulated_api
 
 ACLS = documented()
 COMMANDS = {"collect": ("collect", "--once"), "consume": ("consume", "--until-idle", "1s", "--no-migrate")}
@@ -82,3 +83,27 @@ async def test_what_lacks_is_named_in_one_line(
     (error,) = ended.errors()
     assert NAMED[lacking.resource] in error
     assert lacking.operation in error
+
+
+async def test_status_works_with_describe_and_says_when_the_group_may_not_be_seen(
+    kafka: ApacheKafka, principals: Iterator[str], env: dict[str, str]
+) -> None:
+    await make_topic(kafka, env["KAFKA_TOPIC"])
+    principal = env | {"KAFKA_SASL_USERNAME": next(principals)}
+    name = principal["KAFKA_SASL_USERNAME"]
+    await allow(kafka.bootstrap, name, [Acl("status", "topic", "KAFKA_TOPIC", "Describe", True)], env)
+    said = await status(principal)
+    assert (said["consumers"]["state"], said["consumers"]["members"]) == ("unknown", None)
+    assert "no rights on the consumer group" in said["consumers"]["error"]
+    assert said["kafka_error"] == ""
+    assert [partition["lag"] for partition in said["partitions"]] == [0]
+
+    await allow(kafka.bootstrap, name, [Acl("status", "group", "KAFKA_GROUP_ID", "Describe", True)], env)
+    said = await status(principal)
+    assert (said["consumers"]["state"], said["consumers"]["members"], said["consumers"]["error"]) == ("Dead", 0, "")
+
+
+async def status(env: dict[str, str]) -> JSON:
+    """What scripts are told of an empty database, which needs attention."""
+    said: JSON = orjson.loads((await run("status", "--output", "json", env=env)).expect(3).stdout)
+    return said

@@ -5,18 +5,21 @@ from __future__ import annotations
 import datetime as dt
 import io
 from dataclasses import replace
+from typing import Any
 
 import orjson
 import pytest
 from rich.console import Console
 
-from clusterinfo.commands.status_report import Partition, Status, short_duration
+from clusterinfo.commands.status_report import Consumers, Partition, Status, short_duration
 from clusterinfo.postgres.admin.overview import ClusterRow, KindRow, OffsetRow, Overview
 
 NOON = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
 CLUSTER = ClusterRow("prod", "uid-1", "v1.36.0", NOON, NOON, 12.5, 4321, 51852)
 PODS = KindRow("prod", "", "pods", "", "verified", 4000, NOON, 42.0, None)
 OFFSET = OffsetRow("kafka-1", "cluster-info", 0, "cluster-info-consumer", 90)
+CONSUMERS = Consumers("us", "Stable", 2, frozenset({0, 1}), "", "us")
+NOBODY = replace(CONSUMERS, state="Empty", members=0, held=frozenset())
 
 
 def status(*kinds: KindRow, dead_letters: int = 0, kafka_error: str = "") -> Status:
@@ -59,7 +62,90 @@ def test_a_kind_that_needs_attention_is_named(kind: KindRow, complaint: str) -> 
 
 @pytest.mark.parametrize("state", ["forbidden", "excluded", "gone"])
 def test_what_somebody_decided_needs_no_attention(state: str) -> None:
-    assert status(replace(PODS, resource="secrets", state=state, age_s=None)).is_healthy
+    secrets = replace(PODS, resource="secrets", state=state, objects=0, age_s=None, verified_at=None)
+    assert status(secrets).is_healthy
+    assert status(replace(secrets, objects=5, age_s=42.0, verified_at=NOON)).is_healthy, "it may be listed again soon"
+    assert status(replace(secrets, age_s=7200.0, verified_at=NOON)).is_healthy, "nothing of it is left"
+
+
+AS_OF = "4,000 rows as of 2026-11-22 12:00:00"
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"state": "forbidden"}, AS_OF),
+        ({"state": "excluded"}, AS_OF),
+        ({"state": "failed", "last_error": "500 boom"}, f"500 boom; {AS_OF}"),
+        ({"state": "unverified"}, f"not proven yet; {AS_OF}"),
+        ({"state": "forbidden", "age_s": None, "verified_at": None}, "4,000 rows, never proven"),
+    ],
+)
+def test_rows_that_nobody_verifies_any_more_need_attention(changes: dict[str, Any], why: str) -> None:
+    what = status(replace(PODS, resource="secrets", **({"age_s": 7200.0} | changes)))
+    assert not what.is_healthy
+    assert [(found.resource, said) for found, said in what.attention] == [("secrets", why)]
+    assert why in shown(what)
+
+
+# Consumers
+
+
+def consumed(consumers: Consumers, *lags: int) -> Status:
+    partitions = [Partition(number, 100, 100 + lag) for number, lag in enumerate(lags)]
+    return replace(status(), partitions=partitions, consumers=consumers)
+
+
+@pytest.mark.parametrize(
+    ("consumers", "lags", "words"),
+    [
+        (CONSUMERS, (0, 0), "consumers: 2 in group us, 2 of 2 partitions held"),
+        (CONSUMERS, (37_000, 728), "consumers: 2 in group us, 2 of 2 partitions held"),
+        (NOBODY, (0, 0), "consumers: none in group us"),
+        (replace(NOBODY, state="unknown", members=None, error="no rights"), (9, 9), "consumers: unknown: no rights"),
+    ],
+)
+def test_consumers_are_shown_and_well(consumers: Consumers, lags: tuple[int, ...], words: str) -> None:
+    what = consumed(consumers, *lags)
+    assert what.is_healthy
+    assert words in shown(what)
+
+
+@pytest.mark.parametrize(
+    ("consumers", "lags", "why"),
+    [
+        (NOBODY, (37_000, 728), "37,728 messages wait and no consumer holds a partition"),
+        (NOBODY, (0, 1), "1 message waits and no consumer holds a partition"),
+        (replace(NOBODY, members=3), (9, 9), "18 messages wait and no consumer holds a partition"),
+        (CONSUMERS, (5, 0, 7, 8), "15 messages wait in partitions that no consumer holds: 2, 3"),
+        (
+            replace(NOBODY, owner="them"),
+            (9,),
+            "9 messages wait and no consumer holds a partition"
+            " (KAFKA_GROUP_ID is 'us', but this database belongs to group 'them')",
+        ),
+    ],
+)
+def test_what_waits_for_nobody_needs_attention(consumers: Consumers, lags: tuple[int, ...], why: str) -> None:
+    what = consumed(consumers, *lags)
+    assert not what.is_healthy
+    assert why in shown(what)
+    assert shown(what).endswith("needs attention\n")
+    said = what.as_json()["consumers"]
+    assert (said["why"], said["members"], said["held"]) == (why, consumers.members, sorted(consumers.held))
+
+
+def test_a_rebalance_that_does_not_end_is_named() -> None:
+    what = consumed(replace(NOBODY, state="PreparingRebalance", members=3), 9)
+    assert "consumers: 3 in group us, 0 of 1 partitions held (PreparingRebalance)" in shown(what)
+
+
+def test_scripts_learn_why_nothing_is_known_of_consumers() -> None:
+    unknown = consumed(replace(NOBODY, state="unknown", members=None, error="no rights"), 9)
+    assert unknown.as_json()["consumers"] == {
+        "group": "us", "state": "unknown", "members": None, "held": None, "error": "no rights", "why": "",
+    }  # fmt: skip
+    assert status().as_json()["consumers"] is None
 
 
 def test_dead_letters_and_an_absent_kafka_need_attention() -> None:

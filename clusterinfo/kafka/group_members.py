@@ -1,0 +1,82 @@
+"""Who consumes: the members of the consumer group, asked by somebody who is none of them."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
+from aiokafka.errors import KafkaError, for_code
+
+from clusterinfo.errors import FatalError
+from clusterinfo.kafka import client
+from clusterinfo.settings import Settings
+
+REBALANCING = ("PreparingRebalance", "CompletingRebalance")
+"""States in which Kafka tells who held what before, or nothing."""
+
+SETTLES_WITHIN_S = 10.0  # a rebalance takes 3 s where every member answers: it learns of it by its heartbeat
+_PAUSE_S = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A consumer group in Kafka's words: Stable, Empty, Dead (there is none), or a rebalance that does not end.
+
+    `held`: the partitions of KAFKA_TOPIC that its members hold, or held before that rebalance. `error`: why Kafka did
+    not tell; then `state` is unknown, and so is the rest.
+    """
+
+    state: str
+    members: int = 0
+    held: frozenset[int] = frozenset()
+    error: str = ""
+
+
+async def describe(settings: Settings, settles_within_s: float = SETTLES_WITHIN_S) -> Group:
+    """The group KAFKA_GROUP_ID, after a rebalance that is under way if it ends within `settles_within_s`.
+
+    Needs Describe on the group, which Read implies. Raises ConfigError for a wrong setting; whatever else prevents an
+    answer is the group's `error`.
+    """
+    try:
+        async with client.first_time(settings):
+            admin = AIOKafkaAdminClient(**client.client_arguments(settings))
+            try:
+                await admin.start()
+                return await _settled(admin, settings, settles_within_s)
+            finally:
+                await client.bounded(admin.close, client.STOP_TIMEOUT_S)
+    except FatalError as error:
+        return Group("unknown", error=str(error))
+
+
+async def _settled(admin: AIOKafkaAdminClient, settings: Settings, within_s: float) -> Group:
+    """Ask until the group is at rest, and its coordinator at hand (a new cluster has none when it is first asked)."""
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + within_s
+    while True:
+        try:
+            group = await _ask(admin, settings)
+            if group.state not in REBALANCING or loop.time() >= deadline_s:
+                return group
+        except KafkaError as error:
+            if client.next_after(error) is not client.Next.RETRY or loop.time() >= deadline_s:
+                raise
+        await asyncio.sleep(_PAUSE_S)
+
+
+async def _ask(admin: AIOKafkaAdminClient, settings: Settings) -> Group:
+    [response] = await admin.describe_consumer_groups([settings.kafka_group_id])
+    [(code, _, state, _, _, members, *_)] = response.groups
+    if code:
+        raise for_code(code)()
+    held = {
+        partition.partition
+        for _, _, _, _, assignment in members
+        if assignment  # empty before the first one, and while a rebalance completes
+        for partition in ConsumerProtocolMemberAssignment.decode(assignment).partitions()
+        if partition.topic == settings.kafka_topic
+    }
+    return Group(state, len(members), frozenset(held))

@@ -1,0 +1,149 @@
+"""Every command on a terminal: a result stands alone, a progress display moves and is gone at the end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pytest
+import typer
+from aiokafka import AIOKafkaProducer
+
+from clusterinfo.cli import app
+from clusterinfo.sandbox.postgres import EmbeddedPostgres
+from tests.conftest import fresh_database
+from tests.integration.brokers import Broker
+from tests.support.programs import QUIET, run, simulated_api
+from tests.support.terminal import on_terminal
+
+CLUSTER = "sandbox"
+TOPIC = "on-a-terminal"
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A command line, how its result on stdout begins ("": it has none), its exit code, what is answered to it."""
+
+    args: str
+    result: str
+    code: int = 0
+    typed: str = ""
+    env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def argv(self) -> list[str]:
+        return self.args.split()
+
+
+RESULTS = [
+    Case("--version", r"clusterinfo \d"),
+    Case("migrate", ""),
+    Case("migrate --print-grants", "-- "),
+    Case("status", r" *(oldest .*\n)?cluster  +version", 3),
+    Case("status --output json", r"\{", 3),
+    Case("offsets reset", "", env={"KAFKA_TOPIC": "another"}),
+    Case("dead-letters list", r" *(topic/partition/\n)? *id  +set aside"),
+    Case("dead-letters list --output json", r'\{"id":1,'),
+    Case("dead-letters show 1", "id: 1"),
+    Case("dead-letters show 1 --raw", r'\{"hello": "world"\}'),
+    Case("dead-letters replay 1", "1: refused: ", 1),
+    Case("dead-letters drop --replayed", "dropped 0 dead letters"),
+    Case(f"forget --cluster {CLUSTER} --resource services --yes", "forgot services of cluster sandbox: 1 kinds"),
+    Case("rbac", "# What the collector may do: read"),
+    Case("rbac --discover", "# What the collector may do: read"),
+]
+PROGRESS = [
+    Case("collect --once", ""),
+    Case("consume --until-idle 1s", ""),
+    Case("legacy --once", "", env={"KAFKA_ENABLED": "false"}),
+    Case("demo --objects 24", "pods"),
+]
+"""Commands that take their time, and show how far they are."""
+ASKING = Case(f"forget --cluster {CLUSTER} --resource secrets", "", typed="y\n")
+MOVES = re.compile(r"\d+/(\d+|\?) kinds|━|[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]")
+
+
+def named(case: Case) -> str:
+    return case.args
+
+
+def commands(group: Any, *path: str) -> Iterator[str]:
+    """The commands of the typer app, as one types them."""
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, *path, name)
+        else:
+            yield " ".join((*path, name))
+
+
+@pytest.fixture(scope="module")
+async def env(postgres: EmbeddedPostgres, broker: Broker) -> AsyncIterator[dict[str, str]]:
+    """A cluster that is stored by way of Kafka, and a stranger's message as dead letter 1."""
+    kafka = {
+        "KAFKA_ENABLED": "true",
+        "KAFKA_BROKERS": broker.bootstrap,
+        "KAFKA_TOPIC": TOPIC,
+        "KAFKA_PARTITION": "auto",
+    }
+    async with simulated_api(60, 12) as api, fresh_database(postgres) as database:
+        env = api.env | database.env | kafka | QUIET | {"KAFKA_GROUP_ID": TOPIC, "BATCH_WAIT": "100ms"}
+        (await run("collect", "--once", env=env)).expect(0)
+        async with AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
+            await producer.send_and_wait(TOPIC, b'{"hello": "world"}')
+        (await run("consume", "--until-idle", "1s", env=env)).expect(0)
+        yield env
+
+
+def test_every_command_is_tried() -> None:
+    """A new one has to be given a case above."""
+    known = {case.args for case in (*RESULTS, *PROGRESS)}
+    lacking = [
+        command
+        for command in commands(typer.main.get_command(app))
+        if not any(args == command or args.startswith(f"{command} ") for args in known)
+    ]
+    assert lacking == []
+
+
+@pytest.mark.parametrize("case", RESULTS, ids=named)
+async def test_a_result_stands_alone(case: Case, env: dict[str, str]) -> None:
+    shown = await on_terminal(*case.argv, env=env | case.env)
+    assert shown.code == case.code, shown.terminal
+    assert shown.moves == [], shown.terminal
+    assert re.match(case.result, "\n".join(shown.screen()).lstrip("\n")), shown.terminal
+
+
+@pytest.mark.parametrize("case", RESULTS, ids=named)
+async def test_a_result_goes_to_a_pipe_whole(case: Case, env: dict[str, str]) -> None:
+    """With stderr on the terminal still, as in `clusterinfo status --output json | jq`."""
+    argv = case.args.replace("services", "configmaps").split()  # what was forgotten once cannot be again
+    shown = await on_terminal(*argv, env=env | case.env, pipe=True)
+    assert shown.code == case.code, shown.terminal
+    assert shown.moves == [], shown.terminal
+    assert bool(shown.piped) is bool(case.result)
+    assert re.match(case.result.replace("services", "configmaps"), shown.piped.lstrip("\n ")), shown.piped
+    if "json" in case.args:
+        assert orjson.loads(shown.piped)
+
+
+async def test_a_question_is_asked_and_answered(env: dict[str, str]) -> None:
+    shown = await on_terminal(*ASKING.argv, env=env, typed=ASKING.typed)
+    assert shown.code == 0, shown.terminal
+    assert shown.moves == [], shown.terminal
+    question, answer, *_ = shown.screen()
+    assert question == "Delete secrets of cluster 'sandbox', history included? [y/N]: y"
+    assert answer.startswith("forgot secrets of cluster sandbox: 1 kinds"), shown.terminal
+
+
+@pytest.mark.parametrize("pipe", [False, True], ids=["", "stdout-piped"])
+@pytest.mark.parametrize("case", PROGRESS, ids=named)
+async def test_progress_is_shown_and_gone_at_the_end(case: Case, pipe: bool, env: dict[str, str]) -> None:
+    shown = await on_terminal(*case.argv, env=env | case.env, pipe=pipe, timeout_s=120)
+    assert shown.code == case.code, shown.terminal
+    assert MOVES.search(shown.terminal), shown.terminal
+    left = [line for line in shown.screen() if MOVES.search(line)]
+    assert left == [], shown.terminal
+    assert shown.piped == "" or (pipe and re.search(case.result, shown.piped))

@@ -1,0 +1,125 @@
+"""`clusterinfo` on a terminal: a pty of 80x24, and the screen that a person is left with."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import re
+import struct
+import subprocess
+import tempfile
+import termios
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.support.programs import EXECUTABLE, environment
+
+COLUMNS, LINES = 80, 24
+_STYLE = re.compile(r"\x1b\[[\d;]*m")
+_TOKEN = re.compile(r"\x1b\[(\??[\d;]*)([A-Za-z])|[\r\n]|[^\x1b\r\n]+|\x1b")
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """How a program ended, all that it wrote to its terminal, and to the pipe that was its stdout, if it was one."""
+
+    code: int
+    terminal: str
+    piped: str
+
+    @property
+    def moves(self) -> list[str]:
+        """Whatever the terminal was sent besides text, line ends and styles: what a progress display is made of."""
+        plain = _STYLE.sub("", self.terminal).replace("\r\n", "\n")
+        return re.findall(r"\x1b\[\??[\d;]*[A-Za-z]|[\x00-\x09\x0b-\x1f\x7f]", plain)
+
+    def screen(self) -> list[str]:
+        """The lines that are left, scrolled ones included, without spaces at their ends."""
+        return rendered(self.terminal)
+
+
+def rendered(written: str) -> list[str]:
+    """What a terminal shows of it. Raises for a control sequence that is not known here, and for a hidden cursor."""
+    screen, row, column, hidden = [""], 0, 0, False
+    for token in _TOKEN.finditer(written):
+        text, (argument, order) = token[0], token.groups()
+        if order is None and text not in "\r\n":
+            assert text.isprintable(), f"{text!r} on a terminal"
+            row, column = _put(screen, row, column, text)
+        elif text == "\r":
+            column = 0
+        elif text == "\n":
+            row += 1
+            screen += [""] * (row + 1 - len(screen))
+        elif order == "A":
+            row = max(0, row - int(argument or 1))
+        elif order == "K":
+            screen[row] = "" if argument == "2" else screen[row][:column]
+        elif argument == "?25":
+            hidden = order == "l"
+        else:
+            assert order == "m", f"{text!r} on a terminal"
+    assert not hidden, "the cursor stays hidden"
+    return [line.rstrip() for line in screen]
+
+
+def _put(screen: list[str], row: int, column: int, text: str) -> tuple[int, int]:
+    """Write over what stands there, and on into the next line; gives row and column."""
+    for character in text:
+        if column == COLUMNS:
+            column, row = 0, row + 1
+            screen += [""] * (row + 1 - len(screen))
+        line = screen[row].ljust(column)
+        screen[row] = line[:column] + character + line[column + 1 :]
+        column += 1
+    return row, column
+
+
+async def on_terminal(
+    *args: str, env: Mapping[str, str], typed: str = "", pipe: bool = False, timeout_s: float = 60
+) -> Shown:
+    """`clusterinfo ARGS` with stdin, stderr and (unless `pipe`) stdout on a terminal, until it ends by itself.
+
+    `env` is all of its environment but what finds programs. `typed` is answered to what it asks (it ends with a colon).
+    """
+    ours, its = os.openpty()
+    fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
+    with tempfile.TemporaryDirectory(prefix="clusterinfo-test-") as directory:
+        out = Path(directory) / "stdout"
+        try:
+            with out.open("wb") as piped:
+                child = subprocess.Popen(
+                    (str(EXECUTABLE), *args),
+                    stdin=its,
+                    stdout=piped if pipe else its,
+                    stderr=its,
+                    cwd=directory,
+                    env=environment({"TERM": "xterm-256color", **env}, Path(directory)),
+                    start_new_session=True,
+                )
+        finally:
+            os.close(its)
+        try:
+            async with asyncio.timeout(timeout_s):
+                written = await asyncio.to_thread(_read, ours, typed)
+                code = await asyncio.to_thread(child.wait)
+        finally:
+            child.kill()  # before the thread that reads is waited for: it ends with the program
+            child.wait(10)
+            os.close(ours)
+        return Shown(code, written, out.read_text())
+
+
+def _read(terminal: int, typed: str) -> str:
+    """All of it, until whoever writes to it has ended: Linux says so by EIO. A question is answered by `typed`."""
+    read = bytearray()
+    with contextlib.suppress(OSError):
+        while chunk := os.read(terminal, 65536):
+            read += chunk
+            if typed and read.endswith(b": "):
+                os.write(terminal, typed.encode())
+                typed = ""
+    return read.decode(errors="backslashreplace")
