@@ -20,6 +20,7 @@ from tests.support.settings_table import BEGIN, END, SHOWN, table
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+DESIGN = (ROOT / "docs/DESIGN.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 
@@ -138,6 +139,7 @@ def test_troubleshooting_quotes_messages_of_the_log() -> None:
     assert quoted <= {message for _, message in MESSAGES.values()}
 
 
-def test_the_wire_table_names_every_type() -> None:
+def test_the_design_names_every_type_on_the_wire() -> None:
+    assert "`io.clusterinfo.<...>.v1`" in DESIGN
     for kind in RecordType:
-        assert kind.value in ARCHITECTURE
+        assert f"`{kind.value.removeprefix('io.clusterinfo.').removesuffix('.v1')}`" in DESIGN
