@@ -5,12 +5,10 @@ edges (`kubernetes/`, `kafka/`, `postgres/`), keeping the cause. A message names
 expected and what to do, and never quotes a secret.
 """
 
-import re
 from collections.abc import Iterator
 
 from clusterinfo.exit_codes import EXIT_STOPPED, EXIT_USAGE
-
-_USERINFO = re.compile(r"//[^/\s]*@")
+from clusterinfo.userinfo import TEXT, replace_userinfo
 
 
 class ClusterinfoError(Exception):
@@ -53,8 +51,8 @@ class FatalError(ClusterinfoError):
 
 
 def without_userinfo(text: str, mark: str = "") -> str:
-    """`text` with `mark` in place of the user and password of every URL in it."""
-    return _USERINFO.sub(f"//{mark}", text)
+    """`text` with `mark` in place of the user and password of every URL in it; `userinfo.py` has the rule."""
+    return replace_userinfo(text, TEXT, lambda user, secret: mark)
 
 
 def first_of(group: BaseExceptionGroup[BaseException], passed_over: type[BaseException] | None = None) -> BaseException:

@@ -200,6 +200,15 @@ class UnitFailed(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UnitGone(Observation):
+    """A complete discovery no longer names a unit: its rows (`deleted`) went to history. Meant so, and no error."""
+
+    cluster: str
+    resource: str
+    deleted: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Retrying(Observation):
     """A step failed and is tried again after `wait_s`."""
 

@@ -2,20 +2,52 @@
 
 from __future__ import annotations
 
+import os
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import asyncpg
+import hypothesis
 import pytest
 
 from clusterinfo.postgres.migrations import migrate
 from clusterinfo.postgres.pool import prepare_connection
+from clusterinfo.sandbox import processes
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from clusterinfo.settings import Settings, load
+from tests.support.forkserver import ForkServer
+from tests.support.programs import Launching, Program
 
 TEMPLATE = "clusterinfo_template"
+
+# How long an example takes says how busy the machine is, and nothing of the program.
+hypothesis.settings.register_profile("busy", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("busy")
+
+
+def pytest_configure() -> None:
+    """Workers side by side (pytest-xdist) look for free ports in places of their own: no port is found free twice."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    processes.PORTS = processes.PORTS[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """Who runs what, among workers side by side: see `Scheduling`."""
+    from tests.support.scheduling import Scheduling
+
+    return Scheduling(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_server() -> Iterator[ForkServer]:
+    """Programs are forked, whatever does not say `launch=Program`; the server starts with the first of them."""
+    with ForkServer() as server:
+        Launching.launch = server.launch
+        yield server
+        Launching.launch = Program
 
 
 @dataclass(frozen=True, slots=True)

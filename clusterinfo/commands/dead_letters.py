@@ -16,6 +16,7 @@ from clusterinfo.exit_codes import EXIT_DONE
 from clusterinfo.observations import Observe, Warned
 from clusterinfo.postgres.admin import dead_letters as letters
 from clusterinfo.postgres.admin.replay import replay
+from clusterinfo.postgres.connection import Pool
 from clusterinfo.postgres.errors import FOREIGN, translate
 from clusterinfo.postgres.migrations import open_migrated_pool
 from clusterinfo.postgres.pool import ACQUIRE_FIRST_S
@@ -106,7 +107,7 @@ async def replay_letters(settings: Settings, observe: Observe, ids: Sequence[int
     return EXIT_DONE
 
 
-async def _replay(sink: PostgresSink, pool: Any, settings: Settings, letter_id: int) -> bool:
+async def _replay(sink: PostgresSink, pool: Pool, settings: Settings, letter_id: int) -> bool:
     try:
         async with pool.acquire(timeout=ACQUIRE_FIRST_S) as connection, connection.transaction(readonly=True):
             await connection.execute(f"set local search_path = {settings.db_schema}, pg_catalog")

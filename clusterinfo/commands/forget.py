@@ -6,7 +6,7 @@ import typer
 
 from clusterinfo.exit_codes import EXIT_DONE
 from clusterinfo.observations import Noted, Observe
-from clusterinfo.postgres.admin.forget import delete_unseen, put_out_of_sight
+from clusterinfo.postgres.admin.forget import delete_hidden, hide
 from clusterinfo.postgres.migrations import open_migrated_pool
 from clusterinfo.postgres.pool import ACQUIRE_FIRST_S
 from clusterinfo.settings import Settings
@@ -15,8 +15,8 @@ from clusterinfo.settings import Settings
 async def forget(settings: Settings, observe: Observe, cluster: str, kind: str | None) -> int:
     """Delete all that is stored of a cluster (its name or uid), or of one kind of it. Safe beside running consumers."""
     async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
-        await put_out_of_sight(connection, settings.db_schema, cluster, kind)
-        deleted = await delete_unseen(connection, settings.db_schema)
+        await hide(connection, settings.db_schema, cluster, kind)
+        deleted = await delete_hidden(connection, settings.db_schema)
     what = f"{kind} of cluster {cluster}" if kind else f"cluster {cluster}"
     typer.echo(
         f"forgot {what}: {deleted.units} kinds, {deleted.objects} objects, {deleted.versions} versions in history"

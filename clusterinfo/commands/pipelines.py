@@ -18,10 +18,11 @@ from clusterinfo.kubernetes.collector import PlannedList, Snapshot
 from clusterinfo.kubernetes.errors import ApiStatusError
 from clusterinfo.model import ListLane, Outcome
 from clusterinfo.observations import Connected, Noted, Observe, RunFailed, SnapshotEnded, Warned
-from clusterinfo.postgres.admin.history import keep_history
+from clusterinfo.postgres.admin.history import maintain_history
+from clusterinfo.postgres.connection import Pool
 from clusterinfo.postgres.errors import FOREIGN, translate
 from clusterinfo.postgres.migrations import migrate, open_migrated_pool
-from clusterinfo.postgres.pool import ACQUIRE_FIRST_S, ask, open_pool
+from clusterinfo.postgres.pool import ACQUIRE_FIRST_S, open_pool, ping
 from clusterinfo.postgres.sink import PostgresSink
 from clusterinfo.pump import Sink, pump
 from clusterinfo.settings import Settings
@@ -217,7 +218,7 @@ async def _database(settings: Settings, observe: Observe, *, do_migrate: bool) -
         sink = await PostgresSink.on(pool, settings, observe)
         keeper = asyncio.create_task(_keep_history(pool, settings, observe, wait_s))
         try:
-            async with probed(observe, PostgreSQL=partial(ask, pool)):
+            async with probed(observe, PostgreSQL=partial(ping, pool)):
                 yield sink
         finally:
             keeper.cancel()
@@ -232,14 +233,14 @@ async def migrate_schema(settings: Settings, observe: Observe) -> int:
     return EXIT_DONE
 
 
-async def _look_after_history(pool: Any, settings: Settings, observe: Observe) -> float:
+async def _look_after_history(pool: Pool, settings: Settings, observe: Observe) -> float:
     """Look after the history's partitions; return in how many seconds to do so again. Raises FatalError."""
     today = dt.datetime.now(dt.UTC).date()
     try:
         async with pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
-            await keep_history(connection, settings.db_schema, today, settings.history_retention)
+            await maintain_history(connection, settings.db_schema, today, settings.history_retention)
     except (*FOREIGN, TransientError) as error:
-        failed = error if isinstance(error, TransientError) else translate(error, "keeping the history")
+        failed = error if isinstance(error, TransientError) else translate(error, "maintaining the history")
         if not isinstance(failed, TransientError):
             raise failed from error
         observe(Warned(message=f"the history's partitions were not looked after: {failed}"))
@@ -247,7 +248,7 @@ async def _look_after_history(pool: Any, settings: Settings, observe: Observe) -
     return HISTORY_INTERVAL_S
 
 
-async def _keep_history(pool: Any, settings: Settings, observe: Observe, wait_s: float) -> None:
+async def _keep_history(pool: Pool, settings: Settings, observe: Observe, wait_s: float) -> None:
     while True:
         await asyncio.sleep(wait_s)
         try:

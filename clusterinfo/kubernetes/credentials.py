@@ -155,9 +155,9 @@ def _check_user(name: str, user: Mapping[str, Any], path: str) -> Headers:
 def _check_proxy(url: str | None) -> None:
     """aiohttp would take any other proxy for one of HTTP."""
     if url and not str(url).startswith(("http://", "https://")):
-        raise ConfigError(
-            f"the kubeconfig's proxy-url is {without_userinfo(str(url))!r}: allowed is http:// or https://"
-        )
+        text = str(url)
+        shown = without_userinfo(text) if "//" in text else without_userinfo(f"//{text}").removeprefix("//")
+        raise ConfigError(f"the kubeconfig's proxy-url is {shown!r}: allowed is http:// or https://")
 
 
 def _kubeconfig_paths(settings: Settings) -> list[str]:

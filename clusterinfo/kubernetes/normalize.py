@@ -28,8 +28,9 @@ from clusterinfo.errors import RecordError
 from clusterinfo.json_repair import MAX_DEPTH, mend
 from clusterinfo.kubernetes.pages import Slice, split_array, split_object
 from clusterinfo.model import GroupVersionResource
+from clusterinfo.userinfo import JSON, replace_userinfo
 
-NORMALIZATION = 1
+NORMALIZATION = 2
 """Version of the rules below: raise it with every change of what they remove or replace."""
 
 
@@ -288,8 +289,6 @@ _HINTS = tuple(word.encode() for word in sorted(_SECRET_WORDS | {"key"}))
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _ENV = re.compile(rb'"name"\s*:\s*"([^"\\]*)"\s*,\s*"value"\s*:\s*"((?:[^"\\]|\\.)+)"')
 _ENV_NAME = re.compile(rb'"name"\s*:\s*"([^"\\]*)"\s*,\s*"value"')
-# Userinfo as RFC 3986, 3.2.1 places it: after `//`, before `@`. In `docker-pullable://a@sha256:` there is none.
-_USERINFO = re.compile(rb'://([^/?#@"\s]+)@(?!sha256:)')
 _NUMBER = frozenset(b"-0123456789")
 
 
@@ -422,14 +421,17 @@ def _replace_request(redaction: Redaction) -> Rule:
 
 
 def _hide_userinfo(value: bytes, redaction: Redaction) -> bytes:
-    """`://user:password@` -> `://user:<fingerprint>@`; a userinfo without colon is a token, but for ssh's `git`."""
-    if b"@" not in value or b"://" not in value:
+    """`://user:password@` -> `://user:<fingerprint>@`, `://token@` -> `://<fingerprint>@`: see `userinfo.py`.
+
+    The fingerprint is that of the text, not of its JSON: a Secret that holds the same password has the same.
+    """
+    if b"@" not in value or not (b"://" in value or b"\\/" in value):
         return value
 
-    def replace(found: re.Match[bytes]) -> bytes:
-        user, colon, password = found[1].partition(b":")
-        if not colon:
-            return found[0] if user == b"git" else b"://" + redaction.fingerprint(user).encode() + b"@"
-        return b"://" + user + b":" + redaction.fingerprint(password).encode() + b"@"
+    def conceal(user: str | None, secret: str) -> str:
+        quoted = f'"{secret}"'.encode("utf-8", "surrogateescape")
+        hidden = redaction.fingerprint(_plain(quoted, encoded=False))
+        return f"{hidden}@" if user is None else f"{user}:{hidden}@"
 
-    return _USERINFO.sub(replace, value)
+    text = value.decode("utf-8", "surrogateescape")
+    return replace_userinfo(text, JSON, conceal).encode("utf-8", "surrogateescape")

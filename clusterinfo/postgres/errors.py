@@ -17,15 +17,15 @@ class Next(Enum):
     """What to do after an error."""
 
     RETRY = "do the same again, after a pause"
-    HALVE = "do the same again, with half of the batch"
-    SET_ASIDE = "the data was refused, not the statement: find the record by halves and set it aside"
+    BISECT = "do the same again, with half of the batch"
+    DEAD_LETTER = "the data was refused, not the statement: find the record by bisection and dead-letter it"
     LOG_IN_AGAIN = "read the credentials again; after the first connection for five minutes, before it not at all"
     HALT = "nothing the program can do will help: stop with one line"
 
 
 SQLSTATES: Final = {
     "08": Next.RETRY,  # connection exception
-    "22": Next.SET_ASIDE,  # data exception
+    "22": Next.DEAD_LETTER,  # data exception
     "25006": Next.RETRY,  # read-only: a standby, until the primary is found
     "25P03": Next.RETRY,  # idle in transaction for too long
     "25P04": Next.RETRY,  # the transaction took too long
@@ -34,10 +34,10 @@ SQLSTATES: Final = {
     "40003": Next.RETRY,  # statement completion unknown
     "40P01": Next.RETRY,  # deadlock
     "53": Next.RETRY,  # out of disk, memory, connections
-    "54": Next.SET_ASIDE,  # program limit exceeded: too deep, too large
+    "54": Next.DEAD_LETTER,  # program limit exceeded: too deep, too large
     "55006": Next.RETRY,  # object in use
     "55P03": Next.RETRY,  # lock not available in time
-    "57014": Next.HALVE,  # the statement took too long
+    "57014": Next.BISECT,  # the statement took too long
     "57P01": Next.RETRY,  # the server is shut down
     "57P02": Next.RETRY,  # it crashed
     "57P03": Next.RETRY,  # it starts up or recovers
@@ -55,10 +55,18 @@ SQLSTATES: Final = {
 """SQLSTATE, or what it begins with -> what to do; the longest entry that fits decides."""
 
 OTHERWISE: Final = Next.HALT
-"""For a SQLSTATE without an entry: it is our bug, or the server's; to stop and say so is better than to spin."""
+"""For a SQLSTATE without an entry: it is our bug, or the server's; to stop with a message is better than to spin."""
 
-RETRIED = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
-"""What a lost or failing connection shows as; InterfaceError: asyncpg issue 956."""
+RETRIED = (
+    *(OSError, TimeoutError, asyncpg.PostgresConnectionError),
+    asyncpg.InterfaceError,  # asyncpg issue 956
+    asyncpg.InternalClientError,  # bytes that make no sense, and a server that does not let us write
+    asyncpg.ReadOnlySQLTransactionError,  # after a failover: the primary is found by connecting again
+)
+"""What calls for a new connection: this one is lost, fails, or leads to the wrong server."""
+
+READ_ONLY = asyncpg.TargetServerAttributeNotMatched
+"""What asyncpg raises, with the name of a constant, when it connects to a server that takes no writes."""
 
 FOREIGN = (asyncpg.PostgresError, *RETRIED)
 """Everything asyncpg may raise that `translate` takes."""
@@ -94,27 +102,30 @@ def next_after(error: BaseException) -> Next:
 
 def is_of_the_record(error: BaseException) -> bool:
     """True if PostgreSQL refused the data it was given, not the statement."""
-    return isinstance(error, asyncpg.PostgresError) and next_after(error) is Next.SET_ASIDE
+    return isinstance(error, asyncpg.PostgresError) and next_after(error) is Next.DEAD_LETTER
 
 
 def is_timeout(error: BaseException) -> bool:
     """True if a statement met the server's statement timeout."""
-    return next_after(error) is Next.HALVE
+    return next_after(error) is Next.BISECT
 
 
 def said(error: BaseException) -> str:
     """What PostgreSQL (or the network) says, in one bounded line; without DETAIL, which quotes the data."""
+    if isinstance(error, READ_ONLY):
+        return "the server is read-only: a standby, or default_transaction_read_only is on"
     text = getattr(error, "message", None) or (str(error) if not isinstance(error, asyncpg.PostgresError) else "")
     return " ".join(str(text).split())[:300] or type(error).__name__
 
 
 def translate(error: BaseException, doing: str) -> ClusterinfoError:
-    """`error` as ours, for one line: what was being done, what PostgreSQL said, what to do.
+    """`error` as ours, for one line: what was being done, PostgreSQL's message, what to do.
 
-    What the caller does not divide (`Next.HALVE`) is retried; data that cannot be set aside, or a login refused, halts.
+    What the caller does not bisect (`Next.BISECT`) is retried; a refused login, or data that cannot be dead-lettered,
+    halts.
     """
     message = f"PostgreSQL, {doing}: {said(error)}"
-    if next_after(error) in (Next.RETRY, Next.HALVE):
+    if next_after(error) in (Next.RETRY, Next.BISECT):
         return TransientError(message)
     state = getattr(error, "sqlstate", None) or "none"
     remedy = next((text for prefix, text in REMEDIES.items() if state.startswith(prefix)), "")

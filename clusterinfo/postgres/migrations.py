@@ -9,9 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
 
 from clusterinfo.errors import ClusterinfoError, FatalError
+from clusterinfo.postgres.connection import Connection, Pool
 from clusterinfo.postgres.errors import FOREIGN, translate
 from clusterinfo.postgres.pool import ACQUIRE_FIRST_S, open_pool
 from clusterinfo.settings import Settings
@@ -43,7 +43,7 @@ def migrations() -> tuple[Migration, ...]:
     return tuple(sorted(found, key=lambda migration: migration.version))
 
 
-async def migrate(connection: Any, schema: str) -> list[str]:
+async def migrate(connection: Connection, schema: str) -> list[str]:
     """Apply what is missing, in one transaction; return the names of the files applied.
 
     Waits for another migration to end. Raises FatalError when rights are missing, or a file applied before has changed.
@@ -55,7 +55,7 @@ async def migrate(connection: Any, schema: str) -> list[str]:
         raise translate(error, f"migrating schema {schema}") from error
 
 
-async def check_migrated(connection: Any, schema: str) -> None:
+async def check_migrated(connection: Connection, schema: str) -> None:
     """Raise FatalError unless every migration of this release is applied."""
     try:
         if await connection.fetchval("select to_regclass($1)", f"{schema}.schema_migration") is None:
@@ -68,7 +68,7 @@ async def check_migrated(connection: Any, schema: str) -> None:
         raise FatalError(f"schema {schema} lacks {', '.join(missing)}: run `clusterinfo migrate`")
 
 
-async def _migrate(connection: Any, schema: str) -> list[str]:
+async def _migrate(connection: Connection, schema: str) -> list[str]:
     await connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'; set local statement_timeout = 0")
     await connection.execute("select pg_advisory_xact_lock($1)", LOCK_KEY)
     if not await connection.fetchval("select exists (select from pg_namespace where nspname = $1)", schema):
@@ -97,7 +97,7 @@ def _check(migration: Migration, checksum: str) -> None:
         )
 
 
-async def _apply(connection: Any, migration: Migration) -> None:
+async def _apply(connection: Connection, migration: Migration) -> None:
     try:
         await connection.execute(migration.sql)
     except FOREIGN as error:
@@ -112,7 +112,7 @@ async def _apply(connection: Any, migration: Migration) -> None:
 
 
 @asynccontextmanager
-async def open_migrated_pool(settings: Settings) -> AsyncIterator[Any]:
+async def open_migrated_pool(settings: Settings) -> AsyncIterator[Pool]:
     """`open_pool` on a schema that is up to date. Raises as `check_migrated` does if it is not."""
     async with open_pool(settings) as pool:
         async with pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:

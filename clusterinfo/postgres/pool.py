@@ -14,13 +14,13 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlencode
 
 import asyncpg
 
 from clusterinfo.errors import ConfigError, FatalError, TransientError
-from clusterinfo.postgres.errors import FOREIGN, Next, next_after, said, translate
+from clusterinfo.postgres.connection import Pool
+from clusterinfo.postgres.errors import FOREIGN, READ_ONLY, Next, next_after, said, translate
 from clusterinfo.settings import Settings
 
 FIRST_CONNECTION_S = 20.0
@@ -28,14 +28,14 @@ CONNECT_TIMEOUT_S = 10.0
 ACQUIRE_FIRST_S = 20.0
 """Of a pool that was just opened, or that one command has to itself."""
 LOGIN_RETRIED_S = 300.0
-_REFUSED_TLS = "rejected SSL upgrade"  # what asyncpg says when the server answers N to SSLRequest; it has no class
+_REFUSED_TLS = "rejected SSL upgrade"  # asyncpg's message when the server answers N to SSLRequest; it has no class
 COMMAND_TIMEOUT_S = 90.0
 """Longer than the server's own statement timeout, which gives the better message."""
 CANCEL_TIMEOUT_S = 10.0
-"""Between giving a command up and closing its connection, unless the server answers."""
+"""Between cancelling a command and closing its connection, unless the server answers."""
 
 
-def connection_arguments(settings: Settings) -> dict[str, Any]:
+def connection_arguments(settings: Settings) -> dict[str, object]:
     """`asyncpg.connect` arguments; a certificate file that cannot be read is a ConfigError."""
     files = {
         "sslrootcert": ("DB_SSL_ROOT_CERT", settings.db_ssl_root_cert),
@@ -65,20 +65,20 @@ def connection_arguments(settings: Settings) -> dict[str, Any]:
 
 
 def _check_certificates(settings: Settings) -> None:
-    """Try the files as asyncpg will: it would not say which of them is wrong."""
+    """Try the files as asyncpg will: it would not name the one that is wrong."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if (root := settings.db_ssl_root_cert) is not None:
-        with _blaming("DB_SSL_ROOT_CERT", root):
+        with _naming("DB_SSL_ROOT_CERT", root):
             context.load_verify_locations(root)
     if (certificate := settings.db_ssl_cert) is not None:
-        with _blaming("DB_SSL_CERT (with DB_SSL_KEY)", certificate):
+        with _naming("DB_SSL_CERT (with DB_SSL_KEY)", certificate):
             context.load_cert_chain(certificate, settings.db_ssl_key)
     elif settings.db_ssl_key is not None:
         raise ConfigError("DB_SSL_KEY is set, but DB_SSL_CERT is not: a key needs its certificate")
 
 
 @contextmanager
-def _blaming(variable: str, path: Path) -> Iterator[None]:
+def _naming(variable: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:  # ssl.SSLError is one
@@ -93,7 +93,7 @@ class _Logins:
         self._has_succeeded = False
         self._refused_since_s: float | None = None
 
-    async def connect(self, *arguments: Any, **named: Any) -> Any:
+    async def connect(self, *arguments: object, **named: object) -> asyncpg.Connection:
         """`asyncpg.connect`, but TransientError for a refusal that may pass. Raises what asyncpg raises otherwise."""
         try:
             connection = await asyncpg.connect(*arguments, **named)
@@ -130,7 +130,7 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is untyp
             self.terminate()
 
 
-async def prepare_connection(connection: Any) -> None:
+async def prepare_connection(connection: asyncpg.Connection) -> None:
     """Let jsonb pass as the bytes it is, in COPY too: a version byte and the text."""
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=lambda body: b"\x01" + body, decoder=lambda raw: raw[1:], format="binary"
@@ -138,7 +138,7 @@ async def prepare_connection(connection: Any) -> None:
 
 
 @asynccontextmanager
-async def open_pool(settings: Settings) -> AsyncIterator[Any]:
+async def open_pool(settings: Settings) -> AsyncIterator[Pool]:
     """A pool of at most DB_POOL_SIZE connections.
 
     The first connection is tried for 20 s; then, or at once where trying again cannot help, FatalError with one line.
@@ -151,25 +151,25 @@ async def open_pool(settings: Settings) -> AsyncIterator[Any]:
         await _close(pool)
 
 
-async def ask(pool: Any) -> None:
+async def ping(pool: Pool) -> None:
     """Return if PostgreSQL answers, or is busy with all the pool's connections. Raises as `translate` does."""
     if pool.get_size() == pool.get_max_size() and not pool.get_idle_size():
-        return  # those who work learn it themselves
+        return  # those who borrowed them find out by themselves
     try:
         async with pool.acquire() as connection:
             await connection.fetchval("select 1")
     except FOREIGN as error:
-        raise translate(error, "asked whether it answers") from error
+        raise translate(error, "checking whether it answers") from error
 
 
-async def _first_connection(settings: Settings, arguments: dict[str, Any]) -> Any:
+async def _first_connection(settings: Settings, arguments: dict[str, object]) -> asyncpg.Pool:
     where, logins = f"at {settings.db_host}:{settings.db_port}", _Logins()
     deadline = time.monotonic() + FIRST_CONNECTION_S
     while True:
         try:
             async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
                 return await asyncpg.create_pool(
-                    min_size=0,  # nothing reconnects behind our back: what fails is seen by who asked
+                    min_size=0,  # nothing reconnects in the background: what fails is seen by its caller
                     init_size=1,
                     max_size=settings.db_pool_size,
                     init=prepare_connection,
@@ -178,18 +178,25 @@ async def _first_connection(settings: Settings, arguments: dict[str, Any]) -> An
                     **arguments,
                 )
         except FOREIGN as error:
-            _give_up_if_final(error, settings, where)
+            _raise_if_final(error, settings, where)
             if time.monotonic() + 1 >= deadline:
-                certificate = ", and that it accepts the certificate in DB_SSL_CERT" if settings.db_ssl_cert else ""
-                raise FatalError(
-                    f"PostgreSQL {where} cannot be reached: {str(error).strip() or 'no answer within 20 s'}; "
-                    f"check DB_HOST and DB_PORT, and that the server runs{certificate}"
-                ) from error
+                raise _unreachable(error, settings, where) from error
             await asyncio.sleep(1)
 
 
-def _give_up_if_final(error: BaseException, settings: Settings, where: str) -> None:
-    """Raise what ends a first connection: asking again would not help."""
+def _unreachable(error: BaseException, settings: Settings, where: str) -> FatalError:
+    """What ends a first connection when its time is over."""
+    if isinstance(error, READ_ONLY):
+        return FatalError(f"PostgreSQL {where}: {said(error)}; name the primary in DB_HOST, or promote this server")
+    certificate = ", and that it accepts the certificate in DB_SSL_CERT" if settings.db_ssl_cert else ""
+    return FatalError(
+        f"PostgreSQL {where} cannot be reached: {str(error).strip() or 'no answer within 20 s'}; "
+        f"check DB_HOST and DB_PORT, and that the server runs{certificate}"
+    )
+
+
+def _raise_if_final(error: BaseException, settings: Settings, where: str) -> None:
+    """Raise what ends a first connection: trying again would not help."""
     mode = f"DB_SSL_MODE is {settings.db_ssl_mode}"
     if isinstance(error, asyncpg.ClientConfigurationError):  # the one that our own checks leave to asyncpg
         raise ConfigError(f"{mode}: {said(error)}; set DB_SSL_ROOT_CERT to the CA certificates (PEM)") from error
@@ -203,7 +210,7 @@ def _give_up_if_final(error: BaseException, settings: Settings, where: str) -> N
         raise translated from error
 
 
-async def _close(pool: Any) -> None:
+async def _close(pool: asyncpg.Pool) -> None:
     try:
         async with asyncio.timeout(5):
             await pool.close()

@@ -39,6 +39,7 @@ MESSAGES: dict[type[Observation], tuple[str, str]] = {
     seen.DeadLettered: ("error", "Record stored as a dead letter"),
     seen.UnitVerified: ("debug", "List proven"),
     seen.UnitFailed: ("warning", "Kind is not verified"),
+    seen.UnitGone: ("info", "Kind is gone: the cluster no longer serves it"),
     seen.Retrying: ("warning", "Step failed, trying again"),
     seen.Recovered: ("info", "Step succeeded again"),
     seen.LaneRestarted: ("warning", "Lane starts again"),

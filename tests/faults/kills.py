@@ -28,9 +28,9 @@ from rich.table import Table
 
 from tests.faults import audit, topic
 from tests.faults.failpoints import POINTS, Armed, Arsenal, Hit
-from tests.faults.forkserver import Nursery
 from tests.faults.pipeline import World, pipeline
 from tests.support import checker
+from tests.support.forkserver import ForkServer
 
 COUNTS = Path(__file__).with_name("kills.json")
 HITS = 50
@@ -258,11 +258,11 @@ class Kills:
 @contextlib.asynccontextmanager
 async def kills(counts: Counts, seed: int, goal: Goal) -> AsyncIterator[Kills]:
     """A world to kill in, with its audit."""
-    with tempfile.TemporaryDirectory(prefix="clusterinfo-kills-") as directory, Nursery() as nursery:
+    with tempfile.TemporaryDirectory(prefix="clusterinfo-kills-") as directory, ForkServer() as server:
         arsenal = Arsenal(Path(directory))
         async with pipeline(
             consumers=3, session_timeout_s=SESSION_TIMEOUT_S, seed=seed, env=arsenal.env, prepare=audit.install,
-            launch=nursery.launch,
+            launch=server.launch,
         ) as world:  # fmt: skip
             await world.settled()
             yield Kills(world, arsenal, counts, goal, seed)

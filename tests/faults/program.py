@@ -126,8 +126,7 @@ class Places:
     async def merge(self, original: Original, sink: PostgresSink, connection: Any, *rest: Any) -> Any:
         """after_merge: history and rows are written."""
         plan = await original(sink, connection, *rest)
-        if plan is not None:
-            self._pass_in_transaction("after_merge", connection)
+        self._pass_in_transaction("after_merge", connection)
         return plan
 
     async def move(self, original: Original, positions: Positions, connection: Any, batch: Batch) -> None:

@@ -23,6 +23,8 @@ from tests.conftest import TEMPLATE, Database
 from tests.integration.brokers import Broker
 from tests.support.programs import Api, Ended, Program, run, running, simulated_api, started
 
+pytestmark = pytest.mark.embedded_only
+
 WITHIN_S = 60.0
 AT_ONCE, STARTING_S = 2, 2.0
 """So many programs start side by side; one that still runs after so many seconds waits for something, 20 s perhaps."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncpg
+import pytest
 
 from tests.conftest import Database
 from tests.support.monitoring import sql
 from tests.support.programs import QUIET, run, simulated_api
+
+pytestmark = pytest.mark.embedded_only
 
 EMPTY_IN_HEALTH = {"What cannot be believed", "Deployments short of replicas", "Dead letters", "Warnings"}
 """Panels that are empty as long as nothing is wrong, or nothing happened within a day."""

@@ -12,8 +12,9 @@ import pytest
 from clusterinfo import wire
 from clusterinfo.errors import RecordError
 from clusterinfo.model import Record, RecordType, Rejected
-from clusterinfo.postgres.admin.dead_letters import MAX_VALUE_BYTES, Letter, open_letter
+from clusterinfo.postgres.admin.dead_letters import Letter, open_letter
 from clusterinfo.postgres.admin.replay import replay
+from clusterinfo.postgres.merge.dead_letters import MAX_VALUE_BYTES
 from clusterinfo.postgres.sink import PostgresSink
 from tests.conftest import Database
 from tests.support.records import LANE, NOON, Feed, Listing

@@ -36,6 +36,8 @@ from clusterinfo.sandbox.kubernetes import CANARY_MARKS, SimulatedCluster, Simul
 from clusterinfo.sandbox.kubernetes.populate import populate
 from tests.support.demonstration import kept_demonstration
 
+pytestmark = pytest.mark.embedded_only
+
 OBJECTS = 200
 MARK = "CLUSTERINFO_TEST_MARK"
 DEADLINE_S = 90

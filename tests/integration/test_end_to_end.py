@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncIterator
 
@@ -12,7 +13,7 @@ from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from tests.conftest import TEMPLATE, Database
 from tests.integration.brokers import IS_APACHE
 from tests.support import checker
-from tests.support.programs import Api, run, run_all, simulated_api
+from tests.support.programs import Api, Program, run, simulated_api
 
 OBJECTS = int(os.environ.get("CLUSTERINFO_TEST_OBJECTS", "5000"))
 """20,000 take a minute and a half: for a closer look."""
@@ -43,12 +44,13 @@ async def test_the_database_equals_the_api_by_either_way(
     api: Api, database: Database, other: Database, kafka_env: dict[str, str]
 ) -> None:
     env = api.env | kafka_env | database.env
-    collected = await run("collect", "--once", env=env, timeout_s=120)
+    collected = await run("collect", "--once", env=env, timeout_s=120, launch=Program)
     collected.expect(0)
-    consumers = await run_all(*[("consume", "--until-idle", "5s")] * CONSUMERS, env=env, timeout_s=120)
+    consuming = [run("consume", "--until-idle", "5s", env=env, timeout_s=120, launch=Program) for _ in range(CONSUMERS)]
+    consumers = await asyncio.gather(*consuming)
     for consumer in consumers:
         consumer.expect(0)
-    direct = await run("legacy", "--once", env=api.env | other.env, timeout_s=120)
+    direct = await run("legacy", "--once", env=api.env | other.env, timeout_s=120, launch=Program)
     direct.expect(0)
 
     truth = await checker.truth(api.url, api.token)

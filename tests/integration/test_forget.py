@@ -13,7 +13,7 @@ import pytest
 from clusterinfo.errors import ConfigError, RecordError, RestartError
 from clusterinfo.model import Record
 from clusterinfo.postgres.admin import forget
-from clusterinfo.postgres.admin.forget import Deleted, delete_unseen, put_out_of_sight
+from clusterinfo.postgres.admin.forget import Deleted, delete_hidden, hide
 from clusterinfo.postgres.admin.replay import replay
 from clusterinfo.postgres.sink import PostgresSink
 from tests.conftest import Database
@@ -37,8 +37,8 @@ class Keeper:
         await self.sink.write(self.feed.batch(*records))
 
     async def forget(self, cluster: str, kind: str | None = None) -> Deleted:
-        await put_out_of_sight(self.connection, SCHEMA, cluster, kind)
-        return await delete_unseen(self.connection, SCHEMA)
+        await hide(self.connection, SCHEMA, cluster, kind)
+        return await delete_hidden(self.connection, SCHEMA)
 
     async def rows(self) -> dict[str, int]:
         return {table: await self.connection.fetchval(f"select count(*) from {table}") for table in TABLES}
@@ -140,7 +140,7 @@ async def test_a_list_cut_in_two_proves_nothing_although_its_collectors_clock_is
 ) -> None:
     listing = Listing("100", FUTURE)
     await keeper.store(listing.item("a", "1"), listing.item("b", "1"))
-    await put_out_of_sight(keeper.connection, SCHEMA, "test", kind)
+    await hide(keeper.connection, SCHEMA, "test", kind)
     await keeper.store(listing.item("c", "1"), listing.completed())
     states = await keeper.connection.fetch("select state from unit")
     assert [row["state"] for row in states] == ["unverified", "unverified"]
@@ -202,7 +202,7 @@ async def _waiting(connection: asyncpg.Connection, number: int) -> None:
 
 async def test_consumers_go_on_while_it_is_deleted(keeper: Keeper) -> None:
     await keeper.store(*two_lists())
-    await put_out_of_sight(keeper.connection, SCHEMA, "test", None)
+    await hide(keeper.connection, SCHEMA, "test", None)
     new = Listing("300", FUTURE)
     await keeper.store(new.item("a", "1"), new.completed())
     labels = [row["label"] for row in await keeper.connection.fetch("select label from cluster order by id")]
@@ -210,7 +210,7 @@ async def test_consumers_go_on_while_it_is_deleted(keeper: Keeper) -> None:
     assert labels[1:] == ["test"]
     with pytest.raises(ConfigError):
         await keeper.forget(labels[0])
-    assert await delete_unseen(keeper.connection, SCHEMA) == Deleted(units=1, objects=2, versions=2)
+    assert await delete_hidden(keeper.connection, SCHEMA) == Deleted(units=1, objects=2, versions=2)
     assert await keeper.live() == ["configmaps/a"]
     assert await keeper.states() == {"configmaps": "verified"}
 

@@ -11,7 +11,7 @@ import pytest
 from clusterinfo.commands import pipelines
 from clusterinfo.observations import Observation, Warned
 from clusterinfo.postgres.admin import history
-from clusterinfo.postgres.admin.history import keep_history, month_of, partition_name
+from clusterinfo.postgres.admin.history import maintain_history, month_of, partition_name
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from tests.conftest import Database
 
@@ -43,7 +43,7 @@ async def test_a_program_starts_while_somebody_reads_the_history(
     await reading.start()
     await connection.fetch("select from resource_history")
     async with pipelines._database(database.settings(), seen.append, do_migrate=False):
-        assert "were not looked after: PostgreSQL, keeping the history: canceling" in warnings(seen)[0]
+        assert "were not looked after: PostgreSQL, maintaining the history: canceling" in warnings(seen)[0]
         await reading.rollback()
         await until_made(connection)
 
@@ -74,5 +74,5 @@ async def test_it_goes_on_once_the_database_can_be_logged_in_to_again(
 async def test_a_clock_that_is_ahead_drops_nothing(database: Database, connection: asyncpg.Connection) -> None:
     today = dt.datetime.now(dt.UTC).date()
     for by_clock in (today, today.replace(year=2099)):
-        await keep_history(connection, "clusterinfo", by_clock, 90 * 86400.0)
+        await maintain_history(connection, "clusterinfo", by_clock, 90 * 86400.0)
         assert await connection.fetchval("select to_regclass($1)", THIS_MONTH)

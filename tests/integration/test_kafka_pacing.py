@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from clusterinfo.kafka.aiokafka_patches.pacing import FETCH_API_KEY, pace_empty_fetches
 from clusterinfo.sandbox.broker import EmbeddedBroker
+
+pytestmark = pytest.mark.embedded_only
 
 
 async def test_empty_fetches_are_paced_and_full_ones_are_not() -> None:

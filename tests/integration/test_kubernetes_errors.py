@@ -22,6 +22,8 @@ from tests.conftest import Database
 from tests.support.front import Front
 from tests.support.programs import QUIET, Ended, run
 
+pytestmark = pytest.mark.embedded_only
+
 CONFIGMAPS = GroupVersionResource("", "v1", "configmaps", "ConfigMap", namespaced=True)
 PODS = GroupVersionResource("", "v1", "pods", "Pod", namespaced=True)
 

@@ -40,6 +40,8 @@ from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
 from clusterinfo.settings import Settings
 
+pytestmark = pytest.mark.embedded_only
+
 PODS = GroupVersionResource("", "v1", "pods", "Pod", namespaced=True)
 CONFIGMAPS = GroupVersionResource("", "v1", "configmaps", "ConfigMap", namespaced=True)
 

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from clusterinfo.errors import ConfigError, LostError, RestartError
 from clusterinfo.model import Batch, PartitionLane, Record, RecordType, Rejected
-from clusterinfo.observations import BatchStored, Observation, UnitVerified, Warned
+from clusterinfo.observations import BatchStored, Observation, UnitFailed, UnitGone, UnitVerified, Warned
 from clusterinfo.postgres import sink
 from clusterinfo.postgres.merge.offsets import forget_offsets
 from clusterinfo.postgres.sink import PostgresSink
@@ -275,6 +275,22 @@ async def test_reaches_prove_only_their_namespace(bench: Bench) -> None:
     assert await bench.live() == {"b": "2"}
 
 
+@pytest.mark.parametrize("reaches", [("one", "two"), ("", "one"), ("", "one", "two")])
+async def test_a_row_is_counted_as_deleted_once_however_many_reaches_complete(
+    bench: Bench, reaches: tuple[str, ...]
+) -> None:
+    everything = Listing("100")
+    await bench.store(
+        everything.item("a", "1", namespace="one"), everything.item("b", "2", namespace="two"), everything.completed()
+    )
+    await bench.store(*[Listing("200", NOON + MINUTE, reach=reach).completed() for reach in reaches])
+    assert await bench.live() == {}
+    assert bench.last(BatchStored).rows_deleted == 2
+    verified = [seen for seen in bench.seen if isinstance(seen, UnitVerified)][1:]
+    assert sorted(seen.reach for seen in verified) == list(reaches)
+    assert sum(seen.deleted for seen in verified) == 2
+
+
 async def test_what_is_proven_everywhere_needs_no_word_on_one_namespace(bench: Bench) -> None:
     """NAMESPACES widened: what was listed alone before would age for ever."""
     narrow = Listing("100", reach="one")
@@ -369,7 +385,7 @@ async def test_a_list_version_that_stands_still_gives_way_to_time(bench: Bench) 
         await bench.store(*[listing.item(name, "1") for name in names], listing.completed())
         if minute == 1:
             assert await bench.states() == {"configmaps": "unverified"}, "what stands still proves nothing"
-    assert "stood still" in next(seen.message for seen in bench.seen if isinstance(seen, Warned))
+    assert "stalled" in next(seen.message for seen in bench.seen if isinstance(seen, Warned))
     assert await bench.live() == {"a": "1"}
     assert await bench.states() == {"configmaps": "verified"}
 
@@ -694,6 +710,9 @@ async def test_kinds_that_are_gone_or_excluded(bench: Bench) -> None:
     assert await bench.live() == {"a": "2"}
     assert await bench.states() == {"configmaps": "verified", "widgets": "gone", "leases": "excluded"}
     assert await bench.history() == [("w", "1", True)]
+    assert bench.last(BatchStored).rows_deleted == 1
+    gone = [seen for seen in bench.seen if isinstance(seen, UnitGone | UnitFailed)]
+    assert gone == [UnitGone(cluster=CLUSTER, resource="widgets.shop.example.com", deleted=1)]
     snapshots = await bench.connection.fetch("select units_verified, objects from snapshot order by started_at")
     assert [tuple(row) for row in snapshots] == [(1, 1), (1, 1), (0, 0)]
     assert await bench.connection.fetchval("select server_version from cluster") == "v1.36.0"
@@ -722,6 +741,7 @@ async def test_what_a_gone_kind_lost_stays_lost_although_a_list_ended_later(benc
     later = Listing("200", NOON + 5 * MINUTE)
     await bench.store(later.snapshot_completed({("", "configmaps"): "completed"}))
     assert await bench.live() == {}
+    assert bench.last(BatchStored).rows_deleted == 1
     other = Listing("102", NOON + 2 * MINUTE, resource="widgets", group="shop.example.com", kind="Widget")
     await bench.store(early.item("w", "1"), other.item("w", "1"))
     assert await bench.live() == {}

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from clusterinfo.kubernetes.normalize import NORMALIZATION
 from clusterinfo.postgres.admin.grants import WRITER
 from tests import previous
 from tests.previous.upgrade import Upgrade
@@ -25,7 +26,10 @@ async def test_what_runs_is_the_wheel() -> None:
 
 
 async def test_it_writes_directly(upgrade: Upgrade) -> None:
-    """With migrations left on, as a Pod that restarts has them; what one of the two wrote the other leaves as it is."""
+    """With migrations left on, as a Pod that restarts has them; what one of the two wrote the other leaves as it is.
+
+    But for the version of the rules: whatever today's have judged stays judged by them.
+    """
     await upgrade.migrate()
     for writer, other in ((previous.run, run), (run, previous.run)):
         await upgrade.change()
@@ -34,13 +38,16 @@ async def test_it_writes_directly(upgrade: Upgrade) -> None:
         written = await _rows(upgrade.connection)
         (await other("legacy", "--once", env=upgrade.env)).expect(0)
         assert await _rows(upgrade.connection) == written
+        judged = await upgrade.connection.fetch("select distinct normalization from resource where not deleted")
+        assert [row["normalization"] for row in judged] == [NORMALIZATION]
         await upgrade.check()
 
 
 async def _rows(connection: asyncpg.Connection) -> list[tuple[object, ...]]:
-    """All rows but when they were last seen alive."""
-    place = 14  # of live_at, see checker.ROWS
-    return [row[:place] + row[place + 1 :] for row in await checker.rows(connection)]
+    """All rows but when they were last seen alive, and by which rules."""
+    live_at, normalization = 14, 17  # see checker.ROWS
+    rows = await checker.rows(connection)
+    return [row[:live_at] + row[live_at + 1 : normalization] + row[normalization + 1 :] for row in rows]
 
 
 async def test_both_write_at_once(upgrade: Upgrade) -> None:

@@ -17,6 +17,8 @@ from clusterinfo.sandbox.kubernetes.requests import parse_path
 from tests.conftest import Database
 from tests.support.programs import QUIET, Api, Ended, run, simulated_api
 
+pytestmark = pytest.mark.embedded_only
+
 JSON = dict[str, Any]
 CUSTOM_GROUP = "shop.example.com"
 

@@ -8,10 +8,13 @@ from typing import Any
 
 import asyncpg
 import orjson
+import pytest
 
 from clusterinfo.sandbox.processes import free_port
 from tests.conftest import Database
 from tests.support.programs import QUIET, run, running, simulated_api
+
+pytestmark = pytest.mark.embedded_only
 
 QUICK = {"BATCH_WAIT": "100ms"}
 JSON = ("status", "--output", "json")

@@ -24,6 +24,8 @@ from tests.conftest import Database
 from tests.integration.brokers import Broker
 from tests.support.front import Front
 
+pytestmark = pytest.mark.embedded_only
+
 NAMES = [f"cm-{number}" for number in range(7)]
 
 

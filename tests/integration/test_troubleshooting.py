@@ -18,6 +18,8 @@ from tests.conftest import Database
 from tests.support import checker
 from tests.support.programs import Api, Ended, run, running, simulated_api
 
+pytestmark = pytest.mark.embedded_only
+
 DOCUMENT = Path(__file__).parents[2] / "docs/TROUBLESHOOTING.md"
 ENTRIES = {
     part.partition("\n")[0]: part

@@ -106,10 +106,10 @@ MUTATIONS = (
         ("order by origin_normalization desc, origin_fidelity desc,", "order by"),
     ),
     _sql(
-        "completeness proof", "incomplete", "counts lost", "settle_lists",
+        "completeness proof", "incomplete", "counts lost", "mark_proven",
         ("expected_count = count and expected_digest = digest", "expected_count is not null"),
     ),
-    _sql("digest", "swapped", "counts lost", "settle_lists", (" and expected_digest = digest", "")),
+    _sql("digest", "swapped", "counts lost", "mark_proven", (" and expected_digest = digest", "")),
     _sql(
         "floor", "resurrected", "phantom history", "plan",
         ("and (f.epoch, f.live_at) >= (r.epoch, r.live_at))", "and false)"),

@@ -95,15 +95,20 @@ class Actor:
         return self.sink
 
     @asynccontextmanager
-    async def acquire(self, timeout: float) -> AsyncIterator[Link]:
-        """What the sink asks of a pool."""
+    async def acquire(self, *, timeout: float | None = None) -> AsyncIterator[Link]:
+        """As a pool's; there is one connection, and one task that borrows it."""
         if self.raw.is_closed():
             self.raw = await self._connect()
         self.link = Link(self)
         yield self.link
 
     async def expire_connections(self) -> None:
-        """What the sink asks of a pool after a loss: a connection that was ended is replaced by `acquire` anyway."""
+        """As a pool's: a connection that was ended is replaced by `acquire` anyway."""
+
+    def get_size(self) -> int:
+        return 1
+
+    get_idle_size = get_max_size = get_size
 
     async def wait_for_turn(self, name: str) -> None:
         """Stand before a statement until told to go on."""
@@ -150,7 +155,7 @@ class Link:
         return await self._step(f"copy {table}", copy)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
+    async def transaction(self, **_: object) -> AsyncIterator[None]:
         """As asyncpg's: a transaction, or a savepoint inside one."""
         outer = self._depth == 0
         savepoint = f"s{self._depth}"
@@ -326,7 +331,7 @@ async def _cancel(actors: list[Actor]) -> None:
 
 
 class _Names(dict[str, str]):
-    """Statement text -> its name in merge.sql, also of mutated ones."""
+    """Statement text -> its name, also of mutated ones."""
 
     def get(self, query: str, default: Any = None) -> Any:
         if query not in self:

@@ -116,6 +116,14 @@ PLACES: dict[str, Callable[[str], Manifest]] = {
         _object("p", message=f'Failed to pull image "https://me:{text}@registry.example/app"', reason="Failed"),
     ),
     "url in a configmap": lambda text: ("configmaps", _object("q", data={"url": f"amqp://me:{text}@mq:5672"})),
+    "password that is no userinfo": lambda text: (
+        "configmaps",
+        _object("q2", data={"url": f"amqp://me:a/{text}#b@c@mq:5672"}),
+    ),
+    "url in json in a configmap": lambda text: (
+        "configmaps",
+        _object("q3", data={"app.json": json.dumps({"url": f"amqp://me:a/{text}@mq"}).replace("/", "\\/")}),
+    ),
     "configmap": lambda text: ("configmaps", _object("r", data={"app.conf": f"colour = {text}\n"})),
     "configmap in binary": lambda text: ("configmaps", _object("s", binaryData={"blob": encoded(text)})),
     "custom field": lambda text: ("clouds.shop.example.com", _object("t", spec={"auth": {"adminPassword": text}})),

@@ -161,8 +161,8 @@ async def test_who_gets_in_and_how(
 
 
 async def _is_encrypted(settings: Settings) -> bool:
-    async with open_pool(settings) as pool:
-        return bool(await pool.fetchval("select ssl from pg_stat_ssl where pid = pg_backend_pid()"))
+    async with open_pool(settings) as pool, pool.acquire() as connection:
+        return bool(await connection.fetchval("select ssl from pg_stat_ssl where pid = pg_backend_pid()"))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from clusterinfo.postgres.admin.grants import READER, WRITER, grants
-from clusterinfo.postgres.admin.history import keep_history, partition_name
+from clusterinfo.postgres.admin.history import maintain_history, partition_name
 from clusterinfo.postgres.migrations import migrate
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from tests.kafka.apache import ApacheKafka
@@ -103,7 +103,7 @@ async def test_the_writer_stores_and_keeps_the_history(apart: Apart, kafka: Apac
 
 async def test_the_writer_makes_and_alters_nothing_else(apart: Apart) -> None:
     writer = await apart.connect("writer")
-    await keep_history(writer, "clusterinfo", dt.date(2026, 11, 22), 90 * 86400.0)
+    await maintain_history(writer, "clusterinfo", dt.date(2026, 11, 22), 90 * 86400.0)
     for forbidden in (
         "create table clusterinfo.mine ()",
         "create table public.mine ()",

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tests.support.programs import run, simulated_api
+from tests.support.programs import Program, run, simulated_api
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,8 @@ async def measure(objects: int, bootstrap: str, settings: Mapping[str, str], tim
     kafka = {"KAFKA_ENABLED": "true", "KAFKA_BROKERS": bootstrap, "KAFKA_TOPIC": name, "KAFKA_PARTITION": "auto"}
     async with simulated_api(objects, 12) as api:
         env = api.env | kafka | dict(settings)
-        collect = await run("collect", "--once", env=env, timeout_s=timeout_s)
+        collect = await run("collect", "--once", env=env, timeout_s=timeout_s, launch=Program)
         collect.expect(0)
-    consume = await run("consume", "--until-idle", "2s", env=env, timeout_s=timeout_s)
+    consume = await run("consume", "--until-idle", "2s", env=env, timeout_s=timeout_s, launch=Program)
     consume.expect(0)
     return Peaks(objects, collect.peak_mib, consume.peak_mib)

@@ -142,14 +142,25 @@ class Program:
 def environment(env: Mapping[str, str], home: Path) -> dict[str, str]:
     """A plain environment: nothing of ours but what finds programs and tells them how to write."""
     kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG", "PYTHONPATH") if name in os.environ}
-    return kept | {"HOME": str(home), "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1"} | dict(env)
+    return kept | {"HOME": str(home), "PYTHONUNBUFFERED": "1"} | dict(env)
+
+
+Launch = Callable[[tuple[str, ...], Mapping[str, str], Path], Program]
+
+
+class Launching:
+    """How programs are started unless a caller says otherwise: each by itself, or by `tests.support.forkserver`."""
+
+    launch: Launch = staticmethod(Program)
 
 
 @contextlib.asynccontextmanager
-async def started(argv: tuple[str, ...], env: Mapping[str, str]) -> AsyncIterator[Program]:
+async def started(
+    argv: tuple[str, ...], env: Mapping[str, str], launch: Launch | None = None
+) -> AsyncIterator[Program]:
     """Any program, until the block ends."""
     with tempfile.TemporaryDirectory(prefix="clusterinfo-test-") as directory:
-        program = Program(argv, env, Path(directory))
+        program = (launch or Launching.launch)(argv, env, Path(directory))
         try:
             yield program
         finally:
@@ -157,15 +168,15 @@ async def started(argv: tuple[str, ...], env: Mapping[str, str]) -> AsyncIterato
 
 
 @contextlib.asynccontextmanager
-async def running(*args: str, env: Mapping[str, str]) -> AsyncIterator[Program]:
+async def running(*args: str, env: Mapping[str, str], launch: Launch | None = None) -> AsyncIterator[Program]:
     """`clusterinfo ARGS`, until the block ends."""
-    async with started((str(EXECUTABLE), *args), env) as program:
+    async with started((str(EXECUTABLE), *args), env, launch) as program:
         yield program
 
 
-async def run(*args: str, env: Mapping[str, str], timeout_s: float = 60) -> Ended:
-    """`clusterinfo ARGS` until it ends by itself."""
-    async with running(*args, env=env) as program:
+async def run(*args: str, env: Mapping[str, str], timeout_s: float = 60, launch: Launch | None = None) -> Ended:
+    """`clusterinfo ARGS` until it ends by itself. `launch=Program`: started as its users start it, never forked."""
+    async with running(*args, env=env, launch=launch) as program:
         return await program.ended(timeout_s)
 
 

@@ -1,29 +1,17 @@
-"""Dead letters: how a message that was set aside is kept, so that it can be read by a person and rebuilt to the byte.
-
-Headers are kept as JSON a person reads: name to text. What is no text is `{"base64": ...}`, what is there more than
-once an array, and beside a name that is no text stand its bytes, `{"name": {"base64": ...}, "value": ...}`; so nothing
-about them is lost, and a message that was refused for its headers is refused for them again.
-"""
+"""Dead letters, for the person who lists, opens, replays or drops them. How they are kept: `merge/dead_letters.py`."""
 
 from __future__ import annotations
 
-import base64
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import msgspec
-import orjson
 
 from clusterinfo.errors import ConfigError, RecordError
-from clusterinfo.postgres.merge.jsonb_checks import sanitise
+from clusterinfo.postgres.connection import Connection, Row
+from clusterinfo.postgres.merge.dead_letters import decode_headers
 from clusterinfo.postgres.sql import statements
-
-MAX_VALUE_BYTES = 1024 * 1024
-"""What is kept of a value at most."""
-
-Headers = Sequence[tuple[str, bytes | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +37,7 @@ class Letter:
 
     @property
     def identity(self) -> tuple[str, str, str, str, str] | None:
-        """Cluster, group, resource, namespace and name, if the key says them."""
+        """Cluster, group, resource, namespace and name, if the key can be read."""
         try:
             return msgspec.json.decode(self.key or b"", type=tuple[str, str, str, str, str])
         except (msgspec.DecodeError, UnicodeDecodeError):
@@ -60,78 +48,21 @@ class Letter:
         if self.is_cut_off:
             raise RecordError(f"it was cut off: of its {self.size_bytes} bytes not all were kept")
         if not any(name.startswith("ce_") for name, _ in self.headers) and self.key is None:
-            raise RecordError("nothing was kept that says what it is: no key and no CloudEvents headers")
+            raise RecordError("nothing was kept that identifies it: no key and no CloudEvents headers")
 
 
-def readable(headers: Headers) -> bytes:
-    """Headers as the JSON that the column `headers` holds."""
-    shown: dict[str, list[Any]] = {}
-    for name, value in headers:
-        raw = name.encode("utf-8", "surrogateescape")
-        if _is_plain(raw):
-            shown.setdefault(name, []).append(_shown(value))
-        else:
-            said = {"name": _base64(raw), "value": _shown(value)}
-            shown.setdefault(raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00"), []).append(said)
-    flat = {name: values[0] if len(values) == 1 else values for name, values in shown.items()}
-    return sanitise(orjson.dumps(flat))
-
-
-def rebuilt(shown: bytes) -> list[tuple[str, bytes | None]]:
-    """The headers that `readable` was given; those of one name stand together."""
-    return [
-        _rebuilt(name, value)
-        for name, values in orjson.loads(shown).items()
-        for value in (values if isinstance(values, list) else [values])
-    ]
-
-
-def _rebuilt(name: str, shown: Any) -> tuple[str, bytes | None]:
-    if isinstance(shown, dict) and "name" in shown:
-        raw = _hidden(shown["name"]) or b""
-        return raw.decode("utf-8", "surrogateescape"), _hidden(shown.get("value"))
-    return name, _hidden(shown)
-
-
-def _is_plain(value: bytes) -> bool:
-    """Whether it is text that PostgreSQL holds."""
-    try:
-        return "\0" not in value.decode()
-    except UnicodeDecodeError:
-        return False
-
-
-def _base64(value: bytes) -> dict[str, str]:
-    return {"base64": base64.b64encode(value).decode()}
-
-
-def _shown(value: bytes | None) -> Any:
-    return value if value is None else value.decode() if _is_plain(value) else _base64(value)
-
-
-def _hidden(shown: Any) -> bytes | None:
-    if shown is None:
-        return None
-    if isinstance(shown, dict) and isinstance(shown.get("base64"), str):
-        return base64.b64decode(shown["base64"])
-    return shown.encode() if isinstance(shown, str) else orjson.dumps(shown)
-
-
-# --- what is stored --------------------------------------------------------------------------------------------------
-
-
-async def find_letters(connection: Any, *, reason: str | None, replayed: bool, limit: int) -> list[Letter]:
+async def find_letters(connection: Connection, *, reason: str | None, replayed: bool, limit: int) -> list[Letter]:
     """The newest letters, without values. `reason`: text their reason contains; `replayed`: those replayed too."""
     rows = await connection.fetch(statements()["list_letters"], reason, replayed, limit)
     return [_letter(row) for row in rows]
 
 
-async def count_letters(connection: Any, *, reason: str | None, replayed: bool) -> int:
+async def count_letters(connection: Connection, *, reason: str | None, replayed: bool) -> int:
     """How many there are that `find_letters` could find."""
     return int(await connection.fetchval(statements()["count_letters"], reason, replayed))
 
 
-async def open_letter(connection: Any, letter_id: int) -> Letter:
+async def open_letter(connection: Connection, letter_id: int) -> Letter:
     """A letter with its value. Raises ConfigError if there is none."""
     row = await connection.fetchrow(statements()["open_letter"], letter_id)
     if row is None:
@@ -139,7 +70,7 @@ async def open_letter(connection: Any, letter_id: int) -> Letter:
     return _letter(row)
 
 
-async def check_letters(connection: Any, ids: Sequence[int]) -> None:
+async def check_letters(connection: Connection, ids: Sequence[int]) -> None:
     """Raise ConfigError unless there are letters of all these ids."""
     missing = await connection.fetch(statements()["find_missing_letters"], list(ids))
     if missing:
@@ -147,18 +78,18 @@ async def check_letters(connection: Any, ids: Sequence[int]) -> None:
         raise ConfigError(f"there is no dead letter {numbers}; see `clusterinfo dead-letters list --all`")
 
 
-async def waiting_letters(connection: Any) -> list[int]:
+async def waiting_letters(connection: Connection) -> list[int]:
     """The ids of all letters that were not replayed yet, oldest first."""
-    return [row["id"] for row in await connection.fetch(statements()["waiting_letters"])]
+    return [row["id"] for row in await connection.fetch(statements()["find_waiting_letters"])]
 
 
-async def drop_letters(connection: Any, ids: Sequence[int] | None, *, only_replayed: bool = False) -> int:
+async def drop_letters(connection: Connection, ids: Sequence[int] | None, *, only_replayed: bool = False) -> int:
     """Delete letters (`ids` None: all, or all that were replayed); return how many."""
     chosen = None if ids is None else list(ids)
     return len(await connection.fetch(statements()["drop_letters"], chosen, only_replayed))
 
 
-def _letter(row: Any) -> Letter:
+def _letter(row: Row) -> Letter:
     return Letter(
         row["id"],
         row["created_at"],
@@ -169,7 +100,7 @@ def _letter(row: Any) -> Letter:
         row["sqlstate"],
         row["replayed_at"],
         row["key"],
-        rebuilt(row["headers"]),
+        decode_headers(row["headers"]),
         row["size_bytes"],
         row["is_cut_off"],
         row["value"],

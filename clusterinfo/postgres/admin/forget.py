@@ -1,15 +1,16 @@
-"""Forgetting a cluster, or one kind of it: out of sight at once, deleted bit by bit.
+"""Forgetting a cluster, or one kind of it: hidden at once, deleted bit by bit.
 
-Theory of operation. Every batch reads the table `forgotten` before it touches a unit, and so holds a lock on it until
-it commits. Forgetting takes that table for itself for a moment: no batch is under way then, and one short transaction
+Theory of operation. Every batch reads the table `forgotten` before it touches a unit (`merge/admission.py`), and so
+holds a lock on it until it commits. Forgetting locks that table for a moment: no batch is under way then, and one short
+transaction
 
 1. notes what is forgotten, and when: records of lists that began before are ignored from now on, so that late ones
-   bring nothing back by halves;
+   bring nothing back in part;
 2. takes the rows away from consumers: the cluster's row gets another uid and label, a single kind moves to such a
    row. What comes later makes rows of its own.
 
-What was taken away is nobody's any more. It is deleted in small transactions that meet no consumer, and if that is
-interrupted, the next call goes on with it.
+What was taken away belongs to no cluster that is shown. It is deleted in small transactions that meet no consumer; if
+that is interrupted, the next call goes on with it.
 """
 
 from __future__ import annotations
@@ -18,18 +19,14 @@ import asyncio
 import datetime as dt
 import uuid
 from dataclasses import dataclass
-from typing import Any
-
-import msgspec
 
 from clusterinfo.errors import ClusterinfoError, ConfigError, TransientError
-from clusterinfo.model import Batch, Record, Unit
+from clusterinfo.model import Unit
+from clusterinfo.postgres.connection import Connection, Row
 from clusterinfo.postgres.errors import FOREIGN, translate
-from clusterinfo.postgres.merge.gaps import clone_identity
+from clusterinfo.postgres.merge.admission import lock_forgotten
+from clusterinfo.postgres.merge.identities import clone_identity
 from clusterinfo.postgres.sql import statements
-
-Forgotten = dict[tuple[str, str, str], dt.datetime]
-"""(cluster, group, resource; "" and "" for all of it) -> when it was forgotten."""
 
 ROWS_AT_ONCE = 5000
 """Rows of one deleting transaction: some 0.1 s with bodies of 6 kB."""
@@ -47,38 +44,7 @@ class Deleted:
     versions: int = 0
 
 
-# --- for the sink ----------------------------------------------------------------------------------------------------
-
-
-async def read_forgotten(connection: Any, batch: Batch) -> Forgotten:
-    """What was forgotten of the clusters in `batch`. To be called before anything else of the batch is locked."""
-    named = {(record.cluster, record.cluster_name) for record in batch.records}
-    if not named:
-        return {}
-    clusters = {cluster for cluster, _ in named} | {clone_identity(cluster, name) for cluster, name in named}
-    rows = await connection.fetch(statements()["read_forgotten"], sorted(clusters))
-    return {(row["cluster"], row["api_group"], row["resource"]): row["forgotten_at"] for row in rows}
-
-
-def without_forgotten(batch: Batch, forgotten: Forgotten) -> Batch:
-    """`batch` without what lists and snapshots say that began before what they speak of was forgotten."""
-    if not forgotten:
-        return batch
-    kept = [record for record in batch.records if not _is_forgotten(record, forgotten)]
-    return msgspec.structs.replace(batch, records=kept)
-
-
-def _is_forgotten(record: Record, forgotten: Forgotten) -> bool:
-    moments = [forgotten.get((record.cluster, "", ""))]
-    if record.resource:
-        moments.append(forgotten.get((record.cluster, record.group, record.resource)))
-    return any(moment is not None and record.began_at < moment for moment in moments)
-
-
-# --- for the command -------------------------------------------------------------------------------------------------
-
-
-async def put_out_of_sight(connection: Any, schema: str, name: str, kind: str | None) -> None:
+async def hide(connection: Connection, schema: str, name: str, kind: str | None) -> None:
     """Take a cluster (its label, name or uid), or one kind of it, away from readers' names and from consumers.
 
     Raises ConfigError if there is no such cluster or kind.
@@ -87,7 +53,7 @@ async def put_out_of_sight(connection: Any, schema: str, name: str, kind: str | 
         try:
             async with connection.transaction():
                 await _begin(connection, schema)
-                return await _put_out_of_sight(connection, name, kind)
+                return await _hide(connection, name, kind)
         except FOREIGN as error:
             translated = translate(error, f"forgetting {name}")
             if not (isinstance(translated, TransientError) and tries_left):
@@ -96,13 +62,13 @@ async def put_out_of_sight(connection: Any, schema: str, name: str, kind: str | 
     return None
 
 
-async def delete_unseen(connection: Any, schema: str) -> Deleted:
-    """Delete what was put out of sight, by this call or one that was interrupted."""
+async def delete_hidden(connection: Connection, schema: str) -> Deleted:
+    """Delete what was hidden, by this call or one that was interrupted."""
     deleted = Deleted()
     try:
         async with connection.transaction():
             await _begin(connection, schema)
-            units = [row["id"] for row in await connection.fetch(statements()["find_unseen_units"])]
+            units = [row["id"] for row in await connection.fetch(statements()["find_hidden_units"])]
         for unit_id in units:
             deleted.objects += await _delete_in_steps(
                 connection,
@@ -122,23 +88,23 @@ async def delete_unseen(connection: Any, schema: str) -> Deleted:
             )
         async with connection.transaction():
             await _begin(connection, schema)
-            deleted.units = len(await connection.fetch(statements()["delete_unseen_units"], units))
-            await connection.execute(statements()["delete_unseen_clusters"])
+            deleted.units = len(await connection.fetch(statements()["delete_hidden_units"], units))
+            await connection.execute(statements()["delete_hidden_clusters"])
     except FOREIGN as error:
         translated: ClusterinfoError = translate(error, "deleting what is forgotten (the next call goes on with it)")
         raise translated from error
     return deleted
 
 
-async def _begin(connection: Any, schema: str) -> None:
+async def _begin(connection: Connection, schema: str) -> None:
     await connection.execute(
         f"set local search_path = {schema}, pg_catalog; set local lock_timeout = '20s'; "
         "set local statement_timeout = '60s'; set local idle_in_transaction_session_timeout = '60s'"
     )
 
 
-async def _put_out_of_sight(connection: Any, name: str, kind: str | None) -> None:
-    await connection.execute(statements()["take_forgotten"])
+async def _hide(connection: Connection, name: str, kind: str | None) -> None:
+    await lock_forgotten(connection)
     cluster = await _find_cluster(connection, name)
     group, resource = _split(kind) if kind else ("", "")
     if kind and not await connection.fetchval(statements()["find_unit"], cluster["id"], group, resource):
@@ -156,7 +122,7 @@ async def _put_out_of_sight(connection: Any, name: str, kind: str | None) -> Non
             await connection.execute(statements()["inherit_uid"], heirs, cluster["uid"])
 
 
-async def _find_cluster(connection: Any, name: str) -> Any:
+async def _find_cluster(connection: Connection, name: str) -> Row:
     rows = await connection.fetch(statements()["find_clusters_called"], name)
     exact = [row for row in rows if row["exact"]] or rows
     if len(exact) == 1:
@@ -168,7 +134,7 @@ async def _find_cluster(connection: Any, name: str) -> Any:
     raise ConfigError(f"--cluster is {name!r}, but there is no such cluster; stored are: {_named(labels)}")
 
 
-async def _no_such_kind(connection: Any, cluster: Any, kind: str) -> str:
+async def _no_such_kind(connection: Connection, cluster: Row, kind: str) -> str:
     rows = await connection.fetch(statements()["list_units"], cluster["id"])
     kinds = [Unit(cluster["uid"], row["api_group"], row["resource"]).dotted for row in rows]
     return f"--resource is {kind!r}, but cluster {cluster['label']!r} has no such kind; stored are: {_named(kinds)}"
@@ -188,7 +154,7 @@ def _split(kind: str) -> tuple[str, str]:
 
 
 async def _delete_in_steps(
-    connection: Any, schema: str, unit_id: int, *, first: tuple[Any, ...], find_edge: str, delete: str
+    connection: Connection, schema: str, unit_id: int, *, first: tuple[object, ...], find_edge: str, delete: str
 ) -> int:
     """Delete a unit's rows in the order of their key, some thousand in each transaction; return how many."""
     count, before = 0, first
@@ -198,6 +164,6 @@ async def _delete_in_steps(
             edge = await connection.fetchrow(find_edge, unit_id, ROWS_AT_ONCE - 1, *before)
             if edge is None:
                 return count
-            done = await connection.execute(delete, unit_id, *before, *edge.values())
-            before = tuple(edge.values())
-            count += int(str(done).rpartition(" ")[2])
+            done = await connection.execute(delete, unit_id, *before, *edge)
+            before = tuple(edge)
+            count += int(done.rpartition(" ")[2])

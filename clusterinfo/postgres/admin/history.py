@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Any
 
+from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.errors import FOREIGN, translate
 from clusterinfo.postgres.sql import statements
 
 MONTHS_AHEAD = 2
 LOCK_KEY = 0x68697374  # "hist"
 LOCK_TIMEOUT = "10s"
-"""Who waits for a long query to make or drop a partition holds up everybody who writes to the history."""
+"""Waiting for a long query, in order to make or drop a partition, holds up everybody who writes to the history."""
 
 
 def month_of(day: dt.date) -> dt.date:
@@ -37,12 +37,12 @@ def partition_month(name: str) -> dt.date | None:
         return None
 
 
-async def keep_history(connection: Any, schema: str, today: dt.date, retention_s: float) -> None:
+async def maintain_history(connection: Connection, schema: str, today: dt.date, retention_s: float) -> None:
     """Make this and the next months' partitions, drop expired ones, and delete expired rows of the default one.
 
     Bookkeeping of abandoned lists goes after a day. A month whose rows already are in the default partition is left
     there. One process at a time; others return at once. Needs no right to create tables: see schema/0008_roles.sql.
-    If the server says that it is earlier than `today`, it is: by a clock that is ahead all history would be dropped.
+    Where the server's date is earlier than `today`, it counts: by a clock that is ahead all history would be dropped.
     """
     try:
         async with connection.transaction():
@@ -56,36 +56,32 @@ async def keep_history(connection: Any, schema: str, today: dt.date, retention_s
                 await _drop_expired(connection, today - dt.timedelta(seconds=retention_s))
                 await connection.execute(statements()["drop_stale_progress"])
     except FOREIGN as error:
-        raise translate(error, "keeping the history") from error
+        raise translate(error, "maintaining the history") from error
 
 
-async def _partitions(connection: Any) -> list[str]:
-    rows = await connection.fetch(
-        "select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid "
-        "where i.inhparent = 'resource_history'::regclass order by 1"
-    )
+async def _partitions(connection: Connection) -> list[str]:
+    rows = await connection.fetch(statements()["list_history_partitions"])
     return [row["relname"] for row in rows]
 
 
-async def _make_partitions(connection: Any, today: dt.date) -> None:
+async def _make_partitions(connection: Connection, today: dt.date) -> None:
     present = await _partitions(connection)
     month = month_of(today)
     for _ in range(MONTHS_AHEAD + 1):
         following = next_month(month)
-        in_default = "select exists (select from resource_history_default where valid_to >= $1 and valid_to < $2)"
         if partition_name(month) not in present and not await connection.fetchval(
-            in_default, _midnight(month), _midnight(following)
+            statements()["is_month_in_default"], _midnight(month), _midnight(following)
         ):
-            await connection.execute("select make_history_month($1)", month)
+            await connection.execute(statements()["make_history_partition"], month)
         month = following
 
 
-async def _drop_expired(connection: Any, oldest_day: dt.date) -> None:
+async def _drop_expired(connection: Connection, oldest_day: dt.date) -> None:
     for name in await _partitions(connection):
         month = partition_month(name)
         if month is not None and next_month(month) <= oldest_day:
-            await connection.execute("select drop_history_month($1)", month)
-    await connection.execute("delete from resource_history_default where valid_to < $1", _midnight(oldest_day))
+            await connection.execute(statements()["drop_history_partition"], month)
+    await connection.execute(statements()["delete_expired_history"], _midnight(oldest_day))
 
 
 def _midnight(day: dt.date) -> dt.datetime:

@@ -1,11 +1,11 @@
-"""What the database says of itself: clusters, how far each kind may be believed, stored offsets, dead letters."""
+"""The state of the database: clusters, how far each kind can be trusted, stored offsets, dead letters."""
 
 from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import Any
 
+from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.errors import FOREIGN, translate
 from clusterinfo.postgres.sql import statements
 
@@ -60,8 +60,8 @@ class Overview:
     dead_letters: int
 
 
-async def read_overview(connection: Any, schema: str) -> Overview:
-    """Ask for everything in one transaction that sees one moment. Raises as `translate` does."""
+async def read_overview(connection: Connection, schema: str) -> Overview:
+    """Read everything in one transaction that sees one moment. Raises as `translate` does."""
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
             await connection.execute(

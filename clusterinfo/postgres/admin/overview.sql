@@ -1,4 +1,4 @@
--- What `clusterinfo status` asks. Nothing here writes.
+-- What `clusterinfo status` reads. Nothing here writes.
 
 -- name: overview_clusters
 select c.label as cluster, c.uid, c.server_version, c.last_seen,

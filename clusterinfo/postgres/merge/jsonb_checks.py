@@ -1,6 +1,6 @@
-"""What jsonb cannot hold, found by cheap searches in bytes. Pure; a body is never parsed here.
+"""What jsonb and text cannot hold, found by cheap searches. Pure; a body is never parsed here.
 
-Every body meets these. What they do not find PostgreSQL refuses, or takes: for what it refuses see `mending.py`.
+Every body meets these. What they do not find PostgreSQL refuses, or takes: for what it refuses see `json_repair.py`.
 
 Source: PostgreSQL manual, 8.14, "RFC 7159 permits JSON strings to contain Unicode escape sequences denoted by \\uXXXX.
 [...] the jsonb input function is stricter: it disallows \\u0000 [...] and requires surrogate pairs to be correct".
@@ -35,3 +35,8 @@ def has_wild_number(body: bytes) -> bool:
 def sanitise(body: bytes) -> bytes:
     """`body` with every escape jsonb refuses replaced by U+FFFD; the same bytes if there is none."""
     return mend_escapes(body)
+
+
+def plain(text: str) -> str:
+    """`text` as PostgreSQL's type text can hold it."""
+    return text.replace("\0", "\ufffd")

@@ -1,72 +1,96 @@
-"""What a batch says of lists and snapshots: progress, proof, deletion by absence, states."""
+"""The lists of a batch: progress, proof, deletion by absence, floors, states.
+
+A list proves a unit within a reach if count and digest of what arrived agree with its completion. Three things refute
+it all the same: a list that runs backwards, and two signs that list versions stalled while the objects changed.
+
+One version of a list is one state of a kind. Two records that contradict each other at one version, or a list that
+holds fewer objects than are known as of its version, show a server that breaks that rule: its versions order
+nothing, so time has to. From then on the kind is ordered by when its lists began; what is under way proves nothing, and
+the next list corrects everything.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
-from clusterinfo.model import DIGEST_MODULUS, Batch, ListLane, Outcome, Record, Unit, list_start
+from clusterinfo.model import DIGEST_MODULUS, Batch, ListLane, Record
 from clusterinfo.observations import Observation, UnitFailed, UnitVerified, Warned
-from clusterinfo.postgres.merge.contradictions import find_standing
-from clusterinfo.postgres.merge.gaps import notice_clones, notice_namesakes
-from clusterinfo.postgres.merge.staging import Staged, State, Tally, plain
-from clusterinfo.postgres.merge.units import ClusterIds
+from clusterinfo.postgres.connection import Connection, Row
+from clusterinfo.postgres.merge.staging import Staged, State, Tally
 from clusterinfo.postgres.sql import statements
-from clusterinfo.statements import WHOLE_GROUP, SnapshotCompleted, SnapshotStarted, UnitOutcome
 
-Complete = dict[str, Any]
+Complete = dict[str, Row]
 """List id -> (count, completed_at) of the lists that a batch completed: what arrived is what was announced."""
 
 
 @dataclass(slots=True)
-class Settled:
-    """What came of a batch's lists: rows deleted, and what to say once it is committed."""
+class ClosedLists:
+    """What came of a batch's lists: rows deleted, what to report, and what their snapshots have yet to count."""
 
+    proven: list[Tally] = field(default_factory=list)
+    failed: list[Record] = field(default_factory=list)
     deleted: int = 0
     observations: list[Observation] = field(default_factory=list)
 
 
-async def count_lists(connection: Any, batch: Batch, staged: Staged) -> Complete:
+@dataclass(slots=True)
+class _Proof:
+    """What the completions of a batch prove: the proven lists by id, a state for each list, rows deleted."""
+
+    proven: dict[str, Tally] = field(default_factory=dict)
+    states: list[State] = field(default_factory=list)
+    deleted: int = 0
+    observations: list[Observation] = field(default_factory=list)
+
+
+async def count_lists(connection: Connection, batch: Batch, staged: Staged) -> Complete:
     """Add what arrived to each list's progress and find the complete ones. Runs before the rows are planned."""
     if not staged.tallies:
         return {}
     await _add_progress(connection, batch, staged.tallies)
-    rows = await connection.fetch(statements()["settle_lists"], [uuid.UUID(list_id) for list_id in staged.tallies])
+    rows = await connection.fetch(statements()["mark_proven"], [uuid.UUID(list_id) for list_id in staged.tallies])
     return {str(row["list"]): row for row in rows}
 
 
-async def settle(connection: Any, batch: Batch, staged: Staged, complete: Complete, clusters: ClusterIds) -> Settled:
+async def detect_contradictions(connection: Connection, staged: Staged) -> None:
+    """Note the kinds of which staged records contradict one another, a row or a floor. Runs before the plan."""
+    units = [row["id"] for row in await connection.fetch(statements()["find_contradictions"])]
+    if units:
+        staged.stalled.update(units)
+        await drop_unit_progress(connection, units)
+
+
+async def drop_unit_progress(connection: Connection, units: list[int]) -> None:
+    """The lists of these units that are under way prove nothing any more."""
+    await connection.execute(statements()["drop_unit_progress"], units)
+
+
+async def close_lists(connection: Connection, batch: Batch, staged: Staged, complete: Complete) -> ClosedLists:
     """Delete what complete lists do not name, and write the states. Runs after the rows are stored."""
-    settled = Settled()
-    states = list(staged.failures)
-    proven: dict[str, Tally] = {}
-    fresh: set[str] = set()
-    if staged.tallies or states:
-        await _ensure_floors(connection, staged)
-        fresh = await _find_fresh(connection, staged, complete)
-    if staged.tallies:
-        proven = await _prove(connection, staged, complete, states, settled)
-    if staged.failed_lists:
-        await _give_up(connection, batch, staged)
+    if not staged.tallies and not staged.failures:
+        return ClosedLists()
+    await _ensure_floors(connection, staged)
+    uncounted = await _find_uncounted(connection, staged, complete)
+    proof = await _prove(connection, staged, complete) if staged.tallies else _Proof()
+    await _drop_failed(connection, batch, staged)
+    states = staged.failures + proof.states
     if states:
         await _set_states(connection, states)
-        settled.observations += [
-            UnitFailed(
-                cluster=s.unit.cluster, resource=s.unit.dotted, reach=s.reach, state=s.state, error=s.error or ""
-            )
-            for s in states
-            if s.state != "verified"
-        ]
-    await _count_snapshots(connection, proven, staged, fresh, clusters)
-    for record, said in sorted(staged.snapshots, key=lambda pair: pair[0].observed_at):
-        settled.deleted += await _apply_snapshot(connection, record, said, clusters[record.cluster], settled)
-    return settled
+    return ClosedLists(
+        proven=[tally for list_id, tally in proof.proven.items() if list_id in uncounted],
+        failed=[record for _, record in _failures(staged) if record.list in uncounted],
+        deleted=proof.deleted,
+        observations=proof.observations + [_failed(state) for state in states if state.state != "verified"],
+    )
 
 
-async def _add_progress(connection: Any, batch: Batch, tallies: dict[str, Tally]) -> None:
+# --- progress --------------------------------------------------------------------------------------------------------
+
+
+async def _add_progress(connection: Connection, batch: Batch, tallies: dict[str, Tally]) -> None:
     ordered = sorted(tallies.items())
     pages = 1 if isinstance(batch.lane, ListLane) else 0
     await connection.execute(
@@ -86,15 +110,7 @@ async def _add_progress(connection: Any, batch: Batch, tallies: dict[str, Tally]
     )
 
 
-async def _ensure_floors(connection: Any, staged: Staged) -> None:
-    pairs = {(t.unit_id, t.reach) for t in staged.tallies.values()} | {(f.unit_id, f.reach) for f in staged.failures}
-    ordered = sorted(pairs)
-    await connection.execute(
-        statements()["ensure_floors"], [unit_id for unit_id, _ in ordered], [reach for _, reach in ordered]
-    )
-
-
-async def _find_fresh(connection: Any, staged: Staged, complete: Complete) -> set[str]:
+async def _find_uncounted(connection: Connection, staged: Staged, complete: Complete) -> set[str]:
     """Of the lists that were proven or failed, those that their snapshots have not counted yet; they have now."""
     ended = [
         (t.unit_id, t.reach, list_id, complete[list_id]["completed_at"])
@@ -115,75 +131,81 @@ async def _find_fresh(connection: Any, staged: Staged, complete: Complete) -> se
 
 
 def _failures(staged: Staged) -> list[tuple[State, Record]]:
-    """The failed lists of a batch that say which list it was, each once."""
+    """The failed lists of a batch that have an id, each once."""
     pairs = zip(staged.failures, staged.failed_lists, strict=True)
     return list({record.list: (state, record) for state, record in pairs if record.list}.values())
 
 
-async def _give_up(connection: Any, batch: Batch, staged: Staged) -> None:
+async def _drop_failed(connection: Connection, batch: Batch, staged: Staged) -> None:
     """Lists that failed prove nothing any more. Of one written page by page it is kept that its last page is stored."""
     for state, record in _failures(staged):
+        list_id = uuid.UUID(record.list)
         if record.list == batch.list:
             await connection.execute(
-                statements()["fail_list"], uuid.UUID(record.list), state.unit_id, state.reach, record.epoch, batch.end
+                statements()["fail_list"], list_id, state.unit_id, state.reach, record.epoch, batch.end
             )
-            await connection.execute(
-                statements()["forget_failed_lists"], uuid.UUID(record.list), state.unit_id, state.reach
-            )
+            await connection.execute(statements()["drop_failed_lists"], list_id, state.unit_id, state.reach)
         else:
-            await connection.execute(statements()["drop_progress"], uuid.UUID(record.list))
+            await connection.execute(statements()["drop_progress"], list_id)
 
 
-async def _prove(
-    connection: Any, staged: Staged, complete: Complete, states: list[State], settled: Settled
-) -> dict[str, Tally]:
-    """Delete what complete lists do not name; add a state for each list of which a completion is known."""
-    list_ids = [uuid.UUID(list_id) for list_id in staged.tallies]
-    overtaken = {str(row["list"]) for row in await connection.fetch(statements()["find_overtaken"], list_ids)}
-    states += [
+# --- proof -----------------------------------------------------------------------------------------------------------
+
+
+async def _prove(connection: Connection, staged: Staged, complete: Complete) -> _Proof:
+    """Delete what complete lists do not name; a state for each list of which a completion is known."""
+    proof = _Proof(states=await _find_unproven(connection, staged, complete))
+    if not complete:
+        return proof
+    refuted, proof.observations = await _find_refuted(connection, staged)
+    deleted = {str(row["list"]): row["deleted"] for row in await connection.fetch(statements()["delete_absent"])}
+    proof.deleted = sum(deleted.values())
+    for list_id, row in complete.items():
+        tally, at = staged.tallies[list_id], row["completed_at"]
+        if list_id in refuted:
+            state, error = refuted[list_id]
+            proof.states.append(State(tally.unit, tally.unit_id, tally.reach, state, at, error))
+            continue
+        proof.proven[list_id] = replace(tally, count=row["count"])
+        proof.states.append(State(tally.unit, tally.unit_id, tally.reach, "verified", at, None, row["count"]))
+        proof.observations.append(_verified(tally, row["count"], deleted.get(list_id, 0)))
+    await connection.execute(statements()["drop_covered_floors"])
+    await connection.execute(statements()["drop_overtaken_lists"])
+    return proof
+
+
+async def _find_unproven(connection: Connection, staged: Staged, complete: Complete) -> list[State]:
+    """States of the lists whose completion is here and does not agree with what arrived."""
+    rows = await connection.fetch(statements()["find_overtaken"], [uuid.UUID(list_id) for list_id in staged.tallies])
+    overtaken = {str(row["list"]) for row in rows}
+    return [
         _unproven(list_id, tally.completed_at, tally)
         for list_id, tally in staged.tallies.items()
         if tally.completed_at and list_id not in overtaken | complete.keys()
     ]
-    if not complete:
-        return {}
-    doubts = await _find_doubts(connection, staged, settled)
-    deleted = {str(row["list"]): row["deleted"] for row in await connection.fetch(statements()["delete_absent"])}
-    settled.deleted += sum(deleted.values())
-    for list_id, row in complete.items():
-        tally = staged.tallies[list_id]
-        tally.count = row["count"]
-        if doubt := doubts.get(list_id):
-            states.append(State(tally.unit, tally.unit_id, tally.reach, doubt[0], row["completed_at"], doubt[1]))
-            continue
-        at = row["completed_at"]
-        states.append(State(tally.unit, tally.unit_id, tally.reach, "verified", at, None, row["count"]))
-        settled.observations.append(
-            UnitVerified(
-                cluster=tally.unit.cluster,
-                resource=tally.unit.dotted,
-                reach=tally.reach,
-                objects=row["count"],
-                deleted=deleted.get(list_id, 0),
-            )
-        )
-    await connection.execute(statements()["forget_covered"])
-    await connection.execute(statements()["forget_lists"])
-    return {list_id: staged.tallies[list_id] for list_id in complete if list_id not in doubts}
 
 
-async def _find_doubts(connection: Any, staged: Staged, settled: Settled) -> dict[str, tuple[str, str]]:
-    """Lists whose count and digest agree and that still prove nothing: list -> (state, why)."""
-    doubts: dict[str, tuple[str, str]] = {}
-    standing = await find_standing(connection, staged)
+async def _find_refuted(connection: Connection, staged: Staged) -> tuple[dict[str, tuple[str, str]], list[Observation]]:
+    """Lists whose count and digest agree and that still prove nothing: list -> (state, why); and what to warn of."""
+    refuted: dict[str, tuple[str, str]] = {}
+    warnings: list[Observation] = []
+    stalled = await _find_stalled(connection, staged)
     for list_id, tally in staged.tallies.items():
-        if tally.unit_id in standing:
-            error = "its list version stood still while its objects changed: ordered by time from the next list on"
-            doubts[list_id] = ("unverified", error)
-            settled.observations.append(Warned(message=f"{tally.unit.dotted}: {error}"))
+        if tally.unit_id in stalled:
+            error = "its list version stalled while its objects changed: ordered by time from the next list on"
+            refuted[list_id] = ("unverified", error)
+            warnings.append(Warned(message=f"{tally.unit.dotted}: {error}"))
     for row in await connection.fetch(statements()["find_backwards"]):
-        doubts[str(row["list"])] = ("failed", _backwards(row))
-    return doubts
+        refuted[str(row["list"])] = ("failed", _backwards(row))
+    return refuted, warnings
+
+
+async def _find_stalled(connection: Connection, staged: Staged) -> set[int]:
+    """The units whose list versions are known to have stalled since this batch: their lists prove nothing."""
+    units = [row["id"] for row in await connection.fetch(statements()["find_stalled"])]
+    if units:
+        await drop_unit_progress(connection, units)
+    return staged.stalled.union(units)
 
 
 def _unproven(list_id: str, at: dt.datetime, tally: Tally) -> State:
@@ -191,7 +213,7 @@ def _unproven(list_id: str, at: dt.datetime, tally: Tally) -> State:
     return State(tally.unit, tally.unit_id, tally.reach, "unverified", at, error)
 
 
-def _backwards(row: Any) -> str:
+def _backwards(row: Row) -> str:
     if row["epoch"] < row["floor_epoch"]:
         return (
             f"listed under epoch {row['epoch']}, but seen under epoch {row['floor_epoch']} before: CLUSTER_EPOCH "
@@ -203,7 +225,18 @@ def _backwards(row: Any) -> str:
     )
 
 
-async def _set_states(connection: Any, states: list[State]) -> None:
+# --- floors and states -----------------------------------------------------------------------------------------------
+
+
+async def _ensure_floors(connection: Connection, staged: Staged) -> None:
+    pairs = {(t.unit_id, t.reach) for t in staged.tallies.values()} | {(f.unit_id, f.reach) for f in staged.failures}
+    ordered = sorted(pairs)
+    await connection.execute(
+        statements()["ensure_floors"], [unit_id for unit_id, _ in ordered], [reach for _, reach in ordered]
+    )
+
+
+async def _set_states(connection: Connection, states: Sequence[State]) -> None:
     await connection.execute(
         statements()["set_states"],
         [s.unit_id for s in states],
@@ -215,87 +248,13 @@ async def _set_states(connection: Any, states: list[State]) -> None:
     )
 
 
-async def _count_snapshots(
-    connection: Any, proven: dict[str, Tally], staged: Staged, fresh: set[str], clusters: ClusterIds
-) -> None:
-    verified: Counter[tuple[str, uuid.UUID]] = Counter()
-    objects: Counter[tuple[str, uuid.UUID]] = Counter()
-    failed: Counter[tuple[str, uuid.UUID]] = Counter()
-    for list_id, tally in proven.items():
-        if tally.snapshot and list_id in fresh:
-            verified[tally.unit.cluster, tally.snapshot] += 1
-            objects[tally.unit.cluster, tally.snapshot] += tally.count
-    for _, record in _failures(staged):
-        if record.snapshot and record.list in fresh:
-            failed[record.cluster, uuid.UUID(record.snapshot)] += 1
-    for key in sorted({*verified, *failed}, key=lambda pair: pair[1]):
-        await connection.execute(
-            statements()["count_snapshot"],
-            key[1],
-            clusters[key[0]],
-            list_start(str(key[1])),
-            verified[key],
-            failed[key],
-            objects[key],
-        )
+def _verified(tally: Tally, objects: int, deleted: int) -> UnitVerified:
+    unit = tally.unit
+    return UnitVerified(cluster=unit.cluster, resource=unit.dotted, reach=tally.reach, objects=objects, deleted=deleted)
 
 
-async def _apply_snapshot(
-    connection: Any, record: Record, statement: SnapshotStarted | SnapshotCompleted, cluster_id: int, settled: Settled
-) -> int:
-    """A snapshot began or ended; return how many rows of kinds that are gone were deleted."""
-    version = None
-    if isinstance(statement, SnapshotStarted):
-        version = plain(statement.server_version) or None
-        await _rename(connection, record, cluster_id, settled)
-        await _warn_of_shared_identity(connection, record, cluster_id, settled)
-    await connection.execute(statements()["see_cluster"], cluster_id, record.observed_at, record.epoch, version)
-    arguments = uuid.UUID(record.snapshot), cluster_id, record.began_at, 0, 0, 0
-    await connection.execute(statements()["count_snapshot"], *arguments)
-    if isinstance(statement, SnapshotStarted):
-        return 0
-    complete, units = statement.discovery_complete, statement.units
-    await connection.execute(
-        statements()["complete_snapshot"], uuid.UUID(record.snapshot), record.observed_at, complete
+def _failed(state: State) -> UnitFailed:
+    unit = state.unit
+    return UnitFailed(
+        cluster=unit.cluster, resource=unit.dotted, reach=state.reach, state=state.state, error=state.error or ""
     )
-    await _exclude(connection, cluster_id, units, record)
-    return await _delete_gone(connection, cluster_id, units, record, settled) if complete else 0
-
-
-async def _warn_of_shared_identity(connection: Any, record: Record, cluster_id: int, settled: Settled) -> None:
-    if told := await notice_clones(connection, record, cluster_id):
-        remedy = "if it is one cluster, give its collectors one CLUSTER_NAME and run `clusterinfo forget` for the other"
-        settled.observations.append(Warned(message=told, remedy=remedy))
-    if told := await notice_namesakes(connection, record, cluster_id):
-        remedy = "allow get on namespace kube-system to every collector, and set CLUSTER_NAME of one of them"
-        settled.observations.append(Warned(message=told, remedy=remedy))
-
-
-async def _rename(connection: Any, record: Record, cluster_id: int, settled: Settled) -> None:
-    name = record.cluster_name
-    label = await connection.fetchval(statements()["rename_cluster"], cluster_id, name, record.observed_at)
-    if label is not None:
-        message = f"the cluster with uid {record.cluster} is called {name!r} now and shown as {label!r}"
-        settled.observations.append(Warned(message=message))
-
-
-async def _exclude(connection: Any, cluster_id: int, units: list[UnitOutcome], record: Record) -> None:
-    excluded = [unit for unit in units if unit.outcome is Outcome.EXCLUDED and unit.resource != WHOLE_GROUP]
-    if excluded:
-        groups, resources = [plain(unit.group) for unit in excluded], [plain(unit.resource) for unit in excluded]
-        await connection.execute(statements()["exclude_units"], cluster_id, groups, resources, record.observed_at)
-
-
-async def _delete_gone(
-    connection: Any, cluster_id: int, units: list[UnitOutcome], record: Record, settled: Settled
-) -> int:
-    began = record.began_at
-    groups, resources = [plain(unit.group) for unit in units], [plain(unit.resource) for unit in units]
-    rows = await connection.fetch(statements()["delete_gone"], cluster_id, groups, resources, record.observed_at, began)
-    await connection.execute(statements()["remember_discovery"], cluster_id, began)
-    for row in rows:
-        unit = Unit(record.cluster, row["api_group"], row["resource"])
-        settled.observations.append(
-            UnitFailed(cluster=record.cluster, resource=unit.dotted, reach="", state="gone", error="")
-        )
-    return sum(row["deleted"] for row in rows)

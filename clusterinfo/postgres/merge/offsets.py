@@ -6,10 +6,10 @@ A partition's position is its next offset, owned by the newest generation; a lis
 from __future__ import annotations
 
 import uuid
-from typing import Any
 
 from clusterinfo.errors import ConfigError, LostError, RestartError
 from clusterinfo.model import Batch, PartitionLane
+from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.errors import FOREIGN, translate
 from clusterinfo.postgres.sql import statements
 
@@ -27,7 +27,7 @@ class Positions:
         """The generation of this process' claim; 0: none."""
         return self._generations.get(lane, 0)
 
-    async def claim(self, connection: Any, lane: PartitionLane) -> int | None:
+    async def claim(self, connection: Connection, lane: PartitionLane) -> int | None:
         """Become the owner of a partition and return its next offset (None: it was never stored)."""
         row = await connection.fetchrow(
             statements()["claim_partition"], lane.kafka_cluster, lane.topic, lane.partition, lane.group_id
@@ -42,7 +42,7 @@ class Positions:
         self._generations[lane] = row["generation"]
         return row["next_offset"]  # type: ignore[no-any-return]
 
-    async def check_offset(self, connection: Any, batch: Batch) -> bool:
+    async def check_offset(self, connection: Connection, batch: Batch) -> bool:
         """Lock a partition's position. True: the batch is stored already (its answer was lost). False: store it now.
 
         Raises LostError (a newer owner) or RestartError (our claim or our place in the lane is not what we thought).
@@ -51,13 +51,13 @@ class Positions:
             return TO_BE_STORED
         return await self._check_offset(connection, batch, batch.lane)
 
-    async def check_page(self, connection: Any, batch: Batch) -> bool:
+    async def check_page(self, connection: Connection, batch: Batch) -> bool:
         """The same for a page of a list, once its unit is locked: its first page has no row of its own to lock."""
         if isinstance(batch.lane, PartitionLane) or not batch.list:
             return TO_BE_STORED
         return await self._check_page(connection, batch)
 
-    async def move(self, connection: Any, batch: Batch) -> None:
+    async def move(self, connection: Connection, batch: Batch) -> None:
         """Move the position past the batch, in the transaction that stores it (pages move with their tally)."""
         if isinstance(batch.lane, PartitionLane):
             lane = batch.lane
@@ -65,7 +65,7 @@ class Positions:
                 statements()["move_offset"], lane.kafka_cluster, lane.topic, lane.partition, batch.end
             )
 
-    async def _check_offset(self, connection: Any, batch: Batch, lane: PartitionLane) -> bool:
+    async def _check_offset(self, connection: Connection, batch: Batch, lane: PartitionLane) -> bool:
         row = await connection.fetchrow(statements()["lock_offset"], lane.kafka_cluster, lane.topic, lane.partition)
         generation, stored = (row["generation"], row["next_offset"]) if row else (0, None)
         if generation > self.generation(lane):
@@ -78,7 +78,7 @@ class Positions:
             return ALREADY_STORED
         raise RestartError(f"{lane} is stored up to offset {stored}, this batch begins at {batch.start}")
 
-    async def _check_page(self, connection: Any, batch: Batch) -> bool:
+    async def _check_page(self, connection: Connection, batch: Batch) -> bool:
         pages = await connection.fetchval(statements()["lock_pages"], uuid.UUID(batch.list)) or 0
         if pages == batch.start:
             return TO_BE_STORED
@@ -87,7 +87,7 @@ class Positions:
         raise RestartError(f"{batch.lane}: {pages} pages of its list are stored, this is page {batch.start}")
 
 
-async def stored_topics(connection: Any, schema: str) -> list[str]:
+async def stored_topics(connection: Connection, schema: str) -> list[str]:
     """The topics of which offsets are stored."""
     try:
         async with connection.transaction():
@@ -97,7 +97,7 @@ async def stored_topics(connection: Any, schema: str) -> list[str]:
         raise translate(error, "reading the offsets") from error
 
 
-async def forget_offsets(connection: Any, schema: str, topic: str) -> int:
+async def forget_offsets(connection: Connection, schema: str, topic: str) -> int:
     """Delete the positions of a topic, whoever owns them; return of how many partitions."""
     try:
         async with connection.transaction():

@@ -1,4 +1,4 @@
-"""A batch as the rows the merge wants: records, list tallies, statements. Pure: no I/O, no clock."""
+"""A batch as the rows the merge wants: records, list tallies, statements. Pure: no database, no clock."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ from clusterinfo.model import (
     list_start_us,
     version_number,
 )
-from clusterinfo.postgres.merge.jsonb_checks import is_suspect, sanitise
+from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
+from clusterinfo.postgres.merge.jsonb_checks import is_suspect, plain, sanitise
+from clusterinfo.postgres.sql import statements
 from clusterinfo.statements import WHOLE_GROUP, ListCompleted, ListFailed, SnapshotCompleted, SnapshotStarted, read
-from clusterinfo.wire import attributes_of, key_of
 
 VERSION = "version"
 CLOCK = "clock"
@@ -46,13 +47,13 @@ class UnitRow:
 
 
 def _later_source(one: str | None, other: str | None) -> str | None:
-    """What live_at counts after both were said: a clock, once needed, is never given up."""
+    """What live_at counts after two statements: a clock, once needed, is never given up."""
     return CLOCK if CLOCK in (one, other) else one or other
 
 
 @dataclass(slots=True)
 class UnitNews:
-    """What a batch says of a unit: enough to make its row, and to keep it described."""
+    """What a batch states about a unit: enough to make its row, and to keep its description current."""
 
     kind: str = ""
     api_version: str = ""
@@ -60,7 +61,7 @@ class UnitNews:
     live_at_source: str | None = None
 
     def learn(self, record: Record) -> None:
-        """Take in one record; the last one to say a thing is believed."""
+        """Take in one record; of two statements the last one counts."""
         self.kind = record.kind or self.kind
         self.api_version = record.api_version or self.api_version
         if record.type is RecordType.OBSERVED and record.name:
@@ -72,7 +73,7 @@ class UnitNews:
                 self.live_at_source = CLOCK
 
     def changes(self, row: UnitRow) -> bool:
-        """True if `row` has to be written: something said here differs from it."""
+        """True if `row` has to be written: something here differs from it."""
         self.live_at_source = _later_source(row.live_at_source, self.live_at_source)
         return (
             (self.kind or row.kind, self.api_version or row.api_version) != (row.kind, row.api_version)
@@ -99,24 +100,6 @@ class Tally:
 
 
 @dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """A record set aside, as the table keeps it."""
-
-    offset: int
-    reason: str
-    key: bytes | None
-    headers: list[tuple[str, bytes | None]]
-    value: bytes
-    sqlstate: str | None = None
-    omitted_bytes: int = 0
-
-    @property
-    def size_bytes(self) -> int:
-        """Of its value, and of what was left out of its key and headers: more than is kept unless it is whole."""
-        return len(self.value) + self.omitted_bytes
-
-
-@dataclass(frozen=True, slots=True)
 class State:
     """A statement about a unit's list: `state` as the unit table spells it."""
 
@@ -140,12 +123,17 @@ class Staged:
     failed_lists: list[Record] = field(default_factory=list)
     snapshots: list[tuple[Record, SnapshotStarted | SnapshotCompleted]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
-    standing: set[int] = field(default_factory=set)
-    """Units whose list versions are known to stand still since this batch."""
+    stalled: set[int] = field(default_factory=set)
+    """Units whose list versions are known to have stalled since this batch."""
+
+
+def staging_tables() -> str:
+    """SQL that begins a transaction of the merge: its staging tables, which are empty again at its end."""
+    return statements()["begin"]
 
 
 def news_of(records: Iterable[Record]) -> dict[Unit, UnitNews]:
-    """The units a batch speaks of and what it says of them; snapshot statements speak of none."""
+    """The units a batch is about and what it states about them; snapshot statements are about none."""
     news: dict[Unit, UnitNews] = {}
     for record in records:
         if not record.resource:
@@ -158,19 +146,19 @@ def news_of(records: Iterable[Record]) -> dict[Unit, UnitNews]:
 
 
 def named_by_snapshots(records: Iterable[Record]) -> dict[Unit, UnitNews]:
-    """The units that completed snapshots name, of which they say nothing. One that is malformed names none."""
+    """The units that completed snapshots name, and no more about them. One that is malformed names none."""
     units: dict[Unit, UnitNews] = {}
     for record in records:
         if record.type is RecordType.SNAPSHOT_COMPLETED:
-            with suppress(RecordError):  # `stage` sets it aside
-                said = read(record, SnapshotCompleted).units
-                named = [Unit(record.cluster, plain(unit.group), plain(unit.resource)) for unit in said]
+            with suppress(RecordError):  # `stage` makes it a dead letter
+                outcomes = read(record, SnapshotCompleted).units
+                named = [Unit(record.cluster, plain(unit.group), plain(unit.resource)) for unit in outcomes]
                 units |= {unit: UnitNews() for unit in named if unit.resource != WHOLE_GROUP}
     return units
 
 
 def stage(batch: Batch, units: dict[Unit, UnitRow]) -> Staged:
-    """Turn a batch into rows. `units` has every unit `news_of` named, with its settled live_at_source."""
+    """Turn a batch into rows. `units` has every unit `news_of` named, with its final live_at_source."""
     staged = Staged(records=batch.records)
     for message in batch.rejected:
         staged.dead_letters.append(
@@ -190,11 +178,6 @@ def stage(batch: Batch, units: dict[Unit, UnitRow]) -> Staged:
         except RecordError as error:
             staged.dead_letters.append(dead_letter(record, str(error)))
     return staged
-
-
-def dead_letter(record: Record, reason: str, sqlstate: str | None = None) -> DeadLetter:
-    """`record` as a dead letter, as the message that says it."""
-    return DeadLetter(record.offset, plain(reason), key_of(record), [*attributes_of(record)], record.body, sqlstate)
 
 
 def _live_at(record: Record, unit: UnitRow) -> int:
@@ -251,17 +234,18 @@ def _tally(staged: Staged, record: Record, row: UnitRow, live_at: int) -> Tally:
 
 
 def _stage_completion(staged: Staged, index: int, record: Record, units: dict[Unit, UnitRow]) -> None:
-    said = read(record, ListCompleted)
+    statement = read(record, ListCompleted)
     row = units[record.unit]
     tally = _tally(staged, record, row, _live_at(record, row))
-    tally.expected_count, tally.expected_digest = said.count, int(said.digest, 16)
+    tally.expected_count, tally.expected_digest = statement.count, int(statement.digest, 16)
     tally.completed_at = record.observed_at
 
 
 def _stage_failure(staged: Staged, index: int, record: Record, units: dict[Unit, UnitRow]) -> None:
-    said = read(record, ListFailed)
-    state = "forbidden" if said.http_status == 403 else "failed"
-    error = plain(f"{said.http_status} {said.reason}" if said.http_status else said.reason)
+    statement = read(record, ListFailed)
+    status, reason = statement.http_status, statement.reason
+    state = "forbidden" if status == 403 else "failed"
+    error = plain(f"{status} {reason}" if status else reason)
     unit = record.unit
     staged.failures.append(State(unit, units[unit].id, record.reach, state, record.observed_at, error[:1000]))
     staged.failed_lists.append(record)
@@ -270,11 +254,6 @@ def _stage_failure(staged: Staged, index: int, record: Record, units: dict[Unit,
 def _stage_snapshot(staged: Staged, index: int, record: Record, units: dict[Unit, UnitRow]) -> None:
     started = record.type is RecordType.SNAPSHOT_STARTED
     staged.snapshots.append((record, read(record, SnapshotStarted) if started else read(record, SnapshotCompleted)))
-
-
-def plain(text: str) -> str:
-    """`text` as PostgreSQL's type text can hold it."""
-    return text.replace("\0", "\ufffd")
 
 
 _STAGERS = {

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 from clusterinfo.model import Batch, Record, RecordType, Unit
 from clusterinfo.observations import Observation, Warned
+from clusterinfo.postgres.connection import Connection
+from clusterinfo.postgres.merge.admission import lock_forgotten
 from clusterinfo.postgres.merge.identities import (
+    ClusterIds,
     KnownClusters,
     find_clusters,
+    find_former,
     join_former,
     recognise,
     under_one_identity,
@@ -18,13 +21,10 @@ from clusterinfo.postgres.merge.identities import (
 from clusterinfo.postgres.merge.staging import UnitNews, UnitRow, named_by_snapshots, news_of
 from clusterinfo.postgres.sql import statements
 
-ClusterIds = dict[str, int]
-"""Cluster identity -> row id."""
-
 
 @dataclass(slots=True)
 class Locked:
-    """What a batch speaks of, locked: its units, the row ids of its clusters, and what is to be said about them.
+    """What a batch is about, locked: its units, the row ids of its clusters, and what to report of them.
 
     `batch` is the batch with each unit under one identity of its cluster.
     """
@@ -35,16 +35,15 @@ class Locked:
     observations: list[Observation]
 
 
-async def lock_batch(connection: Any, batch: Batch) -> Locked:
-    """Make missing clusters and units, lock the batch's units in id order, and describe them anew.
+async def lock_batch(connection: Connection, batch: Batch) -> Locked:
+    """Make missing clusters and units, lock the batch's units in id order, and describe them again.
 
-    What is missing is made before any unit is locked, so that nobody waits for who waits for him.
+    What is missing is made before any unit is locked, so that no two batches deadlock.
     """
-    observations: list[Observation] = []
-    known = await _know_clusters(connection, batch.records, observations)
-    said = {record.cluster for record in batch.records}
+    known, observations = await _know_clusters(connection, batch.records)
+    named = {record.cluster for record in batch.records}
     batch = under_one_identity(batch, known)
-    clusters = {cluster: known[cluster].id for cluster in said | {record.cluster for record in batch.records}}
+    clusters = {cluster: known[cluster].id for cluster in named | {record.cluster for record in batch.records}}
     news = news_of(batch.records)
     completed = {record.cluster for record in batch.records if record.type is RecordType.SNAPSHOT_COMPLETED}
     if completed:
@@ -60,7 +59,9 @@ async def lock_batch(connection: Any, batch: Batch) -> Locked:
     return Locked(batch, rows, clusters, observations)
 
 
-async def _know_clusters(connection: Any, records: list[Record], observations: list[Observation]) -> KnownClusters:
+async def _know_clusters(connection: Connection, records: list[Record]) -> tuple[KnownClusters, list[Observation]]:
+    """The clusters of a batch, made or joined where they have to be; and what to report of that."""
+    observations: list[Observation] = []
     known = await find_clusters(connection, records)
     if _missing(records, known):
         # Labels are handed out one at a time: two clusters of one name must not both get the plain one.
@@ -68,14 +69,17 @@ async def _know_clusters(connection: Any, records: list[Record], observations: l
         known = await find_clusters(connection, records)
         for record in _missing(records, known):
             if not await recognise(connection, record):
-                await _make_cluster(connection, record, observations)
+                observations += await _make_cluster(connection, record)
         known = await find_clusters(connection, records)
     elif any(not record.resource for record in records):
-        # What a snapshot says of its cluster must not wait, units locked, for who makes a cluster and then needs those.
+        # A snapshot's update of its cluster must not wait, with units locked, for a batch that makes a cluster and then
+        # needs those units: the two would deadlock.
         await connection.execute("lock table cluster in row exclusive mode")
-    if await join_former(connection, records, known):
+    if former := find_former(records, known):
+        await lock_forgotten(connection)
+        await join_former(connection, former)
         known = await find_clusters(connection, records)
-    return known
+    return known, observations
 
 
 def _missing(records: list[Record], known: KnownClusters) -> list[Record]:
@@ -84,14 +88,15 @@ def _missing(records: list[Record], known: KnownClusters) -> list[Record]:
     return [record for cluster, record in sorted(named.items()) if cluster not in known]
 
 
-async def _make_cluster(connection: Any, record: Record, observations: list[Observation]) -> None:
+async def _make_cluster(connection: Connection, record: Record) -> list[Observation]:
     name = record.cluster_name
     label = await connection.fetchval(
         statements()["ensure_cluster"], record.cluster, name, record.epoch, record.began_at
     )
-    if label not in (None, name):
-        message = f"another cluster is called {name!r} already: the one with uid {record.cluster} is shown as {label!r}"
-        observations.append(Warned(message=message, remedy="set CLUSTER_NAME of one of their collectors"))
+    if label in (None, name):
+        return []
+    message = f"another cluster is called {name!r} already: the one with uid {record.cluster} is shown as {label!r}"
+    return [Warned(message=message, remedy="set CLUSTER_NAME of one of their collectors")]
 
 
 def _keys(units: Iterable[Unit], clusters: ClusterIds) -> tuple[list[int], list[str], list[str]]:
@@ -104,7 +109,7 @@ def _keys(units: Iterable[Unit], clusters: ClusterIds) -> tuple[list[int], list[
     )
 
 
-async def _lock_units(connection: Any, news: dict[Unit, UnitNews], clusters: ClusterIds) -> dict[Unit, UnitRow]:
+async def _lock_units(connection: Connection, news: dict[Unit, UnitNews], clusters: ClusterIds) -> dict[Unit, UnitRow]:
     """All of them, or none if some are missing."""
     if not news:
         return {}
@@ -119,26 +124,26 @@ async def _lock_units(connection: Any, news: dict[Unit, UnitNews], clusters: Clu
     return {unit: found[key] for unit, key in keys.items() if key in found}
 
 
-async def _make_units(connection: Any, news: dict[Unit, UnitNews], clusters: ClusterIds) -> None:
+async def _make_units(connection: Connection, news: dict[Unit, UnitNews], clusters: ClusterIds) -> None:
     await connection.execute(
         statements()["ensure_units"],
         *_keys(news, clusters),
-        [said.kind for said in news.values()],
-        [said.api_version for said in news.values()],
+        [of_unit.kind for of_unit in news.values()],
+        [of_unit.api_version for of_unit in news.values()],
     )
 
 
-async def _describe(connection: Any, news: dict[Unit, UnitNews], rows: dict[Unit, UnitRow]) -> None:
-    changed = {unit: said for unit, said in news.items() if said.changes(rows[unit])}
+async def _describe(connection: Connection, news: dict[Unit, UnitNews], rows: dict[Unit, UnitRow]) -> None:
+    changed = {unit: of_unit for unit, of_unit in news.items() if of_unit.changes(rows[unit])}
     if not changed:
         return
     await connection.execute(
         statements()["describe_units"],
         [rows[unit].id for unit in changed],
-        [said.kind for said in changed.values()],
-        [said.api_version for said in changed.values()],
-        [said.namespaced for said in changed.values()],
-        [said.live_at_source for said in changed.values()],
+        [of_unit.kind for of_unit in changed.values()],
+        [of_unit.api_version for of_unit in changed.values()],
+        [of_unit.namespaced for of_unit in changed.values()],
+        [of_unit.live_at_source for of_unit in changed.values()],
     )
-    for unit, said in changed.items():
-        rows[unit].live_at_source = said.live_at_source
+    for unit, of_unit in changed.items():
+        rows[unit].live_at_source = of_unit.live_at_source

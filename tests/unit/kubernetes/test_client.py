@@ -213,6 +213,13 @@ async def test_a_kubeconfig_without_current_context_lists_the_contexts(tmp_path:
         await load_credentials(settings)
 
 
+@pytest.mark.parametrize("proxy", ["me:hun/ter2@proxy:3128", "//me:hunter2@proxy:3128", "socks5://me:hun#ter2@proxy"])
+async def test_a_proxy_that_is_refused_is_quoted_without_its_password(tmp_path: Path, proxy: str) -> None:
+    with pytest.raises(ConfigError, match=r"proxy-url is '.*proxy.*': allowed is http:// or https://") as caught:
+        await load_credentials(_kubeconfig(tmp_path / "config", {}, **{"proxy-url": proxy}))
+    assert "ter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "just text", "contexts: 5", "a: [", "contexts: [{}]"])
 async def test_what_is_no_kubeconfig_is_a_config_error(tmp_path: Path, text: str) -> None:
     (tmp_path / "config").write_text(text)

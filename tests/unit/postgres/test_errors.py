@@ -17,14 +17,14 @@ from clusterinfo.postgres.errors import (
 )
 
 RETRY = "08 53 57P01 57P02 57P03 57P05 25006 25P03 25P04 40001 40P01 40003 55P03 55006 58"
-HALVE = "57014"
+BISECT = "57014"
 RECORD = "22 54"
 LOGIN = "28"
 HALT = "23 42 3F 3D 0A 26 21000"
 EXPECTED = {
     **dict.fromkeys(RETRY.split(), Next.RETRY),
-    **dict.fromkeys(HALVE.split(), Next.HALVE),
-    **dict.fromkeys(RECORD.split(), Next.SET_ASIDE),
+    **dict.fromkeys(BISECT.split(), Next.BISECT),
+    **dict.fromkeys(RECORD.split(), Next.DEAD_LETTER),
     **dict.fromkeys(LOGIN.split(), Next.LOG_IN_AGAIN),
     **dict.fromkeys(HALT.split(), Next.HALT),
 }
@@ -50,9 +50,9 @@ def test_a_code_of_every_entry_leads_where_it_should(entry: str, step: Next) -> 
         error = error_of(state)
         translated = translate(error, "storing")
         assert next_after(error) is step
-        assert is_of_the_record(error) is (step is Next.SET_ASIDE)
-        assert is_timeout(error) is (step is Next.HALVE)
-        assert type(translated) is (TransientError if step in (Next.RETRY, Next.HALVE) else FatalError)
+        assert is_of_the_record(error) is (step is Next.DEAD_LETTER)
+        assert is_timeout(error) is (step is Next.BISECT)
+        assert type(translated) is (TransientError if step in (Next.RETRY, Next.BISECT) else FatalError)
         assert "no such luck" in str(translated)
         assert (state in str(translated)) is isinstance(translated, FatalError)
 

@@ -52,6 +52,16 @@ def test_what_was_sent_to_kafka_is_logged_as_the_guide_says(capsys: pytest.Captu
     assert line["timestamp"].endswith("Z")
 
 
+def test_a_kind_that_was_removed_on_purpose_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure_logging("info", "json")
+    observer = Telemetry(logs.log_observation)
+    observer.observe(seen.UnitGone(cluster="a", resource="widgets.example.com", deleted=2))
+    (line,) = _lines(capsys.readouterr().err)
+    assert (line["level"], line["resource"], line["deleted"]) == ("info", "widgets.example.com", 2)
+    counted = [family for family in observer.metrics.registry.collect() if family.name == "clusterinfo_errors"]
+    assert [sample for family in counted for sample in family.samples] == []
+
+
 def test_levels_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure_logging("warning", "json")
     logs.log_observation(seen.Noted(message="quiet"))

@@ -1,71 +1,4 @@
--- Looking after the database: dead letters, and clusters or kinds that are to be forgotten. `-- name:` begins a statement,
--- as in `merge.sql`.
-
--- name: list_letters
--- The newest first; values stay where they are.
-select id, created_at, topic, partition, record_offset, reason, sqlstate, replayed_at, key, headers,
-    coalesce(size_bytes, length(value), 0) as size_bytes,
-    coalesce(size_bytes > length(value), length(value) >= 1048576, false) as is_cut_off, null::bytea as value
-from dead_letter
-where ($1::text is null or strpos(lower(reason), lower($1)) > 0) and ($2 or replayed_at is null)
-order by id desc limit $3;
-
--- name: count_letters
-select count(*) from dead_letter
-where ($1::text is null or strpos(lower(reason), lower($1)) > 0) and ($2 or replayed_at is null);
-
--- name: open_letter
--- An earlier release kept no size: a value of 1 MiB was cut off then.
-select id, created_at, topic, partition, record_offset, reason, sqlstate, replayed_at, key, headers,
-    coalesce(size_bytes, length(value), 0) as size_bytes,
-    coalesce(size_bytes > length(value), length(value) >= 1048576, false) as is_cut_off, value
-from dead_letter where id = $1;
-
--- name: find_missing_letters
-select id from unnest($1::bigint[]) as wanted (id) where not exists (select from dead_letter d where d.id = wanted.id)
-order by 1;
-
--- name: waiting_letters
-select id from dead_letter where replayed_at is null order by id;
-
--- name: lock_letter
--- One replay of a letter at a time.
-select id from dead_letter where id = $1 for update;
-
--- name: mark_replayed
-update dead_letter set replayed_at = now() where id = $1;
-
--- name: drop_letters
-delete from dead_letter where ($1::bigint[] is null or id = any ($1)) and (not $2 or replayed_at is not null)
-returning id;
-
--- name: expect_body
--- The row whose body was refused before, if it still is that version: for the merge that follows, any body is better.
-update resource set fidelity = -1
-where unit_id = $1 and namespace = $2 and name = $3 and fidelity = 0 and not deleted
-    and epoch = $4 and resource_version = $5 and normalization = $6 and content_hash = $7;
-
--- name: give_history_its_body
--- Versions that were superseded meanwhile and lack the body that staged_body holds.
-update resource_history
-set body = b.body, original = b.original, fidelity = case when b.original is null then $8 else least($8, 2) end
-from staged_body b
-where unit_id = $1 and namespace = $2 and name = $3 and fidelity = 0
-    and epoch = $4 and resource_version = $5 and normalization = $6 and content_hash = $7;
-
--- name: lacks_body_in_history
-select exists (
-    select from resource_history
-    where unit_id = $1 and namespace = $2 and name = $3 and fidelity = 0
-        and epoch = $4 and resource_version = $5 and normalization = $6 and content_hash = $7);
-
--- name: read_forgotten
--- What was forgotten of these clusters. Reading locks the table until the batch commits: forgetting waits for that.
-select cluster, api_group, resource, forgotten_at from forgotten where cluster = any ($1::text[]);
-
--- name: take_forgotten
--- From here on no batch is under way: each begins with `read_forgotten`.
-lock table forgotten in access exclusive mode;
+-- Forgetting a cluster, or one kind of it.
 
 -- name: note_forgotten
 insert into forgotten (cluster, api_group, resource, forgotten_at)
@@ -93,7 +26,7 @@ select id from unit where cluster_id = $1 and api_group = $2 and resource = $3;
 select api_group, resource from unit where cluster_id = $1 order by resource, api_group;
 
 -- name: hide_cluster
--- All of a cluster, under an identity and a name that nobody sends.
+-- All of a cluster, under an identity and a name that no collector sends.
 update cluster set uid = $2, former_uid = null, name = $3, label = $3, clones = '{}' where id = $1;
 
 -- name: inherit_uid
@@ -108,14 +41,14 @@ update cluster c set uid = $2, clones = array(select k.name from known k where k
 from heir where c.id = heir.id;
 
 -- name: hide_unit
--- One kind of a cluster, as the only one of a cluster that is none.
+-- One kind of a cluster, as the only one of a placeholder cluster.
 with place as (
     insert into cluster (uid, name, label, first_seen, last_seen) values ($4, $5, $5, now(), now())
     returning id
 )
 update unit u set cluster_id = p.id from place p where u.cluster_id = $1 and u.api_group = $2 and u.resource = $3;
 
--- name: find_unseen_units
+-- name: find_hidden_units
 select u.id from unit u join cluster c on c.id = u.cluster_id where c.uid like 'forgotten %' order by u.id;
 
 -- name: find_edge_of_resource
@@ -147,10 +80,10 @@ select namespace, name, valid_to from (
 delete from resource_history
 where unit_id = $1 and (namespace, name, valid_to) >= ($2, $3, $4) and (namespace, name, valid_to) <= ($5, $6, $7);
 
--- name: delete_unseen_units
+-- name: delete_hidden_units
 -- Floors and progress go with them.
 delete from unit where id = any ($1::bigint[]) returning id;
 
--- name: delete_unseen_clusters
+-- name: delete_hidden_clusters
 -- Snapshots go with them.
 delete from cluster c where uid like 'forgotten %' and not exists (select from unit u where u.cluster_id = c.id);

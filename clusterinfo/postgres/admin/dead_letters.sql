@@ -1,0 +1,32 @@
+-- Dead letters, listed and dropped.
+
+-- name: list_letters
+-- The newest first; values stay where they are.
+select id, created_at, topic, partition, record_offset, reason, sqlstate, replayed_at, key, headers,
+    coalesce(size_bytes, length(value), 0) as size_bytes,
+    coalesce(size_bytes > length(value), length(value) >= 1048576, false) as is_cut_off, null::bytea as value
+from dead_letter
+where ($1::text is null or strpos(lower(reason), lower($1)) > 0) and ($2 or replayed_at is null)
+order by id desc limit $3;
+
+-- name: count_letters
+select count(*) from dead_letter
+where ($1::text is null or strpos(lower(reason), lower($1)) > 0) and ($2 or replayed_at is null);
+
+-- name: open_letter
+-- An earlier release kept no size: a value of 1 MiB was cut off then.
+select id, created_at, topic, partition, record_offset, reason, sqlstate, replayed_at, key, headers,
+    coalesce(size_bytes, length(value), 0) as size_bytes,
+    coalesce(size_bytes > length(value), length(value) >= 1048576, false) as is_cut_off, value
+from dead_letter where id = $1;
+
+-- name: find_missing_letters
+select id from unnest($1::bigint[]) as wanted (id) where not exists (select from dead_letter d where d.id = wanted.id)
+order by 1;
+
+-- name: find_waiting_letters
+select id from dead_letter where replayed_at is null order by id;
+
+-- name: drop_letters
+delete from dead_letter where ($1::bigint[] is null or id = any ($1)) and (not $2 or replayed_at is not null)
+returning id;

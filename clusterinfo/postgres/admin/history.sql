@@ -1,0 +1,22 @@
+-- The history's partitions, and bookkeeping that expires.
+
+-- name: list_history_partitions
+select c.relname from pg_inherits i join pg_class c on c.oid = i.inhrelid
+where i.inhparent = 'resource_history'::regclass order by 1;
+
+-- name: is_month_in_default
+-- Whether the default partition holds rows of a month: its own partition cannot be made then.
+select exists (select from resource_history_default where valid_to >= $1 and valid_to < $2);
+
+-- name: make_history_partition
+select make_history_month($1);
+
+-- name: drop_history_partition
+select drop_history_month($1);
+
+-- name: delete_expired_history
+delete from resource_history_default where valid_to < $1;
+
+-- name: drop_stale_progress
+-- Lists of which nothing came for a day: their collector has ended.
+delete from list_progress where updated_at < now() - interval '1 day' and not settled;

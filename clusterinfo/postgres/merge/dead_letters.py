@@ -1,0 +1,122 @@
+"""Dead letters: how a message that could not be stored is kept, so that a person can read it, and to the byte.
+
+Headers are kept as JSON a person reads: name to text. What is no text is `{"base64": ...}`, what is there more than
+once an array, and beside a name that is no text stand its bytes, `{"name": {"base64": ...}, "value": ...}`; so nothing
+about them is lost, and a message that was refused for its headers is refused for them again.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+
+from clusterinfo.model import Lane, PartitionLane, Record
+from clusterinfo.postgres.connection import Connection
+from clusterinfo.postgres.merge.jsonb_checks import plain, sanitise
+from clusterinfo.postgres.sql import statements
+from clusterinfo.wire import attributes_of, key_of
+
+MAX_VALUE_BYTES = 1024 * 1024
+"""What is kept of a value at most."""
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that could not be stored, and why."""
+
+    offset: int
+    reason: str
+    key: bytes | None
+    headers: list[tuple[str, bytes | None]]
+    value: bytes
+    sqlstate: str | None = None
+    omitted_bytes: int = 0
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its value, and of what was left out of its key and headers: more than is kept unless it is whole."""
+        return len(self.value) + self.omitted_bytes
+
+
+def dead_letter(record: Record, reason: str, sqlstate: str | None = None) -> DeadLetter:
+    """`record` as a dead letter, as the message it came as."""
+    return DeadLetter(record.offset, plain(reason), key_of(record), [*attributes_of(record)], record.body, sqlstate)
+
+
+async def add_dead_letters(connection: Connection, lane: Lane, letters: Sequence[DeadLetter]) -> None:
+    """Store the dead letters of a batch."""
+    if not letters:
+        return
+    topic, partition = (lane.topic, lane.partition) if isinstance(lane, PartitionLane) else ("", -1)
+    await connection.execute(
+        statements()["add_dead_letters"],
+        [topic] * len(letters),
+        [partition] * len(letters),
+        [letter.offset for letter in letters],
+        [letter.reason for letter in letters],
+        [letter.sqlstate for letter in letters],
+        [letter.key for letter in letters],
+        [encode_headers(letter.headers) for letter in letters],
+        [letter.value[:MAX_VALUE_BYTES] for letter in letters],
+        [letter.size_bytes for letter in letters],
+    )
+
+
+def encode_headers(headers: Headers) -> bytes:
+    """Headers as the JSON that the column `headers` holds."""
+    shown: dict[str, list[Any]] = {}
+    for name, value in headers:
+        raw = name.encode("utf-8", "surrogateescape")
+        if _is_plain(raw):
+            shown.setdefault(name, []).append(_encoded(value))
+        else:
+            pair = {"name": _base64(raw), "value": _encoded(value)}
+            shown.setdefault(raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00"), []).append(pair)
+    flat = {name: values[0] if len(values) == 1 else values for name, values in shown.items()}
+    return sanitise(orjson.dumps(flat))
+
+
+def decode_headers(stored: bytes) -> list[tuple[str, bytes | None]]:
+    """The headers that `encode_headers` was given; those of one name stand together."""
+    return [
+        _header(name, value)
+        for name, values in orjson.loads(stored).items()
+        for value in (values if isinstance(values, list) else [values])
+    ]
+
+
+def _header(name: str, stored: Any) -> tuple[str, bytes | None]:
+    if isinstance(stored, dict) and "name" in stored:
+        raw = _decoded(stored["name"]) or b""
+        return raw.decode("utf-8", "surrogateescape"), _decoded(stored.get("value"))
+    return name, _decoded(stored)
+
+
+def _is_plain(value: bytes) -> bool:
+    """Whether it is text that PostgreSQL holds."""
+    try:
+        return "\0" not in value.decode()
+    except UnicodeDecodeError:
+        return False
+
+
+def _base64(value: bytes) -> dict[str, str]:
+    return {"base64": base64.b64encode(value).decode()}
+
+
+def _encoded(value: bytes | None) -> str | dict[str, str] | None:
+    return value if value is None else value.decode() if _is_plain(value) else _base64(value)
+
+
+def _decoded(stored: Any) -> bytes | None:
+    if stored is None:
+        return None
+    if isinstance(stored, dict) and isinstance(stored.get("base64"), str):
+        return base64.b64decode(stored["base64"])
+    return stored.encode() if isinstance(stored, str) else orjson.dumps(stored)

@@ -1,0 +1,23 @@
+-- Which units a partition carries, and what its lost messages leave unverified.
+
+-- name: carry_units
+-- Kinds whose records came by this partition.
+insert into unit_partition (unit_id, kafka_cluster, topic, partition)
+select unit_id, $2, $3, $4 from unnest($1::bigint[]) as t (unit_id) order by 1
+on conflict do nothing;
+
+-- name: lock_carried_units
+select u.id from unit u
+join unit_partition p on p.unit_id = u.id and p.kafka_cluster = $1 and p.topic = $2 and p.partition = $3
+order by u.id for update of u;
+
+-- name: unverify_carried_units
+-- Messages of this partition are lost: what it carries is unverified from $4 on. Statements that are newer stand.
+with carried as (
+    select unit_id from unit_partition where kafka_cluster = $1 and topic = $2 and partition = $3
+), floors as (
+    update unit_floor f set state = 'unverified', state_at = $4, last_error = $5
+    from carried c where f.unit_id = c.unit_id and f.state = 'verified' and f.state_at <= $4
+)
+update unit u set state = 'unverified', state_at = $4, last_error = $5
+from carried c where u.id = c.unit_id and u.state = 'verified' and u.state_at <= $4;

@@ -1,0 +1,49 @@
+-- Clusters and units: made where they are missing, locked in one order, described.
+
+-- name: ensure_cluster
+-- The cluster's row; a second cluster of one name is shown as <name>-<first 8 of uid>.
+insert into cluster (uid, name, label, epoch, first_seen, last_seen)
+values ($1, $2, free_label($1, $2), $3, $4, $4)
+on conflict (uid) do nothing
+returning label;
+
+-- name: ensure_units
+-- Missing units, in natural order so that two batches never deadlock.
+-- A kind that the last complete discovery did not name was gone by then, until newer records say otherwise.
+insert into unit (cluster_id, api_group, resource, kind, api_version, gone_before, state, state_at)
+select u.*, c.discovered_before, case when c.discovered_before > '-infinity' then 'gone' else 'unverified' end,
+    c.discovered_before
+from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[])
+    as u (cluster_id, api_group, resource, kind, api_version)
+join cluster c on c.id = u.cluster_id
+order by 1, 2, 3
+on conflict (cluster_id, api_group, resource) do nothing;
+
+-- name: lock_units
+-- The batch's units, locked in id order until commit; none of them if some are missing.
+with wanted as (
+    select * from unnest($1::bigint[], $2::text[], $3::text[]) as t (cluster_id, api_group, resource)
+)
+select u.id, u.cluster_id, u.api_group, u.resource, u.kind, u.api_version, u.namespaced, u.live_at_source
+from unit u
+join wanted using (cluster_id, api_group, resource)
+where cardinality($1) = (select count(*) from unit join wanted using (cluster_id, api_group, resource))
+order by u.id for update of u;
+
+-- name: lock_completed
+-- The batch's units and all of the clusters whose completed snapshots are about every one: at once, so that the order of ids
+-- is kept over both.
+select u.id from unit u
+where u.cluster_id = any ($1::bigint[]) or exists (
+    select from unnest($2::bigint[], $3::text[], $4::text[]) as wanted (cluster_id, api_group, resource)
+    where (u.cluster_id, u.api_group, u.resource) = (wanted.cluster_id, wanted.api_group, wanted.resource))
+order by u.id for update of u;
+
+-- name: describe_units
+-- Kind, API version and ordering as of the newest records.
+update unit u set
+    kind = coalesce(nullif(d.kind, ''), u.kind), api_version = coalesce(nullif(d.api_version, ''), u.api_version),
+    namespaced = coalesce(d.namespaced, u.namespaced), live_at_source = coalesce(d.live_at_source, u.live_at_source)
+from unnest($1::bigint[], $2::text[], $3::text[], $4::boolean[], $5::text[])
+    as d (id, kind, api_version, namespaced, live_at_source)
+where u.id = d.id;
