@@ -86,7 +86,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One observation of one Kubernetes object, or one statement about a list or a snapshot.
 
     Text attributes are "" when they do not apply. `body` is the object's JSON as it left normalisation (statements: a
-    small JSON object), never empty. Source of the attributes: the wire format in ARCHITECTURE.md.
+    small JSON object), never empty. Source of the attributes: the wire format in docs/DESIGN.md.
     """
 
     type: RecordType

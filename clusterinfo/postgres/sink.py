@@ -14,7 +14,7 @@ Theory of operation. The order of the steps below is what makes any number of si
 All statements run at READ COMMITTED. From step 2 on nobody else changes the rows of the batch's units, since whoever
 does holds the same locks; what is read before (positions, clusters, what is forgotten) is locked where it is read. The
 statements of each step lie beside its module. What the rules of the merge are, and why they make any order and any
-repetition of records converge, is explained in ARCHITECTURE.md, "What makes it right".
+repetition of records converge, is explained in docs/DESIGN.md, "What makes it right".
 """
 
 from __future__ import annotations

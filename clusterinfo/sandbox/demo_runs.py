@@ -39,25 +39,25 @@ select (select count(*) from resource where not deleted) as rows,
         from list_progress where updated_at >= $1) as listed
 """
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @contextmanager
-def progress(console: Console) -> Iterator[Say]:
-    """Yields what to say where we are with: one live line on a terminal, else a plain one every 2 s at most."""
+def progress(console: Console) -> Iterator[Report]:
+    """Yields what reports how far we are: one live line on a terminal, else a plain one every 2 s at most."""
     if console.is_terminal:
         with console.status("") as status:
             yield lambda text: status.update(Text(text))
         return
-    said = float("-inf")
+    printed_at = float("-inf")
 
-    def say(text: str) -> None:
-        nonlocal said
-        if time.monotonic() - said >= PLAIN_LINE_EVERY_S:
-            said = time.monotonic()
+    def report(text: str) -> None:
+        nonlocal printed_at
+        if time.monotonic() - printed_at >= PLAIN_LINE_EVERY_S:
+            printed_at = time.monotonic()
             console.print(text, markup=False, soft_wrap=True)
 
-    yield say
+    yield report
 
 
 @dataclass(slots=True)
@@ -73,7 +73,7 @@ class Measured:
     began: float = field(default_factory=time.monotonic)
 
     def note(self, rows: int, kinds: int, listed: int) -> None:
-        """Take in what the database says now."""
+        """Take in what the database holds now."""
         now_s = time.monotonic() - self.began
         if rows and not self.first_s:
             self.first_s = now_s
@@ -89,14 +89,14 @@ class Measured:
 
 
 class _Run:
-    """The processes of one run and what the database says of them."""
+    """The processes of one run and how far the database shows them to be."""
 
-    def __init__(self, servers: Servers, database: asyncpg.Connection, say: Say) -> None:
+    def __init__(self, servers: Servers, database: asyncpg.Connection, report: Report) -> None:
         self.measured = Measured()
         self._since = dt.datetime.now(dt.UTC)
         self._servers = servers
         self._database = database
-        self._say = say
+        self._report = report
 
     async def follow(self, children: list[Process], count: int) -> None:
         """Until all is stored. `children` is empty, and filled with what is started; the caller stops them."""
@@ -104,41 +104,41 @@ class _Run:
         consumers = [start(self._servers, children, f"consume {n + 1}", CONSUME) for n in range(count)]
         collected = False
         while not collected:
-            await self._look(children)
+            await self._poll(children)
             collected = collect.returncode is not None
             # One that ended before the last list was sent did so too early: a slow API looks idle.
             for number, consumer in enumerate(consumers):
                 if consumer.returncode is not None:
                     consumers[number] = start(self._servers, children, consumer.name, CONSUME)
         while any(consumer.returncode is None for consumer in consumers):
-            await self._look(children)
-        await self._look(children)
+            await self._poll(children)
+        await self._poll(children)
 
-    async def _look(self, children: Sequence[Process]) -> None:
-        """See how things are, and let some time pass: four times as long as looking took, at least 0.2 s."""
-        asked = time.monotonic()
+    async def _poll(self, children: Sequence[Process]) -> None:
+        """Measure once, then pause: four times as long as measuring took, at least 0.2 s."""
+        began = time.monotonic()
         check(self._servers, children, done=DONE)
         with suppress(asyncpg.UndefinedTableError):  # the consumers have not migrated yet
             self.measured.note(*await self._database.fetchrow(STORED, self._since))
-        self._say(str(self.measured))
-        await asyncio.sleep(max(POLL_S, 4 * (time.monotonic() - asked)))
+        self._report(str(self.measured))
+        await asyncio.sleep(max(POLL_S, 4 * (time.monotonic() - began)))
 
 
 async def collect_and_consume(
-    servers: Servers, database: asyncpg.Connection, say: Say, consumers: int = CONSUMERS
+    servers: Servers, database: asyncpg.Connection, report: Report, consumers: int = CONSUMERS
 ) -> Measured:
     """One run of lists, and so many consumers beside it until all of it is stored.
 
     Raises SandboxError, with the end of its log, if a child fails.
     """
-    run = _Run(servers, database, say)
+    run = _Run(servers, database, report)
     async with _stopped_afterwards() as children:
         await run.follow(children, consumers)
     return run.measured
 
 
 @asynccontextmanager
-async def kept_running(servers: Servers, interval: str) -> AsyncIterator[list[Process]]:
+async def continuous(servers: Servers, interval: str) -> AsyncIterator[list[Process]]:
     """A collector that lists every `interval` and consumers that stay, until the block ends."""
     async with _stopped_afterwards() as children:
         start(servers, children, "collect", ("collect", "--interval", interval))
@@ -148,7 +148,7 @@ async def kept_running(servers: Servers, interval: str) -> AsyncIterator[list[Pr
 
 
 def start(servers: Servers, children: list[Process], name: str, arguments: Sequence[str]) -> Process:
-    """Start `clusterinfo` with these arguments, where we are: a relative KUBECONFIG means what it says."""
+    """Start `clusterinfo` with these arguments, where we are: a relative KUBECONFIG keeps its meaning."""
     argv: list[str | Path] = [sys.executable, "-m", "clusterinfo", *arguments]
     log = servers.directory / f"{name}.log"
     child = Process.start(name, argv, log=log, cwd=Path.cwd(), env=servers.environment)
@@ -157,7 +157,7 @@ def start(servers: Servers, children: list[Process], name: str, arguments: Seque
 
 
 def check(servers: Servers, children: Sequence[Process], *, done: Sequence[int] = ()) -> None:
-    """Raises SandboxError, with the end of its log, if a server or a child has ended otherwise than as `done` says."""
+    """Raises SandboxError, with the end of its log, if a server has ended, or a child with a code that `done` lacks."""
     servers.check()
     for child in children:
         if child.returncode is not None and child.returncode not in done:

@@ -1,7 +1,7 @@
 """What the demo runs on: PostgreSQL, a broker, and the simulated Kubernetes API as a process of its own.
 
-Knows how to start them, what the executable needs in its environment to reach them, and how to ask the simulated API
-for changes and for the truth.
+Knows how to start them, what the executable needs in its environment to reach them, and how to request
+changes, and the truth, from the simulated API.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class SimulatedApi:
             ):
                 return await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise SandboxError(f"the simulated Kubernetes API did not do as asked: {error!r}") from error
+            raise SandboxError(f"the simulated Kubernetes API did not carry out a request: {error!r}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,17 +169,17 @@ _ALWAYS = {
 def child_environment(user: Mapping[str, str], ours: Mapping[str, str], *, simulated: bool) -> dict[str, str]:
     """The user's variables but for those that would lead elsewhere, and ours.
 
-    What the user says of Kubernetes and of what to collect holds for a cluster of their own, not for a simulated one.
+    What the user sets for Kubernetes and for collecting applies to a cluster of their own, not to a simulated one.
     Without a REDACTION_KEY of theirs a random one: a changed Secret is then seen to have changed.
     """
     settings = {*_ALWAYS, *ours, *((name.upper() for name in Settings.model_fields) if simulated else ())}
-    kept = {
+    theirs = {
         name: value
         for name, value in user.items()
         if not name.startswith(("KAFKA_", "DB_")) and name.removesuffix("_FILE") not in settings
     }
-    key = {} if {"REDACTION_KEY", "REDACTION_KEY_FILE"} & set(kept) else {"REDACTION_KEY": secrets.token_hex(16)}
-    return {**kept, **key, **_ALWAYS, **ours}
+    key = {} if {"REDACTION_KEY", "REDACTION_KEY_FILE"} & set(theirs) else {"REDACTION_KEY": secrets.token_hex(16)}
+    return {**theirs, **key, **_ALWAYS, **ours}
 
 
 def _simulated_environment(api: SimulatedApi) -> dict[str, str]:

@@ -25,7 +25,7 @@ MOST_KINDS = 40
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked, in words and in SQL."""
+    """One question, in words and in SQL."""
 
     words: str
     sql: str
@@ -109,7 +109,7 @@ class Tables:
         )
 
     async def compare(self, truth: set[ObjectKey]) -> tuple[int, int]:
-        """Hold what is stored against `truth`: how many objects are missing, and how many should not be there."""
+        """Compare what is stored with `truth`: how many objects are missing, and how many should not be there."""
         excluded = {
             (row["api_group"], row["resource"])
             for row in await self.database.fetch("select api_group, resource from freshness where state = 'excluded'")
@@ -144,7 +144,7 @@ class Tables:
             await self.answer(question)
 
     async def changes(self, since: dt.datetime, deployment: tuple[str, str]) -> None:
-        """What `resource_changes` and `resources_as_of` know of what has just happened."""
+        """What `resource_changes` and `resources_as_of` return for what has just happened."""
         self.heading("Then a Deployment was scaled, a Pod deleted, a Secret rotated, a ConfigMap created; listed again")
         moment = since.isoformat(sep=" ", timespec="milliseconds")
         await self.answer(

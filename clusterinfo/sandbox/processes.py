@@ -41,7 +41,7 @@ HOW_TO_INSTALL = "in a checkout, run `make demo`, or `pip install -e '.[sandbox]
 
 
 class SandboxError(FatalError):
-    """A server of the sandbox did not start, did not stop, or cannot run here; the message says which and why."""
+    """A server of the sandbox did not start, did not stop, or cannot run here; the message gives which and why."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def is_reachable(path: Path, account: Account) -> bool:
 
 
 def _die_with_parent(death_signal: int) -> Callable[[], None]:
-    """What runs in the child between fork and exec: ask the kernel for `death_signal` when we die. Linux only.
+    """What runs in the child between fork and exec: request `death_signal` from the kernel for when we die. Linux only.
 
     prctl(2): the setting is cleared by a change of credentials, and `Popen` changes the user before it calls this; it
     is kept over the exec of an ordinary binary.
@@ -258,7 +258,7 @@ class Process:
             raise SandboxError(f"{self.name} exited with {code}; its log ends:\n{self.log_tail()}")
 
     async def wait_ready(self, probe: Callable[[], Awaitable[bool]], timeout_s: float) -> None:
-        """Ask `probe` every 20 ms until it says True.
+        """Poll `probe` every 20 ms until it returns True.
 
         Raises SandboxError, with the end of the log, if the process exits or `timeout_s` passes first; it is still the
         caller's to stop.

@@ -15,16 +15,16 @@ START_ATTEMPTS = 3  # another process may take the port between finding and usin
 class Server:
     """`async with` runs the server on 127.0.0.1 until the block ends; nothing of it is left afterwards.
 
-    Attributes: `host`, `port`. A kind of server says what it is called and how long it may take to start, and gives
-    `_choose_account`, `_prepare`, `_command` and `_is_ready`.
+    Attributes: `host`, `port`. A kind of server sets the class variables and implements `_choose_account`, `_prepare`,
+    `_command` and `_is_ready`.
     """
 
     label: ClassVar[str]
-    """As messages call it."""
+    """Its name in messages."""
     program: ClassVar[str]
     """Name of its process and of its directory."""
     port_taken: ClassVar[str]
-    """What its log says when somebody else has its port."""
+    """What its log contains when another process has its port."""
     start_timeout_s: ClassVar[float]
     kill_signal: ClassVar[signal.Signals] = signal.SIGKILL
     """Ends it at once."""
@@ -131,7 +131,7 @@ class Server:
         raise NotImplementedError
 
     async def _is_ready(self) -> bool:
-        """True once it answers; asked again and again."""
+        """True once it answers; polled until then."""
         raise NotImplementedError
 
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# The database user `grafana`: may read what clusterinfo_reader may, and nothing else. Its password is made anew each time,
-# stands in READER_PASSWORD_FILE and nowhere else. May be run as often as one likes.
+# The database user `grafana`: may read what clusterinfo_reader may, and nothing else. Its password is new each time,
+# and is in READER_PASSWORD_FILE and nowhere else. May be run as often as one likes.
 #
 # Needs PGHOST, PGUSER and, in PASSWORD_FILE, that user's password; the user may create roles.
 set -eu

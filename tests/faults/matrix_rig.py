@@ -18,7 +18,9 @@ from typing import Any, Literal
 
 import orjson
 
+from clusterinfo import observations as seen
 from clusterinfo.sandbox.processes import free_port
+from clusterinfo.telemetry.logs import MESSAGES
 from tests.faults.pipeline import PARTITIONS, Servers, World, pipeline, servers
 from tests.support.proxy import Proxy
 
@@ -39,16 +41,16 @@ _seeds = itertools.count(1)
 """Of the churn: two pipelines on one cluster must not make objects of one name."""
 
 SAYS = {
-    "Step failed, trying again": "retries",
-    "Lane begins again": "lanes begun again",
-    "Lane let go": "lanes let go",
-    "List begins again": "lists begun again",
-    "Kind is not verified": "kinds unverified",
-    "Record set aside as a dead letter": "dead letters",
-    "Records are missing: Kafka no longer holds them": "gaps",
+    MESSAGES[seen.Retrying][1]: "retries",
+    MESSAGES[seen.LaneRestarted][1]: "lanes begun again",
+    MESSAGES[seen.LaneLost][1]: "lanes released",
+    MESSAGES[seen.ListRestarted][1]: "lists begun again",
+    MESSAGES[seen.UnitFailed][1]: "kinds unverified",
+    MESSAGES[seen.DeadLettered][1]: "dead letters",
+    MESSAGES[seen.OffsetGap][1]: "gaps",
     "the Kafka consumer broke down": "consumers rebuilt",
-    "A run of lists failed": "runs begun again",
-    "Partitions assigned": "assignments",
+    MESSAGES[seen.RunFailed][1]: "runs begun again",
+    MESSAGES[seen.PartitionsAssigned][1]: "assignments",
 }
 """What a log line begins with -> what it is counted as."""
 

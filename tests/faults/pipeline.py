@@ -31,6 +31,7 @@ from typing import Any
 import asyncpg
 
 from clusterinfo.sandbox.kubernetes import SimulatedCluster, SimulatedKubernetes
+from clusterinfo.sandbox.kubernetes.populate import churn, populate
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from tests.faults.supervised import Kept, Launch
 from tests.kafka.apache import ApacheKafka
@@ -76,7 +77,7 @@ async def servers(
 ) -> AsyncIterator[Servers]:  # fmt: skip
     """Start them. `kafka` and `postgres` are further server properties and settings."""
     cluster = SimulatedCluster(seed=seed)
-    cluster.populate(objects, kinds, seed)
+    populate(cluster, objects, kinds, seed)
     properties: dict[str, Any] = {"group.min.session.timeout.ms": "500"} | dict(kafka or {})
     async with (
         SimulatedKubernetes(cluster) as api,
@@ -126,7 +127,7 @@ class Churn:
 
     def step(self, changes: int = CHURNED_AT_ONCE) -> None:
         """Some changes, now."""
-        self._cluster.churn(changes, self._random.getrandbits(32))
+        churn(self._cluster, changes, self._random.getrandbits(32))
         self._replace_odd()
         if time.monotonic() >= self._turn_at:
             self._turn_at = time.monotonic() + GIZMOS_TURN_S

@@ -25,7 +25,8 @@ from tests.fuzz.pages import corpus
 from tests.fuzz.trees import NoJsonError, Number, deep, lenient_tree, same, tree, values
 from tests.support.records import Listing
 
-AS_IT_IS, ESCAPES, NUMBERS, REFUSED_ONCE = "as it is", "escapes mended", "numbers mended", "mended once refused"
+AS_IT_IS, ESCAPES = "as they are", "with escapes repaired"
+NUMBERS, REFUSED_ONCE = "with numbers repaired", "repaired after a refusal"
 EVERY_SO_MANY = 10
 """Chunks of which one goes the product's own way too."""
 OWN_WAY = 100
@@ -190,7 +191,7 @@ def _judge(body: bytes, how: str, form: bytes, refusal: str | None, stored: byte
     if refusal:
         expect(refusal[:2] in ("22", "54"), f"SQLSTATE {refusal}")
         expect(not is_readable, f"refused with {refusal}, though it can be read: {form[:1000]!r}")
-        return "bodies refused: no JSON even mended"
+        return "bodies refused: no JSON even when repaired"
     expect(stored is not None, "not stored")
     with deep():
         expect(values(stored or b"") == values(form), f"read back as {(stored or b'')[:1000]!r}")

@@ -86,7 +86,7 @@ async def test_a_kind_that_cannot_be_listed_is_not_a_kind_that_was_deleted(
     ended.expect(3)
     outcomes = {line["resource"]: line["outcome"] for line in ended.said("List ended") if line["error"]}
     assert outcomes == {FORBIDDEN: "forbidden", FAILING: "failed"}
-    assert [line["resource"] for line in ended.said("List begins again")] == [EXPIRING]
+    assert [line["resource"] for line in ended.said("List starts again")] == [EXPIRING]
 
     assert await not_verified(connection) == {FORBIDDEN: "forbidden", FAILING: "failed"}
     assert await stored(connection, FORBIDDEN) == before[FORBIDDEN]

@@ -33,6 +33,7 @@ from clusterinfo.sandbox.demo import check_extra
 from clusterinfo.sandbox.demo_servers import child_environment
 from clusterinfo.sandbox.demo_tables import cell
 from clusterinfo.sandbox.kubernetes import CANARY_MARKS, SimulatedCluster, SimulatedKubernetes
+from clusterinfo.sandbox.kubernetes.populate import populate
 from tests.support.demonstration import kept_demonstration
 
 pytestmark = pytest.mark.embedded_only
@@ -124,7 +125,7 @@ def printed(output: str) -> Counter[str]:
 def populated(objects: int) -> SimulatedCluster:
     """What `--objects` makes, too."""
     cluster = SimulatedCluster(seed=0)
-    cluster.populate(objects, None, 0)
+    populate(cluster, objects, None, 0)
     return cluster
 
 

@@ -17,6 +17,7 @@ from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.collector import Collector, RunResult
 from clusterinfo.model import Batch, Outcome, Record, RecordType
 from clusterinfo.observations import Discovered, LaneRestarted, Observation, Retrying, RunFailed, SnapshotEnded, Warned
+from clusterinfo.sandbox.kubernetes.populate import populate
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from tests.integration.lists import MakeSettings, Stored, configmap, fetching, until
 
@@ -136,7 +137,7 @@ async def test_a_unit_in_several_reaches_has_the_worst_outcome(api: SimulatedKub
 
 
 async def test_no_canary_leaves_a_populated_cluster(api: SimulatedKubernetes, collecting: Begin) -> None:
-    api.cluster.populate(objects=600, seed=3)
+    populate(api.cluster, objects=600, seed=3)
     run = await collecting(page_size=200, redaction_key="a key")
 
     result = await run.once()

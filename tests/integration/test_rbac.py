@@ -13,7 +13,7 @@ from clusterinfo.kubernetes.client import resource_path
 from clusterinfo.kubernetes.rbac import BUILT_IN
 from clusterinfo.model import GroupVersionResource
 from clusterinfo.sandbox.kubernetes.catalog import Catalog
-from clusterinfo.sandbox.kubernetes.server import parse_path
+from clusterinfo.sandbox.kubernetes.requests import parse_path
 from tests.conftest import Database
 from tests.support.programs import QUIET, Api, Ended, run, simulated_api
 

@@ -72,7 +72,7 @@ async def api_away(scene: Scene) -> Ended:
     async with running("legacy", env=scene.direct | {"COLLECT_INTERVAL": "100ms"}) as collecting:
         await collecting.says("Snapshot ended")
         scene.api.program.kill()
-        await collecting.says("A run of lists failed and begins again", timeout_s=120)  # each kind is tried five times
+        await collecting.says("Run of lists failed and starts again", timeout_s=120)  # each kind is tried five times
     return (await run("legacy", "--once", env=scene.direct)).expect(1)
 
 
@@ -192,13 +192,13 @@ TRIED = {
     "One consumer does all the work": Tried(pinned, ("everything goes to partition 0",)),
     "The lag grows": Tried(lagging, ("lag",), "6 rows"),
     "No consumer holds a partition": Tried(lagging, ("no consumer holds a partition", "messages wait")),
-    "Messages cannot be stored": Tried(stranger, ("Record set aside as a dead letter",), "no CloudEvent"),
+    "Messages cannot be stored": Tried(stranger, ("Record stored as a dead letter",), "no CloudEvent"),
     "A kind is forbidden": Tried(forbidden, ("Kind is not verified", "forbidden"), "secrets"),
     "A kind fails": Tried(failing, ("Kind is not verified", "failed"), "services"),
     "A cluster was restored from a backup": Tried(
         restored, ("raise CLUSTER_EPOCH of its collector by one",), "CLUSTER_EPOCH"
     ),
-    "The topic was created anew": Tried(
+    "The topic was recreated": Tried(
         recreated, ("the topic was created anew; run", "clusterinfo offsets reset"), "6 rows"
     ),
     "A second consumer group": Tried(second_group, ("this database already belongs to consumer group",), "1 rows"),
@@ -207,7 +207,7 @@ TRIED = {
     "The schema is missing or too old": Tried(not_migrated, ("clusterinfo migrate",), "0001"),
     "The port for metrics is taken": Tried(port_taken, ("where nothing can be served",)),
     "No kubeconfig": Tried(no_kubeconfig, ("KUBECONFIG",)),
-    "Rows of a cluster or kind that nobody collects any more": Tried(abandoned, ("not verified again for 1h",), "pods"),
+    "Rows of a cluster or kind that is no longer collected": Tried(abandoned, ("not verified again for 1h",), "pods"),
 }
 
 ON_APACHE = {"Records are missing": "tests/apache/test_troubleshooting.py"}

@@ -15,6 +15,7 @@ import pytest
 import trustme
 import yaml
 
+from clusterinfo.sandbox.kubernetes.populate import populate
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from tests.conftest import Database
 from tests.support.programs import QUIET, Ended, run
@@ -101,7 +102,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Served]:
     authority.issue_cert("127.0.0.1").configure_cert(context)
     authority.cert_pem.write_to_path(tmp_path / "ca.pem")
     async with SimulatedKubernetes() as simulated:
-        simulated.cluster.populate(objects=30)
+        populate(simulated.cluster, objects=30)
 
         async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await relay(reader, writer, simulated.host, simulated.port)

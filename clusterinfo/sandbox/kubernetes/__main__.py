@@ -14,6 +14,7 @@ from pathlib import Path
 import orjson
 
 from clusterinfo.sandbox.kubernetes.certificates import make_tls
+from clusterinfo.sandbox.kubernetes.populate import churn, populate
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
 
@@ -43,8 +44,8 @@ async def serve(options: argparse.Namespace) -> None:
     """Returns after SIGINT or SIGTERM."""
     cluster = SimulatedCluster(seed=options.seed)
     if options.objects:
-        cluster.populate(options.objects, options.kinds, options.seed)
-        gc.freeze()  # these stay: no collection need look at them again
+        populate(cluster, options.objects, options.kinds, options.seed)
+        gc.freeze()  # these stay: no collection need visit them again
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -68,7 +69,7 @@ async def churn_until(stop: asyncio.Event, cluster: SimulatedCluster, changes: i
         await stop.wait()
     seed = 0
     while not stop.is_set():
-        cluster.churn(changes, seed)
+        churn(cluster, changes, seed)
         seed += 1
         try:
             async with asyncio.timeout(1):

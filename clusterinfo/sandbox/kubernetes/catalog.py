@@ -78,7 +78,7 @@ class Catalog:
         return catalog
 
     def find(self, group: str, version: str, resource: str) -> ApiResource | None:
-        """The resource served at that address, None where a real server says 404."""
+        """The resource served at that address, None where a real server answers 404."""
         return self._routes.get((group, version, resource))
 
     def group(self, name: str) -> ApiGroup | None:

@@ -1,6 +1,6 @@
 """The certificate that the simulated API serves TLS with, and the authority that its kubeconfig names.
 
-Made anew at each start. kubectl needs it: client-go sends a bearer token over https:// alone.
+A new one at each start. kubectl needs it: client-go sends a bearer token over https:// alone.
 """
 
 import datetime as dt
@@ -24,7 +24,7 @@ class ServerTls:
 def make_tls(*names: str) -> ServerTls:
     """A certificate for this machine and for `names` (hosts or addresses), good for 30 days.
 
-    The authority signs nothing else: its key is never written, and forgotten on return.
+    The authority signs nothing else: its key is never written, and discarded on return.
     """
     import trustme  # and cryptography: plain HTTP needs neither
 

@@ -10,7 +10,7 @@ import orjson
 from clusterinfo.sandbox.kubernetes.catalog import JSON, ApiResource
 from clusterinfo.sandbox.kubernetes.tables import Stored
 
-# events.k8s.io/v1 names what core/v1 Events have anew: https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
+# events.k8s.io/v1 renames these fields of core/v1 Events: https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
 EVENT_NAMES = {
     "involvedObject": "regarding",
     "message": "note",

@@ -6,6 +6,7 @@ these out, a single object and a watch event put them in, and a custom resource'
 objects share (the fields of managedFields, half of a pod) is in memory once.
 """
 
+import datetime as dt
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -44,10 +45,15 @@ def item_prefix(resource: ApiResource) -> bytes:
 
 
 def object_prefix(resource: ApiResource) -> bytes:
-    """What goes before an object's rest when it stands alone or in a watch event."""
+    """What goes before an object's rest when it is served alone or in a watch event."""
     if resource.custom:
         return item_prefix(resource)
     return b'{"kind":"%s","apiVersion":"%s",' % (resource.kind.encode(), resource.api_version.encode())
+
+
+def timestamp(at: dt.datetime) -> str:
+    """As Kubernetes writes times: UTC, whole seconds."""
+    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def fields_of(value: JSON | list[Any], name: str = "") -> JSON:
@@ -87,7 +93,7 @@ def _entry(manager: str, api_version: str, time: str, fields: JSON) -> JSON:
 
 
 class Encoder:
-    """Turns bodies into pieces; keeps what is shared between them."""
+    """Turns bodies into pieces; pieces that bodies share exist once."""
 
     def __init__(self) -> None:
         self._shared: dict[bytes, bytes] = {}

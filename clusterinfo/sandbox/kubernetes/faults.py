@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: a list of rules, asked by the server at each request. Pure.
+"""What goes wrong on purpose: a list of rules, which the server consults at each request. Pure.
 
 Resources are named as kubectl does (`pods`, `deployments.apps`), `*` is all of them. `times`: how often, None for ever;
 `page`: only that page of a list, counted from 1, None for all.
@@ -87,7 +87,7 @@ class Faults:
         self.rules.append(Rule("list-version", resource, text=version))
 
     def null_items(self, resource: str, times: int | None = None) -> None:
-        """An empty list says `"items":null`, as some aggregated servers do."""
+        """An empty list has `"items":null`, as some aggregated servers do."""
         self.rules.append(Rule("null-items", resource, 0, times))
 
     def stale_discovery(self, group: str, lists: bool = False) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import orjson
 
 from clusterinfo.sandbox.kubernetes.catalog import JSON
-from clusterinfo.sandbox.kubernetes.state import timestamp
+from clusterinfo.sandbox.kubernetes.encoding import timestamp
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 CANARY_MARKS = (b"canary-", base64.b64encode(b"canary"))  # every canary contains one of the two

@@ -2,14 +2,11 @@
 
 import random
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 from clusterinfo.sandbox.kubernetes import manifests
 from clusterinfo.sandbox.kubernetes.catalog import JSON
 from clusterinfo.sandbox.kubernetes.manifests import World
-
-if TYPE_CHECKING:
-    from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
+from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
 
 Make = Callable[[World, int], JSON]
 
@@ -54,7 +51,7 @@ def plan(objects: int, kinds: int | None) -> dict[str, int]:
     shares = {resource: share for resource, share, _ in KINDS[:wanted]}
     shares |= {f"gadget{n:02d}s.{GADGET_GROUP}": GADGET_SHARE for n in range(wanted - len(KINDS))}
     if not 0 < len(shares) <= objects:
-        raise ValueError(f"{objects} objects of {len(shares)} kinds: at least one of each, please")
+        raise ValueError(f"{objects} objects of {len(shares)} kinds: expected at least one of each kind")
     total = sum(shares.values())
     spare = objects - len(shares)
     counts = {resource: 1 + int(spare * share / total) for resource, share in shares.items()}
@@ -63,11 +60,11 @@ def plan(objects: int, kinds: int | None) -> dict[str, int]:
     return counts
 
 
-def populate(cluster: "SimulatedCluster", objects: int, kinds: int | None, seed: int) -> dict[str, int]:
-    """Add `objects` objects; how many of each resource. Raises ValueError if an object of that name exists.
+def populate(cluster: SimulatedCluster, objects: int = 5000, kinds: int | None = None, seed: int = 0) -> dict[str, int]:
+    """Add `objects` realistic objects of `kinds` kinds (None: all known ones); how many of each resource.
 
-    CustomResourceDefinitions of new custom kinds come on top. Afterwards the past is forgotten, as in a cluster that
-    has stood for a while.
+    CustomResourceDefinitions of new custom kinds come on top. Afterwards the past is compacted away, as in a cluster
+    that has run for a while. Raises ValueError if an object of that name exists.
     """
     counts = plan(objects, kinds)
     makers: Mapping[str, Make] = {resource: make for resource, _, make in KINDS}
@@ -84,14 +81,14 @@ def populate(cluster: "SimulatedCluster", objects: int, kinds: int | None, seed:
     return counts
 
 
-def churn(cluster: "SimulatedCluster", changes: int, seed: int) -> dict[str, int]:
+def churn(cluster: SimulatedCluster, changes: int = 100, seed: int = 0) -> dict[str, int]:
     """Change that many objects picked at random: half updates, the rest deletions, recreations and creations (copies).
 
     Nodes, namespaces and definitions stay. Returns how often each was done.
     """
     rng = random.Random(seed)  # noqa: S311 - reproducible
-    kept = {"namespaces", "nodes", "customresourcedefinitions"}
-    resources = [name for name in cluster.resources() if name.partition(".")[0] not in kept]
+    fixed = {"namespaces", "nodes", "customresourcedefinitions"}
+    resources = [name for name in cluster.resources() if name.partition(".")[0] not in fixed]
     done = dict.fromkeys(("update", "delete", "recreate", "create"), 0)
     for number in range(changes):
         resource = rng.choices(resources, [cluster.count(name) for name in resources])[0]
@@ -109,7 +106,7 @@ def churn(cluster: "SimulatedCluster", changes: int, seed: int) -> dict[str, int
     return done
 
 
-def _serve(cluster: "SimulatedCluster", resource: str) -> None:
+def _serve(cluster: SimulatedCluster, resource: str) -> None:
     """Make sure that a custom resource of ours is served."""
     plural, _, group = resource.partition(".")
     try:

@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from clusterinfo.sandbox.kubernetes.catalog import CUSTOM_VERBS, JSON, ApiResource, Catalog
-from clusterinfo.sandbox.kubernetes.encoding import Encoder, managed_fields
+from clusterinfo.sandbox.kubernetes.encoding import Encoder, managed_fields, timestamp
 from clusterinfo.sandbox.kubernetes.tables import Stored, Table
 
 SYSTEM_NAMESPACES = ("default", "kube-node-lease", "kube-public", "kube-system")
@@ -28,7 +28,7 @@ HISTORY_LIMIT = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the API tells apart objects by. `namespace` is "" for a cluster-scoped kind."""
+    """What identifies an object in the API. `namespace` is "" for a cluster-scoped kind."""
 
     group: str
     resource: str
@@ -183,7 +183,7 @@ class SimulatedCluster:
         return self.create(resource, {**body, "metadata": metadata})
 
     def compact(self) -> int:
-        """Forget the past: the continue tokens and resourceVersions given out expire. The new oldest revision."""
+        """Compact the past away: the continue tokens and resourceVersions given out expire. The new oldest revision."""
         return self._compact_to(self._next_revision())
 
     def tick(self, revisions: int = 1) -> int:
@@ -194,17 +194,9 @@ class SimulatedCluster:
     def new_uid(self) -> str:
         return str(uuid.UUID(int=self.random.getrandbits(128), version=4))
 
-    def populate(self, objects: int = 5000, kinds: int | None = None, seed: int = 0) -> dict[str, int]:
-        """Add `objects` realistic objects of `kinds` kinds (None: all that the generator knows); see `populate.py`."""
-        from clusterinfo.sandbox.kubernetes.populate import populate
-
-        return populate(self, objects, kinds, seed)
-
-    def churn(self, changes: int = 100, seed: int = 0) -> dict[str, int]:
-        """Create, update, delete and recreate that many objects at random; see `populate.py`."""
-        from clusterinfo.sandbox.kubernetes.populate import churn
-
-        return churn(self, changes, seed)
+    def drop_watches(self, resource: str) -> None:
+        """End all open watches of a resource, as a restarting server does."""
+        self.table(self.catalog.preferred(resource)).close_subscriptions()
 
     # Custom resources
 
@@ -252,8 +244,7 @@ class SimulatedCluster:
         for one in list(self.table(served).ordered()):
             self.delete(resource, one.namespace, one.name)
         self.delete("customresourcedefinitions.apiextensions.k8s.io", "", resource)
-        for subscription in self.table(served).subscriptions:
-            subscription.close()
+        self.table(served).close_subscriptions()
         del self._tables[served.table]
         self.catalog.remove_custom(group, plural)
 
@@ -284,11 +275,6 @@ class SimulatedCluster:
 
     def _now(self) -> str:
         return timestamp(self.clock())
-
-
-def timestamp(at: dt.datetime) -> str:
-    """As Kubernetes writes times: UTC, whole seconds."""
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def merge_patch(target: Any, patch: Any) -> Any:

@@ -133,8 +133,12 @@ class Table:
         self.subscriptions.add(subscription)
         return subscription
 
+    def close_subscriptions(self) -> None:
+        for subscription in list(self.subscriptions):
+            subscription.close()
+
     def trim(self, revision: int) -> int:
-        """Forget what is needed only for states before `revision`; how many changes that were."""
+        """Drop what is needed only for states before `revision`; how many changes that were."""
         count = bisect_right(self._log, revision, key=_revision)
         del self._log[:count]
         for past in [past for past in self._past if past < revision]:

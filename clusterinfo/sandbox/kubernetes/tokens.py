@@ -1,7 +1,7 @@
 """Continue tokens in the server's own shape: URL-safe base64 without padding of a small JSON object. Pure.
 
 Shape: `{"v":"meta.k8s.io/v1","rv":48987,"start":"/ns-000/app-0\\u0000"}`. `start` is the first key not yet returned
-(the last key and a NUL), relative to the list's own prefix. An `rv` of -1 says: go on from there in the present state,
+(the last key and a NUL), relative to the list's own prefix. An `rv` of -1 continues from there in the present state,
 inconsistent with what came before.
 """
 
@@ -56,7 +56,7 @@ class ContinueToken:
 
 
 def _go_json_error(raw: bytes) -> str:
-    """What Go's encoding/json says of a text that begins with no JSON value."""
+    """The error of Go's encoding/json for a text that begins with no JSON value."""
     text = raw.decode(errors="replace")
     for literal in ("null", "true", "false"):
         if text[:1] == literal[0]:

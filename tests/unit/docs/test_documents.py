@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from typing import Any, cast
@@ -12,12 +13,14 @@ import typer
 from clusterinfo import cli, errors, exit_codes
 from clusterinfo.model import RecordType
 from clusterinfo.settings import Settings, load
+from clusterinfo.telemetry.logs import MESSAGES
 from tests.support import metrics_table
 from tests.support.settings_table import BEGIN, END, SHOWN, table
 
 ROOT = Path(__file__).parents[3]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+DESIGN = (ROOT / "docs/DESIGN.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 
@@ -94,15 +97,50 @@ def test_links_lead_somewhere(document: Path) -> None:
         assert (document.parent / target).exists(), target
 
 
-def test_the_walk_names_functions_that_exist() -> None:
-    steps = re.findall(r"\[`(\w+(?:\.\w+)*)`\]\((clusterinfo/[\w/]+\.(?:py|sql))\)", ARCHITECTURE)
-    assert len(steps) > 10
-    for name, path in steps:
-        source = (ROOT / path).read_text(encoding="utf-8")
-        last = name.split(".")[-1]
-        assert re.search(rf"(?:def|class|name:|view|table) {last}\b", source), f"{name} is not in {path}"
+def defined(path: Path) -> set[str]:
+    """What a module defines: `function`, `Class`, `Class.method`; of SQL its statements, views, tables, functions."""
+    source = path.read_text(encoding="utf-8")
+    if path.suffix == ".sql":
+        created = r"^(?:-- name:|create (?:or replace )?(?:view|table|function)) (\w+)"
+        return set(re.findall(created, source, re.MULTILINE))
+    names = set()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            names |= {
+                f"{node.name}.{one.name}"
+                for one in node.body
+                if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef)
+            }
+    return names
 
 
-def test_the_wire_table_names_every_type() -> None:
-    for kind in RecordType:
-        assert kind.value in ARCHITECTURE
+def linked() -> list[tuple[str, str]]:
+    """Name and file of each link of ARCHITECTURE.md to code."""
+    return re.findall(r"\[`([^`]+)`\]\(([\w/]+\.(?:py|sql))\)", ARCHITECTURE)
+
+
+def test_the_walk_leads_to_code() -> None:
+    assert len(linked()) > 15
+
+
+@pytest.mark.parametrize(("name", "file"), linked())
+def test_architecture_names_what_its_links_define(name: str, file: str) -> None:
+    assert name in defined(ROOT / file), f"{file} does not define {name}"
+
+
+def test_troubleshooting_quotes_messages_of_the_log() -> None:
+    """A quotation of several words that begins with a capital is a line of the log."""
+    text = (ROOT / "docs/TROUBLESHOOTING.md").read_text(encoding="utf-8")
+    symptoms = " ".join(re.findall(r"^\*\*Symptom\*\*:.*?\n\n", text, re.MULTILINE | re.DOTALL))
+    quoted = set(re.findall(r"`([A-Z][a-z]+ [^`]+)`", symptoms))
+    assert len(quoted) > 3
+    assert quoted <= {message for _, message in MESSAGES.values()}
+
+
+def test_the_design_names_the_types_on_the_wire() -> None:
+    (row,) = re.findall(r"^\| types, `io\.clusterinfo\.<\.\.\.>\.v1` \| (.+) \|$", DESIGN, re.MULTILINE)
+    assert {f"io.clusterinfo.{name}.v1" for name in re.findall(r"`([^`]+)`", row)} == {
+        kind.value for kind in RecordType
+    }

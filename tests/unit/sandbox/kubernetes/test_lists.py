@@ -7,6 +7,7 @@ import orjson
 import pytest
 
 from clusterinfo.sandbox.kubernetes import SimulatedCluster
+from clusterinfo.sandbox.kubernetes.populate import churn, populate
 
 if TYPE_CHECKING:
     from .conftest import Client
@@ -57,7 +58,7 @@ async def test_later_changes_do_not_show_on_later_pages(client: "Client") -> Non
 
 async def test_churn_between_pages(client: "Client") -> None:
     cluster = client.api.cluster
-    cluster.populate(300, kinds=6, seed=1)
+    populate(cluster, 300, kinds=6, seed=1)
     expected = [
         (one.namespace, one.name, str(one.revision))
         for one in cluster.table(cluster.catalog.preferred("pods")).ordered()
@@ -68,7 +69,7 @@ async def test_churn_between_pages(client: "Client") -> None:
         found += [
             tuple(one["metadata"][key] for key in ("namespace", "name", "resourceVersion")) for one in page["items"]
         ]
-        cluster.churn(50, seed)
+        churn(cluster, 50, seed)
         if not (token := page["metadata"].get("continue", "")):
             break
     assert found == expected
@@ -162,7 +163,7 @@ async def test_removed_crd_is_gone_from_lists_and_discovery(client: "Client") ->
 
 
 async def test_events_and_autoscalers_are_served_twice(client: "Client") -> None:
-    client.api.cluster.populate(100, seed=3)
+    populate(client.api.cluster, 100, seed=3)
     _, core = await client.ask("/api/v1/events")
     _, other = await client.ask("/apis/events.k8s.io/v1/events")
     assert core["items"]
@@ -185,12 +186,12 @@ async def test_raw_members_are_served_as_they_are(client: "Client") -> None:
 
 
 async def test_gzip_and_chunks(client: "Client") -> None:
-    client.api.cluster.populate(400, kinds=6)
+    populate(client.api.cluster, 400, kinds=6)
     async with client.session.get(client.api.base_url + PODS) as response:
         plain = await response.read()
         assert response.headers["Transfer-Encoding"] == "chunked"
         assert "Content-Encoding" not in response.headers
-    client.api.gzip = True
+    client.api.resources.gzip = True
     async with client.session.get(client.api.base_url + PODS) as response:
         assert response.headers["Content-Encoding"] == "gzip"
         assert await response.read() == plain

@@ -6,14 +6,14 @@ import orjson
 import pytest
 
 from clusterinfo.sandbox.kubernetes import CANARY_MARKS, SimulatedCluster
-from clusterinfo.sandbox.kubernetes.populate import KINDS, plan
+from clusterinfo.sandbox.kubernetes.populate import KINDS, churn, plan, populate
 
 NOW = dt.datetime(2026, 11, 22, tzinfo=dt.UTC)
 
 
 def populated(objects: int, kinds: int | None = None, seed: int = 0) -> SimulatedCluster:
     cluster = SimulatedCluster(seed=seed, clock=lambda: NOW)
-    cluster.populate(objects, kinds, seed)
+    populate(cluster, objects, kinds, seed)
     return cluster
 
 
@@ -81,8 +81,8 @@ def test_owners_exist() -> None:
 
 def test_churn_changes_that_much_and_is_reproducible() -> None:
     first, second = populated(200, seed=2), populated(200, seed=2)
-    done = first.churn(100, seed=9)
+    done = churn(first, 100, seed=9)
     assert sum(done.values()) == 100
-    assert second.churn(100, seed=9) == done
+    assert churn(second, 100, seed=9) == done
     assert content(first) == content(second)
     assert first.count() == second.count() == 200 + 5 + done["create"] - done["delete"]

@@ -65,7 +65,7 @@ async def test_a_watch_that_is_dropped_or_left_is_forgotten(client: "Client") ->
     watching = asyncio.create_task(client.watch(PATH, resourceVersion=str(cluster.revision)))
     await asyncio.sleep(0.2)
     assert len(table.subscriptions) == 1
-    client.api.drop_watches("configmaps")
+    client.api.cluster.drop_watches("configmaps")
     assert await watching == []
     leaving = asyncio.create_task(client.watch(PATH, resourceVersion=str(cluster.revision)))
     await asyncio.sleep(0.2)

@@ -1,0 +1,121 @@
+"""get, list and watch of one resource: the faults in force first, then what the cluster has."""
+
+from collections.abc import Callable
+from contextlib import aclosing
+
+from aiohttp import web
+
+from clusterinfo.sandbox.kubernetes import responses, statuses
+from clusterinfo.sandbox.kubernetes.catalog import ApiResource
+from clusterinfo.sandbox.kubernetes.conversions import rest_in
+from clusterinfo.sandbox.kubernetes.encoding import object_prefix
+from clusterinfo.sandbox.kubernetes.faults import Faults, Rule, Verb, What
+from clusterinfo.sandbox.kubernetes.lists import ListPage, ListQuery, list_page
+from clusterinfo.sandbox.kubernetes.requests import Target
+from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
+from clusterinfo.sandbox.kubernetes.statuses import ApiFailure
+from clusterinfo.sandbox.kubernetes.tokens import INCONSISTENT, ContinueToken
+from clusterinfo.sandbox.kubernetes.watches import WatchQuery, is_watch, watch_events
+
+REMEMBERED_TOKENS = 10_000
+
+Strikes = Callable[[What], Rule | None]
+"""The rule of a sort that strikes the page of a list in hand, counted as used; None if there is none."""
+
+
+class ResourceHandler:
+    """Answers requests for the objects of a cluster. `gzip`: compress, `bookmark_interval_s`: of watches."""
+
+    def __init__(
+        self, cluster: SimulatedCluster, faults: Faults, *, gzip: bool = False, bookmark_interval_s: float = 60
+    ) -> None:
+        self.gzip = gzip
+        self._cluster = cluster
+        self._faults = faults
+        self._bookmark_interval_s = bookmark_interval_s
+        self._pages: dict[str, int] = {}  # continue token -> number of the page that it asks for
+
+    async def answer(
+        self, request: web.Request, user: str, target: Target, resource: ApiResource
+    ) -> web.StreamResponse:
+        """Raises ApiFailure for what a real server refuses, and for the fault that strikes."""
+        verb: Verb = "get" if target.name else "watch" if is_watch(request.query) else "list"
+        if request.method != "GET" or verb not in resource.verbs:
+            raise statuses.method_not_allowed()
+        token = request.query.get("continue", "")
+        number = self._pages.get(token, 2) if token else 1
+        self._refuse(resource, verb, target, user, number)
+        if verb == "get":
+            return responses.json_response(self._object(resource, target))
+        if verb == "watch":
+            return await self._watch(request, resource, WatchQuery.parse(target.namespace, request.query))
+        return await self._list(request, resource, ListQuery.parse(target.namespace, request.query), number)
+
+    def _refuse(self, resource: ApiResource, verb: Verb, target: Target, user: str, page: int) -> None:
+        """Raises ApiFailure if a fault refuses the request before anything is looked up."""
+        name, namespace = resource.qualified, target.namespace
+        if self._faults.take("forbid", name, verb, namespace, page):
+            # A namespace is looked up as if it were within itself.
+            where = target.name if resource.qualified == "namespaces" and target.name else namespace
+            raise statuses.forbidden(resource, where, user, verb, target.name)
+        if rule := self._faults.take("throttle", name, verb, namespace, page):
+            raise statuses.too_many_requests(int(rule.value))
+        if rule := self._faults.take("fail", name, verb, namespace, page):
+            raise statuses.injected(int(rule.value))
+
+    def _object(self, resource: ApiResource, target: Target) -> bytes:
+        key = f"{target.namespace}/{target.name}" if target.namespace else target.name
+        stored = self._cluster.table(resource).live.get(key)
+        if stored is None:
+            raise statuses.not_found(resource, target.name)
+        return object_prefix(resource) + rest_in(resource)(stored) + b"\n"
+
+    async def _watch(self, request: web.Request, resource: ApiResource, query: WatchQuery) -> web.StreamResponse:
+        response = await responses.begin_stream(request)
+        # aclosing: a client that leaves ends its subscription now, not when the generator is collected.
+        async with aclosing(watch_events(self._cluster, resource, query, self._bookmark_interval_s)) as events:
+            async for line in events:
+                await response.write(line)
+        await response.write_eof()
+        return response
+
+    async def _list(
+        self, request: web.Request, resource: ApiResource, query: ListQuery, number: int
+    ) -> web.StreamResponse:
+        def strikes(what: What) -> Rule | None:
+            return self._faults.take(what, resource.qualified, "list", query.namespace, number)
+
+        if query.token and strikes("expire"):
+            raise _expired(query.token)
+        page = list_page(self._cluster, resource, query)
+        if "continue" in page.metadata:
+            self._remember(page.metadata["continue"], number + 1)
+        page = _distorted(page, strikes)
+        if strikes("cut"):
+            return await responses.send_broken(request, b"".join(page.chunks()), stall_s=None)
+        if rule := strikes("stall"):
+            return await responses.send_broken(request, b"".join(page.chunks()), stall_s=rule.value)
+        return await responses.send(request, page.chunks(), self.gzip)
+
+    def _remember(self, token: str, page: int) -> None:
+        self._pages[token] = page
+        while len(self._pages) > REMEMBERED_TOKENS:
+            del self._pages[next(iter(self._pages))]
+
+
+def _distorted(page: ListPage, strikes: Strikes) -> ListPage:
+    """The page under the versions, and with the `items`, that the faults in force give it."""
+    metadata, null_items = page.metadata, False
+    if strikes("wrong-version"):
+        metadata = {**metadata, "resourceVersion": str(int(metadata["resourceVersion"]) + 1)}
+    if rule := strikes("list-version"):
+        other = {key: value for key, value in metadata.items() if key != "resourceVersion"}
+        metadata = other | ({"resourceVersion": rule.text} if rule.text else {})
+    if not page.items and strikes("null-items"):
+        null_items = True
+    return ListPage(page.resource, page.items, metadata, null_items)
+
+
+def _expired(token: str) -> ApiFailure:
+    start = ContinueToken.decode(token).start
+    return statuses.expired_continue(ContinueToken(INCONSISTENT, start).encode(slash=False))
