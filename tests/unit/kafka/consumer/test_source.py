@@ -139,7 +139,7 @@ async def test_batches_follow_each_other_without_a_gap(lanes: Callable[..., Lane
     batches = [await lane.take() for _ in range(3)]
     assert [(batch.start, batch.end) for batch in batches] == [(0, 10), (10, 20), (20, 25)]
     assert [offset for batch in batches for offset in offsets(batch)] == list(range(25))
-    assert (lane.source.position, lane.source.is_settled) == (25, True)
+    assert (lane.source.position, lane.source.is_idle) == (25, True)
 
 
 async def test_the_next_batch_is_there_before_this_one_is_acked(lanes: Callable[..., Lane]) -> None:
@@ -150,8 +150,8 @@ async def test_the_next_batch_is_there_before_this_one_is_acked(lanes: Callable[
     assert lane.consumer.position == 20  # one batch ahead, not two
     assert await lane.next() is not None
     assert offsets(await lane.next()) == offsets(first)
-    assert not lane.source.settled.is_set()
-    assert not lane.source.is_settled
+    assert not lane.source.written.is_set()
+    assert not lane.source.is_idle
 
 
 async def test_a_full_budget_holds_an_empty_batch_back_and_sends_a_begun_one_out(lanes: Callable[..., Lane]) -> None:
@@ -208,7 +208,7 @@ async def test_what_can_never_be_read_is_set_aside_alone(lanes: Callable[..., La
     rejected = [one for batch in batches for one in batch.rejected]
     assert [one.offset for one in rejected] == [5, 6]
     assert all("cannot be read" in one.reason for one in rejected)
-    assert lane.source.is_settled
+    assert lane.source.is_idle
 
 
 async def test_what_cannot_be_read_at_the_second_try_only_is_not_set_aside(lanes: Callable[..., Lane]) -> None:
