@@ -18,7 +18,8 @@ from aiokafka.errors import CorruptRecordException, KafkaError, RecordTooLargeEr
 from clusterinfo import wire
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import RecordError, RestartError
-from clusterinfo.kafka.aiokafka_patches import reading
+from clusterinfo.kafka.aiokafka_patches.message import TooLargeError
+from clusterinfo.kafka.aiokafka_patches.reading import UnreadableError
 from clusterinfo.kafka.consumer.partition import AssignedPartition
 from clusterinfo.kafka.errors import explain, is_final, translate
 from clusterinfo.model import Record, Rejected
@@ -172,7 +173,7 @@ class Batcher:
         size_bytes = MOST_STEP_BYTES if batch else max(STEP_BYTES, self._large_bytes)
         try:
             messages = await self._partition.read(wait_s, most, self.next_offset, size_bytes)
-        except reading.TooLargeError as error:
+        except TooLargeError as error:
             self._take_alone(batch, error.size_bytes, most)
         except KafkaError as error:
             await self._recover(batch, error)
@@ -294,7 +295,7 @@ class Batcher:
             return
         self._begin(batch)
         reason = f"cannot be read from Kafka: {explain(error)}"
-        end = error.end if isinstance(error, reading.UnreadableError) else 0
+        end = error.end if isinstance(error, UnreadableError) else 0
         end = max(self.next_offset + 1, min(end, self.next_offset + self._limits.records - len(batch)))
         offsets = range(self.next_offset, end)
         batch.rejected += [Rejected(offset=offset, reason=reason, headers=[], value=b"") for offset in offsets]

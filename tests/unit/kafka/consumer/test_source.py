@@ -22,6 +22,7 @@ from clusterinfo import wire
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import FatalError, RestartError
 from clusterinfo.kafka.aiokafka_patches import reading
+from clusterinfo.kafka.aiokafka_patches.message import Unread
 from clusterinfo.kafka.consumer import batching, partition
 from clusterinfo.kafka.consumer.batching import Limits
 from clusterinfo.kafka.consumer.source import PartitionSource
@@ -311,7 +312,7 @@ async def test_keys_and_headers_count(lanes: Callable[..., Lane]) -> None:
 
 async def test_a_message_that_was_not_read_whole_is_rejected_with_what_was(lanes: Callable[..., Lane]) -> None:
     consumer = FakeConsumer(range(3))
-    consumer.log[1].checksum = reading.Unread("it has too many headers", 300)
+    consumer.log[1].checksum = Unread("it has too many headers", 300)
     lane = lanes(consumer)
     await lane.source.open(LANE, None)
     batch = await lane.next()
