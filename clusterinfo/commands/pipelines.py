@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import Any
@@ -49,7 +49,7 @@ async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event,
             return EXIT_STOPPED if once else EXIT_DONE
         client, sink = opened
         observe(Connected())
-        async with probed(observe, Kubernetes=client.ask, Kafka=sink.ask):
+        async with probed(observe, Kubernetes=client.ask, Kafka=sink.ping):
             return await _collect_into(sink, client, settings, observe, stopping, once=once)
 
 
@@ -111,19 +111,10 @@ async def consume(
             return EXIT_DONE
         sink, group = opened
         observe(Connected())
-        stopper = asyncio.create_task(_stop_when(stopping, group.stop))
-        try:
-            await group.run(
-                lambda lane, source, ending: pump(source, sink, lane, observe, ending), until_idle_s=until_idle_s
-            )
-        finally:
-            stopper.cancel()
+        await group.run(
+            lambda lane, source, ending: pump(source, sink, lane, observe, ending), stopping, until_idle_s=until_idle_s
+        )
     return EXIT_DONE
-
-
-async def _stop_when(stopping: asyncio.Event, stop: Callable[[], None]) -> None:
-    await stopping.wait()
-    stop()
 
 
 # --- the database ----------------------------------------------------------------------------------------------------

@@ -1,12 +1,14 @@
-"""Where the partitions of a topic end, asked by somebody who reads nothing and belongs to no group."""
+"""Where the partitions of a topic end, asked by a client that reads nothing and belongs to no group."""
 
 from __future__ import annotations
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
-from clusterinfo.kafka import client
-from clusterinfo.kafka.topics import look
+from clusterinfo.kafka.aiokafka_patches.stopping import STOP_TIMEOUT_S, bounded, stop_consumer
+from clusterinfo.kafka.client import client_arguments
+from clusterinfo.kafka.probe import first_connection, probe
+from clusterinfo.kafka.topics import describe
 from clusterinfo.settings import Settings
 
 
@@ -15,30 +17,30 @@ async def end_offsets(settings: Settings) -> dict[int, int]:
 
     Raises FatalError in one line if Kafka cannot be reached within 20 s or refuses; ConfigError for a wrong setting.
     """
-    await client.probe(settings)
-    async with client.first_time(settings):
+    await probe(settings)
+    async with first_connection(settings):
         partitions = [TopicPartition(settings.kafka_topic, number) for number in range(await _count(settings))]
         return await _ends(settings, partitions) if partitions else {}
 
 
 async def _count(settings: Settings) -> int:
     """How many partitions the topic has."""
-    admin = AIOKafkaAdminClient(**client.client_arguments(settings))
+    admin = AIOKafkaAdminClient(**client_arguments(settings))
     try:
         await admin.start()
-        _, partitions = await look(admin, settings.kafka_topic)
+        _, partitions = await describe(admin, settings.kafka_topic)
     finally:
-        await client.bounded(admin.close, client.STOP_TIMEOUT_S)
+        await bounded(admin.close, STOP_TIMEOUT_S)
     return partitions
 
 
 async def _ends(settings: Settings, partitions: list[TopicPartition]) -> dict[int, int]:
-    consumer = AIOKafkaConsumer(**client.client_arguments(settings))
+    consumer = AIOKafkaConsumer(**client_arguments(settings))
     try:
         await consumer.start()
         consumer.assign(partitions)  # or it would not ask who leads them
         consumer.pause(*partitions)  # at once: nothing is fetched
         ends = await consumer.end_offsets(partitions)
     finally:
-        await client.stop_consumer(consumer)
+        await stop_consumer(consumer)
     return {partition.partition: int(end) for partition, end in ends.items()}

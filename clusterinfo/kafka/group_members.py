@@ -1,4 +1,4 @@
-"""Who consumes: the members of the consumer group, asked by somebody who is none of them."""
+"""Who consumes: the members of the consumer group, as Kafka describes them to a client that is none of them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError, for_code
 
 from clusterinfo.errors import FatalError
-from clusterinfo.kafka import client
+from clusterinfo.kafka.aiokafka_patches.stopping import STOP_TIMEOUT_S, bounded
+from clusterinfo.kafka.client import client_arguments
+from clusterinfo.kafka.errors import Next, next_after
+from clusterinfo.kafka.probe import first_connection
 from clusterinfo.settings import Settings
 
 REBALANCING = ("PreparingRebalance", "CompletingRebalance")
-"""States in which Kafka tells who held what before, or nothing."""
+"""States in which Kafka reports who held what before, or nothing."""
 
-SETTLES_WITHIN_S = 10.0  # a rebalance takes 3 s where every member answers: it learns of it by its heartbeat
+RESTS_WITHIN_S = 10.0  # a rebalance takes 3 s where every member answers: it learns of it by its heartbeat
 _PAUSE_S = 0.2
 
 
@@ -25,7 +28,7 @@ class Group:
     """A consumer group in Kafka's words: Stable, Empty, Dead (there is none), or a rebalance that does not end.
 
     `held`: the partitions of KAFKA_TOPIC that its members hold, or held before that rebalance. `error`: why Kafka did
-    not tell; then `state` is unknown, and so is the rest.
+    not describe it; then `state` is unknown, and so is the rest.
     """
 
     state: str
@@ -34,40 +37,40 @@ class Group:
     error: str = ""
 
 
-async def describe(settings: Settings, settles_within_s: float = SETTLES_WITHIN_S) -> Group:
-    """The group KAFKA_GROUP_ID, after a rebalance that is under way if it ends within `settles_within_s`.
+async def describe(settings: Settings, rests_within_s: float = RESTS_WITHIN_S) -> Group:
+    """The group KAFKA_GROUP_ID, after a rebalance that is under way if it ends within `rests_within_s`.
 
     Needs Describe on the group, which Read implies. Raises ConfigError for a wrong setting; whatever else prevents an
     answer is the group's `error`.
     """
     try:
-        async with client.first_time(settings):
-            admin = AIOKafkaAdminClient(**client.client_arguments(settings))
+        async with first_connection(settings):
+            admin = AIOKafkaAdminClient(**client_arguments(settings))
             try:
                 await admin.start()
-                return await _settled(admin, settings, settles_within_s)
+                return await _at_rest(admin, settings, rests_within_s)
             finally:
-                await client.bounded(admin.close, client.STOP_TIMEOUT_S)
+                await bounded(admin.close, STOP_TIMEOUT_S)
     except FatalError as error:
         return Group("unknown", error=str(error))
 
 
-async def _settled(admin: AIOKafkaAdminClient, settings: Settings, within_s: float) -> Group:
-    """Ask until the group is at rest, and its coordinator at hand (a new cluster has none when it is first asked)."""
+async def _at_rest(admin: AIOKafkaAdminClient, settings: Settings, within_s: float) -> Group:
+    """Describe it until it is at rest and its coordinator available (a new cluster has none at first)."""
     loop = asyncio.get_running_loop()
     deadline_s = loop.time() + within_s
     while True:
         try:
-            group = await _ask(admin, settings)
+            group = await _describe(admin, settings)
             if group.state not in REBALANCING or loop.time() >= deadline_s:
                 return group
         except KafkaError as error:
-            if client.next_after(error) is not client.Next.RETRY or loop.time() >= deadline_s:
+            if next_after(error) is not Next.RETRY or loop.time() >= deadline_s:
                 raise
         await asyncio.sleep(_PAUSE_S)
 
 
-async def _ask(admin: AIOKafkaAdminClient, settings: Settings) -> Group:
+async def _describe(admin: AIOKafkaAdminClient, settings: Settings) -> Group:
     [response] = await admin.describe_consumer_groups([settings.kafka_group_id])
     [(code, _, state, _, _, members, *_)] = response.groups
     if code:

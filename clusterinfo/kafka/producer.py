@@ -24,14 +24,18 @@ from aiokafka.partitioner import murmur2
 
 from clusterinfo import wire
 from clusterinfo.errors import ClusterinfoError, FatalError, RestartError
-from clusterinfo.kafka import client
+from clusterinfo.kafka.aiokafka_patches.quiet import quiet
+from clusterinfo.kafka.aiokafka_patches.stopping import STOP_TIMEOUT_S, bounded, drop_producer
+from clusterinfo.kafka.client import client_arguments, refresh_credentials
+from clusterinfo.kafka.errors import is_final, translate
+from clusterinfo.kafka.probe import CONNECT_TIMEOUT_S, first_connection, probe
 from clusterinfo.kafka.topics import Topic, check_partition, ensure_topic
 from clusterinfo.model import Batch, Lane, ListLane, Receipt, Record, RecordType, Unit
 from clusterinfo.observations import Observe, Produced, Stubbed
 from clusterinfo.settings import MIB, Settings
 
 SEND_TIMEOUT_S = 60.0  # for one batch of the pump: 16 MiB by default
-ASK_TIMEOUT_S = 5.0
+PING_TIMEOUT_S = 5.0
 MAX_REQUEST_BYTES = 8 * MIB  # DESIGN, Limits: "8 MiB request"; of one message, before compression
 BATCH_BYTES = 512 * 1024  # measured, 11 kB records: 64 KiB 12,000 records/s, 256 KiB to 1 MiB 24,000-30,000
 MESSAGE_OVERHEAD_BYTES = 2048  # key, headers and framing of a message, rounded up
@@ -101,7 +105,7 @@ class KafkaSink:
         check_partition(topic, settings, observe)
         sink = cls(settings, topic, observe)
         try:
-            async with client.first_time(settings):
+            async with first_connection(settings):
                 await sink._ready()
             yield sink
         finally:
@@ -131,9 +135,9 @@ class KafkaSink:
             raise _after_sending(error, f"{batch.lane}: sending to Kafka") from error
         return self._sent_to(batch, partition, last_offset, records)
 
-    async def ask(self) -> None:
+    async def ping(self) -> None:
         """Return if Kafka answers, by a connection of its own. Raises FatalError, in one line, if it does not."""
-        await client.probe(self._settings, ASK_TIMEOUT_S)
+        await probe(self._settings, PING_TIMEOUT_S)
 
     def _partition_of(self, batch: Batch) -> int:
         if self._settings.kafka_partition != "auto":
@@ -232,7 +236,7 @@ class KafkaSink:
         return Receipt(lane=batch.lane, position=batch.end)
 
     def _count(self, batch: Batch, partition: int, last_offset: int, records: Sequence[Record]) -> None:
-        """Add to what the list has sent; tell it once the list has ended."""
+        """Add to what the list has sent; report it once the list has ended."""
         sent = self._sent.get(batch.lane)
         if sent is None or sent.list_id != batch.list:
             sent = self._sent[batch.lane] = _Sent(batch.list)
@@ -253,7 +257,7 @@ class KafkaSink:
             )
 
     async def _ready(self) -> AIOKafkaProducer:
-        """The producer, started anew if the last one was given up. Nothing was sent when this raises TransientError."""
+        """The producer, a new one if the last was given up. Nothing was sent when this raises TransientError."""
         async with self._starting:
             if self._producer is None:
                 self._producer = await self._start()
@@ -261,20 +265,20 @@ class KafkaSink:
 
     async def _start(self) -> AIOKafkaProducer:
         producer = AIOKafkaProducer(
-            **client.client_arguments(self._settings),
+            **client_arguments(self._settings),
             **PRODUCER,
             max_batch_size=min(BATCH_BYTES, self._limit_bytes),
         )
         try:
-            async with asyncio.timeout(client.CONNECT_TIMEOUT_S):
-                client.log_in_afresh(producer.client, self._settings)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                refresh_credentials(producer.client, self._settings)
                 await producer.start()
                 await producer.partitions_for(self.topic.name)
         except (KafkaError, OSError) as error:
-            await client.drop_producer(producer)
-            raise client.translate(error, "connecting to Kafka") from error
+            await drop_producer(producer)
+            raise translate(error, "connecting to Kafka") from error
         except BaseException:
-            await client.drop_producer(producer)
+            await drop_producer(producer)
             raise
         return producer
 
@@ -284,7 +288,7 @@ class KafkaSink:
             self._producer = None
         if producer._closed:
             return
-        task = asyncio.create_task(client.drop_producer(producer) if drop else _stop(producer))
+        task = asyncio.create_task(drop_producer(producer) if drop else _stop(producer))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 
@@ -293,14 +297,14 @@ class KafkaSink:
         if producer is not None:
             await _stop(producer)
         if self._retiring:
-            await asyncio.wait(self._retiring, timeout=client.STOP_TIMEOUT_S)
+            await asyncio.wait(self._retiring, timeout=STOP_TIMEOUT_S)
 
 
 async def _stop(producer: AIOKafkaProducer) -> None:
     """Stop a producer in its own time, or after 5 s by force."""
-    with client.quiet():
-        if not await client.bounded(producer.stop, client.STOP_TIMEOUT_S):
-            await client.drop_producer(producer)
+    with quiet():
+        if not await bounded(producer.stop, STOP_TIMEOUT_S):
+            await drop_producer(producer)
 
 
 async def _confirmed(deliveries: Sequence[_Delivery]) -> tuple[list[Record], int]:
@@ -319,9 +323,9 @@ async def _confirmed(deliveries: Sequence[_Delivery]) -> tuple[list[Record], int
 
 
 def _after_sending(error: KafkaError, doing: str) -> ClusterinfoError:
-    """After something was sent only two ways are left: the list anew, or the end."""
-    translated = client.translate(error, doing)
-    return translated if client.is_final(error) else RestartError(str(translated))
+    """After something was sent only two ways are left: the list again, or the end."""
+    translated = translate(error, doing)
+    return translated if is_final(error) else RestartError(str(translated))
 
 
 def compressed_bytes(body: bytes) -> int:

@@ -11,7 +11,10 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
 
 from clusterinfo.errors import ConfigError, FatalError
-from clusterinfo.kafka import client
+from clusterinfo.kafka.aiokafka_patches.stopping import STOP_TIMEOUT_S, bounded
+from clusterinfo.kafka.client import REQUEST_TIMEOUT_MS, client_arguments
+from clusterinfo.kafka.errors import MAX_DETAIL_CHARS, translate
+from clusterinfo.kafka.probe import first_connection, probe
 from clusterinfo.observations import Noted, Observe, Warned
 from clusterinfo.settings import MIB, Settings
 
@@ -37,19 +40,19 @@ async def ensure_topic(settings: Settings, observe: Observe) -> Topic:
 
     Raises FatalError in one line if Kafka cannot be reached within 20 s or refuses; ConfigError for a wrong setting.
     """
-    await client.probe(settings)
-    arguments = client.client_arguments(settings)
-    async with client.first_time(settings):
+    await probe(settings)
+    arguments = client_arguments(settings)
+    async with first_connection(settings):
         admin = AIOKafkaAdminClient(**arguments)
         try:
             await admin.start()
-            cluster_id, partitions = await look(admin, settings.kafka_topic)
+            cluster_id, partitions = await describe(admin, settings.kafka_topic)
             if not partitions:
                 await _create(admin, settings, observe)
                 partitions = await _partitions_of_new(admin, settings.kafka_topic)
             limit_bytes = await _max_message_bytes(admin, settings.kafka_topic)
         finally:
-            await client.bounded(admin.close, client.STOP_TIMEOUT_S)
+            await bounded(admin.close, STOP_TIMEOUT_S)
     return Topic(cluster_id, settings.kafka_topic, partitions, limit_bytes)
 
 
@@ -73,15 +76,15 @@ def check_partition(topic: Topic, settings: Settings, observe: Observe) -> None:
         )
 
 
-async def look(admin: AIOKafkaAdminClient, name: str) -> tuple[str, int]:
+async def describe(admin: AIOKafkaAdminClient, name: str) -> tuple[str, int]:
     """Cluster id and number of partitions (0: no such topic).
 
-    Asks for all topics: asking for one by name makes the broker create it, with its own defaults, if it may.
+    Requests all topics: requesting one by name makes the broker create it, with its own defaults, if it may.
     """
     cluster = await admin.describe_cluster()
     cluster_id = cluster.get("cluster_id")
     if not cluster_id:
-        raise FatalError("Kafka does not tell its cluster id; clusterinfo needs Kafka 0.10.1 or later")
+        raise FatalError("Kafka does not report its cluster id; clusterinfo needs Kafka 0.10.1 or later")
     found: list[dict[str, Any]] = [topic for topic in await admin.describe_topics() if topic["topic"] == name]
     return cluster_id, len(found[0]["partitions"]) if found and not found[0]["error_code"] else 0
 
@@ -95,21 +98,21 @@ async def _create(admin: AIOKafkaAdminClient, settings: Settings, observe: Obser
         replica_assignments=None if replication else {},  # aiokafka lets -1 pass only with a (here empty) assignment
         topic_configs={"cleanup.policy": "delete", "max.message.bytes": str(MAX_MESSAGE_BYTES)},
     )
-    response = await admin.create_topics([topic], timeout_ms=client.REQUEST_TIMEOUT_MS // 2)
+    response = await admin.create_topics([topic], timeout_ms=REQUEST_TIMEOUT_MS // 2)
     name, code, *rest = response.topic_errors[0]
     if code == 0:
         observe(Noted(message=f"created topic {name!r} with {settings.kafka_topic_partitions} partitions"))
     elif code != _ALREADY_EXISTS:
         detail = str(rest[0]) if rest and rest[0] else for_code(code).__name__
-        refused = client.translate(for_code(code)(), f"cannot create topic {name!r}")
-        raise FatalError(f"{refused}: {detail[: client.MAX_DETAIL_CHARS]}; create it yourself, or change KAFKA_TOPIC")
+        refused = translate(for_code(code)(), f"cannot create topic {name!r}")
+        raise FatalError(f"{refused}: {detail[:MAX_DETAIL_CHARS]}; create it yourself, or change KAFKA_TOPIC")
 
 
 async def _partitions_of_new(admin: AIOKafkaAdminClient, name: str) -> int:
-    """Wait until a topic that was just created is seen: who may create it need not be one who may see it."""
+    """Wait until a topic that was just created is seen: rights to create it are not rights to see it."""
     for _ in range(round(_APPEARS_WITHIN_S / _APPEARS_S)):
         await asyncio.sleep(_APPEARS_S)
-        _, partitions = await look(admin, name)
+        _, partitions = await describe(admin, name)
         if partitions:
             return partitions
     raise FatalError(

@@ -28,7 +28,7 @@ async def test_what_retention_took_is_a_gap_and_reading_goes_on(broker: ApacheKa
     store, seen = Store(), list[Observation]()
     store.offsets = {0: 10}
     async with asyncio.timeout(20), ConsumerGroup.connect(settings, seen.append) as member:
-        await member.run(into(store), until_idle_s=0.5)
+        await member.run(into(store), asyncio.Event(), until_idle_s=0.5)
     assert [record.offset for record in store.records] == list(range(60, 100))
     assert (store.batches[0].start, store.batches[0].gap, store.offsets) == (10, True, {0: 100})
     [gap] = [one for one in seen if isinstance(one, OffsetGap)]
@@ -44,7 +44,7 @@ async def test_the_markers_of_a_transaction_are_no_gap(broker: ApacheKafka) -> N
                 await producer.send_and_wait(settings.kafka_topic, b"x", b"y")
     store, seen = Store(), list[Observation]()
     async with asyncio.timeout(20), ConsumerGroup.connect(settings, seen.append) as member:
-        await member.run(into(store), until_idle_s=0.5)
+        await member.run(into(store), asyncio.Event(), until_idle_s=0.5)
     assert len(store.records) == 10
     assert [one.offset for one in store.rejected] == [10, 12, 14]
     assert not [one for one in seen if isinstance(one, OffsetGap)]
@@ -68,15 +68,15 @@ async def test_another_cluster_behind_the_same_address_is_not_read(broker: Apach
         elsewhere = settings.model_copy(update={"kafka_brokers": [other.bootstrap]})
         await fill(elsewhere, each=300)
         async with ConsumerGroup.connect(settings, unobserved, session_timeout_s=6) as member:
-            run = asyncio.create_task(member.run(into(store)))
+            run = asyncio.create_task(member.run(into(store), asyncio.Event()))
             await until(lambda: store.names() == sent)
-            member._settings = elsewhere  # as if the address led there now
-            member._live._fetcher._fetch_task.cancel()
+            member._connection._settings = elsewhere  # as if the address led there now
+            member._connection.live._fetcher._fetch_task.cancel()
             with pytest.raises(FatalError, match=f"another Kafka cluster answers.*{member.cluster_id}.*KAFKA_BROKERS"):
                 await run
         assert store.names() == sent
         async with ConsumerGroup.connect(elsewhere, unobserved) as member:
-            await member.run(into(others), until_idle_s=0.5)
+            await member.run(into(others), asyncio.Event(), until_idle_s=0.5)
         assert len(others.records) == 300
 
 
@@ -88,10 +88,11 @@ async def test_members_that_come_and_go_store_everything_once(broker: ApacheKafk
 
     async def member(joins_after_s: float, leaves_after_s: float | None) -> None:
         await asyncio.sleep(joins_after_s)
+        stopping = asyncio.Event()
         async with ConsumerGroup.connect(settings, unobserved, session_timeout_s=6) as one:
             if leaves_after_s is not None:
-                asyncio.get_running_loop().call_later(leaves_after_s, one.stop)
-            await one.run(into(store), until_idle_s=None if leaves_after_s else 1.5)
+                asyncio.get_running_loop().call_later(leaves_after_s, stopping.set)
+            await one.run(into(store), stopping, until_idle_s=None if leaves_after_s else 1.5)
 
     async with asyncio.timeout(60):
         await asyncio.gather(member(0, None), member(0.3, 3.0), member(0.5, None))

@@ -86,11 +86,11 @@ async def test_a_rebalance_is_named_and_waited_for(broker: ApacheKafka) -> None:
     joining = asyncio.ensure_future(second.start())
     try:
         async with asyncio.timeout(20):
-            while (group := await describe(settings, settles_within_s=0)).state not in REBALANCING:
+            while (group := await describe(settings, rests_within_s=0)).state not in REBALANCING:
                 await asyncio.sleep(0.05)
         assert group.error == ""
         async with asyncio.timeout(60):
-            settled = await describe(settings, settles_within_s=50)
+            settled = await describe(settings, rests_within_s=50)
         assert (settled.state, settled.members, settled.held) == ("Stable", 2, frozenset(range(6)))
     finally:
         await asyncio.wait({joining})

@@ -9,7 +9,8 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from clusterinfo.errors import FatalError
-from clusterinfo.kafka import client
+from clusterinfo.kafka import probe
+from clusterinfo.kafka.aiokafka_patches.stopping import drop_producer
 from clusterinfo.kafka.producer import KafkaSink
 from clusterinfo.observations import Observation, Stubbed
 from clusterinfo.settings import MIB
@@ -35,7 +36,7 @@ async def test_an_existing_topic_is_not_altered_and_its_limit_is_kept(broker: Ap
         if not knows:
             kafka._limit_bytes = 8 * MIB
             kafka._producer, old = None, kafka._producer
-            await client.drop_producer(old)
+            await drop_producer(old)
         for number in range(3):
             await kafka.write(page_of("pods", number, records))
     arrived = [record for records in (await records_of(settings)).values() for record in records]
@@ -51,5 +52,5 @@ async def test_a_login_nobody_asked_for_is_said_at_once(broker: ApacheKafka) -> 
     )  # fmt: skip
     with pytest.raises(FatalError) as failure:
         async with asyncio.timeout(10):
-            await client.probe(settings, 5)
+            await probe.probe(settings, 5)
     assert "hunter2" not in str(failure.value)

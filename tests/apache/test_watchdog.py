@@ -34,11 +34,11 @@ async def test_while_the_broker_is_away_nobody_is_stuck_and_readiness_fails_unti
 
         async with running(settings, into(store, observe), observe, session_timeout_s=10) as member:
             await until(lambda: store.names() == sent)
-            before = member._consumer
+            before = member.consumer
             await own.stop("hard")
             await until(lambda: bool(health.failing))
             await asyncio.sleep(4)
-            assert (member._consumer, health.stuck) == (before, set())
+            assert (member.consumer, health.stuck) == (before, set())
             await own.start()
             sent = sorted(sent + await fill(settings, resources=2))
             await until(lambda: store.names() == sent and not health.failing, 60)

@@ -19,7 +19,7 @@ from typing import Any
 from asyncpg.transaction import Transaction
 
 from clusterinfo import cli
-from clusterinfo.kafka.consumer import committed, group
+from clusterinfo.kafka.consumer import committed, connection
 from clusterinfo.kafka.consumer.lanes import Lanes
 from clusterinfo.kafka.consumer.source import PartitionSource
 from clusterinfo.kafka.producer import KafkaSink
@@ -82,7 +82,7 @@ class Places:
             (Positions, "move"): self.move,
             (Transaction, "_Transaction__commit"): self.commit_transaction,
             (committed, "commit"): self.commit_to_kafka,
-            (Lanes, "settle"): self.settle,
+            (Lanes, "wait_for_writes"): self.wait_for_writes,
             (Positions, "claim"): self.claim,
             (rows, "_copy_or_bisect"): self.bisect,
             (KafkaSink, "_submit_all"): self.submit_all,
@@ -149,20 +149,20 @@ class Places:
         await committing
 
     async def commit_to_kafka(self, original: Original, consumer: Any, topic: str, positions: dict[int, int]) -> None:
-        """before_kafka_commit: stored offsets are about to be shown in Kafka."""
+        """before_kafka_commit: stored offsets are about to be committed to Kafka."""
         self._points.pass_by("before_kafka_commit", positions=dict(positions))
         await original(consumer, topic, positions)
 
-    async def settle(self, original: Original, lanes: Lanes, timeout_s: float) -> None:
+    async def wait_for_writes(self, original: Original, lanes: Lanes, timeout_s: float) -> None:
         """mid_revoke: the lanes are told to stop, the writes in hand are awaited."""
         living = lanes.living_sources()
         if not living or not (action := self._points.draw("mid_revoke")):
             await original(lanes, timeout_s)
             return
-        in_hand = [partition for partition, source in living.items() if not source.settled.is_set()]
-        settling = await _begun(original(lanes, timeout_s))
+        in_hand = [partition for partition, source in living.items() if not source.written.is_set()]
+        waiting = await _begun(original(lanes, timeout_s))
         self._points.strike("mid_revoke", action, partitions=sorted(living), in_hand=in_hand)
-        await settling
+        await waiting
 
     async def claim(self, original: Original, positions: Positions, connection: Any, lane: PartitionLane) -> int | None:
         """mid_claim: the new generation is written, and not committed."""
@@ -226,7 +226,7 @@ def die_with_parent() -> None:
 
 def shorten_sessions(session_timeout_s: float) -> None:
     """Have every consumer made from now on join with this session timeout."""
-    module: Any = group
+    module: Any = connection
     make: Callable[..., Any] = module.AIOKafkaConsumer
     session_timeout_ms = int(session_timeout_s * 1000)
     short = {

@@ -14,8 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import FatalError
-from clusterinfo.kafka import client
-from clusterinfo.kafka.consumer import group
+from clusterinfo.kafka.consumer import connection, group
 from clusterinfo.kafka.consumer.group import ConsumerGroup
 from clusterinfo.kafka.consumer.source import PartitionSource
 from clusterinfo.model import Batch, PartitionLane, Receipt
@@ -34,10 +33,10 @@ async def test_idle_ends_when_all_is_stored_and_also_with_nothing_to_do(broker: 
         ConsumerGroup.connect(settings, unobserved) as first,
         ConsumerGroup.connect(settings, unobserved) as second,
     ):
-        await asyncio.gather(*(one.run(into(store), until_idle_s=1.0) for one in (first, second)))
+        await asyncio.gather(*(one.run(into(store), asyncio.Event(), until_idle_s=1.0) for one in (first, second)))
     assert store.names() == sent
     async with asyncio.timeout(10), ConsumerGroup.connect(settings, unobserved) as again:
-        await again.run(into(store), until_idle_s=0.5)
+        await again.run(into(store), asyncio.Event(), until_idle_s=0.5)
     assert store.names() == sent
 
 
@@ -46,7 +45,7 @@ async def test_idle_waits_for_a_store_that_is_away(broker: Broker) -> None:
     sent, store = await fill(settings), Store()
     store.is_away = True
     async with ConsumerGroup.connect(settings, unobserved) as member:
-        run = asyncio.create_task(member.run(into(store), until_idle_s=0.3))
+        run = asyncio.create_task(member.run(into(store), asyncio.Event(), until_idle_s=0.3))
         await asyncio.sleep(2)
         assert not run.done()
         store.is_away = False
@@ -67,7 +66,7 @@ async def test_batches_keep_to_their_bounds_and_the_budget_is_given_back(broker:
 
     store.write = write_and_look  # type: ignore[method-assign]
     async with asyncio.timeout(30), ConsumerGroup.connect(settings, unobserved, budget=budget) as member:
-        await member.run(into(store), until_idle_s=0.5)
+        await member.run(into(store), asyncio.Event(), until_idle_s=0.5)
     assert store.names() == sent
     assert max(len(batch.records) for batch in store.batches) <= 300
     assert max(batch.size_bytes for batch in store.batches) <= (1 << 20) + 5002
@@ -88,7 +87,7 @@ async def test_messages_of_others_are_set_aside_with_all_that_is_known(broker: B
         await producer.send_and_wait(settings.kafka_topic, b"value", b"key", headers=[("a", b"\xff"), ("b", b"c")])
         await producer.send_and_wait(settings.kafka_topic, None, b"key")
     async with asyncio.timeout(20), ConsumerGroup.connect(settings, unobserved) as member:
-        await member.run(into(store), until_idle_s=0.5)
+        await member.run(into(store), asyncio.Event(), until_idle_s=0.5)
     assert store.names() == sent
     assert [(one.offset, one.value) for one in store.rejected] == [(100, b"value"), (101, b"")]
     assert store.rejected[0].headers == [("a", b"\xff"), ("b", b"c")]
@@ -131,7 +130,7 @@ async def test_an_offset_beyond_the_end_stops_with_what_to_do(broker: Broker) ->
     store.offsets = dict.fromkeys(range(6), 1_000_000)
     async with ConsumerGroup.connect(settings, unobserved) as member, asyncio.timeout(20):
         with pytest.raises(FatalError, match=r"offset 1000000.*clusterinfo offsets reset"):
-            await member.run(into(store))
+            await member.run(into(store), asyncio.Event())
 
 
 async def test_the_error_of_a_lane_ends_the_run_and_cancels_the_others(broker: Broker) -> None:
@@ -148,7 +147,7 @@ async def test_the_error_of_a_lane_ends_the_run_and_cancels_the_others(broker: B
 
     async with ConsumerGroup.connect(settings, unobserved) as member, asyncio.timeout(20):
         with pytest.raises(FatalError, match="no space left"):
-            await member.run(drive)
+            await member.run(drive, asyncio.Event())
     assert 3 in ended
 
 
@@ -159,7 +158,7 @@ async def test_stopping_lets_the_batch_in_hand_finish(broker: Broker) -> None:
     async with running(settings, into(store)) as member:
         await until(lambda: bool(store.claims))
         await asyncio.sleep(0.5)
-        member.stop()
+        member.stopping.set()
     assert store.offsets == {0: 100}
 
 
@@ -171,7 +170,7 @@ async def test_stopping_cancels_a_write_that_does_not_end(broker: Broker) -> Non
         await until(lambda: bool(store.claims))
         await asyncio.sleep(0.5)
         began = time.monotonic()
-        member.stop()
+        member.stopping.set()
     assert time.monotonic() - began < 6
     assert store.offsets == {}
 
@@ -179,7 +178,7 @@ async def test_stopping_cancels_a_write_that_does_not_end(broker: Broker) -> Non
 async def test_membership_outlasts_a_store_that_is_away_for_longer_than_aiokafka_allows(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(group.CONSUMER, "max_poll_interval_ms", 2000)
+    monkeypatch.setitem(connection.CONSUMER, "max_poll_interval_ms", 2000)
     settings = kafka_settings(broker, kafka_topic_partitions=1, batch_size=10)  # so that nobody waits for more data
     sent, store, seen = await fill(settings), Store(), list[Observation]()
     store.is_away = True
@@ -225,8 +224,8 @@ async def test_what_is_stored_can_be_seen_in_kafka(broker: Broker) -> None:
     async with running(settings, into(store)) as member:
         await until(lambda: store.offsets == {0: 100})
         await asyncio.sleep(0.2)
-        assert member.lag() == {0: 0}
-        assert member.cluster_id
+        assert member.group.lag() == {0: 0}
+        assert member.group.cluster_id
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
     await admin.start()
     partition = TopicPartition(settings.kafka_topic, 0)
@@ -235,8 +234,7 @@ async def test_what_is_stored_can_be_seen_in_kafka(broker: Broker) -> None:
     assert offsets[partition].offset == 100
 
 
-async def test_an_outage_is_waited_out_and_leaving_in_one_returns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "STOP_TIMEOUT_S", 1.0)
+async def test_an_outage_is_waited_out_and_leaving_in_one_returns() -> None:
     async with running_broker() as own:
         settings, store = kafka_settings(own, kafka_topic_partitions=2, shutdown_grace_s=9), Store()
         sent = await fill(settings)
@@ -250,7 +248,7 @@ async def test_an_outage_is_waited_out_and_leaving_in_one_returns(monkeypatch: p
             os.kill(own.pid or 0, signal.SIGSTOP)
             await asyncio.sleep(1)
             began = time.monotonic()
-            member.stop()
+            member.stopping.set()
         assert time.monotonic() - began < 15
         os.kill(own.pid or 0, signal.SIGCONT)
 
@@ -275,18 +273,18 @@ def fetcher_ends(consumer: AIOKafkaConsumer) -> None:
 
 
 @pytest.mark.parametrize("breaks", [coordination_fails, fetcher_ends], ids=lambda one: one.__name__)
-async def test_a_consumer_that_breaks_down_is_built_anew_and_nothing_is_lost(
+async def test_a_consumer_that_breaks_down_is_replaced_and_nothing_is_lost(
     broker: Broker, breaks: Callable[[AIOKafkaConsumer], None]
 ) -> None:
     settings, store, seen = kafka_settings(broker, kafka_topic_partitions=2), Store(), list[Observation]()
     sent = await fill(settings)
     async with running(settings, into(store, seen.append), seen.append) as member:
         await until(lambda: store.names() == sent)
-        before = member._consumer
+        before = member.consumer
         breaks(before)
         sent = sorted(sent + await fill(settings, resources=2))
         await until(lambda: store.names() == sent)
-        assert member._consumer not in (None, before)
+        assert member.consumer not in (None, before)
     warnings = [one.message for one in seen if isinstance(one, Warned)]
     assert len(warnings) == 1
-    assert "is built anew" in warnings[0]
+    assert "is replaced" in warnings[0]

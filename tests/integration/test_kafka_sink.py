@@ -16,7 +16,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 
 from clusterinfo.errors import ConfigError, FatalError, RestartError, TransientError
-from clusterinfo.kafka import client, producer
+from clusterinfo.kafka import probe, producer
 from clusterinfo.kafka.producer import KafkaSink, partition_for
 from clusterinfo.model import Record
 from clusterinfo.observations import Observation, Produced, Stubbed, Warned, unobserved
@@ -138,7 +138,7 @@ async def test_a_large_object_that_compresses_well_arrives_whole(broker: Broker)
 async def test_no_broker_is_one_line_within_the_time_given(
     broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(client.probe, "__defaults__", (1.0,))
+    monkeypatch.setattr(probe.probe, "__defaults__", (1.0,))
     settings = kafka_settings(broker, kafka_brokers="127.0.0.1:1,127.0.0.1:2")
     began = time.monotonic()
     with pytest.raises(FatalError, match=r"127\.0\.0\.1:1,127\.0\.0\.1:2.*refused.*KAFKA_BROKERS") as failure:
@@ -147,12 +147,12 @@ async def test_no_broker_is_one_line_within_the_time_given(
     assert time.monotonic() - began < 3
     assert "\n" not in str(failure.value)
     assert caplog.records == []
-    assert client.CONNECT_TIMEOUT_S == 20
+    assert probe.CONNECT_TIMEOUT_S == 20
 
 
 async def test_an_outage_restarts_the_list_and_the_next_one_gets_through(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(producer, "SEND_TIMEOUT_S", 1.5)
-    monkeypatch.setattr(client, "CONNECT_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(producer, "CONNECT_TIMEOUT_S", 1.0)
     async with running_broker() as own:
         settings = kafka_settings(own)
         async with KafkaSink.connect(settings, unobserved) as kafka:
@@ -167,7 +167,7 @@ async def test_an_outage_restarts_the_list_and_the_next_one_gets_through(monkeyp
 
 
 async def test_leaving_in_an_outage_returns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client, "STOP_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(producer, "STOP_TIMEOUT_S", 1.0)
     async with running_broker() as own:
         settings = kafka_settings(own)
         async with KafkaSink.connect(settings, unobserved) as kafka:

@@ -9,7 +9,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 
 from clusterinfo.kafka.aiokafka_patches.pacing import pace_empty_fetches
-from clusterinfo.kafka.consumer import group, watchdog
+from clusterinfo.kafka.consumer import connection, watchdog
 from clusterinfo.observations import Freed, Observation, PartitionsAssigned, Stuck, Warned
 from clusterinfo.telemetry.health import Health
 from tests.integration.brokers import Broker, kafka_settings
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watchdog, "LOOK_S", 0.2)
+    monkeypatch.setattr(watchdog, "CHECK_S", 0.2)
     monkeypatch.setattr(watchdog, "STALLED_S", 0.8)
 
 
@@ -34,13 +34,13 @@ async def test_a_consumer_that_is_stuck_is_replaced_and_nothing_is_lost(broker: 
     sent = await fill(settings, resources=2)
     async with running(settings, into(store, seen.append), seen.append) as member:
         await until(lambda: store.names() == sent)
-        before: Any = member._consumer
+        before: Any = member.consumer
         stuck(before)
         await asyncio.sleep(2)
-        assert member._consumer is before, "nothing to fetch is no reason"
+        assert member.consumer is before, "nothing to fetch is no reason"
         sent = sorted(sent + await fill(settings, resources=2))
         await until(lambda: store.names() == sent)
-        assert member._consumer not in (None, before)
+        assert member.consumer not in (None, before)
     [warning] = [one.message for one in seen if isinstance(one, Warned)]
     assert "nothing came for 0.8 s" in warning
     assert not [one for one in seen if isinstance(one, Stuck)]
@@ -59,7 +59,7 @@ async def test_liveness_fails_once_other_consumers_are_stuck_too_and_only_then(
         if is_stuck:
             stuck(consumer)
 
-    monkeypatch.setattr(group, "pace_empty_fetches", pace_and_break)
+    monkeypatch.setattr(connection, "pace_empty_fetches", pace_and_break)
 
     def observe(observation: Observation) -> None:
         seen.append(observation)

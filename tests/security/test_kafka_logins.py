@@ -10,8 +10,9 @@ import asyncpg
 import pytest
 
 from clusterinfo.errors import ClusterinfoError
-from clusterinfo.kafka import client as kafka_connection
+from clusterinfo.kafka import topics
 from clusterinfo.kafka.consumer.group import ConsumerGroup
+from clusterinfo.kafka.probe import probe
 from clusterinfo.kafka.producer import KafkaSink
 from clusterinfo.observations import Observation
 from clusterinfo.settings import load
@@ -131,8 +132,7 @@ def _value(value: str, certificates: Certificates) -> str:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    patient = kafka_connection.probe
-    monkeypatch.setattr(kafka_connection, "probe", lambda settings: patient(settings, HANGS_UP_AFTER_S))
+    monkeypatch.setattr(topics, "probe", lambda settings: probe(settings, HANGS_UP_AFTER_S))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

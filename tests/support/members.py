@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
 from clusterinfo.errors import RestartError, TransientError
 from clusterinfo.kafka.consumer.group import ConsumerGroup
@@ -65,17 +67,31 @@ async def fill(settings: Settings, resources: int = 1, each: int = 100, body: by
     return sorted((f"r{number}", f"o-{i}") for number in range(resources) for i in range(each))
 
 
+@dataclass(slots=True)
+class Member:
+    """A member that runs until `stopping` is set."""
+
+    group: ConsumerGroup
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def consumer(self) -> Any:
+        """aiokafka's, as long as there is one."""
+        return self.group._connection.consumer
+
+
 @asynccontextmanager
 async def running(
     settings: Settings, drive: Drive, observe: Observe = unobserved, session_timeout_s: float = 6.0
-) -> AsyncIterator[ConsumerGroup]:
+) -> AsyncIterator[Member]:
     """A member that runs for the length of the block, then stops and leaves."""
-    async with ConsumerGroup.connect(settings, observe, session_timeout_s=session_timeout_s) as member:
-        run = asyncio.create_task(member.run(drive))
+    async with ConsumerGroup.connect(settings, observe, session_timeout_s=session_timeout_s) as group:
+        member = Member(group)
+        run = asyncio.create_task(group.run(drive, member.stopping))
         try:
             yield member
         finally:
-            member.stop()
+            member.stopping.set()
             await run
 
 

@@ -1,7 +1,8 @@
-"""Notices when another Kafka cluster answers where the first one did: a broker made anew, an address given away.
+"""Notices when another Kafka cluster answers where the first one did: a broker was recreated, an address reassigned.
 
-Stored offsets belong to one cluster; with them another cluster's messages would be skipped, or mixed in. aiokafka asks
-for metadata whenever a connection breaks, and every five minutes; who answers is in each of them.
+Stored offsets belong to one cluster; with them another cluster's messages would be skipped, or mixed in. aiokafka
+requests metadata whenever a connection breaks, and every five minutes; who answers is in each of them. No issue is
+known. It can go when aiokafka keeps the cluster id of its metadata, or has a hook for it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from aiokafka import AIOKafkaConsumer
 
 
 def notice_other_cluster(consumer: AIOKafkaConsumer, expected: str, on_other: Callable[[str], None]) -> None:
-    """Call `on_other` with the id whenever a cluster other than `expected` tells its metadata to `consumer`.
+    """Call `on_other` with the id whenever a cluster other than `expected` sends its metadata to `consumer`.
 
     aiokafka keeps no cluster id and has no hook for it: the one method that takes metadata in is wrapped. Call this
     before the consumer starts.
@@ -22,9 +23,9 @@ def notice_other_cluster(consumer: AIOKafkaConsumer, expected: str, on_other: Ca
     update = cluster.update_metadata
 
     def noticing(metadata: Any) -> Any:
-        told = getattr(metadata, "cluster_id", None)  # absent before version 2 of the answer
-        if told and told != expected:
-            on_other(told)
+        found = getattr(metadata, "cluster_id", None)  # absent before version 2 of the answer
+        if found and found != expected:
+            on_other(found)
         return update(metadata)
 
     cluster.update_metadata = noticing

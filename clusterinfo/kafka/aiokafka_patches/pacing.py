@@ -2,6 +2,7 @@
 
 Kafka holds an empty fetch back for `fetch_max_wait_ms`, and aiokafka relies on it: it has no pause of its own. Brokers
 that only speak Kafka's protocol may answer immediately; measured on one, 4,300 empty fetches and 0.8 s of CPU a second.
+No issue is known. It can go when aiokafka pauses after an empty fetch, or nobody uses such brokers.
 """
 
 from __future__ import annotations

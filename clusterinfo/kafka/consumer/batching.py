@@ -1,10 +1,9 @@
-"""Collector: the messages of a partition gathered into batches, within limits of records, bytes and time.
+"""Batcher: the messages of a partition gathered into batches, within limits of records, bytes and time.
 
 It reads with `getmany`, which is never cancelled (aiokafka then loses count of who polls), always has a timeout, and
 takes few messages at a time, so that bytes stay bounded: what is not taken stays compressed in the consumer's buffer.
-A message too large for a step is read alone, once the budget has room for all of it.
-It trusts no position but its own: whatever looks odd is sought again. When to collect, and what becomes of a batch, is
-the `PartitionSource`'s to say.
+A message too large for a step is read alone, once the budget has room for all of it. It trusts no position but its own:
+whatever looks odd is sought again. The `PartitionSource` decides when to gather, and what becomes of a batch.
 """
 
 from __future__ import annotations
@@ -19,14 +18,15 @@ from aiokafka.errors import CorruptRecordException, KafkaError, RecordTooLargeEr
 from clusterinfo import wire
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import RecordError, RestartError
-from clusterinfo.kafka import client
-from clusterinfo.kafka.aiokafka_patches import reading
+from clusterinfo.kafka.aiokafka_patches.message import TooLargeError
+from clusterinfo.kafka.aiokafka_patches.reading import UnreadableError
 from clusterinfo.kafka.consumer.partition import AssignedPartition
+from clusterinfo.kafka.errors import explain, is_final, translate
 from clusterinfo.model import Record, Rejected
 from clusterinfo.observations import Observe, OffsetGap
 from clusterinfo.settings import Settings
 
-POLL_S = 1.0  # longest wait for data before the flags are looked at again
+POLL_S = 1.0  # longest wait for data before the flags are checked again
 STEP_RECORDS = 64  # most messages taken at once; fewer while they are large
 STEP_BYTES = 512 * 1024  # what a step aims at; what alone is larger begins a batch
 MOST_STEP_BYTES = 4 * STEP_BYTES  # of messages that are larger than those before; more is read again, one by one
@@ -48,7 +48,7 @@ class Limits:
 
 
 @dataclass(slots=True)
-class Collected:
+class PartialBatch:
     """A batch in the making; `held_bytes` of the budget are its own, `gap`: messages before its end are gone."""
 
     start: int
@@ -64,8 +64,8 @@ class Collected:
         return len(self.records) + len(self.rejected)
 
 
-class Collector:
-    """Collects one batch at a time from where the last one ended. Its owner gives every batch back with `release`.
+class Batcher:
+    """Gathers one batch at a time from where the last one ended. Its owner gives every batch back with `release`.
 
     Attributes: `next_offset`, the one that the next message is expected to have (-1: closed); `taken`, messages taken
     since it was opened, less those that its owner took off.
@@ -90,12 +90,12 @@ class Collector:
         self._start = -1  # of the next batch
         self._gap = False  # before the next batch's first message
         self._step = 1
-        self._doubted = -1  # offset at which a jump was seen and sought again
+        self._jumped_at = -1  # offset at which a jump was seen and sought again
         self._unreadable = 0  # tries at an offset that cannot be read
         self._large_bytes = 0  # the next message, if it is too large for a step
 
     def open(self, start: int, oldest: int) -> None:
-        """Begin a batch at `start`, and let messages in. If `oldest` is later, the first batch has a gap."""
+        """Begin a batch at `start`, and have messages fetched. If `oldest` is later, the first batch has a gap."""
         self._start = start
         self._large_bytes = 0
         self.next_offset = max(start, oldest)
@@ -103,20 +103,20 @@ class Collector:
         if self._gap:
             self._observe(OffsetGap(lane=str(self._partition.lane), expected=start, found=self.next_offset))
         self._partition.seek(self.next_offset)
-        self._partition.let_in()
+        self._partition.resume()
 
     def close(self) -> None:
-        """Keep messages out until it is opened again."""
-        self._partition.keep_out()
+        """Have no more messages fetched until it is opened again."""
+        self._partition.pause()
         self.next_offset = -1
         self.taken = 0
 
-    async def collect(self) -> Collected | None:
+    async def gather(self) -> PartialBatch | None:
         """Take messages until the batch is full or its time is up. None if the lane ends before there are any.
 
         Raises RestartError if the partition's offsets went back, FatalError if reading is refused.
         """
-        batch = Collected(start=self._start, gap=self._gap)
+        batch = PartialBatch(start=self._start, gap=self._gap)
         try:
             while not self._partition.is_over and not self._is_full(batch) and await self._has_room(batch):
                 await self._take(batch)
@@ -131,19 +131,19 @@ class Collector:
         self._start, self._gap = batch.end, False
         return batch
 
-    def release(self, batch: Collected | None) -> None:
+    def release(self, batch: PartialBatch | None) -> None:
         """Give the bytes of a batch back to the budget; again does no harm."""
         if batch is not None and batch.held_bytes:
             self._budget.give_back(batch.held_bytes)
             batch.held_bytes = 0
 
-    def _is_full(self, batch: Collected) -> bool:
+    def _is_full(self, batch: PartialBatch) -> bool:
         if not batch:
             return False
         full = len(batch) >= self._limits.records or batch.size_bytes >= self._limits.size_bytes
         return full or asyncio.get_running_loop().time() >= batch.deadline_s
 
-    async def _has_room(self, batch: Collected) -> bool:
+    async def _has_room(self, batch: PartialBatch) -> bool:
         """Whether the budget has room for a step. A batch that has messages goes out as it is; an empty one waits."""
         if batch:
             return self._budget.held_bytes + STEP_BYTES <= self._budget.limit_bytes
@@ -162,9 +162,9 @@ class Collector:
             return False
         finally:
             if not batch.held_bytes:
-                await self._leave(taking)
+                await self._stop_waiting(taking)
 
-    async def _take(self, batch: Collected) -> None:
+    async def _take(self, batch: PartialBatch) -> None:
         """One step: messages that are there, or that come within a second."""
         wait_s = POLL_S
         if batch:
@@ -173,7 +173,7 @@ class Collector:
         size_bytes = MOST_STEP_BYTES if batch else max(STEP_BYTES, self._large_bytes)
         try:
             messages = await self._partition.read(wait_s, most, self.next_offset, size_bytes)
-        except reading.TooLargeError as error:
+        except TooLargeError as error:
             self._take_alone(batch, error.size_bytes, most)
         except KafkaError as error:
             await self._recover(batch, error)
@@ -184,7 +184,7 @@ class Collector:
                 await self._accept(batch, messages)
         await asyncio.sleep(0)  # with a full buffer getmany does not give way to other lanes
 
-    def _records_to_take(self, batch: Collected) -> int:
+    def _records_to_take(self, batch: PartialBatch) -> int:
         """One for a batch that has none, so that a lane without data holds nothing; else by the size of the last."""
         if not batch:
             return 1
@@ -192,25 +192,25 @@ class Collector:
         left = min(self._limits.records - len(batch), (self._limits.size_bytes - batch.size_bytes) // mean_bytes)
         return max(1, min(self._step, left))
 
-    async def _accept(self, batch: Collected, messages: Sequence[ConsumerRecord]) -> None:
+    async def _accept(self, batch: PartialBatch, messages: Sequence[ConsumerRecord]) -> None:
         if not await self._is_expected(batch, messages[0].offset):
             return
         size_bytes = self._add(batch, messages)
         self._step = min(STEP_RECORDS, self._step * 2) if size_bytes <= STEP_BYTES else max(1, self._step // 2)
         self._on_progress()
 
-    async def _is_expected(self, batch: Collected, offset: int) -> bool:
+    async def _is_expected(self, batch: PartialBatch, offset: int) -> bool:
         """Whether a message at `offset` is what comes next.
 
         A jump forward is sought again once: only if Kafka repeats it are there no messages between (a transaction's
         marker, compaction, retention). A jump back means another topic under this name. What retention took begins a
-        batch: what came before it is not in doubt, and what lists in there prove must not seem newer than the loss.
+        batch: what came before it is not affected, and what lists in there prove must not seem newer than the loss.
         """
         expected, lane = self.next_offset, self._partition.lane
         if offset < expected:
             raise RestartError(f"{lane}: expected offset {expected}, found {offset}")
-        if offset > expected and self._doubted != expected:
-            self._doubted = expected
+        if offset > expected and self._jumped_at != expected:
+            self._jumped_at = expected
             self._partition.seek(expected)
             return False
         if offset > expected and (bounds := await self._partition.bounds()) and bounds[0] > expected:
@@ -222,7 +222,7 @@ class Collector:
             self._observe(OffsetGap(lane=str(lane), expected=expected, found=offset))
         return True
 
-    def _add(self, batch: Collected, messages: Sequence[ConsumerRecord]) -> int:
+    def _add(self, batch: PartialBatch, messages: Sequence[ConsumerRecord]) -> int:
         """Decode messages into the batch; returns their bytes: keys, headers and values."""
         reserved_bytes = 0 if batch else batch.held_bytes
         self._begin(batch)
@@ -240,23 +240,23 @@ class Collector:
         self.taken += len(messages)
         return added_bytes
 
-    def _begin(self, batch: Collected) -> None:
+    def _begin(self, batch: PartialBatch) -> None:
         """The batch's time runs from its first message."""
         if not batch:
             batch.deadline_s = asyncio.get_running_loop().time() + self._limits.wait_s
 
-    def _hold(self, batch: Collected, size_bytes: int) -> None:
+    def _hold(self, batch: PartialBatch, size_bytes: int) -> None:
         self._budget.force(size_bytes)
         batch.held_bytes += size_bytes
 
-    async def _leave(self, taking: asyncio.Task[None]) -> None:
-        """Wait for room no longer."""
+    async def _stop_waiting(self, taking: asyncio.Task[None]) -> None:
+        """Wait for room no longer; what was granted meanwhile goes back."""
         taking.cancel()
         await asyncio.wait({taking})
         if not taking.cancelled():
             self._budget.give_back(self._large_bytes)
 
-    def _take_alone(self, batch: Collected, size_bytes: int, most: int) -> None:
+    def _take_alone(self, batch: PartialBatch, size_bytes: int, most: int) -> None:
         """The step is too large. One by one then; what is so alone begins a batch, which waits for room for it."""
         if most > 1:
             self._step = 1
@@ -265,24 +265,24 @@ class Collector:
             batch.deadline_s = 0.0
         self._partition.seek(self.next_offset)
 
-    async def _recover(self, batch: Collected, error: KafkaError) -> None:
+    async def _recover(self, batch: PartialBatch, error: KafkaError) -> None:
         """After any error aiokafka may have moved on past messages it did not give us: seek again, in any case."""
         if isinstance(error, CorruptRecordException | RecordTooLargeError):
-            self._set_aside(batch, error)
-        elif client.is_final(error):
-            raise client.translate(error, f"reading {self._partition.lane}") from error
+            self._reject_unreadable(batch, error)
+        elif is_final(error):
+            raise translate(error, f"reading {self._partition.lane}") from error
         else:
-            await self._partition.rest_after(error, "read")
+            await self._partition.wait_after(error, "read")
         self._partition.seek(self.next_offset)
 
-    async def _recover_from_message(self, batch: Collected, error: Exception) -> None:
+    async def _recover_from_message(self, batch: PartialBatch, error: Exception) -> None:
         """No error of Kafka's: a message that aiokafka cannot cope with, unless there is none."""
         if (bounds := await self._partition.bounds()) and self.next_offset >= bounds[1]:
             raise error
-        self._set_aside(batch, error)
+        self._reject_unreadable(batch, error)
         self._partition.seek(self.next_offset)
 
-    def _set_aside(self, batch: Collected, error: Exception) -> None:
+    def _reject_unreadable(self, batch: PartialBatch, error: Exception) -> None:
         """What cannot be read is rejected offset by offset, since the messages before it must not be lost with it.
 
         If nothing of a batch of Kafka's can be, all of it is rejected, as far as this one has room.
@@ -294,8 +294,8 @@ class Collector:
         if self._unreadable < UNREADABLE_TRIES:
             return
         self._begin(batch)
-        reason = f"cannot be read from Kafka: {client.explain(error)}"
-        end = error.end if isinstance(error, reading.UnreadableError) else 0
+        reason = f"cannot be read from Kafka: {explain(error)}"
+        end = error.end if isinstance(error, UnreadableError) else 0
         end = max(self.next_offset + 1, min(end, self.next_offset + self._limits.records - len(batch)))
         offsets = range(self.next_offset, end)
         batch.rejected += [Rejected(offset=offset, reason=reason, headers=[], value=b"") for offset in offsets]
@@ -310,7 +310,7 @@ def _check_read(message: ConsumerRecord) -> None:
 
 
 def _rejected(message: ConsumerRecord, reason: str) -> Rejected:
-    """The message, as far as it is kept."""
+    """The message, as far as it is stored."""
     key, omitted_bytes = message.key, message.checksum.omitted_bytes if message.checksum else 0
     if key and len(key) > wire.MAX_KEY_BYTES:
         omitted_bytes += len(key) - wire.MAX_KEY_BYTES

@@ -58,10 +58,10 @@ class Lanes:
         """Partition -> source of its latest lane, unless it has ended."""
         return {partition: lanes[-1].source for partition, lanes in self._lanes.items() if lanes[-1].is_alive}
 
-    async def settle(self, timeout_s: float) -> None:
+    async def wait_for_writes(self, timeout_s: float) -> None:
         """No new batch in any lane; wait for the writes in hand."""
         lanes = self._stop()
-        if waits := [asyncio.ensure_future(lane.source.settled.wait()) for lane in lanes]:
+        if waits := [asyncio.ensure_future(lane.source.written.wait()) for lane in lanes]:
             await asyncio.wait(waits, timeout=timeout_s)
         for wait in waits:
             wait.cancel()
@@ -79,7 +79,7 @@ class Lanes:
         self._lanes.clear()
 
     def _stop(self) -> list[_Lane]:
-        """Tell every lane that has not ended to stop."""
+        """Stop every lane that has not ended."""
         living = [lane for lanes in self._lanes.values() for lane in lanes if lane.is_alive]
         for lane in living:
             lane.stopping.set()
@@ -89,23 +89,23 @@ class Lanes:
 async def _drive_after(before: list[asyncio.Task[None]], drive: Drive, lane: _Lane) -> None:
     """Drive a lane once the earlier lanes of its partition have ended; they may still be writing.
 
-    A lane that is told to stop while its step fails ends with that TransientError: nothing is lost, whoever has the
+    A lane that is stopped while its step fails ends quietly with that TransientError: nothing is lost, whoever has the
     partition next reads the batch again.
     """
     try:
         if before:
             await unless(lane.stopping, asyncio.wait(before))
-        await _drive_until_told(drive, lane)
+        await _drive_until_stopped(drive, lane)
     except TransientError:
         if not lane.stopping.is_set():
             raise
 
 
-async def _drive_until_told(drive: Drive, lane: _Lane) -> None:
+async def _drive_until_stopped(drive: Drive, lane: _Lane) -> None:
     """Drive a lane again where it ended although the partition is still ours.
 
-    A former owner that was slow to learn of its end may have claimed the partition after us: the lane is then let go,
-    and without a new assignment nobody would ever take it up again. The pause grows, so that two who both believe to
+    A former owner that was slow to learn of its end may have claimed the partition after us: the lane is then
+    released, and without a new assignment nobody would ever resume it. The pause grows, so that two who both believe to
     own it do not keep taking it from each other.
     """
     pause_s = FIRST_PAUSE_S

@@ -1,7 +1,7 @@
-"""Membership of a consumer group: what aiokafka says of it, and how it is kept while nobody reads.
+"""Membership of a consumer group: what aiokafka reports of it, and how it lasts while nobody reads.
 
 aiokafka joins and leaves in tasks of its own, and calls back before a rebalance (revoked) and after it (assigned). What
-it says is noted here for `ConsumerGroup.run`, which looks at it; the lanes are not known here.
+it reports is noted here for `ConsumerGroup.run`, which checks it; the lanes are not known here.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any, NoReturn
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
-from clusterinfo.kafka import client
+from clusterinfo.kafka.errors import explain, is_final, translate
 from clusterinfo.observations import Observe, Recovered, Retrying
 
-KEEP_S = 1.0
-BREAKS_ALLOWED = 3  # errors of the coordination in a row before the consumer is built anew
+POLL_S = 1.0
+BREAKS_ALLOWED = 3  # errors of the coordination in a row before the consumer is replaced
 LOST_POLLS = 5  # finding it takes a fraction of a second, a leader that moves a few
 COORDINATOR = "find the group's coordinator"
 NOBODY = 2**31 - 1  # a partition that does not exist: polling it takes nothing from anyone
@@ -30,7 +30,7 @@ class Broken(Exception):  # noqa: N818 - not an error for anyone but `ConsumerGr
 
 @dataclass(slots=True)
 class Membership:
-    """What the callbacks tell. `assigned` is None until a rebalance has ended, and again while one goes on."""
+    """What the callbacks noted. `assigned` is None until a rebalance has ended, and again while one goes on."""
 
     assigned: frozenset[int] | None = None
     is_new: bool = False
@@ -70,7 +70,7 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
             self._membership.failure = error
 
 
-async def keep(consumer: AIOKafkaConsumer, topic: str, group_id: str, observe: Observe) -> NoReturn:
+async def poll(consumer: AIOKafkaConsumer, topic: str, group_id: str, observe: Observe) -> NoReturn:
     """Poll nothing, every second: aiokafka leaves a group whose member has not polled for five minutes.
 
     Here errors of the coordination come to light, and whether the group's coordinator is known at all. Raises
@@ -85,25 +85,25 @@ async def keep(consumer: AIOKafkaConsumer, topic: str, group_id: str, observe: O
             raise Broken("it was stopped") from error
         except KafkaError as error:
             failures += 1
-            _consider(error, failures, group_id)
+            _raise_if_broken(error, failures, group_id)
         if (fetcher := consumer._fetcher) is not None and fetcher.error_future.done():
             raise Broken("its fetcher ended")
         if _coordination_ended(consumer):
             raise Broken("its coordination ended")
-        lost.look(getattr(consumer, "_coordinator", None))
-        await asyncio.sleep(KEEP_S)
+        lost.check(getattr(consumer, "_coordinator", None))
+        await asyncio.sleep(POLL_S)
 
 
 class LostCoordinator:
-    """Tells, for readiness, that the broker which keeps the group is not to be found, and that it is found again."""
+    """Reports, for readiness, that the broker which coordinates the group is not found, and that it is found again."""
 
     def __init__(self, topic: str, observe: Observe) -> None:
         self._topic = topic
         self._observe = observe
         self._polls = 0
 
-    def look(self, coordinator: Any) -> None:
-        """One look, every second, at aiokafka's coordinator."""
+    def check(self, coordinator: Any) -> None:
+        """Check aiokafka's coordinator; called every second."""
         if coordinator is None or coordinator.coordinator_id is not None:
             if self._polls >= LOST_POLLS:
                 self._observe(Recovered(lane=self._topic, step=COORDINATOR, attempts=self._polls))
@@ -111,8 +111,8 @@ class LostCoordinator:
             return
         self._polls += 1
         if self._polls == LOST_POLLS:
-            error = f"the broker that keeps the group has not been found for {LOST_POLLS * KEEP_S:g} s"
-            self._observe(Retrying(lane=self._topic, step=COORDINATOR, error=error, wait_s=KEEP_S))
+            error = f"the broker that coordinates the group has not been found for {LOST_POLLS * POLL_S:g} s"
+            self._observe(Retrying(lane=self._topic, step=COORDINATOR, error=error, wait_s=POLL_S))
 
 
 def _coordination_ended(consumer: AIOKafkaConsumer) -> bool:
@@ -121,8 +121,8 @@ def _coordination_ended(consumer: AIOKafkaConsumer) -> bool:
     return task is not None and bool(task.done())
 
 
-def _consider(error: KafkaError, failures: int, group_id: str) -> None:
-    if client.is_final(error):
-        raise client.translate(error, f"consumer group {group_id!r}") from error
+def _raise_if_broken(error: KafkaError, failures: int, group_id: str) -> None:
+    if is_final(error):
+        raise translate(error, f"consumer group {group_id!r}") from error
     if failures >= BREAKS_ALLOWED:
-        raise Broken(client.explain(error)) from error
+        raise Broken(explain(error)) from error

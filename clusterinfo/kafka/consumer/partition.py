@@ -1,7 +1,7 @@
 """AssignedPartition: one partition of a consumer, read for as long as the consumer has it.
 
 What a call on a consumer that several lanes share needs: every wait ends with the lane, errors of ours come out, and a
-partition that was taken away only sets `is_given_up`, since the flag that says so to the lane is on its way. It knows
+partition that was taken away only sets `is_given_up`, since the event that stops the lane is on its way. It knows
 nothing of batches.
 """
 
@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 
-from clusterinfo.kafka import client
 from clusterinfo.kafka.aiokafka_patches import reading
+from clusterinfo.kafka.errors import explain, is_final, translate
 from clusterinfo.model import PartitionLane
 from clusterinfo.observations import Observe, Recovered, Retrying
 
@@ -27,7 +27,7 @@ class AssignedPartition:
     """A partition, and whether its reader may go on.
 
     Attributes: `lane`; `is_given_up`, set here when the consumer does not have the partition (any more), and by whoever
-    wants its reader to end; `waits_since_s`, when the present wait for Kafka began (loop time), None: nobody waits.
+    wants its reader to end; `waits_since_s`, when the present wait for Kafka began (loop time), else None.
     """
 
     def __init__(
@@ -48,23 +48,23 @@ class AssignedPartition:
         return self._stopping.is_set() or self.is_given_up
 
     async def bounds(self) -> tuple[int, int] | None:
-        """Offset of the oldest message and of the one to come; None once the lane is told to stop.
+        """Offset of the oldest message and of the one to come; None once the lane must stop.
 
-        Asks until Kafka answers: a broker may be away for hours.
+        Requests them until Kafka answers: a broker may be away for hours.
         """
-        self._wait()
+        self._note_wait()
         while not self.is_over:
             try:
                 async with asyncio.timeout(OFFSETS_TIMEOUT_S):
                     oldest = await self._consumer.beginning_offsets([self._partition])
                     newest = await self._consumer.end_offsets([self._partition])
-                self._went_well("ask for offsets")
+                self._note_success("ask for offsets")
                 self.waits_since_s = None
                 return int(oldest[self._partition]), int(newest[self._partition])
             except (KafkaError, OSError) as error:
-                if client.is_final(error):
-                    raise client.translate(error, f"asking for the offsets of {self.lane}") from error
-                await self.rest_after(error, "ask for offsets")
+                if is_final(error):
+                    raise translate(error, f"asking for the offsets of {self.lane}") from error
+                await self.wait_after(error, "ask for offsets")
         return None
 
     async def read(self, wait_s: float, most: int, start: int, size_bytes: int) -> Sequence[ConsumerRecord]:
@@ -73,14 +73,14 @@ class AssignedPartition:
         Never cancel it. Raises TooLargeError if they are larger than `size_bytes` together, KafkaError, and whatever
         else aiokafka makes of a message that nobody should have sent.
         """
-        self._wait()
+        self._note_wait()
         try:
             with reading.at_most(size_bytes, start):
                 found = await self._consumer.getmany(self._partition, timeout_ms=int(wait_s * 1000), max_records=most)
         except ConsumerStoppedError:
             self.is_given_up = True
             return ()
-        self._went_well("read")
+        self._note_success("read")
         messages: Sequence[ConsumerRecord] = found.get(self._partition, ())
         if messages:
             self.waits_since_s = None
@@ -93,30 +93,30 @@ class AssignedPartition:
         except IllegalStateError:
             self.is_given_up = True
 
-    def let_in(self) -> None:
+    def resume(self) -> None:
         """Have its messages fetched."""
         try:
             self._consumer.resume(self._partition)
         except IllegalStateError:
             self.is_given_up = True
 
-    def keep_out(self) -> None:
+    def pause(self) -> None:
         """Have no more of its messages fetched."""
         try:
             self._consumer.pause(self._partition)
         except IllegalStateError:
             self.is_given_up = True
 
-    async def rest_after(self, error: BaseException, step: str) -> None:
+    async def wait_after(self, error: BaseException, step: str) -> None:
         """Half a second after an error that waiting may help; `step` is what failed."""
         self._failures[step] += 1
-        self._observe(Retrying(lane=str(self.lane), step=step, error=client.explain(error), wait_s=RETRY_S))
+        self._observe(Retrying(lane=str(self.lane), step=step, error=explain(error), wait_s=RETRY_S))
         await asyncio.sleep(RETRY_S)
 
-    def _went_well(self, step: str) -> None:
+    def _note_success(self, step: str) -> None:
         if failures := self._failures.pop(step, 0):
             self._observe(Recovered(lane=str(self.lane), step=step, attempts=failures + 1))
 
-    def _wait(self) -> None:
+    def _note_wait(self) -> None:
         if self.waits_since_s is None:
             self.waits_since_s = asyncio.get_running_loop().time()

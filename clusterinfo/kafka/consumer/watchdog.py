@@ -1,9 +1,9 @@
-"""Watchdog: tells a consumer that has stopped without a word from one that has nothing to do.
+"""Watchdog: distinguishes a consumer that is stuck from one that has nothing to do.
 
 aiokafka can get stuck with no public signal (#847, #1154), and never finds the brokers again once all that it knew are
-gone (#456). So Kafka is asked, by a client that has nothing to do with the consumer's, where the partitions end. A
+gone (#456). So another client than the consumer's asks Kafka where the partitions end. A
 lane that waits for messages while Kafka has them, and to which nothing comes for a minute, means another consumer. Two
-of those in vain mean that this process is beyond help: liveness fails, until something comes after all.
+of those in vain mean that this process cannot recover: liveness fails, until something comes after all.
 
 While Kafka does not answer nobody is stuck: that is an outage, and the consumer's own to wait out.
 """
@@ -19,7 +19,7 @@ from clusterinfo.errors import ClusterinfoError
 from clusterinfo.kafka.consumer.membership import Broken
 from clusterinfo.observations import Freed, Observe, Stuck
 
-LOOK_S = 30.0
+CHECK_S = 30.0
 STALLED_S = 60.0  # a fetch takes 0.1 s, a failing one 20 s to time out; twice that and some more
 UNASSIGNED_S = 180.0  # a rebalance takes 45 s at most, several in a row a little more
 REBUILDS_TRIED = 2
@@ -33,76 +33,76 @@ class Waiting(NamedTuple):
 
 
 @dataclass(slots=True)
-class _Sighting:
-    """A lane that waits at `position` although Kafka has more, as seen first at `since_s`."""
+class _Stalled:
+    """A lane waits at `position` although Kafka has more: first seen at `since_s`."""
 
     position: int
     since_s: float
 
 
-Ask = Callable[[], Awaitable[Mapping[int, int]]]
-"""Where the partitions end, by a client of its own. Raises ClusterinfoError if Kafka does not say."""
+EndOffsets = Callable[[], Awaitable[Mapping[int, int]]]
+"""Where the partitions end, by a client of its own. Raises ClusterinfoError if Kafka does not answer."""
 
 
 class Watchdog:
-    """Looks after one member of a group, over all the consumers it has one after another."""
+    """Watches one member of a group, over all the consumers it has one after another."""
 
-    def __init__(self, topic: str, ask: Ask, observe: Observe) -> None:
+    def __init__(self, topic: str, end_offsets: EndOffsets, observe: Observe) -> None:
         self._topic = topic
-        self._ask = ask
+        self._end_offsets = end_offsets
         self._observe = observe
-        self._sighted: dict[int, _Sighting] = {}
+        self._stalled: dict[int, _Stalled] = {}
         self._unassigned_since_s: float | None = None
         self._in_vain: dict[int, tuple[int, int]] = {}
         """Partition -> where it is stuck, and consumers that were given up for it."""
 
     async def watch(self, lanes: Callable[[], Awaitable[Mapping[int, Waiting] | None]]) -> NoReturn:
-        """Look every 30 s, for one consumer's life; `lanes`: by partition, None while there is no assignment.
+        """Check every 30 s, for one consumer's life; `lanes`: by partition, None while there is no assignment.
 
         Raises Broken once the consumer is stuck.
         """
         self._forget()
         while True:
-            await asyncio.sleep(LOOK_S)
-            await self.look(await lanes(), asyncio.get_running_loop().time())
+            await asyncio.sleep(CHECK_S)
+            await self.check(await lanes(), asyncio.get_running_loop().time())
 
-    async def look(self, lanes: Mapping[int, Waiting] | None, now_s: float) -> None:
-        """One look. Raises Broken if the consumer is stuck."""
-        self._free(lanes or {})
-        if lanes is not None and not any(lane.waits_s >= LOOK_S for lane in lanes.values()):
+    async def check(self, lanes: Mapping[int, Waiting] | None, now_s: float) -> None:
+        """One check. Raises Broken if the consumer is stuck."""
+        self._note_freed(lanes or {})
+        if lanes is not None and not any(lane.waits_s >= CHECK_S for lane in lanes.values()):
             return self._forget()
         try:
-            ends = await self._ask()
+            ends = await self._end_offsets()
         except ClusterinfoError:  # an outage
             return self._forget()
         if lanes is None:
-            self._look_at_membership(now_s)
+            self._check_membership(now_s)
         else:
-            self._look_at_lanes(lanes, ends, now_s)
+            self._check_lanes(lanes, ends, now_s)
         return None
 
     def _forget(self) -> None:
         """Nobody is stuck."""
-        self._sighted.clear()
+        self._stalled.clear()
         self._unassigned_since_s = None
 
-    def _look_at_membership(self, now_s: float) -> None:
-        self._sighted.clear()
+    def _check_membership(self, now_s: float) -> None:
+        self._stalled.clear()
         if self._unassigned_since_s is None:
             self._unassigned_since_s = now_s
         if now_s - self._unassigned_since_s >= UNASSIGNED_S:
             raise Broken(f"Kafka answers, but for {UNASSIGNED_S:g} s the group has assigned nothing")
 
-    def _look_at_lanes(self, lanes: Mapping[int, Waiting], ends: Mapping[int, int], now_s: float) -> None:
+    def _check_lanes(self, lanes: Mapping[int, Waiting], ends: Mapping[int, int], now_s: float) -> None:
         self._unassigned_since_s = None
         for partition, lane in lanes.items():
-            if lane.waits_s < LOOK_S or ends.get(partition, 0) <= lane.position:
-                self._sighted.pop(partition, None)
+            if lane.waits_s < CHECK_S or ends.get(partition, 0) <= lane.position:
+                self._stalled.pop(partition, None)
                 continue
-            sighting = self._sighted.get(partition)
-            if sighting is None or sighting.position != lane.position:
-                sighting = self._sighted[partition] = _Sighting(lane.position, now_s)
-            if now_s - sighting.since_s >= STALLED_S:
+            stalled = self._stalled.get(partition)
+            if stalled is None or stalled.position != lane.position:
+                stalled = self._stalled[partition] = _Stalled(lane.position, now_s)
+            if now_s - stalled.since_s >= STALLED_S:
                 self._give_up(partition, lane.position, ends[partition])
 
     def _give_up(self, partition: int, position: int, end: int) -> NoReturn:
@@ -112,8 +112,8 @@ class Watchdog:
             self._observe(Stuck(lane=name, offset=position, rebuilt=before))
         raise Broken(f"{name} ends at offset {end}, but after {position} nothing came for {STALLED_S:g} s")
 
-    def _free(self, lanes: Mapping[int, Waiting]) -> None:
-        """Forget what a lane was stuck at that has come past it."""
+    def _note_freed(self, lanes: Mapping[int, Waiting]) -> None:
+        """Forget where a lane was stuck once it has come past it."""
         for partition, (position, rebuilt) in list(self._in_vain.items()):
             if partition in lanes and lanes[partition].position > position:
                 del self._in_vain[partition]

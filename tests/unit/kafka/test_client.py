@@ -1,38 +1,14 @@
-"""Settings become client arguments; clients end in time."""
+"""Settings become client arguments."""
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import pytest
-from aiokafka import errors as foreign
 
 from clusterinfo.errors import ConfigError
 from clusterinfo.kafka import client
-from clusterinfo.kafka.producer import partition_for
-from clusterinfo.model import Unit
 from clusterinfo.settings import Settings, load
-
-
-# Computed by org.apache.kafka.common.utils.Utils of kafka-clients 4.1.0: toPositive(murmur2(text)) % 12
-@pytest.mark.parametrize(
-    ("unit", "partition"),
-    [
-        (Unit("5f0c9f2e-7d2c-4b0e-9a55-0a6a9d6a1b11", "", "pods"), 3),
-        (Unit("5f0c9f2e-7d2c-4b0e-9a55-0a6a9d6a1b11", "apps", "deployments"), 10),
-        (Unit("prod-eu", "", "secrets"), 9),
-        (Unit("größe", "example.com", "widgets"), 4),
-        (Unit("a", "b", "c"), 10),
-        (Unit("c1", "", ""), 2),
-    ],
-)
-def test_a_unit_has_the_partition_that_java_would_give_it(unit: Unit, partition: int) -> None:
-    assert partition_for(unit, 12) == partition
-
-
-def test_a_line_is_bounded() -> None:
-    assert len(str(client.translate(OSError("long\n" * 1000), "sending"))) < 250
 
 
 def test_brokers_and_protocol_reach_the_client() -> None:
@@ -95,39 +71,3 @@ def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
     given = {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CA_FILE": str(tmp_path / "ca.pem")}
     with pytest.raises(ConfigError, match=r"KAFKA_SSL_CA_FILE.*ca\.pem"):
         client.client_arguments(settings(given))
-
-
-async def test_a_cleanup_that_hangs_fails_or_cancels_itself_is_over_in_time() -> None:
-    async def hangs() -> None:
-        await asyncio.sleep(3600)
-
-    async def fails() -> None:
-        raise foreign.KafkaError("broken")
-
-    async def cancels() -> None:
-        raise asyncio.CancelledError
-
-    async def works() -> None:
-        pass
-
-    async with asyncio.timeout(2):
-        assert [await client.bounded(step, 0.05) for step in (hangs, fails, cancels, works)] == [
-            False,
-            False,
-            False,
-            True,
-        ]
-
-
-async def test_a_task_that_ignores_the_first_cancellation_is_ended() -> None:
-    async def stubborn() -> None:
-        try:
-            await asyncio.sleep(3600)
-        except asyncio.CancelledError:
-            await asyncio.sleep(3600)
-
-    task = asyncio.create_task(stubborn())
-    await asyncio.sleep(0)
-    async with asyncio.timeout(2):
-        await client.end_tasks(task, None)
-    assert task.cancelled()

@@ -16,6 +16,7 @@ from aiokafka.structs import TopicPartition
 
 from clusterinfo import wire
 from clusterinfo.kafka.aiokafka_patches import reading
+from clusterinfo.kafka.aiokafka_patches.message import TooLargeError
 from tests.support.batches import CODECS, batch, framed, record, sized, varint
 from tests.support.kafka import item, new_list
 
@@ -160,7 +161,7 @@ def test_too_many_headers_are_left_unread() -> None:
 
 def test_no_more_is_read_than_allowed() -> None:
     data = batch([good(number, 1000) for number in range(5)])
-    with reading.at_most(4000, 0), pytest.raises(reading.TooLargeError) as failure:
+    with reading.at_most(4000, 0), pytest.raises(TooLargeError) as failure:
         read(data)
     assert 1000 < failure.value.size_bytes < 2000
     with reading.at_most(4000, 3):  # what is passed over costs nothing

@@ -26,6 +26,6 @@ class Rebalancing:
 
 def test_the_lag_leaves_out_what_was_taken_away_a_moment_ago() -> None:
     group: Any = ConsumerGroup(load({}), Topic("kafka-1", "topic", 2, 1000), unobserved)
-    group._consumer = Rebalancing()
+    group._connection.consumer = Rebalancing()
     group._lanes = SimpleNamespace(sources=lambda: {0: SimpleNamespace(position=3), 1: SimpleNamespace(position=4)})
     assert group.lag() == {1: 6}

@@ -16,7 +16,7 @@ class FakeSource:
     def __init__(self, partition: int, stopping: asyncio.Event) -> None:
         self.lane = PartitionLane("kafka", "topic", partition, "group")
         self.stopping = stopping
-        self.settled = asyncio.Event()
+        self.written = asyncio.Event()
 
 
 def make_lanes() -> tuple[Lanes, list[Any]]:
@@ -51,7 +51,7 @@ async def test_the_next_lane_of_a_partition_waits_for_the_one_before_and_others_
     assert lanes.living_sources() == {}
 
 
-async def test_settling_waits_for_writes_in_hand_and_no_longer_than_it_may() -> None:
+async def test_waiting_waits_for_writes_in_hand_and_no_longer_than_it_may() -> None:
     lanes, made = make_lanes()
 
     async def drive(_: PartitionLane, __: Any, stopping: asyncio.Event) -> None:
@@ -62,13 +62,13 @@ async def test_settling_waits_for_writes_in_hand_and_no_longer_than_it_may() -> 
     async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
         lanes.start(tasks, drive, [0])
         await asyncio.sleep(0.01)
-        await lanes.settle(0.01)
+        await lanes.wait_for_writes(0.01)
         assert made[0].stopping.is_set()
-        settling = asyncio.create_task(lanes.settle(5))
+        waiting = asyncio.create_task(lanes.wait_for_writes(5))
         await asyncio.sleep(0.01)
-        assert not settling.done()
-        made[0].settled.set()
-        await settling
+        assert not waiting.done()
+        made[0].written.set()
+        await waiting
         may_end.set()
 
 

@@ -1,4 +1,4 @@
-"""What the keeper makes of a consumer's errors: waited out, the consumer anew, or the end."""
+"""What polling makes of a consumer's errors: waited out, another consumer, or the end."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aiokafka.structs import TopicPartition
 
 from clusterinfo.errors import FatalError
 from clusterinfo.kafka.consumer import membership as module
-from clusterinfo.kafka.consumer.membership import Broken, Listener, LostCoordinator, Membership, keep
+from clusterinfo.kafka.consumer.membership import Broken, Listener, LostCoordinator, Membership, poll
 from clusterinfo.observations import Observation, Recovered, Retrying, unobserved
 
 
@@ -41,7 +41,7 @@ class FakeConsumer:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "KEEP_S", 0.0)
+    monkeypatch.setattr(module, "POLL_S", 0.0)
 
 
 ERROR = RebalanceInProgressError("odd")
@@ -51,20 +51,20 @@ async def test_errors_that_end_are_waited_out() -> None:
     consumer = FakeConsumer([ERROR, ERROR, None, ERROR, ERROR, None, ERROR])
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.1):
-            await keep(consumer, "topic", "group", unobserved)
+            await poll(consumer, "topic", "group", unobserved)
     assert consumer.polls > 7
 
 
 async def test_three_errors_in_a_row_ask_for_another_consumer() -> None:
     consumer = FakeConsumer([None, ERROR, ERROR, KafkaError("no end of it")])
     with pytest.raises(Broken, match="no end of it"):
-        await keep(consumer, "topic", "group", unobserved)
+        await poll(consumer, "topic", "group", unobserved)
     assert consumer.polls == 4
 
 
 async def test_so_does_a_consumer_that_was_stopped() -> None:
     with pytest.raises(Broken, match="stopped"):
-        await keep(FakeConsumer([ConsumerStoppedError()]), "topic", "group", unobserved)
+        await poll(FakeConsumer([ConsumerStoppedError()]), "topic", "group", unobserved)
 
 
 async def test_so_does_a_coordination_that_ended() -> None:
@@ -72,7 +72,7 @@ async def test_so_does_a_coordination_that_ended() -> None:
     task = asyncio.ensure_future(asyncio.sleep(0))
     consumer._coordinator = SimpleNamespace(_coordination_task=task, coordinator_id=1)
     with pytest.raises(Broken, match="coordination"):
-        await keep(consumer, "topic", "group", unobserved)
+        await poll(consumer, "topic", "group", unobserved)
     assert task.done()
 
 
@@ -80,13 +80,13 @@ async def test_so_does_a_fetcher_that_ended() -> None:
     consumer = FakeConsumer([])
     consumer._fetcher.error_future.cancel()
     with pytest.raises(Broken, match="fetcher"):
-        await keep(consumer, "topic", "group", unobserved)
+        await poll(consumer, "topic", "group", unobserved)
 
 
 async def test_missing_rights_are_the_end_at_once() -> None:
     consumer = FakeConsumer([GroupAuthorizationFailedError("group")])
     with pytest.raises(FatalError, match=r"'group'.*KAFKA_GROUP_ID"):
-        await keep(consumer, "topic", "group", unobserved)
+        await poll(consumer, "topic", "group", unobserved)
     assert consumer.polls == 1
 
 
@@ -122,12 +122,12 @@ async def test_a_callback_that_fails_is_noted_for_run() -> None:
     assert membership.assigned is None
 
 
-def test_a_coordinator_that_is_not_found_is_told_once_and_so_is_its_return() -> None:
+def test_a_coordinator_that_is_not_found_is_reported_once_and_so_is_its_return() -> None:
     seen: list[Observation] = []
     lost, away, found = LostCoordinator("topic", seen.append), *(SimpleNamespace(coordinator_id=n) for n in (None, 1))
     for coordinator in [*[away] * (module.LOST_POLLS - 1), found, None]:
-        lost.look(coordinator)
+        lost.check(coordinator)
     assert seen == [], "for a moment it is lost in every rebalance"
     for coordinator in [*[away] * (module.LOST_POLLS + 3), found, found]:
-        lost.look(coordinator)
+        lost.check(coordinator)
     assert [(type(one), one.lane) for one in seen] == [(Retrying, "topic"), (Recovered, "topic")]  # type: ignore[attr-defined]

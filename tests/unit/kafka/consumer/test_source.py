@@ -22,6 +22,7 @@ from clusterinfo import wire
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import FatalError, LostError, RestartError
 from clusterinfo.kafka.aiokafka_patches import reading
+from clusterinfo.kafka.aiokafka_patches.message import Unread
 from clusterinfo.kafka.consumer import batching, partition
 from clusterinfo.kafka.consumer.batching import Limits
 from clusterinfo.kafka.consumer.source import PartitionSource
@@ -140,7 +141,7 @@ async def test_batches_follow_each_other_without_a_gap(lanes: Callable[..., Lane
     batches = [await lane.take() for _ in range(3)]
     assert [(batch.start, batch.end) for batch in batches] == [(0, 10), (10, 20), (20, 25)]
     assert [offset for batch in batches for offset in offsets(batch)] == list(range(25))
-    assert (lane.source.position, lane.source.is_settled) == (25, True)
+    assert (lane.source.position, lane.source.is_idle) == (25, True)
 
 
 async def test_the_next_batch_is_there_before_this_one_is_acked(lanes: Callable[..., Lane]) -> None:
@@ -151,8 +152,8 @@ async def test_the_next_batch_is_there_before_this_one_is_acked(lanes: Callable[
     assert lane.consumer.position == 20  # one batch ahead, not two
     assert await lane.next() is not None
     assert offsets(await lane.next()) == offsets(first)
-    assert not lane.source.settled.is_set()
-    assert not lane.source.is_settled
+    assert not lane.source.written.is_set()
+    assert not lane.source.is_idle
 
 
 async def test_a_full_budget_holds_an_empty_batch_back_and_sends_a_begun_one_out(lanes: Callable[..., Lane]) -> None:
@@ -209,7 +210,7 @@ async def test_what_can_never_be_read_is_set_aside_alone(lanes: Callable[..., La
     rejected = [one for batch in batches for one in batch.rejected]
     assert [one.offset for one in rejected] == [5, 6]
     assert all("cannot be read" in one.reason for one in rejected)
-    assert lane.source.is_settled
+    assert lane.source.is_idle
 
 
 async def test_what_cannot_be_read_at_the_second_try_only_is_not_set_aside(lanes: Callable[..., Lane]) -> None:
@@ -312,7 +313,7 @@ async def test_keys_and_headers_count(lanes: Callable[..., Lane]) -> None:
 
 async def test_a_message_that_was_not_read_whole_is_rejected_with_what_was(lanes: Callable[..., Lane]) -> None:
     consumer = FakeConsumer(range(3))
-    consumer.log[1].checksum = reading.Unread("it has too many headers", 300)
+    consumer.log[1].checksum = Unread("it has too many headers", 300)
     lane = lanes(consumer)
     await lane.source.open(LANE, None)
     batch = await lane.next()
@@ -415,7 +416,7 @@ async def test_a_pump_closes_it_and_the_next_one_goes_on_where_the_sink_is(
             return Receipt(lane=LANE, position=batch.end)
 
     await pump(lane.source, LostTwice(), LANE, lane.seen.append)
-    assert (lane.source.settled.is_set(), lane.budget.held_bytes, lane.consumer.paused) == (True, 0, True)
+    assert (lane.source.written.is_set(), lane.budget.held_bytes, lane.consumer.paused) == (True, 0, True)
     stored.pop()
     await pump(lane.source, LostTwice(), LANE, lane.seen.append)
     assert [batch.start for batch in stored] == [0, 10]

@@ -8,12 +8,12 @@ import pytest
 
 from clusterinfo.errors import FatalError
 from clusterinfo.kafka.consumer.membership import Broken
-from clusterinfo.kafka.consumer.watchdog import LOOK_S, REBUILDS_TRIED, STALLED_S, UNASSIGNED_S, Waiting, Watchdog
+from clusterinfo.kafka.consumer.watchdog import CHECK_S, REBUILDS_TRIED, STALLED_S, UNASSIGNED_S, Waiting, Watchdog
 from clusterinfo.observations import Freed, Observation, Stuck
 
 
 class Watched:
-    """A watchdog whose looks are 30 s apart, and a Kafka that ends where it is told."""
+    """A watchdog whose checks are 30 s apart, and a Kafka that ends where it is told."""
 
     def __init__(self) -> None:
         self.seen: list[Observation] = []
@@ -28,15 +28,15 @@ class Watched:
             raise FatalError("cannot reach Kafka")
         return self.ends
 
-    async def look(self, position: int, waits_s: float = LOOK_S) -> None:
-        await self.dog.look({0: Waiting(position, waits_s)}, self.now_s)
-        self.now_s += LOOK_S
+    async def check(self, position: int, waits_s: float = CHECK_S) -> None:
+        await self.dog.check({0: Waiting(position, waits_s)}, self.now_s)
+        self.now_s += CHECK_S
 
     async def is_given_up(self, position: int) -> bool:
-        """After as many looks as it takes to give a consumer up."""
+        """After as many checks as it takes to give a consumer up."""
         try:
-            for _ in range(int(STALLED_S / LOOK_S) + 1):
-                await self.look(position)
+            for _ in range(int(STALLED_S / CHECK_S) + 1):
+                await self.check(position)
         except Broken:
             return True
         return False
@@ -44,17 +44,17 @@ class Watched:
 
 async def test_who_waits_while_kafka_has_more_is_given_up_after_a_minute() -> None:
     watched = Watched()
-    await watched.look(50)
-    await watched.look(50)
+    await watched.check(50)
+    await watched.check(50)
     with pytest.raises(Broken, match="topic-0 ends at offset 100, but after 50 nothing came for 60 s"):
-        await watched.look(50)
+        await watched.check(50)
     assert watched.seen == []
 
 
 async def test_who_moves_is_not_stuck() -> None:
     watched = Watched()
     for position in range(50, 60):
-        await watched.look(position)
+        await watched.check(position)
 
 
 async def test_who_has_everything_is_not_stuck() -> None:
@@ -67,22 +67,22 @@ async def test_who_has_everything_is_not_stuck() -> None:
 async def test_who_waits_for_the_database_is_not_stuck_and_nobody_is_asked() -> None:
     watched = Watched()
     for _ in range(10):
-        await watched.look(50, waits_s=0.0)
+        await watched.check(50, waits_s=0.0)
     assert watched.asked == 0
 
 
 async def test_an_outage_is_not_the_consumers_fault_and_gives_it_its_minute_afterwards() -> None:
     watched = Watched()
-    await watched.look(50)
-    await watched.look(50)
+    await watched.check(50)
+    await watched.check(50)
     watched.ends = None
     for _ in range(10):
-        await watched.look(50)
+        await watched.check(50)
     watched.ends = {0: 100}
-    await watched.look(50)
-    await watched.look(50)
+    await watched.check(50)
+    await watched.check(50)
     with pytest.raises(Broken):
-        await watched.look(50)
+        await watched.check(50)
 
 
 async def test_two_consumers_in_vain_fail_liveness_until_something_comes() -> None:
@@ -92,13 +92,13 @@ async def test_two_consumers_in_vain_fail_liveness_until_something_comes() -> No
     assert watched.seen == []
     assert await watched.is_given_up(50)
     assert watched.seen == [Stuck(lane="topic-0", offset=50, rebuilt=2)]
-    await watched.look(20)  # another consumer, which begins where the database stands
-    await watched.look(50)
+    await watched.check(20)  # another consumer, which begins where the database stands
+    await watched.check(50)
     assert len(watched.seen) == 1
-    await watched.look(51)
+    await watched.check(51)
     assert watched.seen[1:] == [Freed(lane="topic-0")]
     assert await watched.is_given_up(51)
-    assert len(watched.seen) == 2, "the count begins anew"
+    assert len(watched.seen) == 2, "the count begins again"
 
 
 async def test_a_consumer_that_helped_is_nothing_to_remember() -> None:
@@ -110,18 +110,18 @@ async def test_a_consumer_that_helped_is_nothing_to_remember() -> None:
 
 async def test_a_group_that_assigns_nothing_while_kafka_answers_is_stuck_too() -> None:
     watched = Watched()
-    await watched.dog.look(None, 0.0)
-    await watched.dog.look(None, UNASSIGNED_S - 1)
+    await watched.dog.check(None, 0.0)
+    await watched.dog.check(None, UNASSIGNED_S - 1)
     with pytest.raises(Broken, match="assigned nothing"):
-        await watched.dog.look(None, UNASSIGNED_S)
+        await watched.dog.check(None, UNASSIGNED_S)
 
 
 async def test_a_group_that_assigns_now_and_then_or_that_nobody_keeps_is_not() -> None:
     watched = Watched()
-    await watched.dog.look(None, 0.0)
-    await watched.dog.look({}, 100.0)
-    await watched.dog.look(None, UNASSIGNED_S)
+    await watched.dog.check(None, 0.0)
+    await watched.dog.check({}, 100.0)
+    await watched.dog.check(None, UNASSIGNED_S)
     watched.ends = None
-    await watched.dog.look(None, UNASSIGNED_S + 100)
+    await watched.dog.check(None, UNASSIGNED_S + 100)
     watched.ends = {}
-    await watched.dog.look(None, 2 * UNASSIGNED_S + 50)
+    await watched.dog.check(None, 2 * UNASSIGNED_S + 50)

@@ -8,13 +8,13 @@ import pytest
 from aiokafka import errors as foreign
 
 from clusterinfo.errors import ClusterinfoError, FatalError, RecordError, RestartError, TransientError
-from clusterinfo.kafka.client import CODES, REMEDIES, Next, is_final, next_after, translate
+from clusterinfo.kafka.errors import CODES, REMEDIES, Next, is_final, next_after, translate
 
 EXPECTED: dict[int, tuple[Next, type[ClusterinfoError]]] = {
     **dict.fromkeys((3, 5, 6, 7, 14, 15, 16, 19, 20, 41, 56, -1, 8, 9), (Next.RETRY, TransientError)),
     **dict.fromkeys((22, 25, 27, 79), (Next.REJOIN, TransientError)),
     **dict.fromkeys((45, 47, 59), (Next.NEW_PRODUCER, RestartError)),
-    **dict.fromkeys((2, 10, 18), (Next.SET_ASIDE, RecordError)),
+    **dict.fromkeys((2, 10, 18), (Next.REJECT, RecordError)),
     **dict.fromkeys((29, 30, 31, 53, 58, 35), (Next.HALT, FatalError)),
     **dict.fromkeys((23, 24, 26, 33, 34), (Next.HALT, FatalError)),
 }
@@ -37,14 +37,14 @@ def test_a_code_of_every_entry_leads_where_it_should(code: int) -> None:
     assert is_final(error) is (step is Next.HALT)
 
 
-def test_what_halts_says_what_to_do() -> None:
+def test_what_halts_comes_with_what_to_do() -> None:
     assert {code for code, step in CODES.items() if step is Next.HALT} == set(REMEDIES)
     for code, remedy in REMEDIES.items():
         assert remedy in str(translate(foreign.for_code(code)(), "sending"))
 
 
 @pytest.mark.parametrize("code", UNKNOWN)
-def test_what_no_entry_covers_halts_unless_it_is_said_to_pass(code: int) -> None:
+def test_what_no_entry_covers_halts_unless_it_is_retriable(code: int) -> None:
     error = foreign.for_code(code)()
     assert type(translate(error, "sending")) is (TransientError if error.retriable else FatalError)
 
@@ -74,3 +74,7 @@ def test_what_comes_without_a_code(error: BaseException, ours: type[ClusterinfoE
     translated = translate(error, "sending")
     assert type(translated) is ours
     assert "\n" not in str(translated)
+
+
+def test_a_line_is_bounded() -> None:
+    assert len(str(translate(OSError("long\n" * 1000), "sending"))) < 250

@@ -1,0 +1,40 @@
+"""Offsets committed without any effect on the membership.
+
+No issue is known for it (#933 is another fault of the same method: without offsets it commits what was polled):
+`AIOKafkaConsumer.commit` retries for ever, and takes "illegal generation" (22), which a commit meets in the middle of a
+rebalance, for the end of the membership: it forgets who it is and joins as somebody else, while the group waits for the
+one it was. So the request is sent as it is, once, and its answer changes nothing. It can go when `commit` leaves the
+membership to the heartbeat.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.client import ConnectionGroup
+from aiokafka.errors import GroupCoordinatorNotAvailableError, NoError, for_code
+from aiokafka.protocol.commit import OffsetCommitRequest
+
+
+async def commit(consumer: AIOKafkaConsumer, topic: str, offsets: Mapping[int, int]) -> None:
+    """Commit `offsets` (partition -> next offset) for the consumer's group. Safe to cancel.
+
+    Raises KafkaError; nothing follows from it but that the offsets are not shown.
+    """
+    coordinator = consumer._coordinator
+    node = coordinator.coordinator_id
+    if node is None:
+        raise GroupCoordinatorNotAvailableError
+    request = OffsetCommitRequest(
+        coordinator.group_id,
+        coordinator.generation,
+        coordinator.member_id,
+        OffsetCommitRequest.DEFAULT_RETENTION_TIME,
+        [(topic, [(partition, offset, "") for partition, offset in offsets.items()])],
+    )
+    response = await consumer._client.send(node, request, group=ConnectionGroup.COORDINATION)
+    for _, partitions in response.topics:
+        for _, code in partitions:
+            if (error := for_code(code)) is not NoError:
+                raise error

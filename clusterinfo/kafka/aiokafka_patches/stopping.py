@@ -1,0 +1,78 @@
+"""Clients end in time, whatever Kafka does.
+
+aiokafka #1101: idempotent batches never expire, so that a producer's `stop()` waits for a broker for ever. #647, #1013:
+a consumer's `stop()` hangs in an outage, or raises a CancelledError that nobody asked for. It can go when `stop()` of
+both takes a deadline, and ends by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from clusterinfo.kafka.aiokafka_patches.quiet import quiet
+
+STOP_TIMEOUT_S = 5.0
+CLOSE_TIMEOUT_S = 1.0  # to close sockets nobody answers on
+
+
+async def bounded(step: Callable[[], Awaitable[object]], timeout_s: float) -> bool:
+    """Run a cleanup step of a foreign client; False if it failed or took longer than `timeout_s`.
+
+    The step runs in a task of its own: aiokafka's `stop()` has been seen to raise CancelledError that nobody asked for
+    (#647), which must not be taken for ours.
+    """
+    task = asyncio.ensure_future(step())
+    try:
+        await asyncio.wait([task], timeout=timeout_s)
+    finally:
+        if not task.done():
+            task.cancel()
+    return task.done() and not task.cancelled() and task.exception() is None
+
+
+async def end_tasks(*tasks: asyncio.Future[Any] | None, timeout_s: float = 2.0) -> None:
+    """Cancel tasks of a foreign client until they end, at most for `timeout_s`.
+
+    Its tasks catch the first cancellation to wait for tasks of their own, which may never end; so cancel again.
+    """
+    given = {task for task in tasks if task is not None}
+    deadline_s = asyncio.get_running_loop().time() + timeout_s
+    while (left := {task for task in given if not task.done()}) and asyncio.get_running_loop().time() < deadline_s:
+        for task in left:
+            task.cancel()
+        await asyncio.wait(left, timeout=0.05)
+    for task in given - left:
+        if not task.cancelled():
+            task.exception()  # seen: nobody else will ask
+
+
+async def drop_producer(producer: AIOKafkaProducer) -> None:
+    """End a producer without waiting for what it holds: every delivery still awaited fails. Takes 3 s at most.
+
+    Idempotent batches never expire (aiokafka #1101), so `stop()` would wait for a broker for ever. This takes apart
+    what `stop()` would: the sender task, the accumulator, the client.
+    """
+    producer._closed = True  # or its __del__ complains
+    await end_tasks(producer._sender.sender_task)
+    producer._message_accumulator.fail_all(KafkaError("the producer was dropped"))
+    await bounded(producer.client.close, CLOSE_TIMEOUT_S)
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer, timeout_s: float = STOP_TIMEOUT_S) -> None:
+    """Leave the group and close, within `timeout_s`; then end what is left by force (aiokafka #647, #1013)."""
+    with quiet():
+        if await bounded(consumer.stop, timeout_s):
+            return
+        coordinator, fetcher = consumer._coordinator, consumer._fetcher
+        if coordinator is not None:
+            await end_tasks(
+                coordinator._coordination_task, coordinator._heartbeat_task, coordinator._commit_refresh_task
+            )
+        if fetcher is not None:
+            await end_tasks(fetcher._fetch_task, *fetcher._pending_tasks)
+        await bounded(consumer._client.close, CLOSE_TIMEOUT_S)
