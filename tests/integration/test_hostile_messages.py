@@ -105,7 +105,8 @@ async def test_forty_bombs_and_three_strangers_stop_nothing(
         sent += 4 + 2 * len(range(number, BOMBS, PARTITIONS))
         await batches.send(broker.bootstrap, settings.kafka_topic, number, *content)
 
-    async with running("consume", "--until-idle", "1s", env=kafka_env | database.env) as program:
+    # a forked program counts the memory of what forked it
+    async with running("consume", "--until-idle", "1s", env=kafka_env | database.env, launch=Program) as program:
         watch = Watch(connection, program, sent)
         _, ended = await asyncio.gather(watch.until_the_end(), program.ended(120))
     print(f"{bomb}: peak {ended.peak_mib:.0f} MiB, longest standstill {watch.longest_s:.2f} s, {ended.seconds:.1f} s")

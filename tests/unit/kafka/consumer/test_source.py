@@ -121,8 +121,15 @@ async def lanes(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., 
     monkeypatch.setattr(partition, "RETRY_S", 0.01)
     made: list[Lane] = []
 
-    def make(consumer: FakeConsumer, records: int = 10, size_bytes: int = 1 << 20, budget: int = 8 << 20) -> Lane:
-        made.append(Lane(consumer, Limits(records, size_bytes, 0.02), ByteBudget(budget)))
+    def make(
+        consumer: FakeConsumer,
+        records: int = 10,
+        size_bytes: int = 1 << 20,
+        budget: int = 8 << 20,
+        wait_s: float = 0.02,
+    ) -> Lane:
+        """`wait_s` ends a batch that nothing else ends: longer where something else is to end it."""
+        made.append(Lane(consumer, Limits(records, size_bytes, wait_s), ByteBudget(budget)))
         return made[-1]
 
     yield make
@@ -344,7 +351,7 @@ def _retention_takes(consumer: FakeConsumer, first: int, end: int) -> None:
 
 async def test_a_jump_past_what_retention_took_is_a_gap(lanes: Callable[..., Lane]) -> None:
     consumer = FakeConsumer(range(10))
-    lane = lanes(consumer, records=3)
+    lane = lanes(consumer, records=3, wait_s=0.5)
     await lane.source.open(LANE, None)
     _retention_takes(consumer, 3, 6)
     before = await lane.take()
@@ -358,7 +365,7 @@ async def test_a_jump_past_what_retention_took_is_a_gap(lanes: Callable[..., Lan
 
 async def test_what_came_before_a_gap_is_a_batch_of_its_own(lanes: Callable[..., Lane]) -> None:
     consumer = FakeConsumer(range(10))
-    lane = lanes(consumer, records=10)
+    lane = lanes(consumer, records=10, wait_s=0.5)
     await lane.source.open(LANE, None)
     _retention_takes(consumer, 3, 6)
     before, after = await lane.take(), await lane.take()
