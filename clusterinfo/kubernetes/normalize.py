@@ -420,13 +420,16 @@ def _replace_request(redaction: Redaction) -> Rule:
     return rule
 
 
+_BEFORE_DIGEST = b"@sha256:"
+
+
 def _hide_userinfo(value: bytes, redaction: Redaction) -> bytes:
     """`://user:password@` -> `://user:<fingerprint>@`, `://token@` -> `://<fingerprint>@`: see `userinfo.py`.
 
     The fingerprint is that of the text, not of its JSON: a Secret that holds the same password has the same.
     """
-    if b"@" not in value or not (b"://" in value or b"\\/" in value):
-        return value
+    if not (b"://" in value or b"\\/" in value) or value.count(b"@") == value.count(_BEFORE_DIGEST):
+        return value  # every pod has `containerd://` and an image's digest
 
     def conceal(user: str | None, secret: str) -> str:
         quoted = f'"{secret}"'.encode("utf-8", "surrogateescape")
