@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from clusterinfo.exit_codes import EXIT_STOPPED, EXIT_USAGE
 from clusterinfo.userinfo import TEXT, replace_userinfo
 
+MAX_LINE_CHARS = 300
+"""Of somebody else's error in a message of ours."""
+
 
 class ClusterinfoError(Exception):
     """Root of every error clusterinfo raises on purpose."""
@@ -53,6 +56,20 @@ class FatalError(ClusterinfoError):
 def without_userinfo(text: str, mark: str = "") -> str:
     """`text` with `mark` in place of the user and password of every URL in it; `userinfo.py` has the rule."""
     return replace_userinfo(text, TEXT, lambda user, secret: mark)
+
+
+def one_line(error: BaseException | str) -> str:
+    """An error, or a text of somebody else's, for a message: one line of at most 300 characters without userinfo.
+
+    The class's name stands for an error without a text.
+    """
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"  # asyncio's text repeats the address instead
+    # Userinfo is removed before the text is cut: half of one would be taken for none.
+    text = without_userinfo(" ".join(str(error).split()))
+    if not text and isinstance(error, BaseException):
+        return type(error).__name__
+    return text if len(text) <= MAX_LINE_CHARS else f"{text[: MAX_LINE_CHARS - 3]}..."
 
 
 def first_of(group: BaseExceptionGroup[BaseException], passed_over: type[BaseException] | None = None) -> BaseException:

@@ -11,11 +11,11 @@ from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import AuthenticationFailedError, KafkaConnectionError, KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
-from clusterinfo.errors import FatalError, TransientError
+from clusterinfo.errors import FatalError, TransientError, one_line
 from clusterinfo.kafka.aiokafka_patches.quiet import quiet
 from clusterinfo.kafka.aiokafka_patches.stopping import STOP_TIMEOUT_S
 from clusterinfo.kafka.client import client_arguments
-from clusterinfo.kafka.errors import explain, translate
+from clusterinfo.kafka.errors import translate
 from clusterinfo.settings import Settings
 from clusterinfo.waiting import retried_within
 
@@ -47,7 +47,7 @@ async def probe(settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S) -> Non
         try:
             await retried_within(timeout_s, try_each, pause_s=RETRY_S)
         except TimeoutError:
-            reason = explain(last) if last else "no answer"
+            reason = one_line(last) if last else "no answer"
             raise unreachable(settings, timeout_s, reason, remedy=_remedy_of_closing(last, settings)) from None
 
 

@@ -20,7 +20,7 @@ import msgspec
 
 from clusterinfo.errors import ConfigError, FatalError, TransientError, without_userinfo
 from clusterinfo.kubernetes import discovery
-from clusterinfo.kubernetes.credentials import Credentials, explained, load_credentials
+from clusterinfo.kubernetes.credentials import Credentials, config_errors, load_credentials
 from clusterinfo.kubernetes.errors import (
     ApiStatusError,
     PageTooLargeError,
@@ -250,7 +250,7 @@ def resource_path(gvr: GroupVersionResource, namespace: str = "") -> str:
 def _open_api(credentials: Credentials) -> ApiClient:
     from kubernetes_asyncio.client import ApiClient
 
-    with explained("the certificates of the kubeconfig cannot be used"):
+    with config_errors("the certificates of the kubeconfig cannot be used"):
         api = ApiClient(credentials.configuration)
     api.user_agent = "clusterinfo"
     api.rest_client.pool_manager.headers.extend(credentials.headers)  # the client's own are a dict: no name twice

@@ -16,7 +16,7 @@ from clusterinfo.errors import FatalError
 from clusterinfo.json_repair import mend
 from clusterinfo.model import Record
 from clusterinfo.postgres.connection import Connection
-from clusterinfo.postgres.errors import is_of_the_record, said
+from clusterinfo.postgres.errors import is_of_the_record, server_message
 from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
 from clusterinfo.postgres.merge.jsonb_checks import has_wild_number, is_suspect, sanitise
 from clusterinfo.postgres.merge.staging import IDENTITY_ONLY, SANITISED, Staged
@@ -106,13 +106,13 @@ async def copy_bodies(connection: Connection, staged: Staged, wanted: list[int])
 
 def _dead_letter(staged: Staged, refused: Refused) -> None:
     if len(refused) > MAX_ALIKE and len({error.sqlstate for error in refused.values()}) == 1:
-        first = said(next(iter(refused.values())))
+        first = server_message(next(iter(refused.values())))
         raise FatalError(f"{len(refused)} records of one batch were refused alike, the first by: {first}")
     staged.dead_letters.extend(_letter(staged.records[ord_], error) for ord_, error in refused.items())
 
 
 def _letter(record: Record, error: asyncpg.PostgresError) -> DeadLetter:
-    return dead_letter(record, f"PostgreSQL refused the body: {said(error)}", error.sqlstate)
+    return dead_letter(record, f"PostgreSQL refused the body: {server_message(error)}", error.sqlstate)
 
 
 async def _copy_or_bisect(connection: Connection, ords: list[int], row: Callable[[int], BodyRow]) -> Refused:

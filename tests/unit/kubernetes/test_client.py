@@ -75,11 +75,6 @@ def test_paths_are_those_of_the_api() -> None:
     assert client.resource_path(widgets, "a/b") == "/apis/shop.example.com/v2/namespaces/a%2Fb/widgets"
 
 
-def test_errors_quote_no_userinfo() -> None:
-    assert errors.quotable(ValueError("proxy http://me:hunter2@proxy:3128\nfailed")) == "proxy http://proxy:3128 failed"
-    assert len(errors.quotable(ValueError("x" * 1000))) < 310
-
-
 # --- credentials -----------------------------------------------------------------------------------------------------
 
 
