@@ -1,4 +1,4 @@
-"""The errors of clusterinfo: one root, and the class says what the caller does next.
+"""The errors of clusterinfo: one root, and the class is what the caller does next.
 
 Lives here: the classes, and what all their messages have in common. Foreign exceptions are translated into them at the
 edges (`kubernetes/`, `kafka/`, `postgres/`), keeping the cause. A message names the thing, what was found, what was
@@ -36,11 +36,11 @@ class RestartError(ClusterinfoError):
 
 
 class LostError(ClusterinfoError):
-    """The lane belongs to somebody else now: let it go, without a word to the stored state."""
+    """The lane belongs to somebody else now: release it, and leave the stored state alone."""
 
 
 class RecordError(ClusterinfoError):
-    """One record cannot be read or stored: set it aside and go on with the rest."""
+    """One record cannot be read or stored: dead-letter it and go on with the rest."""
 
 
 class ConfigError(ClusterinfoError):

@@ -1,4 +1,4 @@
-"""The first connection: whether Kafka answers and lets us in, and the one line that says why not."""
+"""The first connection: whether Kafka answers and lets us in, else one line about why not."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Authenticated HTTP to one Kubernetes API: answers as raw bytes, their size capped, a deadline on every wait.
 
-`credentials.py` finds the credentials, `api_errors.py` says what a failure means, kubernetes_asyncio (imported when a
+`credentials.py` finds the credentials, `errors.py` what a failure means, kubernetes_asyncio (imported when a
 connection is made, not before) makes the aiohttp session. What a list means is `source.py`'s business.
 """
 

@@ -16,7 +16,7 @@ from clusterinfo.kubernetes.pages import parse_status
 
 
 class ApiStatusError(ClusterinfoError):
-    """The API refused a request, and will refuse it again: `status` (HTTP), `reason` and `message` as it says why."""
+    """The API refused a request, and will refuse it again: `status` (HTTP), its `reason` and `message`."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(f"{status} {reason}: {message}" if message else f"{status} {reason}")
@@ -26,7 +26,7 @@ class ApiStatusError(ClusterinfoError):
 
 
 class ApiTransientError(TransientError):
-    """The API could not answer now: `status` (HTTP) says how it put it."""
+    """The API could not answer now: `status` is that of HTTP."""
 
     def __init__(self, message: str, *, status: int, retry_after_s: float | None = None) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
@@ -57,7 +57,7 @@ class Next(Enum):
     """What to do after an answer other than 2xx."""
 
     RETRY = "ask the same again, after the pause that the server asks for"
-    LIST_ANEW = "the continue token is too old: begin the list again"
+    LIST_AGAIN = "the continue token is too old: begin the list again"
     LOG_IN_AGAIN = "read the credentials again, once; refused again and everywhere, stop; else this kind fails"
     FAIL_KIND = "it will be refused again: this kind fails, the others go on"
 
@@ -70,7 +70,7 @@ STATUSES: Final = {
     405: Next.FAIL_KIND,
     406: Next.FAIL_KIND,
     408: Next.RETRY,
-    410: Next.LIST_ANEW,
+    410: Next.LIST_AGAIN,
     429: Next.RETRY,  # may carry Retry-After
     500: Next.RETRY,
     502: Next.RETRY,

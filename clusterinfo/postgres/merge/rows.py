@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from clusterinfo.errors import FatalError
-from clusterinfo.json_repair import mend
+from clusterinfo.json_repair import repair
 from clusterinfo.model import Record
 from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.errors import is_of_the_record, server_message
@@ -85,7 +85,7 @@ async def copy_bodies(connection: Connection, staged: Staged, wanted: list[int])
 
     def row(ord_: int) -> BodyRow:
         body = staged.records[ord_].body
-        if has_wild_number(body) and (repaired := mend(body)) != body:
+        if has_wild_number(body) and (repaired := repair(body)) != body:
             found_sanitised(ord_)
             return ord_, repaired, body
         if is_suspect(body) and (repaired := sanitise(body)) != body:
@@ -94,7 +94,7 @@ async def copy_bodies(connection: Connection, staged: Staged, wanted: list[int])
 
     def repaired_row(ord_: int) -> BodyRow:
         body = staged.records[ord_].body
-        return ord_, mend(body), body
+        return ord_, repair(body), body
 
     refused = await _copy_or_bisect(connection, wanted, row)
     refused_again = await _copy_or_bisect(connection, list(refused), repaired_row)

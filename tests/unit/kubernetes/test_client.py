@@ -94,7 +94,7 @@ async def _token(credentials: credentials_module.Credentials) -> str:
 
 
 @pytest.mark.parametrize("text", ["", "\n# nothing yet\n", "- a list", "just words"])
-async def test_a_file_that_holds_no_kubeconfig_is_said_to(tmp_path: Path, text: str) -> None:
+async def test_a_file_that_holds_no_kubeconfig_is_reported(tmp_path: Path, text: str) -> None:
     (tmp_path / "config").write_text(text)
     with pytest.raises(ConfigError, match=r"KUBECONFIG '.*config' holds no kubeconfig: expected clusters, users"):
         await load_credentials(load({}, kubeconfig=str(tmp_path / "config")))

@@ -26,7 +26,7 @@ def test_lines(observation: Observation, line: str) -> None:
     assert line_of(observation) == line
 
 
-def test_kinds_that_failed_are_told() -> None:
+def test_kinds_that_failed_are_printed() -> None:
     failed = seen.ListEnded(
         resource="secrets", reach="", outcome="forbidden", objects=0, size_bytes=0, seconds=1, error="Forbidden"
     )
