@@ -36,7 +36,7 @@ async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event,
             return EXIT_STOPPED if once else EXIT_DONE
         client, sink = opened
         observe(Connected())
-        async with probed(observe, Kubernetes=client.ask, Kafka=sink.ping):
+        async with probed(observe, Kubernetes=client.ping, Kafka=sink.ping):
             return await _collect_into(sink, client, settings, observe, stopping, once=once)
 
 
@@ -49,7 +49,7 @@ async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, 
             return EXIT_STOPPED if once else EXIT_DONE
         client, sink = opened
         observe(Connected())
-        async with probed(observe, Kubernetes=client.ask):
+        async with probed(observe, Kubernetes=client.ping):
             return await _collect_into(sink, client, settings, observe, stopping, once=once)
 
 

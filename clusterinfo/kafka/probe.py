@@ -1,4 +1,4 @@
-"""The first connection: whether Kafka answers and lets us in, else one line about why not."""
+"""The first connection: whether Kafka answers and accepts the login, else one line about why not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RETRY_S = 0.5
 
 
 async def probe(settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
-    """Return once one of the brokers answers (and lets us in).
+    """Return once one of the brokers answers (and accepts the login).
 
     aiokafka's own bootstrap only logs why it failed. Raises FatalError, in one line, at once for a
     refused login or certificate, else after `timeout_s` seconds; ConfigError for settings that cannot be used.

@@ -104,7 +104,7 @@ class KubernetesClient:
         if self._retired is not None:
             await self._retired.close()
 
-    async def ask(self) -> None:
+    async def ping(self) -> None:
         """Return if the API answers. Raises TransientError, ApiStatusError or FatalError if it does not."""
         await self.get("/version")
 

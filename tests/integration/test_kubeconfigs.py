@@ -60,7 +60,7 @@ async def test_every_request_impersonates_whom_the_kubeconfig_names(
     as_user(kubeconfig, as_="viewer", as_uid="u-1", as_groups=["viewers", "readers"], as_user_extra=extra)
 
     async with KubernetesClient.connect(Settings(kubeconfig=kubeconfig)) as client:
-        await client.ask()
+        await client.ping()
         await client.discover()
         await client.get_page(PODS, limit=10, max_bytes=MIB)
         before = len(front.asked)
