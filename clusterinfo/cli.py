@@ -1,13 +1,11 @@
-"""argv + environment -> Settings -> command -> exit code. Thin: what a command does stands in `pipelines.py`."""
+"""argv + environment -> Settings -> command -> exit code: the table of commands. What one does is in `commands/`."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import sys
-from collections.abc import Callable, Coroutine
-from contextlib import AbstractContextManager, nullcontext
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 from typer._click.exceptions import (  # typer brings its own click and names only some of its errors
@@ -16,13 +14,12 @@ from typer._click.exceptions import (  # typer brings its own click and names on
 )
 
 from clusterinfo import __version__
-from clusterinfo import lifecycle as life
+from clusterinfo.commands.run import run, run_short
 from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError
-from clusterinfo.exit_codes import EXIT_ABORTED, EXIT_DONE, EXIT_STOPPED
+from clusterinfo.exit_codes import EXIT_ABORTED
 from clusterinfo.model import INT64_MAX
 from clusterinfo.observations import Observe
 from clusterinfo.settings import Settings, load, parse_duration
-from clusterinfo.waiting import unless
 
 app = typer.Typer(
     name="clusterinfo",
@@ -37,13 +34,8 @@ app = typer.Typer(
 offsets = typer.Typer(help="Where consumers stand, as the database has it.", no_args_is_help=True)
 app.add_typer(offsets, name="offsets")
 
-letters = typer.Typer(help="Records that could not be stored, and were set aside.", no_args_is_help=True)
+letters = typer.Typer(help="Dead letters: records that could not be stored, and why.", no_args_is_help=True)
 app.add_typer(letters, name="dead-letters")
-
-DEMO_GRACE_S = 25.0
-"""What the demo's servers and processes have to end in; then they are killed."""
-
-Command = Callable[[Settings, Observe, asyncio.Event], Coroutine[Any, Any, int]]
 
 Once = Annotated[bool, typer.Option("--once", help="List everything once, then exit.")]
 Interval = Annotated[
@@ -64,7 +56,7 @@ def _root(
 
 @app.command()
 def collect(once: Once = False, interval: Interval = None) -> None:
-    """List every kind a cluster serves and send it to Kafka. Every 5 minutes unless told otherwise."""
+    """List every kind a cluster serves and send it to Kafka. Every 5 minutes unless set otherwise."""
     _check_interval(once, interval)
     settings = load(dict(os.environ), collect_interval=interval)
 
@@ -73,7 +65,7 @@ def collect(once: Once = False, interval: Interval = None) -> None:
 
         return await pipelines.collect(settings, observe, stopping, once=once)
 
-    _run(settings, main, serve=not once)
+    run(settings, main, serve=not once)
 
 
 @app.command()
@@ -105,7 +97,7 @@ def consume(
             settings, observe, stopping, until_idle_s=until_idle_s, do_migrate=not no_migrate
         )
 
-    _run(settings, main, serve=until_idle_s is None)
+    run(settings, main, serve=until_idle_s is None)
 
 
 @app.command()
@@ -119,7 +111,7 @@ def legacy(once: Once = False, interval: Interval = None, no_migrate: NoMigrate 
 
         return await pipelines.legacy(settings, observe, stopping, once=once, do_migrate=not no_migrate)
 
-    _run(settings, main, serve=not once)
+    run(settings, main, serve=not once)
 
 
 @app.command()
@@ -130,16 +122,12 @@ def migrate(
     ] = False,
 ) -> None:
     """Bring the database's schema up to date, and do nothing else."""
+    from clusterinfo.commands.migrate import migrate_schema, show_grants
+
     if print_grants:
-        from clusterinfo.postgres.admin.grants import grants
-
-        settings = load(dict(os.environ))
-        typer.echo(grants(settings.db_schema, settings.db_name), nl=False)
+        show_grants(load(dict(os.environ)))
         return
-
-    from clusterinfo.commands import pipelines
-
-    _run_short(pipelines.migrate_schema)
+    run_short(migrate_schema)
 
 
 @offsets.command("reset")
@@ -147,7 +135,7 @@ def offsets_reset() -> None:
     """Forget where consumers stand. What Kafka still holds of the topic is read again, and changes nothing twice."""
     from clusterinfo.commands.offsets import reset_offsets
 
-    _run_short(reset_offsets)
+    run_short(reset_offsets)
 
 
 LetterIds = Annotated[list[int] | None, typer.Argument(metavar="ID...", min=1, max=INT64_MAX, show_default=False)]
@@ -164,10 +152,10 @@ def letters_list(
         Literal["table", "json"], typer.Option(help="A table, or a JSON object a line for scripts.")
     ] = "table",
 ) -> None:
-    """Show which records were set aside, and why."""
+    """Show which records could not be stored, and why."""
     from clusterinfo.commands.dead_letters import list_letters
 
-    _run_short(list_letters, reason=reason, limit=limit, replayed=replayed, as_json=output == "json")
+    run_short(list_letters, reason=reason, limit=limit, replayed=replayed, as_json=output == "json")
 
 
 @letters.command("show")
@@ -178,7 +166,7 @@ def letters_show(
     """Show one of them whole: reason, headers, key and value. A message of a stranger may hold anything."""
     from clusterinfo.commands.dead_letters import show_letter
 
-    _run_short(show_letter, letter, raw=raw)
+    run_short(show_letter, letter, raw=raw)
 
 
 @letters.command("replay")
@@ -190,7 +178,7 @@ def letters_replay(
     _one_of(ids, {"--all": everything})
     from clusterinfo.commands.dead_letters import replay_letters
 
-    _run_short(replay_letters, ids or None)
+    run_short(replay_letters, ids or None)
 
 
 @letters.command("drop")
@@ -203,11 +191,11 @@ def letters_drop(
     _one_of(ids, {"--all": everything, "--replayed": replayed})
     from clusterinfo.commands.dead_letters import drop_letters
 
-    _run_short(drop_letters, ids or None, only_replayed=replayed)
+    run_short(drop_letters, ids or None, only_replayed=replayed)
 
 
 def _one_of(ids: list[int] | None, flags: dict[str, bool]) -> None:
-    """Raise ConfigError unless it is said in exactly one way which letters are meant."""
+    """Raise ConfigError unless the letters are named in exactly one way."""
     if [bool(ids), *flags.values()].count(True) != 1:
         raise ConfigError(
             f"say which dead letters: their ids (see `clusterinfo dead-letters list`), {' or '.join(flags)}"
@@ -227,7 +215,7 @@ def forget(
         _confirm(f"Delete {resource or 'all that is stored'} of cluster {cluster!r}, history included?")
     from clusterinfo.commands.forget import forget
 
-    _run_short(forget, cluster, resource)
+    run_short(forget, cluster, resource)
 
 
 @app.command()
@@ -245,7 +233,7 @@ def status(
     stale_after_s = _duration("--stale", stale)
     from clusterinfo.commands.status import show_status
 
-    _run_short(show_status, stale_after_s=stale_after_s, every_kind=kinds, as_json=output == "json")
+    run_short(show_status, stale_after_s=stale_after_s, every_kind=kinds, as_json=output == "json")
 
 
 def _confirm(question: str) -> None:
@@ -272,7 +260,7 @@ def rbac(
 
     from clusterinfo.commands import rbac
 
-    _run_short(rbac.print_role, service_account, discover=discover)
+    run_short(rbac.print_role, service_account, discover=discover)
 
 
 @app.command()
@@ -290,21 +278,9 @@ def demo(
     """Watch a cluster arrive in PostgreSQL, on servers of its own. In a checkout, after pip install -e '.[sandbox]'."""
     if context is not None and objects is not None:
         raise ConfigError("--context and --objects contradict each other: give one of them")
-    from clusterinfo.sandbox.demo import DEFAULT_OBJECTS, Demonstration, Options
+    from clusterinfo.commands.demo import run_demo
 
-    show = Demonstration(Options(objects or DEFAULT_OBJECTS, context, keep), dict(os.environ))
-
-    async def main(stopping: asyncio.Event) -> int:
-        showing = asyncio.ensure_future(show.run())
-        try:
-            await unless(stopping, showing)
-        except asyncio.CancelledError:  # the second signal: end at once, but still end everything
-            showing.cancel()
-            await asyncio.wait({showing})
-            raise
-        return EXIT_DONE if not showing.cancelled() or show.shown else EXIT_STOPPED
-
-    raise typer.Exit(life.run(main, DEMO_GRACE_S, DEMO_GRACE_S))
+    raise typer.Exit(run_demo(objects, context, keep=keep))
 
 
 def _check_interval(once: bool, interval: str | None) -> None:
@@ -321,53 +297,12 @@ def _duration(flag: str, value: str | None) -> float | None:
         raise ConfigError(f"{flag} is {value!r}: {error}") from None
 
 
-def _run_short(command: Callable[..., Coroutine[Any, Any, int]], *args: Any, **named: Any) -> None:
-    """Run a command that has no batch in hand: asked to stop, it ends at once."""
-
-    async def main(settings: Settings, observe: Observe, stopping: asyncio.Event) -> int:
-        code = await unless(stopping, command(settings, observe, *args, **named))
-        return EXIT_STOPPED if code is None else code
-
-    _run(load(dict(os.environ)), main, serve=False, moves=False)
-
-
-def _run(settings: Settings, command: Command, *, serve: bool, moves: bool = True) -> None:
-    """Run a command with logs, metrics and signals around it; ends the process with its exit code.
-
-    `moves`: on a terminal a display shows how far it is. Not for a command that prints a result.
-    """
-    from clusterinfo.telemetry import logs
-    from clusterinfo.telemetry.server import Telemetry
-
-    logs.configure_logging(settings.log_level, settings.log_format)
-    with _shown(moves) as observer:
-        telemetry = Telemetry(observer)
-
-        async def main(stopping: asyncio.Event) -> int:
-            async with telemetry.served(settings, wanted=serve):
-                return await command(settings, telemetry.observe, stopping)
-
-        code = life.run(main, settings.shutdown_grace_s)
-    raise typer.Exit(code)
-
-
-def _shown(moves: bool) -> AbstractContextManager[Observe]:
-    """What observations are given to: the log, or on a terminal what a person reads instead."""
-    if not sys.stderr.isatty():
-        from clusterinfo.telemetry.logs import log_observation
-
-        return nullcontext(log_observation)
-    from clusterinfo.telemetry import progress
-
-    return progress.shown() if moves else nullcontext(progress.say)
-
-
 def main() -> None:
     """The executable. Whatever a user can cause ends in one line on stderr and the documented exit code."""
     try:
         code = app(standalone_mode=False)
     except ClusterinfoError as error:
-        _say(str(error))
+        _report(str(error))
         code = error.exit_code
     except typer.Abort:
         code = EXIT_ABORTED
@@ -375,12 +310,12 @@ def main() -> None:
         typer.echo(error.format_message())
         code = error.exit_code
     except ClickException as error:
-        _say(f"{error.format_message().rstrip('.')}; see `clusterinfo --help`")
+        _report(f"{error.format_message().rstrip('.')}; see `clusterinfo --help`")
         code = error.exit_code
     sys.exit(code if isinstance(code, int) else 0)
 
 
-def _say(message: str) -> None:
+def _report(message: str) -> None:
     """The last line: as JSON where a machine reads it, plain for a person."""
     from clusterinfo.telemetry import logs
 

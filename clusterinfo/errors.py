@@ -1,4 +1,4 @@
-"""The errors of clusterinfo: one root, and the class says what the caller does next.
+"""The errors of clusterinfo: one root, and the class is what the caller does next.
 
 Lives here: the classes, and what all their messages have in common. Foreign exceptions are translated into them at the
 edges (`kubernetes/`, `kafka/`, `postgres/`), keeping the cause. A message names the thing, what was found, what was
@@ -9,6 +9,9 @@ from collections.abc import Iterator
 
 from clusterinfo.exit_codes import EXIT_STOPPED, EXIT_USAGE
 from clusterinfo.userinfo import TEXT, replace_userinfo
+
+MAX_LINE_CHARS = 300
+"""Of somebody else's error in a message of ours."""
 
 
 class ClusterinfoError(Exception):
@@ -33,11 +36,11 @@ class RestartError(ClusterinfoError):
 
 
 class LostError(ClusterinfoError):
-    """The lane belongs to somebody else now: let it go, without a word to the stored state."""
+    """The lane belongs to somebody else now: release it, and leave the stored state alone."""
 
 
 class RecordError(ClusterinfoError):
-    """One record cannot be read or stored: set it aside and go on with the rest."""
+    """One record cannot be read or stored: dead-letter it and go on with the rest."""
 
 
 class ConfigError(ClusterinfoError):
@@ -53,6 +56,20 @@ class FatalError(ClusterinfoError):
 def without_userinfo(text: str, mark: str = "") -> str:
     """`text` with `mark` in place of the user and password of every URL in it; `userinfo.py` has the rule."""
     return replace_userinfo(text, TEXT, lambda user, secret: mark)
+
+
+def one_line(error: BaseException | str) -> str:
+    """An error, or a text of somebody else's, for a message: one line of at most 300 characters without userinfo.
+
+    The class's name stands for an error without a text.
+    """
+    if isinstance(error, ConnectionRefusedError):
+        return "connection refused"  # asyncio's text repeats the address instead
+    # Userinfo is removed before the text is cut: half of one would be taken for none.
+    text = without_userinfo(" ".join(str(error).split()))
+    if not text and isinstance(error, BaseException):
+        return type(error).__name__
+    return text if len(text) <= MAX_LINE_CHARS else f"{text[: MAX_LINE_CHARS - 3]}..."
 
 
 def first_of(group: BaseExceptionGroup[BaseException], passed_over: type[BaseException] | None = None) -> BaseException:

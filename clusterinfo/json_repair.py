@@ -1,4 +1,4 @@
-r"""JSON that common readers refuse, mended in bytes, token by token. Pure; builds no object tree, recurses nowhere.
+r"""JSON that common readers refuse, repaired in bytes, token by token. Pure; builds no object tree, recurses nowhere.
 
 | what a body holds | what stands there instead |
 |---|---|
@@ -39,16 +39,16 @@ _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE]([+-]?[0-9]+))?")
 _ALMOST_NUMBER = re.compile(rb"[+-]?(?:[0-9.][0-9A-Za-z.+_-]*|NaN|Infinity)")
 
 
-def mend_escapes(body: bytes) -> bytes:
+def repair_escapes(body: bytes) -> bytes:
     """`body` with every escape replaced that the first line of the table names; the same bytes if there is none."""
-    return _ESCAPE.sub(_mend_escape, body)
+    return _ESCAPE.sub(_repair_escape, body)
 
 
-def _mend_escape(match: re.Match[bytes]) -> bytes:
+def _repair_escape(match: re.Match[bytes]) -> bytes:
     return _REPLACEMENT if _FORBIDDEN.fullmatch(match[0]) else match[0]
 
 
-def mend(body: bytes, *, bare_tokens: bool = True) -> bytes:
+def repair(body: bytes, *, bare_tokens: bool = True) -> bytes:
     """`body` with all replaced that the table above names; the same bytes if there is none of it.
 
     Without `bare_tokens` numbers and the like stay as they are: where a text counts, none may come of what was no text.
@@ -69,9 +69,9 @@ def mend(body: bytes, *, bare_tokens: bool = True) -> bytes:
                 done = end if depth == MAX_DEPTH else done
             case first if depth <= MAX_DEPTH and (bare_tokens or first == 0x22):
                 found = token[0]
-                mended = _mend_string(found) if first == 0x22 else _mend_bare(found)
-                if mended is not found:
-                    pieces += (text[done:start], mended)
+                repaired = _repair_string(found) if first == 0x22 else _repair_bare(found)
+                if repaired is not found:
+                    pieces += (text[done:start], repaired)
                     done = end
     if depth > MAX_DEPTH:  # it never ends
         return text
@@ -86,11 +86,11 @@ def _as_utf8(body: bytes) -> bytes:
     return body
 
 
-def _mend_string(found: bytes) -> bytes:
-    """A string token; the same object if there is nothing to mend."""
-    mended = _ESCAPE.sub(_mend_escape, found) if b"\\" in found else found
-    mended = _CONTROL.sub(_escape_control, mended)
-    return found if mended == found else mended
+def _repair_string(found: bytes) -> bytes:
+    """A string token; the same object if there is nothing to repair."""
+    repaired = _ESCAPE.sub(_repair_escape, found) if b"\\" in found else found
+    repaired = _CONTROL.sub(_escape_control, repaired)
+    return found if repaired == found else repaired
 
 
 def _escape_control(match: re.Match[bytes]) -> bytes:
@@ -98,8 +98,8 @@ def _escape_control(match: re.Match[bytes]) -> bytes:
     return rb"\u%04x" % code if code else _REPLACEMENT
 
 
-def _mend_bare(found: bytes) -> bytes:
-    """A literal or a number; the same object if it is in order, or nothing that could be mended."""
+def _repair_bare(found: bytes) -> bytes:
+    """A literal or a number; the same object if it is in order, or nothing that could be repaired."""
     number = _NUMBER.fullmatch(found)
     if number and len(found) <= MAX_NUMBER_CHARS and abs(int(number[1] or 0)) <= MAX_EXPONENT:
         return found

@@ -19,7 +19,7 @@ INT64_DIGITS = len(str(INT64_MAX))
 
 
 class RecordType(StrEnum):
-    """CloudEvents `type` of a record: what is being said."""
+    """CloudEvents `type` of a record: what it reports."""
 
     OBSERVED = "io.clusterinfo.resource.observed.v1"
     DELETED = "io.clusterinfo.resource.deleted.v1"
@@ -152,7 +152,7 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     headers: list[tuple[str, bytes | None]]
     value: bytes
     sqlstate: str | None = None
-    """What PostgreSQL said, if it was PostgreSQL that refused it."""
+    """PostgreSQL's code, if it was PostgreSQL that refused it."""
     omitted_bytes: int = 0
     """Of its key and its headers, which are not kept whole if they are too large."""
 
@@ -190,7 +190,7 @@ class Batch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     Position of a batch: [start, end) in offsets for a partition, [page number, page number + 1) for a list. `list`
     names the list attempt a page belongs to ("" for a partition). `gap`: Kafka no longer held some of what lay between
-    `start` and `end`, so that what this partition said of its units is not known any more.
+    `start` and `end`, so that what this partition carried of its units is not known any more.
     """
 
     lane: Lane

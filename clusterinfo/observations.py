@@ -143,7 +143,7 @@ class OffsetGap(Observation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lagging(Observation):
-    """Of an assigned partition, so many records are in Kafka and not stored; said from time to time, 0 included."""
+    """Of an assigned partition, so many records are in Kafka and not stored; reported from time to time, 0 included."""
 
     topic: str
     partition: int
@@ -170,7 +170,7 @@ class BatchStored(Observation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLettered(Observation):
-    """A record could not be stored and was set aside."""
+    """A record could not be stored and became a dead letter."""
 
     lane: str
     offset: int
@@ -287,4 +287,4 @@ Observe = Callable[[Observation], None]
 
 
 def unobserved(_: Observation) -> None:
-    """The `Observe` of callers who do not look."""
+    """The `Observe` that ignores what it is given."""

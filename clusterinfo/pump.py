@@ -62,7 +62,7 @@ class Sink(Protocol):
 async def pump(source: Source, sink: Sink, lane: Lane, observe: Observe, stopping: asyncio.Event | None = None) -> None:
     """Move one lane from source to sink until it ends, is lost, or `stopping` is set between two batches.
 
-    Told to stop while a step fails, it raises that step's TransientError: the batch in hand is not stored. The source
+    Asked to stop while a step fails, it raises that step's TransientError: the batch in hand is not stored. The source
     is closed at the end, also after an error or a cancellation.
     """
     backoff = Backoff()

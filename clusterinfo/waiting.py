@@ -1,4 +1,4 @@
-"""Waiting: for time to pass, for a step to succeed, or to be told to stop.
+"""Waiting: for time to pass, for a step to succeed, or to be asked to stop.
 
 The only retry of the program and its only race against stopping. Ground floor: it knows errors and observations, and
 nothing of what is waited for.

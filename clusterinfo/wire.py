@@ -68,7 +68,7 @@ class Message(NamedTuple):
 
 
 def encode(record: Record) -> Message:
-    """The message that says `record`. Raises RecordError if a text cannot be UTF-8 or the body is empty."""
+    """`record` as a message. Raises RecordError if a text cannot be UTF-8 or the body is empty."""
     if not record.body:
         raise RecordError("the record has no body, but a value is never null or empty")
     try:
@@ -119,8 +119,8 @@ def record_id(record: Record) -> str:
     """CloudEvents `id`, the same whenever the same statement is sent again.
 
     "Producers MUST ensure that source + id is unique for each distinct event." A list attempt (a UUID of its own)
-    sees a version of an object once; a watched version is told by its key and resourceVersion alone. A resourceVersion
-    may be reused by the deletion of what it names, hence the verb.
+    sees a version of an object once; a watched version is identified by its key and resourceVersion alone. The deletion
+    of what a resourceVersion names may reuse it, hence the verb.
     """
     verb = record.type.value.rpartition(".v")[0].rpartition(".")[2]
     if not record.is_object:
@@ -153,7 +153,7 @@ def _time(moment: dt.datetime) -> str:
 
 
 def decode(key: bytes | None, value: bytes | None, headers: Headers, offset: int = -1) -> Record:
-    """The record that a message says. Raises RecordError whose one line says what is wrong with it.
+    """The record in a message. Raises RecordError with one line about what is wrong with it.
 
     The object's identity is taken from the key; `source` and `subject` must agree with it. The body is not parsed.
     """
@@ -289,10 +289,10 @@ def _content_hash(text: bytes) -> str:
 
 def _check(record: Record, attributes: dict[str, bytes]) -> None:
     if attributes.get("ce_source") != source(record.cluster):
-        raise RecordError(f"ce_source is {quoted(attributes.get('ce_source'))}, but the key says another cluster")
-    told = subject(record.group, record.resource, record.namespace, record.name)
-    if attributes.get("ce_subject", b"") != told.encode():
-        raise RecordError(f"ce_subject is {quoted(attributes.get('ce_subject'))}, but the key says {quoted(told)}")
+        raise RecordError(f"ce_source is {quoted(attributes.get('ce_source'))}, but the key has another cluster")
+    expected = subject(record.group, record.resource, record.namespace, record.name)
+    if attributes.get("ce_subject", b"") != expected.encode():
+        raise RecordError(f"ce_subject is {quoted(attributes.get('ce_subject'))}, but the key has {quoted(expected)}")
     if record.state not in STATES:
         raise RecordError(f"ce_state is {quoted(record.state)}, expected oversize or none")
     if missing := _missing(record):

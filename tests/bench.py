@@ -121,7 +121,7 @@ async def _downloaded(bench: Servers) -> float:
 
 async def collected(bench: Servers, topic: str) -> float:
     ended = (await run("collect", "--once", env=bench.env(topic, "postgres"), timeout_s=TIMEOUT_S)).expect(0)
-    return float(ended.said("Snapshot ended")[0]["seconds"])
+    return float(ended.logged("Snapshot ended")[0]["seconds"])
 
 
 # --- storing beside COPY ---------------------------------------------------------------------------------------------
@@ -145,8 +145,8 @@ async def _consumed(bench: Servers, topic: str, database: str) -> Stored:
 
 
 def stored(ended: Ended) -> Stored:
-    batches = ended.said("Batch stored")
-    claims = ended.said("Partition claimed")
+    batches = ended.logged("Batch stored")
+    claims = ended.logged("Partition claimed")
     rows = sum(batch["rows_written"] + batch["rows_unchanged"] for batch in batches)
     times = [dt.datetime.fromisoformat(line["timestamp"]) for line in (claims[0], batches[-1])]
     return Stored(rows, (times[1] - times[0]).total_seconds())

@@ -65,10 +65,10 @@ async def measure(objects: int) -> None:
 
 def _figures(objects: int, collected: Ended, consumed: Ended, in_kafka_bytes: int) -> Iterator[str]:
     share = 10_000 / objects
-    said = collected.said("Snapshot ended")[0]
+    ended = collected.logged("Snapshot ended")[0]
     rate = stored(consumed)
-    yield f"  downloaded {said['size_bytes'] / MIB * share:.1f} MiB, in Kafka {in_kafka_bytes / MIB * share:.1f} MiB"
-    yield f"  collected in {said['seconds'] * share:.2f} s, stored in {rate.seconds * share:.2f} s"
+    yield f"  downloaded {ended['size_bytes'] / MIB * share:.1f} MiB, in Kafka {in_kafka_bytes / MIB * share:.1f} MiB"
+    yield f"  collected in {ended['seconds'] * share:.2f} s, stored in {rate.seconds * share:.2f} s"
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """What each setting does to speed and memory, beside its default, all in one run: `python -m tests.tuning`.
 
 The settings of docs/TUNING.md. Medians of ratios: each run of a value has one of the default beside it, before it or
-after it in turns, so that a busy moment of the machine falls on both.
+after it alternately, so that a busy moment of the machine falls on both.
 """
 
 from __future__ import annotations
@@ -53,8 +53,8 @@ def setting(knob: tuple[str, str]) -> dict[str, str]:
 async def collected(bench: Servers, knob: tuple[str, str], topic: str) -> Run:
     env = bench.env(topic, "postgres") | setting(knob)
     ended = (await run("collect", "--once", env=env, timeout_s=TIMEOUT_S)).expect(0)
-    said = ended.said("Snapshot ended")[0]
-    return Run(said["objects"] / said["seconds"], ended.peak_mib)
+    line = ended.logged("Snapshot ended")[0]
+    return Run(line["objects"] / line["seconds"], ended.peak_mib)
 
 
 async def consumed(bench: Servers, knob: tuple[str, str], topic: str) -> Run:

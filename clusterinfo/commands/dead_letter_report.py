@@ -38,7 +38,7 @@ def what(letter: Letter) -> str:
 def print_table(letters: Sequence[Letter]) -> None:
     """One line a letter; only the headings if there are none."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("id", "set aside", "topic/partition/offset", "what", "reason", "replayed"):
+    for heading in ("id", "created", "topic/partition/offset", "what", "reason", "replayed"):
         table.add_column(heading, overflow="fold", justify="right" if heading == "id" else "left")
     for letter in letters:
         cells = (
@@ -77,7 +77,7 @@ def as_text(letter: Letter) -> str:
     """All that is known: attributes, key, headers, an empty line, the value. Undecodable bytes as escapes."""
     attributes = {
         "id": letter.id,
-        "set aside": letter.created_at.isoformat(),
+        "created": letter.created_at.isoformat(),
         "replayed": letter.replayed_at.isoformat() if letter.replayed_at else "no",
         "topic": f"{letter.topic}, partition {letter.partition}, offset {letter.offset}" if letter.topic else "none",
         "reason": letter.reason,

@@ -1,4 +1,4 @@
-"""`clusterinfo rbac`: which rights the collector needs in a cluster. Beside `commands.py`, a composition root."""
+"""`clusterinfo rbac`: which rights the collector needs in a cluster. A composition root, beside `pipelines.py`."""
 
 from __future__ import annotations
 

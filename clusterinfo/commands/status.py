@@ -1,4 +1,4 @@
-"""`clusterinfo status`: asks the database, and Kafka where it is used. Beside `commands.py`, a composition root."""
+"""`clusterinfo status`: asks the database, and Kafka where it is used. A composition root, beside `pipelines.py`."""
 
 from __future__ import annotations
 

@@ -11,9 +11,8 @@ from aiokafka.abc import AbstractTokenProvider
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import collect_hosts
 
-from clusterinfo.errors import ConfigError
+from clusterinfo.errors import ConfigError, one_line
 from clusterinfo.kafka.aiokafka_patches import codecs, login, reading
-from clusterinfo.kafka.errors import explain
 from clusterinfo.settings import Settings
 
 codecs.install()
@@ -74,7 +73,7 @@ def _blaming(variable: str, path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise ConfigError(f"{variable} names {path!r}, which cannot be used: {explain(error)}") from error
+        raise ConfigError(f"{variable} names {path!r}, which cannot be used: {one_line(error)}") from error
 
 
 def _sasl(settings: Settings) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiokafka.errors import AuthenticationFailedError, CorruptRecordException, KafkaError
 
-from clusterinfo.errors import ClusterinfoError, FatalError, RecordError, RestartError, TransientError
+from clusterinfo.errors import ClusterinfoError, FatalError, RecordError, RestartError, TransientError, one_line
 
 
 class Next(Enum):
@@ -87,15 +87,6 @@ _ERRORS: Final[dict[Next, type[ClusterinfoError]]] = {
     Next.REJECT: RecordError,
     Next.HALT: FatalError,
 }
-MAX_DETAIL_CHARS = 200
-
-
-def explain(error: BaseException) -> str:
-    """One bounded line about a foreign error: its text, or its class if it has none."""
-    if isinstance(error, ConnectionRefusedError):
-        return "connection refused"  # asyncio's text repeats the address instead
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= MAX_DETAIL_CHARS else f"{text[:MAX_DETAIL_CHARS]}..."
 
 
 def translate(error: BaseException, doing: str) -> ClusterinfoError:
@@ -103,8 +94,8 @@ def translate(error: BaseException, doing: str) -> ClusterinfoError:
     if isinstance(error, ClusterinfoError):
         return error
     if remedy := _remedy(error):
-        return FatalError(f"{doing}: {remedy} ({explain(error)})")
-    return _ERRORS[next_after(error)](f"{doing}: {explain(error)}")
+        return FatalError(f"{doing}: {remedy} ({one_line(error)})")
+    return _ERRORS[next_after(error)](f"{doing}: {one_line(error)}")
 
 
 def is_final(error: BaseException) -> bool:

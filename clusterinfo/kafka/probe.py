@@ -1,4 +1,4 @@
-"""The first connection: whether Kafka answers and lets us in, and the one line that says why not."""
+"""The first connection: whether Kafka answers and accepts the login, else one line about why not."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from aiokafka.conn import collect_hosts, create_conn
 from aiokafka.errors import AuthenticationFailedError, KafkaConnectionError, KafkaError
 from aiokafka.protocol.metadata import MetadataRequest
 
-from clusterinfo.errors import FatalError, TransientError
+from clusterinfo.errors import FatalError, TransientError, one_line
 from clusterinfo.kafka.aiokafka_patches.quiet import quiet
 from clusterinfo.kafka.aiokafka_patches.stopping import STOP_TIMEOUT_S
 from clusterinfo.kafka.client import client_arguments
-from clusterinfo.kafka.errors import explain, translate
+from clusterinfo.kafka.errors import translate
 from clusterinfo.settings import Settings
 from clusterinfo.waiting import retried_within
 
@@ -24,7 +24,7 @@ RETRY_S = 0.5
 
 
 async def probe(settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
-    """Return once one of the brokers answers (and lets us in).
+    """Return once one of the brokers answers (and accepts the login).
 
     aiokafka's own bootstrap only logs why it failed. Raises FatalError, in one line, at once for a
     refused login or certificate, else after `timeout_s` seconds; ConfigError for settings that cannot be used.
@@ -47,7 +47,7 @@ async def probe(settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S) -> Non
         try:
             await retried_within(timeout_s, try_each, pause_s=RETRY_S)
         except TimeoutError:
-            reason = explain(last) if last else "no answer"
+            reason = one_line(last) if last else "no answer"
             raise unreachable(settings, timeout_s, reason, remedy=_remedy_of_closing(last, settings)) from None
 
 

@@ -10,10 +10,10 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import for_code
 
-from clusterinfo.errors import ConfigError, FatalError
+from clusterinfo.errors import ConfigError, FatalError, one_line
 from clusterinfo.kafka.aiokafka_patches.stopping import STOP_TIMEOUT_S, bounded
 from clusterinfo.kafka.client import REQUEST_TIMEOUT_MS, client_arguments
-from clusterinfo.kafka.errors import MAX_DETAIL_CHARS, translate
+from clusterinfo.kafka.errors import translate
 from clusterinfo.kafka.probe import first_connection, probe
 from clusterinfo.observations import Noted, Observe, Warned
 from clusterinfo.settings import MIB, Settings
@@ -105,7 +105,7 @@ async def _create(admin: AIOKafkaAdminClient, settings: Settings, observe: Obser
     elif code != _ALREADY_EXISTS:
         detail = str(rest[0]) if rest and rest[0] else for_code(code).__name__
         refused = translate(for_code(code)(), f"cannot create topic {name!r}")
-        raise FatalError(f"{refused}: {detail[:MAX_DETAIL_CHARS]}; create it yourself, or change KAFKA_TOPIC")
+        raise FatalError(f"{refused}: {one_line(detail)}; create it yourself, or change KAFKA_TOPIC")
 
 
 async def _partitions_of_new(admin: AIOKafkaAdminClient, name: str) -> int:

@@ -1,6 +1,6 @@
 """Authenticated HTTP to one Kubernetes API: answers as raw bytes, their size capped, a deadline on every wait.
 
-`credentials.py` finds the credentials, `api_errors.py` says what a failure means, kubernetes_asyncio (imported when a
+`credentials.py` finds the credentials, `errors.py` what a failure means, kubernetes_asyncio (imported when a
 connection is made, not before) makes the aiohttp session. What a list means is `source.py`'s business.
 """
 
@@ -20,7 +20,7 @@ import msgspec
 
 from clusterinfo.errors import ConfigError, FatalError, TransientError, without_userinfo
 from clusterinfo.kubernetes import discovery
-from clusterinfo.kubernetes.credentials import Credentials, explained, load_credentials
+from clusterinfo.kubernetes.credentials import Credentials, config_errors, load_credentials
 from clusterinfo.kubernetes.errors import (
     ApiStatusError,
     PageTooLargeError,
@@ -104,7 +104,7 @@ class KubernetesClient:
         if self._retired is not None:
             await self._retired.close()
 
-    async def ask(self) -> None:
+    async def ping(self) -> None:
         """Return if the API answers. Raises TransientError, ApiStatusError or FatalError if it does not."""
         await self.get("/version")
 
@@ -250,7 +250,7 @@ def resource_path(gvr: GroupVersionResource, namespace: str = "") -> str:
 def _open_api(credentials: Credentials) -> ApiClient:
     from kubernetes_asyncio.client import ApiClient
 
-    with explained("the certificates of the kubeconfig cannot be used"):
+    with config_errors("the certificates of the kubeconfig cannot be used"):
         api = ApiClient(credentials.configuration)
     api.user_agent = "clusterinfo"
     api.rest_client.pool_manager.headers.extend(credentials.headers)  # the client's own are a dict: no name twice

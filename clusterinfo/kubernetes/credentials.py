@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from clusterinfo.errors import ClusterinfoError, ConfigError, TransientError, without_userinfo
-from clusterinfo.kubernetes.errors import quotable
+from clusterinfo.errors import ClusterinfoError, ConfigError, TransientError, one_line, without_userinfo
 from clusterinfo.kubernetes.impersonation import Headers, impersonation_headers
 from clusterinfo.kubernetes.kubeconfig import Kubeconfig, read_kubeconfig
 from clusterinfo.settings import Settings
@@ -55,7 +54,7 @@ async def load_credentials(settings: Settings) -> Credentials:
                 found = await _load_kubeconfig(settings)
         except TimeoutError as error:
             raise TransientError(f"the kubeconfig's plugin gave no credentials within {CREDENTIALS_S:.0f} s") from error
-    with explained("the address of the API cannot be used"):
+    with config_errors("the address of the API cannot be used"):
         host = urlsplit(str(found.configuration.host)).hostname or ""
     _obey_ranges(host)
     return found
@@ -126,12 +125,12 @@ async def _load_kubeconfig(settings: Settings) -> Credentials:
     from kubernetes_asyncio.config.kube_config import KubeConfigLoader
 
     paths = _kubeconfig_paths(settings)
-    with explained(f"KUBECONFIG {os.pathsep.join(paths)!r} cannot be read"):
+    with config_errors(f"KUBECONFIG {os.pathsep.join(paths)!r} cannot be read"):
         merged = read_kubeconfig(paths)
     context = settings.kube_context or merged.current
     _check_context(merged, context, settings)
     configuration = _new_configuration()
-    with explained(f"context {context!r} of the kubeconfig cannot be used"):
+    with config_errors(f"context {context!r} of the kubeconfig cannot be used"):
         loader = KubeConfigLoader(config_dict=merged.as_node(), active_context=context, config_base_path=None)
         chosen: Any = loader.current_context
         headers = _check_user(*merged.user_of(chosen["context"]))
@@ -166,7 +165,7 @@ def _kubeconfig_paths(settings: Settings) -> list[str]:
     if "\n" in given or given.lstrip().startswith("{"):
         raise ConfigError("KUBECONFIG holds a kubeconfig itself, or part of one: expected the name of a file that does")
     paths = [Path(path).expanduser() for path in given.split(os.pathsep) if path]
-    with explained(f"KUBECONFIG {given!r} cannot be read"):
+    with config_errors(f"KUBECONFIG {given!r} cannot be read"):
         found = [str(path) for path in paths if _is_file(path)]
     if found:
         return found
@@ -190,7 +189,7 @@ def _is_file(path: Path) -> bool:
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
+def config_errors(what: str) -> Iterator[None]:
     """Turns what the loader raises for a file a user wrote (for most it has no error of its own) into ConfigError."""
     try:
         yield
@@ -200,7 +199,7 @@ def explained(what: str) -> Iterator[None]:
         file = error.filename or "a file that it names"  # ssl names none
         raise ConfigError(f"{what}: {file} is not readable by uid {os.geteuid()}; {READABLE}") from error
     except Exception as error:
-        raise ConfigError(f"{what}: {quotable(error)}; check KUBECONFIG and KUBE_CONTEXT") from error
+        raise ConfigError(f"{what}: {one_line(error)}; check KUBECONFIG and KUBE_CONTEXT") from error
 
 
 def _check_context(merged: Kubeconfig, context: str | None, settings: Settings) -> None:
@@ -224,7 +223,7 @@ def _exec_refresh(loader: Any) -> Callable[[Configuration], Awaitable[None]]:
                 async with asyncio.timeout(CREDENTIALS_S):
                     await loader.load_from_exec_plugin()  # returns at once while the token is good for 5 minutes
             except Exception as error:
-                raise TransientError(f"the kubeconfig's plugin gave no token: {quotable(error)}") from error
+                raise TransientError(f"the kubeconfig's plugin gave no token: {one_line(error)}") from error
             configuration.api_key["BearerToken"] = loader.token.strip()
 
     return refresh

@@ -11,12 +11,12 @@ from typing import Final
 
 import aiohttp
 
-from clusterinfo.errors import ClusterinfoError, FatalError, TransientError, without_userinfo
+from clusterinfo.errors import ClusterinfoError, FatalError, TransientError, one_line
 from clusterinfo.kubernetes.pages import parse_status
 
 
 class ApiStatusError(ClusterinfoError):
-    """The API refused a request, and will refuse it again: `status` (HTTP), `reason` and `message` as it says why."""
+    """The API refused a request, and will refuse it again: `status` (HTTP), its `reason` and `message`."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(f"{status} {reason}: {message}" if message else f"{status} {reason}")
@@ -26,7 +26,7 @@ class ApiStatusError(ClusterinfoError):
 
 
 class ApiTransientError(TransientError):
-    """The API could not answer now: `status` (HTTP) says how it put it."""
+    """The API could not answer now: `status` is that of HTTP."""
 
     def __init__(self, message: str, *, status: int, retry_after_s: float | None = None) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
@@ -57,7 +57,7 @@ class Next(Enum):
     """What to do after an answer other than 2xx."""
 
     RETRY = "ask the same again, after the pause that the server asks for"
-    LIST_ANEW = "the continue token is too old: begin the list again"
+    LIST_AGAIN = "the continue token is too old: begin the list again"
     LOG_IN_AGAIN = "read the credentials again, once; refused again and everywhere, stop; else this kind fails"
     FAIL_KIND = "it will be refused again: this kind fails, the others go on"
 
@@ -70,7 +70,7 @@ STATUSES: Final = {
     405: Next.FAIL_KIND,
     406: Next.FAIL_KIND,
     408: Next.RETRY,
-    410: Next.LIST_ANEW,
+    410: Next.LIST_AGAIN,
     429: Next.RETRY,  # may carry Retry-After
     500: Next.RETRY,
     502: Next.RETRY,
@@ -83,12 +83,6 @@ STATUSES: Final = {
 def next_after(status: int) -> Next:
     """What to do after an answer with this status. Without an entry: a 5xx is tried again, all else fails its kind."""
     return STATUSES.get(status, Next.RETRY if status >= 500 else Next.FAIL_KIND)
-
-
-def quotable(error: BaseException) -> str:
-    """An error in one short line without userinfo."""
-    text = without_userinfo(" ".join(str(error).split())) or type(error).__name__
-    return text if len(text) <= 300 else f"{text[:300]}..."
 
 
 def parse_retry_after(value: str | None, now: dt.datetime) -> float | None:
@@ -109,14 +103,13 @@ def parse_retry_after(value: str | None, now: dt.datetime) -> float | None:
 def status_error(status: int, body: bytes, retry_after: str | None, now: dt.datetime) -> Exception:
     """An answer other than 2xx -> the error it means: ApiTransientError, ApiStatusError, or UnauthorizedError."""
     step = next_after(status)
-    told = parse_status(body)
-    plain = body[:4096].decode(errors="replace") if not told.reason and not told.message else ""
-    # A webhook that fails is quoted with its URL; cut last, or half of a userinfo would be taken for none.
-    message = without_userinfo(" ".join((told.message or plain).split()))[: 300 if told.message else 200]
+    report = parse_status(body)
+    plain = body[:4096].decode(errors="replace") if not report.reason and not report.message else ""
+    message = one_line(report.message or plain)  # a webhook that fails is quoted with its URL
     if step is Next.RETRY:
         wait_s = parse_retry_after(retry_after, now)
         return ApiTransientError(f"the API answered {status} {message}".rstrip(), status=status, retry_after_s=wait_s)
-    refused = ApiStatusError(status, told.reason or _REASONS.get(status, "Unknown"), message)
+    refused = ApiStatusError(status, report.reason or _REASONS.get(status, "Unknown"), message)
     return UnauthorizedError(refused) if step is Next.LOG_IN_AGAIN else refused
 
 
@@ -138,19 +131,19 @@ async def translated() -> AsyncIterator[None]:
     try:
         yield
     except (aiohttp.ClientConnectorCertificateError, aiohttp.ClientConnectorSSLError) as error:
-        raise RefusedError(f"TLS with the API failed: {quotable(error)}") from error
+        raise RefusedError(f"TLS with the API failed: {one_line(error)}") from error
     except aiohttp.ClientHttpProxyError as error:
         if error.status in (401, 403, 407):
             remedy = "check user and password in HTTPS_PROXY, or in the kubeconfig's proxy-url"
             raise RefusedError(f"the proxy refuses us ({error.status}); {remedy}") from error
-        raise TransientError(f"the proxy did not let us through: {quotable(error)}") from error
+        raise TransientError(f"the proxy did not let us through: {one_line(error)}") from error
     except (TimeoutError, aiohttp.ServerTimeoutError) as error:
-        raise TransientError(f"the API did not answer in time: {quotable(error)}") from error
+        raise TransientError(f"the API did not answer in time: {one_line(error)}") from error
     except aiohttp.ClientConnectorError as error:
-        raise TransientError(f"the API cannot be reached: {quotable(error)}") from error
+        raise TransientError(f"the API cannot be reached: {one_line(error)}") from error
     except aiohttp.ClientPayloadError as error:
-        raise TransientError(f"the answer broke off: {quotable(error)}") from error
+        raise TransientError(f"the answer broke off: {one_line(error)}") from error
     except (aiohttp.InvalidURL, ValueError) as error:
-        raise FatalError(f"no request can be made with these settings: {quotable(error)}") from error
+        raise FatalError(f"no request can be made with these settings: {one_line(error)}") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise TransientError(f"the connection to the API failed: {quotable(error)}") from error
+        raise TransientError(f"the connection to the API failed: {one_line(error)}") from error

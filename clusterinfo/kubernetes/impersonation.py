@@ -19,7 +19,7 @@ _TOKEN = frozenset(b"!#$&'*+-.^_`|~0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghi
 
 
 def impersonation_headers(user: Mapping[str, Any], name: str) -> Headers:
-    """`user` is what the kubeconfig says of the user called `name`; absent and null say nothing.
+    """`user` is what the kubeconfig has of the user called `name`; absent and null mean nothing.
 
     Raises ConfigError for what has another form, or asks for groups, a uid or extras without a user to be.
     """

@@ -1,4 +1,4 @@
-"""Kubeconfig files -> one, merged as kubectl does. What is wrong with them is said without a word of what they hold.
+"""Kubeconfig files -> one, merged as kubectl does. What is wrong with them is reported, nothing that they hold.
 
 PyYAML's errors quote the line they mean, and kubernetes_asyncio's merger names each entry by all it holds, tokens
 included, which its loader then quotes: so the files are read and merged here, once each.
@@ -92,7 +92,7 @@ def _load(path: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.MarkedYAMLError as error:
-        raise ConfigError(f"{problem}: {_where(error)}{_told(error.problem)}; is it whole?") from None
+        raise ConfigError(f"{problem}: {_where(error)}{_problem(error.problem)}; is it whole?") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(f"{problem}: line {line}: it holds a character that YAML does not allow") from None
@@ -105,7 +105,7 @@ def _where(error: yaml.MarkedYAMLError) -> str:
     return f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
 
 
-def _told(problem: str | None) -> str:
-    """What PyYAML says, up to where it begins to quote the file."""
+def _problem(problem: str | None) -> str:
+    """PyYAML's problem, up to where it begins to quote the file."""
     own = _OWN_WORDS.sub(r"\1", problem or "")
     return _QUOTE.split(own)[0].strip() or "it is no YAML"

@@ -153,7 +153,7 @@ class ListSource:
     # --- pump.Source -------------------------------------------------------------------------------------------------
 
     async def open(self, lane: Lane, position: Position) -> None:
-        """Begin, once there is a permit. `position` says nothing here: an earlier attempt proves nothing about this."""
+        """Begin, once there is a permit. `position` is not used: an earlier attempt proves nothing about this."""
         if lane != self.lane:
             raise FatalError(f"the source of {self.lane} was opened for {lane}")
         await self._permit.take()
@@ -254,7 +254,7 @@ class ListSource:
             else:
                 listed.add(item.namespace, item.name, item.resource_version)
                 records.append(context.recorder.observed(item, listed, observed_at))
-                if item.is_mended:
+                if item.is_repaired:
                     self._warn_of_repair(item)
         return records
 

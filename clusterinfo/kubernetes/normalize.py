@@ -2,7 +2,7 @@
 
 One raw item goes in, a `NormalizedObject` comes out. The object's top level and its metadata are taken apart one level
 deep; what must go is dropped; the slices are joined again. Whatever lies deeper is searched for telling bytes, and only
-a slice that holds them is taken apart further, so that nothing that stays is ever parsed and written anew.
+a slice that holds them is taken apart further, so that nothing that stays is ever parsed and written again.
 
 Removed, wherever they occur: `managedFields` and the annotations in which tools keep a copy of the object.
 Replaced by a fingerprint: the values of Secrets (also of Secrets wrapped in other objects), environment values and
@@ -25,7 +25,7 @@ import msgspec
 import xxhash
 
 from clusterinfo.errors import RecordError
-from clusterinfo.json_repair import MAX_DEPTH, mend
+from clusterinfo.json_repair import MAX_DEPTH, repair
 from clusterinfo.kubernetes.pages import Slice, split_array, split_object
 from clusterinfo.model import GroupVersionResource
 from clusterinfo.userinfo import JSON, replace_userinfo
@@ -37,7 +37,7 @@ NORMALIZATION = 2
 class NormalizedObject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An object as it may leave the cluster: `body` is a whole manifest, `content_hash` 32 hex digits.
 
-    `is_mended`: it came as something that is no JSON, and is not what came (see `mending.py`).
+    `is_repaired`: it came as something that is no JSON, and is not what came (see `json_repair.py`).
     """
 
     body: bytes
@@ -48,7 +48,7 @@ class NormalizedObject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     content_hash: str
     api_version: str
     kind: str
-    is_mended: bool = False
+    is_repaired: bool = False
 
 
 class Redaction:
@@ -77,31 +77,33 @@ class Redaction:
 def normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> NormalizedObject:
     """One item of a list of `gvr` -> what may leave the cluster. Costs about 40 µs for a pod of 11 kB.
 
-    What cannot be read as it is (bytes that are no UTF-8; what must go, hundreds of levels deep) is mended and read
+    What cannot be read as it is (bytes that are no UTF-8; what must go, hundreds of levels deep) is repaired and read
     again. Raises RecordError, which quotes nothing of the object, if it is no object with a name even then.
     """
     try:
         return _normalize(raw, gvr, redaction)
     except _UNREADABLE:
-        return _normalize_mended(bytes(raw), gvr, redaction)
+        return _normalize_repaired(bytes(raw), gvr, redaction)
 
 
 _UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError, TypeError, RecordError)
 
 
-def _normalize_mended(raw: bytes, gvr: GroupVersionResource, redaction: Redaction) -> NormalizedObject:
-    mended = mend(raw, bare_tokens=False)
+def _normalize_repaired(raw: bytes, gvr: GroupVersionResource, redaction: Redaction) -> NormalizedObject:
+    repaired = repair(raw, bare_tokens=False)
     try:
-        item = _normalize(mended, gvr, redaction)
+        item = _normalize(repaired, gvr, redaction)
     except RecordError:
         raise
     except _UNREADABLE as error:
         raise RecordError(f"an item of {gvr.dotted} cannot be read as an object ({type(error).__name__})") from error
-    if mended != raw and any("\ufffd" in text for text in (item.namespace, item.name, item.uid, item.resource_version)):
+    if repaired != raw and any(
+        "\ufffd" in text for text in (item.namespace, item.name, item.uid, item.resource_version)
+    ):
         raise RecordError(
             f"an item of {gvr.dotted} has a name, namespace, uid or resourceVersion that is no Unicode text"
         )
-    return msgspec.structs.replace(item, is_mended=mended != raw)
+    return msgspec.structs.replace(item, is_repaired=repaired != raw)
 
 
 def _normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> NormalizedObject:

@@ -1,4 +1,4 @@
-"""Response bytes -> pages of raw items, Status documents, watch events. Pure: no I/O, no clock, no environment.
+"""Response bytes -> pages of raw items, Status documents. Pure: no I/O, no clock, no environment.
 
 No object trees: a page is split into `msgspec.Raw` slices. A slice keeps its whole page alive: copy what outlives it.
 What msgspec refuses as a whole (an item nested some 1,000 deep, a lone-surrogate escape) is split by a scanner that
@@ -56,19 +56,11 @@ class Status(msgspec.Struct, frozen=True, gc=False):
     code: int = 0
 
 
-class WatchEvent(msgspec.Struct, frozen=True, gc=False):
-    """One line of a watch: ADDED, MODIFIED, DELETED, BOOKMARK, or ERROR with a Status for its object."""
-
-    type: str
-    object: msgspec.Raw
-
-
 _PAGE = msgspec.json.Decoder(_List)
 _KIND = msgspec.json.Decoder(str | None)
 _META = msgspec.json.Decoder(ListMeta)
 _META_MEMBERS = frozenset(field.encode_name for field in msgspec.structs.fields(ListMeta))
 _STATUS = msgspec.json.Decoder(Status)
-_EVENT = msgspec.json.Decoder(WatchEvent)
 
 
 def parse_page(body: bytes, kind: str = "") -> ListPage:
@@ -137,21 +129,6 @@ def parse_status(body: bytes) -> Status:
         return _STATUS.decode(body)
     except _UNSPLITTABLE:
         return Status()
-
-
-def parse_event(line: bytes) -> WatchEvent:
-    """One line of a watch -> its event. Raises RecordError if it is none."""
-    try:
-        return _EVENT.decode(line)
-    except _UNSPLITTABLE as error:
-        raise RecordError(f"a line of the watch is no event: {error}") from error
-
-
-def take_lines(buffer: bytearray) -> list[bytes]:
-    """Take the whole lines out of `buffer` and leave the rest of it: newline-delimited JSON arrives in any pieces."""
-    whole, newline, rest = bytes(buffer).rpartition(b"\n")
-    buffer[:] = rest
-    return [line for line in whole.split(b"\n") if line.strip()] if newline else []
 
 
 # --- one level deep --------------------------------------------------------------------------------------------------

@@ -142,7 +142,7 @@ def _bound(kind: str, rules: list[JSON], account: Account, namespace: str | None
 
 
 class _Plain(yaml.SafeDumper):
-    """Without anchors: what is said twice is written twice."""
+    """Without anchors: what comes twice is written twice."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

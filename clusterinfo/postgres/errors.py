@@ -10,7 +10,7 @@ from typing import Final
 
 import asyncpg
 
-from clusterinfo.errors import ClusterinfoError, FatalError, TransientError
+from clusterinfo.errors import ClusterinfoError, FatalError, TransientError, one_line
 
 
 class Next(Enum):
@@ -110,12 +110,13 @@ def is_timeout(error: BaseException) -> bool:
     return next_after(error) is Next.BISECT
 
 
-def said(error: BaseException) -> str:
-    """What PostgreSQL (or the network) says, in one bounded line; without DETAIL, which quotes the data."""
+def server_message(error: BaseException) -> str:
+    """The server's message, or what the network reports, in one line; never DETAIL, which quotes the data."""
     if isinstance(error, READ_ONLY):
         return "the server is read-only: a standby, or default_transaction_read_only is on"
-    text = getattr(error, "message", None) or (str(error) if not isinstance(error, asyncpg.PostgresError) else "")
-    return " ".join(str(text).split())[:300] or type(error).__name__
+    if isinstance(error, asyncpg.PostgresError):
+        return one_line(getattr(error, "message", None) or type(error).__name__)  # its text has DETAIL in it
+    return one_line(error)
 
 
 def translate(error: BaseException, doing: str) -> ClusterinfoError:
@@ -124,7 +125,7 @@ def translate(error: BaseException, doing: str) -> ClusterinfoError:
     What the caller does not bisect (`Next.BISECT`) is retried; a refused login, or data that cannot be dead-lettered,
     halts.
     """
-    message = f"PostgreSQL, {doing}: {said(error)}"
+    message = f"PostgreSQL, {doing}: {server_message(error)}"
     if next_after(error) in (Next.RETRY, Next.BISECT):
         return TransientError(message)
     state = getattr(error, "sqlstate", None) or "none"

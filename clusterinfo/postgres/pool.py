@@ -18,9 +18,9 @@ from urllib.parse import urlencode
 
 import asyncpg
 
-from clusterinfo.errors import ConfigError, FatalError, TransientError
+from clusterinfo.errors import ConfigError, FatalError, TransientError, one_line
 from clusterinfo.postgres.connection import Pool
-from clusterinfo.postgres.errors import FOREIGN, READ_ONLY, Next, next_after, said, translate
+from clusterinfo.postgres.errors import FOREIGN, READ_ONLY, Next, next_after, server_message, translate
 from clusterinfo.settings import Settings
 
 FIRST_CONNECTION_S = 20.0
@@ -82,7 +82,7 @@ def _naming(variable: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(f"{variable} names {str(path)!r}, which cannot be used: {said(error)}") from error
+        raise ConfigError(f"{variable} names {str(path)!r}, which cannot be used: {one_line(error)}") from error
 
 
 class _Logins:
@@ -100,7 +100,7 @@ class _Logins:
         except FOREIGN as error:
             if next_after(error) is Next.LOG_IN_AGAIN and self._may_pass():
                 raise TransientError(
-                    f"PostgreSQL refuses the login ({said(error)}); the credentials are read again for "
+                    f"PostgreSQL refuses the login ({server_message(error)}); the credentials are read again for "
                     f"{LOGIN_RETRIED_S:g} s; check DB_USER and DB_PASSWORD or its file"
                 ) from error
             raise
@@ -187,7 +187,9 @@ async def _first_connection(settings: Settings, arguments: dict[str, object]) ->
 def _unreachable(error: BaseException, settings: Settings, where: str) -> FatalError:
     """What ends a first connection when its time is over."""
     if isinstance(error, READ_ONLY):
-        return FatalError(f"PostgreSQL {where}: {said(error)}; name the primary in DB_HOST, or promote this server")
+        return FatalError(
+            f"PostgreSQL {where}: {server_message(error)}; name the primary in DB_HOST, or promote this server"
+        )
     certificate = ", and that it accepts the certificate in DB_SSL_CERT" if settings.db_ssl_cert else ""
     return FatalError(
         f"PostgreSQL {where} cannot be reached: {str(error).strip() or 'no answer within 20 s'}; "
@@ -199,10 +201,10 @@ def _raise_if_final(error: BaseException, settings: Settings, where: str) -> Non
     """Raise what ends a first connection: trying again would not help."""
     mode = f"DB_SSL_MODE is {settings.db_ssl_mode}"
     if isinstance(error, asyncpg.ClientConfigurationError):  # the one that our own checks leave to asyncpg
-        raise ConfigError(f"{mode}: {said(error)}; set DB_SSL_ROOT_CERT to the CA certificates (PEM)") from error
+        raise ConfigError(f"{mode}: {one_line(error)}; set DB_SSL_ROOT_CERT to the CA certificates (PEM)") from error
     if isinstance(error, ssl.SSLError):
         remedy = "check DB_HOST against the server's certificate, and DB_SSL_ROOT_CERT"
-        raise FatalError(f"PostgreSQL {where}: no TLS connection, and {mode}: {said(error)}; {remedy}") from error
+        raise FatalError(f"PostgreSQL {where}: no TLS connection, and {mode}: {one_line(error)}; {remedy}") from error
     if isinstance(error, ConnectionError) and _REFUSED_TLS in str(error):
         raise FatalError(f"PostgreSQL {where} has no TLS, but {mode}; switch it on there (`ssl = on`)") from error
     translated = translate(error, f"connecting {where}")

@@ -30,7 +30,7 @@ import msgspec
 from clusterinfo.model import Batch, Lane, PartitionLane, Position, Receipt, Record, Rejected
 from clusterinfo.observations import BatchStored, DeadLettered, LaneClaimed, Observe
 from clusterinfo.postgres.connection import Connection, Pool
-from clusterinfo.postgres.errors import FOREIGN, RETRIED, is_of_the_record, is_timeout, said, translate
+from clusterinfo.postgres.errors import FOREIGN, RETRIED, is_of_the_record, is_timeout, server_message, translate
 from clusterinfo.postgres.merge.admission import Clocks, read_forgotten, without_forgotten
 from clusterinfo.postgres.merge.dead_letters import add_dead_letters
 from clusterinfo.postgres.merge.gaps import CarriedUnits, mark_gap_unverified
@@ -238,7 +238,7 @@ def bisect(batch: Batch, error: BaseException) -> list[Batch]:
 def _rejected(record: Record, error: BaseException) -> Rejected:
     return Rejected(
         offset=record.offset,
-        reason=f"PostgreSQL refused the record: {said(error)}",
+        reason=f"PostgreSQL refused the record: {server_message(error)}",
         key=key_of(record),
         headers=[*attributes_of(record)],
         value=record.body,

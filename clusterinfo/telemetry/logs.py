@@ -81,7 +81,7 @@ def configure_logging(level: str, log_format: str) -> None:
 
 
 def log_error(message: str) -> None:
-    """The one line that says why the program ends."""
+    """The one line about why the program ends."""
     structlog.stdlib.get_logger("clusterinfo").error(message)
 
 

@@ -80,11 +80,11 @@ class Metrics:
         if error_class := _ERROR_CLASSES.get(type(observation)):
             self.errors.labels(error_class).inc()
 
-    def _counter(self, name: str, says: str, *labels: str) -> Counter:
-        return Counter(f"clusterinfo_{name}", says, labels, registry=self.registry)
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(f"clusterinfo_{name}", text, labels, registry=self.registry)
 
-    def _gauge(self, name: str, says: str, *labels: str) -> Gauge:
-        return Gauge(f"clusterinfo_{name}", says, labels, registry=self.registry)
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
+        return Gauge(f"clusterinfo_{name}", text, labels, registry=self.registry)
 
 
 def _count_page(metrics: Metrics, page: seen.PageListed) -> None:

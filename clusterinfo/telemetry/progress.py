@@ -29,7 +29,7 @@ class _Tally:
     def observe(self, observation: Observation) -> None:
         """Move the line, or print one above it."""
         self._move(observation)
-        if line := said(observation):
+        if line := line_of(observation):
             self._progress.console.print(line, markup=False, highlight=False)
 
     def _move(self, observation: Observation) -> None:
@@ -54,7 +54,7 @@ class _Tally:
         self._progress.update(self._task, objects=self._objects, mib=mib, **fields)
 
 
-def said(observation: Observation) -> str:
+def line_of(observation: Observation) -> str:
     """The line a person should read, or "" for what only moves the progress."""
     line = ""
     match observation:
@@ -65,7 +65,7 @@ def said(observation: Observation) -> str:
         case seen.ListEnded(resource=resource, outcome=outcome, error=error) if error:
             line = f"{resource}: {outcome}: {error}"
         case seen.DeadLettered(lane=lane, offset=offset, reason=reason):
-            line = f"{lane}, offset {offset} was set aside: {reason}"
+            line = f"{lane}, offset {offset} was dead-lettered: {reason}"
         case seen.Retrying(lane=lane, step=step, error=error, wait_s=wait_s):
             line = f"{lane}, {step}: {error}; again in {wait_s:.1f} s"
         case seen.RunFailed(cluster=cluster, error=error, wait_s=wait_s):
@@ -83,9 +83,9 @@ def _summary(ended: seen.SnapshotEnded) -> str:
     )
 
 
-def say(observation: Observation) -> None:
+def print_line(observation: Observation) -> None:
     """Print on stderr what a person should read of it: all there is to see of a command that shows no progress."""
-    if line := said(observation):
+    if line := line_of(observation):
         sys.stderr.write(f"{line}\n")
         sys.stderr.flush()
 

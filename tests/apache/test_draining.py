@@ -1,4 +1,4 @@
-"""Asked to stop while the broker is stopped: within the grace period, told twice at once; nothing is lost."""
+"""Asked to stop while the broker is stopped: within the grace period, asked twice at once; nothing is lost."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def at_work_as_it_stops(env: dict[str, str], broker: int | None) -> AsyncI
         running("consume", env=env) as consumer,
         running("collect", "--interval", "1s", env=env) as collector,
     ):
-        await asyncio.gather(consumer.says('"Batch stored"'), collector.says('"Snapshot ended"'))
+        await asyncio.gather(consumer.wait_for_output('"Batch stored"'), collector.wait_for_output('"Snapshot ended"'))
         with frozen(broker):
             await asyncio.sleep(2)
             yield consumer, collector
@@ -50,7 +50,7 @@ async def test_a_stopped_broker_keeps_nobody(database: Database) -> None:
         await converges(api, database, env, "collect", "consume")
 
 
-async def test_told_twice_a_stopped_broker_keeps_nobody_at_all(database: Database) -> None:
+async def test_asked_twice_a_stopped_broker_keeps_nobody_at_all(database: Database) -> None:
     async with ApacheKafka() as own, simulated_api(300, 8) as api:
         env = api.env | database.env | KAFKA | QUIET | {"KAFKA_BROKERS": own.bootstrap}
         async with at_work_as_it_stops(env, own.pid) as (consumer, collector):

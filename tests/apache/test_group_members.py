@@ -90,8 +90,8 @@ async def test_a_rebalance_is_named_and_waited_for(broker: ApacheKafka) -> None:
                 await asyncio.sleep(0.05)
         assert group.error == ""
         async with asyncio.timeout(60):
-            settled = await describe(settings, rests_within_s=50)
-        assert (settled.state, settled.members, settled.held) == ("Stable", 2, frozenset(range(6)))
+            stable = await describe(settings, rests_within_s=50)
+        assert (stable.state, stable.members, stable.held) == ("Stable", 2, frozenset(range(6)))
     finally:
         await asyncio.wait({joining})
         await first.stop()

@@ -27,7 +27,7 @@ async def test_they_share_the_partitions_of_a_group(upgrade: Upgrade, broker: Ap
         await upgrade.stored(kafka, old)
         await upgrade.migrate()
         async with running("consume", env=env) as new:
-            await new.says("Partition claimed")
+            await new.wait_for_output("Partition claimed")
             for collector in (previous.run, run):
                 before = _batches(old), _batches(new)
                 await upgrade.change()

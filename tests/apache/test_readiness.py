@@ -86,7 +86,7 @@ class Ends:
     async def give_back(self, end: str) -> None:
         if end == "Kafka":
             return await self.kafka.start()
-        return await self._proxy(end).heal()
+        return await self._proxy(end).restore()
 
     def _proxy(self, end: str) -> Proxy:
         return {"Kubernetes": self.kubernetes, "PostgreSQL": self.postgres}[end]
@@ -108,13 +108,13 @@ async def ends(database: Database, tmp_path: Path) -> AsyncIterator[Ends]:
         yield Ends(env | {"KUBECONFIG": str(kubeconfig), "BATCH_WAIT": "100ms"}, kubernetes, postgres, kafka)
 
 
-async def until(reached: Callable[[], Awaitable[bool]], told: Callable[[], Any]) -> None:
+async def until(reached: Callable[[], Awaitable[bool]], state: Callable[[], Any]) -> None:
     try:
         async with asyncio.timeout(60):
             while not await reached():
                 await asyncio.sleep(0.1)
     except TimeoutError as error:
-        raise AssertionError(told()) from error
+        raise AssertionError(state()) from error
 
 
 @pytest.mark.parametrize("end", ["Kubernetes", "Kafka", "PostgreSQL"])
@@ -132,7 +132,7 @@ async def test_readiness_names_the_end_that_is_away(end: str, ends: Ends, monkey
             answers.update({name: await one.get("/readyz") for name, one in running.items()})
             return {name for name, (status, _) in answers.items() if status == 503}
 
-        async def told() -> bool:
+        async def shows_it() -> bool:
             return await not_ready() == {name for name, needed in NEEDS.items() if end in needed}
 
         async def well_again() -> bool:
@@ -141,7 +141,7 @@ async def test_readiness_names_the_end_that_is_away(end: str, ends: Ends, monkey
         await until(rest, lambda: {name: one.seen[-5:] for name, one in running.items()})
         assert await well_again()
         await ends.take(end)
-        await until(told, lambda: answers)
+        await until(shows_it, lambda: answers)
         assert {await one.get("/healthz") for one in running.values()} == {(200, "ok\n")}
         await ends.give_back(end)
         await until(well_again, lambda: answers)
@@ -161,7 +161,7 @@ async def test_a_run_that_cannot_begin_is_no_readiness(ends: Ends, monkeypatch: 
         await until(ready, lambda: serving.seen)
         ends.kubernetes.refuse()
         await until(not_ready, lambda: serving.seen[-5:])
-        await ends.kubernetes.heal()
+        await ends.kubernetes.restore()
         await until(ready, lambda: serving.seen[-5:])
 
 
@@ -178,5 +178,5 @@ async def test_nobody_is_ready_before_it_is_connected(ends: Ends) -> None:
 
         await until(connecting, lambda: serving.seen)
         assert await serving.get("/healthz") == (200, "ok\n")
-        await ends.postgres.heal()
+        await ends.postgres.restore()
         await until(connected, lambda: serving.seen)

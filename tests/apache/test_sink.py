@@ -45,7 +45,7 @@ async def test_an_existing_topic_is_not_altered_and_its_limit_is_kept(broker: Ap
     assert len([one for one in seen if isinstance(one, Stubbed)]) == 3
 
 
-async def test_a_login_nobody_asked_for_is_said_at_once(broker: ApacheKafka) -> None:
+async def test_a_login_nobody_asked_for_is_reported_at_once(broker: ApacheKafka) -> None:
     settings = kafka_settings(
         broker, kafka_security_protocol="SASL_PLAINTEXT", kafka_sasl_mechanism="PLAIN", kafka_sasl_username="me",
         kafka_sasl_password="hunter2",

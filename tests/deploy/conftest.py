@@ -14,7 +14,7 @@ Run = Callable[..., str]
 
 @pytest.fixture(scope="session")
 def tool() -> Run:
-    """Run a tool by its name: gives its stdout, fails with what it said."""
+    """Run a tool by its name: gives its stdout, fails with what it printed."""
 
     def run(name: str, *args: str | Path, cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
         assert shutil.which(name), f"{name} is not on PATH: see deployment_files in .ci/run"

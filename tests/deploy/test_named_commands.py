@@ -84,7 +84,7 @@ async def test_the_simulated_cluster_is_served_and_asked(tmp_path: Path) -> None
     assert (await code_of(command))[0] == 1
 
 
-async def test_prometheus_starts_as_it_is_told_and_is_asked(tmp_path: Path) -> None:
+async def test_prometheus_starts_as_it_is_named_and_is_asked(tmp_path: Path) -> None:
     """Where files lie, and the port, are others."""
     places = {"/etc/prometheus": str(ROOT / "compose/prometheus"), "=/prometheus": f"={tmp_path}"}
     flags = SERVICES["prometheus"]["command"]
@@ -93,7 +93,7 @@ async def test_prometheus_starts_as_it_is_told_and_is_asked(tmp_path: Path) -> N
     address = f"127.0.0.1:{free_port()}"
     *_, url = checked("prometheus")
     async with started(("prometheus", *flags, f"--web.listen-address={address}"), {}) as program:
-        await program.says("Server is ready to receive web requests")
+        await program.wait_for_output("Server is ready to receive web requests")
         async with (
             aiohttp.ClientSession() as session,
             session.head(url.replace("127.0.0.1:9090", address)) as answer,  # what `wget --spider` asks
@@ -113,9 +113,9 @@ def documented(entry: str, program: str) -> str:
 async def test_kafka_cannot_be_reached() -> None:
     tool, *arguments = documented("Kafka cannot be reached", "kafka-").split()
     arguments[-1] = f"localhost:{free_port()}"
-    code, said = await code_of(kafka_tool(tool, *arguments))
+    code, output = await code_of(kafka_tool(tool, *arguments))
     assert code == 1
-    assert "Exception" in said
+    assert "Exception" in output
     assert "with an exception" in ENTRIES["Kafka cannot be reached"]
 
 
@@ -124,9 +124,9 @@ async def test_the_api_cannot_be_reached() -> None:
     async with simulated_api(30, 8) as api:
         assert await code_of(line.split(), **api.env) == (0, "ok")
         api.program.kill()
-        code, said = await code_of(line.split(), **api.env)
+        code, output = await code_of(line.split(), **api.env)
     assert code == 1
-    assert "refused" in said
+    assert "refused" in output
 
 
 async def test_one_consumer_does_all_the_work(database: Any) -> None:
@@ -137,26 +137,26 @@ async def test_one_consumer_does_all_the_work(database: Any) -> None:
         (await run("collect", "--once", env=env | api.env)).expect(0)
         (await run("consume", "--until-idle", "1s", env=env | database.env)).expect(0)
         arguments[arguments.index("localhost:9092")] = kafka.bootstrap
-        _, said = await code_of(kafka_tool(tool, *arguments))
-    ends = {int(row[2]): int(row[4]) for row in map(str.split, said.splitlines()) if row[1:2] == ["cluster-info"]}
+        _, output = await code_of(kafka_tool(tool, *arguments))
+    ends = {int(row[2]): int(row[4]) for row in map(str.split, output.splitlines()) if row[1:2] == ["cluster-info"]}
     assert ends.pop(0) > 60
     assert set(ends.values()) <= {0}
 
 
 async def test_postgres_cannot_be_reached(postgres: EmbeddedPostgres) -> None:
     line, right = documented("PostgreSQL cannot be reached", "pg_isready"), postgres.env()
-    for port, said in ((right["DB_PORT"], "accepting connections"), (str(free_port()), "no response")):
-        assert said in (await code_of(["sh", "-c", line], **right | {"DB_PORT": port}))[1]
-        assert f"`{said}`" in ENTRIES["PostgreSQL cannot be reached"]
+    for port, output in ((right["DB_PORT"], "accepting connections"), (str(free_port()), "no response")):
+        assert output in (await code_of(["sh", "-c", line], **right | {"DB_PORT": port}))[1]
+        assert f"`{output}`" in ENTRIES["PostgreSQL cannot be reached"]
 
 
 async def test_postgres_refuses_the_login(postgres: EmbeddedPostgres) -> None:
     line = documented("PostgreSQL refuses the login", "psql")
     right = postgres.env()
     assert (await code_of(["sh", "-c", line], PGPASSWORD=right["DB_PASSWORD"], **right))[0] == 0
-    code, said = await code_of(["sh", "-c", line], PGPASSWORD="wrong", **right)
+    code, output = await code_of(["sh", "-c", line], PGPASSWORD="wrong", **right)
     assert code == 2
-    assert "password authentication failed" in said
+    assert "password authentication failed" in output
     assert "password authentication failed" in ENTRIES["PostgreSQL refuses the login"]
 
 
@@ -166,19 +166,19 @@ async def test_the_port_for_metrics_is_taken(postgres: EmbeddedPostgres, tmp_pat
     async with simulated_api(30, 8) as api:
         env = postgres.env() | api.env | {"METRICS_ADDRESS": f"127.0.0.1:{port}"}
         async with running("legacy", env=env) as program:
-            await program.says("Snapshot ended")
-            code, said = await code_of(["sh", "-c", line.replace("8080", str(port))])
+            await program.wait_for_output("Snapshot ended")
+            code, output = await code_of(["sh", "-c", line.replace("8080", str(port))])
             assert code == 0
-            assert f"pid={program.pid}," in said
+            assert f"pid={program.pid}," in output
 
 
 async def test_no_kubeconfig(tmp_path: Path) -> None:
     line = documented("No kubeconfig", "kubectl")
     kubectl = shutil.which("kubectl")
     assert kubectl, "kubectl is not on PATH: see deployment_files in .ci/run"
-    code, said = await code_of(["env", "-i", f"HOME={tmp_path}", kubectl, *line.split()[1:]])
+    code, output = await code_of(["env", "-i", f"HOME={tmp_path}", kubectl, *line.split()[1:]])
     assert code == 1
-    assert "current-context must exist" in said
+    assert "current-context must exist" in output
     assert "current-context must exist" in ENTRIES["No kubeconfig"]
 
 

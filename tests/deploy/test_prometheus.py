@@ -83,7 +83,7 @@ async def scraping(targets: dict[str, str], folder: Path) -> AsyncIterator[str]:
     }
     argv = ("prometheus", *(f"--{name}={value}" for name, value in flags.items()))
     async with started(argv, {}) as program:
-        await program.says("Server is ready to receive web requests")
+        await program.wait_for_output("Server is ready to receive web requests")
         yield f"http://{address}"
 
 

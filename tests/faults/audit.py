@@ -194,9 +194,9 @@ async def lost_versions(connection: asyncpg.Connection, sent: Iterable[Message])
         "join unit u on u.id = v.unit_id join cluster c on c.id = u.cluster_id"
     )
     stored = {tuple(row) for row in rows}
-    told = {
+    announced = {
         (*message.key, message.headers["uid"], message.headers["contenthash"])
         for message in sent
         if message.type == OBSERVED and (message.key[2], message.key[1]) != GIZMOS
     }
-    return [f"sent and not stored: {one}" for one in sorted(told - stored)[:5]]
+    return [f"sent and not stored: {one}" for one in sorted(announced - stored)[:5]]

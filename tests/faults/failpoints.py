@@ -1,4 +1,4 @@
-"""Failpoints: named places in the product where a process ends or stands still, armed from outside.
+"""Failpoints: named places in the product where a process ends or stops, armed from outside.
 
     FAILPOINTS="after_merge:0.05:kill,mid_claim:1:stop"     point:chance:action, or @FILE that holds that text
     FAILPOINT_HITS=FILE                                     every hit is a line of it, written before anything happens

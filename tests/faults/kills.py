@@ -157,7 +157,7 @@ class Kills:
         self._take()
         while self._waking:
             await asyncio.wait(self._waking)
-        settled_s = await self.world.settled()
+        settled_s = await self.world.converged()
         self.counts.rounds += 1
         self.counts.settled_s.append(round(settled_s, 1))
         return settled_s
@@ -264,7 +264,7 @@ async def kills(counts: Counts, seed: int, goal: Goal) -> AsyncIterator[Kills]:
             consumers=3, session_timeout_s=SESSION_TIMEOUT_S, seed=seed, env=arsenal.env, prepare=audit.install,
             launch=server.launch,
         ) as world:  # fmt: skip
-            await world.settled()
+            await world.converged()
             yield Kills(world, arsenal, counts, goal, seed)
 
 

@@ -49,7 +49,7 @@ async def half_open(rig: Rig) -> None:
     """
     rig.kafka.go_silent()
     await asyncio.sleep(SILENT_S)
-    await rig.kafka.heal()
+    await rig.kafka.restore()
     if rig.is_small:
         rig.kafka.cut()
     rig.is_over()
@@ -84,7 +84,7 @@ async def rebalances(rig: Rig) -> None:
 
 @contextlib.asynccontextmanager
 async def unread(rig: Rig) -> AsyncIterator[dict[int, int]]:
-    """Consumers stand still, and the collector has sent since: partition -> offset that none of them has asked for.
+    """Consumers are stalled, and the collector has sent since: partition -> offset that none of them has asked for.
 
     Those partitions hold messages from that offset on.
     """
@@ -172,7 +172,7 @@ async def corrupt_batch(rig: Rig) -> None:
     """A byte of a batch that nobody has read is flipped in the running broker's log.
 
     In the end it is flipped back: a broker that is killed would cut its log off there when it starts. The batch's
-    offsets must be set aside as dead letters, each of them and no others; they are counted and dropped.
+    offsets must be dead letters, each of them and no others; they are counted and dropped.
     """
     async with unread(rig) as partitions:
         number, offset = min(partitions.items())
@@ -217,5 +217,5 @@ async def more_partitions(rig: Rig) -> None:
     await asyncio.sleep(1)
     await rig.world.collector.stop()
     rig.world.collector.start()
-    await rig.world.collector.says("Snapshot ended")
+    await rig.world.collector.wait_for_output("Snapshot ended")
     rig.is_over()

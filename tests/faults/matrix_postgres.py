@@ -57,7 +57,7 @@ async def slow(rig: Rig) -> None:
     log, rig.postgres.latency_s = Log(rig.world), LATENCY_S
     await asyncio.sleep(SLOW_SMALL_S if rig.is_small else SLOW_S)
     batch_s = log.batch_seconds()
-    await rig.postgres.heal()
+    await rig.postgres.restore()
     rig.is_over()
     if batch_s < ROUND_TRIPS * 2 * LATENCY_S:
         rig.problems.append(f"a batch took {batch_s:.3f} s, which is not slow")
@@ -70,7 +70,7 @@ async def half_open(rig: Rig) -> None:
     """
     rig.postgres.go_silent()
     await asyncio.sleep(SILENT_S)
-    await rig.postgres.heal()
+    await rig.postgres.restore()
     if rig.is_small:
         rig.postgres.cut()
     rig.is_over()

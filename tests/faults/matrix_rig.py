@@ -1,6 +1,6 @@
 """The rig that faults are injected into: a pipeline whose roads to Kafka and PostgreSQL lead through proxies.
 
-It also knows what a fault cost, from what the programs said, and what must hold after every round.
+It also knows what a fault cost, from what the programs logged, and what must hold after every round.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MEMORY_MIB = 300.0
 _seeds = itertools.count(1)
 """Of the churn: two pipelines on one cluster must not make objects of one name."""
 
-SAYS = {
+LOGGED = {
     MESSAGES[seen.Retrying][1]: "retries",
     MESSAGES[seen.LaneRestarted][1]: "lanes begun again",
     MESSAGES[seen.LaneLost][1]: "lanes released",
@@ -106,7 +106,7 @@ class Rig:
 
     async def start_kafka(self) -> None:
         await self.world.broker.start()
-        await self.kafka.heal()
+        await self.kafka.restore()
 
     async def stop_postgres(self) -> None:
         """As by `pg_ctl -m immediate`; nobody listens at its address any more."""
@@ -115,7 +115,7 @@ class Rig:
 
     async def start_postgres(self) -> None:
         await self.world.postgres.start()
-        await self.postgres.heal()
+        await self.postgres.restore()
 
     def is_over(self) -> None:
         """From now on it recovers."""
@@ -124,17 +124,17 @@ class Rig:
 
 @contextlib.asynccontextmanager
 async def rig(on: Ends, *, partitions: int = PARTITIONS, is_small: bool) -> AsyncIterator[Rig]:
-    """A pipeline on these servers with a topic of its own, settled."""
+    """A pipeline on these servers with a topic of its own, converged."""
     env = {
         "DB_PORT": str(on.postgres_proxy.port),
         "KAFKA_BROKERS": f"{on.kafka_proxy.host}:{on.kafka_proxy.port}",
         "KAFKA_GROUP_ID": GROUP,
     }
     async with pipeline(on.servers, partitions=partitions, env=env, interval=INTERVAL, seed=next(_seeds)) as world:
-        await world.collector.says("Snapshot ended", START_TIMEOUT_S)
+        await world.collector.wait_for_output("Snapshot ended", START_TIMEOUT_S)
         for consumer in world.consumers:
-            await consumer.says("Partition claimed", START_TIMEOUT_S)
-        await world.settled()
+            await consumer.wait_for_output("Partition claimed", START_TIMEOUT_S)
+        await world.converged()
         yield Rig(on, world, is_small)
 
 
@@ -150,7 +150,7 @@ class Log:
         self._endings = {kept.name: len(kept.endings) for kept in world.programs}
 
     def costs(self) -> Counter[str]:
-        """How often what was said, and how often a program ended unasked."""
+        """How often what was logged, and how often a program ended unasked."""
         costs: Counter[str] = Counter()
         for path in self._world.logs():
             for line in _lines(path, self._sizes.get(path, 0)):
@@ -180,10 +180,10 @@ def _lines(path: Path, offset: int) -> list[dict[str, Any]]:
 
 
 def _counted(line: dict[str, Any]) -> list[str]:
-    said = str(line["msg"])
-    if said == "List ended":
+    message = str(line["msg"])
+    if message == "List ended":
         return ["lists failed"] if line["outcome"] != "completed" else []
-    return [name for beginning, name in SAYS.items() if said.startswith(beginning)]
+    return [name for beginning, name in LOGGED.items() if message.startswith(beginning)]
 
 
 def peak_mib(world: World) -> float:
@@ -219,7 +219,7 @@ async def recovered(of: Rig) -> float:
 
     Raises AssertionError with what is still wrong after 200 s.
     """
-    await of.world.settled(RECOVERY_TIMEOUT_S)
+    await of.world.converged(RECOVERY_TIMEOUT_S)
     async with of.world.database() as connection:
         while unproven := [row[0] for row in await connection.fetch(UNPROVEN)]:
             assert time.monotonic() - of.ended_at_s < RECOVERY_TIMEOUT_S, f"not verified again: {unproven}"

@@ -2,7 +2,7 @@
 
     async with pipeline() as world:
         ...                                  # break things; programs that end unasked are started again
-        seconds = await world.settled()      # the cluster stands still, and the database equals it
+        seconds = await world.converged()      # the cluster is at rest, and the database equals it
 
 `servers` are the three ends alone. To stand between a program and an end, open them first and tell the programs another
 address:
@@ -42,7 +42,7 @@ ROOT = Path(__file__).parents[2]
 PARTITIONS = 6
 OBJECTS = 300
 KINDS = 12
-SETTLE_TIMEOUT_S = 120.0
+CONVERGE_TIMEOUT_S = 120.0
 ENDINGS_SHOWN = 3
 FAILURES = 5
 LOOK_S = 0.25
@@ -204,7 +204,7 @@ class World:
         async with database(self.ends) as connection:
             yield connection
 
-    async def settled(self, timeout_s: float = SETTLE_TIMEOUT_S) -> float:
+    async def converged(self, timeout_s: float = CONVERGE_TIMEOUT_S) -> float:
         """End the churn and wait until the checker finds nothing; the seconds it took.
 
         Raises AssertionError with what is still wrong after `timeout_s`, or when a program ends whenever it is started.
@@ -215,14 +215,14 @@ class World:
         while found := await self._problems(truth):
             if time.monotonic() - began > timeout_s or any(kept.failures >= FAILURES for kept in self.programs):
                 ended = list(self.endings())[-ENDINGS_SHOWN:]
-                raise AssertionError("\n".join(["not settled:", *found, *ended]))
+                raise AssertionError("\n".join(["not converged:", *found, *ended]))
             await asyncio.sleep(LOOK_S)
         return time.monotonic() - began
 
-    async def caught_up(self, timeout_s: float = SETTLE_TIMEOUT_S) -> dict[int, int]:
+    async def caught_up(self, timeout_s: float = CONVERGE_TIMEOUT_S) -> dict[int, int]:
         """Wait until the stored offsets are the ends of the partitions; partition -> lag, all 0.
 
-        The collector must stand still meanwhile (`collector.paused()`), or there is always something new.
+        The collector must be paused meanwhile (`collector.paused()`), or there is always something new.
         """
         began = time.monotonic()
         while any((lag := await self.lag()).values()) and time.monotonic() - began < timeout_s:
@@ -252,7 +252,7 @@ class World:
                 return ["the schema is not there yet"]
 
     async def leaks(self) -> list[str]:
-        """Where a planted secret stands: in a table, or in what a program said."""
+        """Where a planted secret stands: in a table, or in what a program printed."""
         planted = await checker.secrets(self.api.base_url, self.api.token, self.api.cluster.canaries())
         async with self.database() as connection:
             found = await checker.leaks(connection, planted)

@@ -106,7 +106,7 @@ class Places:
         return batch
 
     async def write(self, original: Original, sink: PostgresSink, batch: Batch) -> None:
-        """after_commit: it is stored, the source has not been told."""
+        """after_commit: it is stored, the source does not know yet."""
         write = Write(batch)
         token = writing.set(write)
         try:
@@ -154,7 +154,7 @@ class Places:
         await original(consumer, topic, positions)
 
     async def wait_for_writes(self, original: Original, lanes: Lanes, timeout_s: float) -> None:
-        """mid_revoke: the lanes are told to stop, the writes in hand are awaited."""
+        """mid_revoke: the lanes are asked to stop, the writes in hand are awaited."""
         living = lanes.living_sources()
         if not living or not (action := self._points.draw("mid_revoke")):
             await original(lanes, timeout_s)

@@ -25,7 +25,7 @@ Launch = Callable[[tuple[str, ...], Mapping[str, str], Path], Program]
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How one of its lives ended: exit code (negative: a signal), seconds it lasted, the end of what it said."""
+    """How one of its lives ended: exit code (negative: a signal), seconds it lasted, the end of what it printed."""
 
     code: int
     seconds: float
@@ -97,17 +97,17 @@ class Kept:
 
     @contextlib.asynccontextmanager
     async def paused(self) -> AsyncIterator[None]:
-        """It stands still for the length of the block."""
+        """It is stopped for the length of the block."""
         self.signal(signal.SIGSTOP)
         try:
             yield
         finally:
             self.signal(signal.SIGCONT)
 
-    async def says(self, text: str, timeout_s: float = 30) -> None:
+    async def wait_for_output(self, text: str, timeout_s: float = 30) -> None:
         """Wait until its present life has `text` on stderr."""
         assert self._program is not None
-        await self._program.says(text, timeout_s)
+        await self._program.wait_for_output(text, timeout_s)
 
     def logs(self) -> list[Path]:
         """What all its lives wrote to stderr, one file each."""

@@ -29,7 +29,7 @@ class Moment:
 
 
 async def now(world: World) -> Moment:
-    """The present moment; the world must stand still."""
+    """The present moment; the world must be at rest."""
     await world.caught_up()
     async with world.database() as connection:
         rows = await connection.fetch("select partition, coalesce(next_offset, 0) from kafka_offset")
@@ -64,19 +64,19 @@ async def set_back(postgres: EmbeddedPostgres, aside: Path) -> None:
 
 async def test_a_failover_that_loses_the_last_seconds_replays_exactly_them(tmp_path: Path) -> None:
     async with pipeline(consumers=2, prepare=audit.install) as world:
-        await world.settled()
+        await world.converged()
         async with world.collector.paused():
             kept = await now(world)
             await put_aside(world.postgres, tmp_path / "aside")
         world.churn.odd = 1
         world.churn.start()
         await sent_more(world, kept, LOST_AT_LEAST)
-        await world.settled()
+        await world.converged()
         async with world.collector.paused():
             lost = await now(world)
             assert sum(lost.offsets.values()) >= sum(kept.offsets.values()) + LOST_AT_LEAST
             await set_back(world.postgres, tmp_path / "aside")
-        await world.settled()
+        await world.converged()
         async with world.collector.paused():
             await judge(world, kept, await now(world))
         assert [list(consumer.endings) for consumer in world.consumers] == [[], []], "nobody had to be started again"

@@ -38,7 +38,7 @@ class Range:
     arsenal: Arsenal
 
     async def stopped_at(self, point: str) -> Hit:
-        """Wait until one process stands still at `point`; nothing is armed any more then."""
+        """Wait until one process is stopped at `point`; nothing is armed any more then."""
         self.arsenal.arm({point: Armed(1.0, "stop")})
         async with asyncio.timeout(HIT_TIMEOUT_S):
             while not (hits := self.arsenal.look()):
@@ -52,7 +52,7 @@ class Range:
 
     async def steady(self) -> None:
         """Wait until the members have what they share and all is stored, then let things change again."""
-        await self.world.settled()
+        await self.world.converged()
         self.world.churn.start()
 
     def kill(self, hit: Hit) -> None:
@@ -72,7 +72,7 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rang
             world.churn.odd = 2
             world.churn.start()
             yield Range(world, arsenal)
-            await world.settled()
+            await world.converged()
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ async def is_free(database: asyncpg.Connection, partition: int) -> bool:
 
 
 async def is_open_and_unstored(armed: Range, database: asyncpg.Connection, hit: Hit) -> asyncpg.Record:
-    """The session of `hit` waits within a transaction of which nobody sees anything; what it said last is read."""
+    """The session of `hit` waits within a transaction of which nobody sees anything; its last statement is read."""
     found = await session(database, hit.detail["backend"])
     assert found["state"] == "idle in transaction"
     assert unread_bytes(found["client_port"], armed.world.postgres.port) == 0
@@ -193,17 +193,15 @@ async def test_after_commit(armed: Range, database: asyncpg.Connection) -> None:
 
 
 async def test_before_kafka_commit(armed: Range, database: asyncpg.Connection) -> None:
-    told_anew = False
-    while (
-        not told_anew
-    ):  # a member that took a partition over shows what Kafka has been told already: kill the next one
+    committed_again = False
+    while not committed_again:  # a member that took a partition over shows what Kafka has already: kill the next one
         await armed.steady()
         hit = await armed.stopped_at("before_kafka_commit")
-        shown, told = await committed(armed.world), {int(n): at for n, at in hit.detail["positions"].items()}
-        assert told
-        for partition, offset in told.items():
+        seen, claimed = await committed(armed.world), {int(n): at for n, at in hit.detail["positions"].items()}
+        assert claimed
+        for partition, offset in claimed.items():
             assert (await position(database, partition))[1] >= offset
-        told_anew = any(offset > shown[partition] for partition, offset in told.items())
+        committed_again = any(offset > seen[partition] for partition, offset in claimed.items())
         armed.kill(hit)
 
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.timeout(600)  # a machine that is busy takes several ti
 
 async def test_a_pipeline_settles_after_churn_and_its_programs_are_started_again() -> None:
     async with pipeline(consumers=2, partitions=4) as world:
-        await world.settled()
+        await world.converged()
         world.churn.odd = 2
         world.churn.start()
         before = [kept.pid for kept in world.programs]
@@ -22,7 +22,7 @@ async def test_a_pipeline_settles_after_churn_and_its_programs_are_started_again
             kept.signal(signal.SIGKILL)
         await asyncio.sleep(3)
         assert not {kept.pid for kept in world.programs} & set(before)
-        await world.settled()
+        await world.converged()
         async with world.collector.paused():
             assert await world.caught_up() == dict.fromkeys(range(4), 0)
             assert await world.problems() == []
@@ -35,12 +35,12 @@ async def test_a_pipeline_settles_after_churn_and_its_programs_are_started_again
 
 async def test_what_is_wrong_is_seen() -> None:
     async with pipeline(consumers=1, partitions=1) as world:
-        await world.settled()
+        await world.converged()
         await world.collector.stop()
         world.churn.step(1)
         assert len(await world.problems()) == 1
         world.collector.start()
-        await world.settled()
+        await world.converged()
         async with world.collector.paused(), world.database() as connection:
             await world.caught_up()
             await connection.execute(

@@ -50,7 +50,7 @@ def main() -> int:
     for failure in failures[:SHOWN]:
         again = f"--seed {arguments.seed} --target {failure.target} --chunk {failure.chunk}"
         print(
-            f"FAILED {failure.target}: {failure.said[:2000]}\n  input: {failure.save()}; again: {again}",
+            f"FAILED {failure.target}: {failure.reason[:2000]}\n  input: {failure.save()}; again: {again}",
             file=sys.stderr,
         )
     return 1 if failures else 0

@@ -1,4 +1,4 @@
-"""Target `bodies`: JSON with faults, from the byte checks and the mending into PostgreSQL and back.
+"""Target `bodies`: JSON with faults, from the byte checks and the repair into PostgreSQL and back.
 
 Whatever is stored is read back equal to the bytes that were sent, and those are what the judge would make of the body:
 the same where jsonb can hold it; U+FFFD, a text or a cut where it cannot. PostgreSQL refuses what is no JSON even if it
@@ -14,7 +14,7 @@ from typing import Any
 
 import asyncpg
 
-from clusterinfo.json_repair import CUT, MAX_DEPTH, MAX_EXPONENT, MAX_NUMBER_CHARS, mend
+from clusterinfo.json_repair import CUT, MAX_DEPTH, MAX_EXPONENT, MAX_NUMBER_CHARS, repair
 from clusterinfo.model import Record
 from clusterinfo.postgres.merge.jsonb_checks import has_wild_number, is_suspect, sanitise
 from clusterinfo.postgres.merge.rows import copy_bodies
@@ -63,38 +63,38 @@ def made(random: Random, makers: Sequence[Maker]) -> bytes:
 
 def sent(body: bytes) -> tuple[str, bytes]:
     """How a body is sent the first time, as `copy_bodies` has it."""
-    if has_wild_number(body) and (mended := mend(body)) != body:
-        return NUMBERS, mended
-    if is_suspect(body) and (mended := sanitise(body)) != body:
-        return ESCAPES, mended
+    if has_wild_number(body) and (repaired := repair(body)) != body:
+        return NUMBERS, repaired
+    if is_suspect(body) and (repaired := sanitise(body)) != body:
+        return ESCAPES, repaired
     return AS_IT_IS, body
 
 
 # --- what the judge would make of it ---------------------------------------------------------------------------------
 
 
-def mended_tree(value: Any, depth: int = 1) -> Any:
+def repaired_tree(value: Any, depth: int = 1) -> Any:
     """A tree as jsonb can hold it."""
     if isinstance(value, Number):
         return value if _is_sane(value.text) else value.text  # NaN is none of those that are sane
     if isinstance(value, str):
-        return mended_text(value)
+        return repaired_text(value)
     if not isinstance(value, dict | list):
         return value
     if depth > MAX_DEPTH:
         return CUT[1:-1].decode()
     if isinstance(value, list):
-        return [mended_tree(element, depth + 1) for element in value]
-    return _members(value, {mended_text(key): mended_tree(member, depth + 1) for key, member in value.items()})
+        return [repaired_tree(element, depth + 1) for element in value]
+    return _members(value, {repaired_text(key): repaired_tree(member, depth + 1) for key, member in value.items()})
 
 
-def tree_with_mended_texts(value: Any) -> Any:
-    """A tree of which texts alone are mended."""
+def tree_with_repaired_texts(value: Any) -> Any:
+    """A tree of which texts alone are repaired."""
     if isinstance(value, list) and not isinstance(value, Number):
-        return [tree_with_mended_texts(element) for element in value]
+        return [tree_with_repaired_texts(element) for element in value]
     if isinstance(value, dict):
-        return _members(value, {mended_text(key): tree_with_mended_texts(member) for key, member in value.items()})
-    return mended_text(value) if isinstance(value, str) else value
+        return _members(value, {repaired_text(key): tree_with_repaired_texts(member) for key, member in value.items()})
+    return repaired_text(value) if isinstance(value, str) else value
 
 
 class CollidingError(Exception):
@@ -107,7 +107,7 @@ def _members(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
     return after
 
 
-def mended_text(text: str) -> str:
+def repaired_text(text: str) -> str:
     """U+FFFD for what jsonb refuses."""
     return text if text.isascii() and "\0" not in text else _SURROGATE.sub("\ufffd", text)
 
@@ -127,13 +127,13 @@ def judged(body: bytes) -> Any:
         return lenient_tree(body)
 
 
-def _as_mended(how: str, original: Any) -> Any:
+def _as_repaired(how: str, original: Any) -> Any:
     if how == AS_IT_IS:
         return original
-    return tree_with_mended_texts(original) if how == ESCAPES else mended_tree(original)
+    return tree_with_repaired_texts(original) if how == ESCAPES else repaired_tree(original)
 
 
-def judge_mending(body: bytes, how: str, form: bytes) -> bool:
+def judge_repair(body: bytes, how: str, form: bytes) -> bool:
     """The bytes that are sent say what the judge would say; False: it cannot read the body. Raises Judged."""
     try:
         original = judged(body)
@@ -141,7 +141,7 @@ def judge_mending(body: bytes, how: str, form: bytes) -> bool:
         return False
     try:
         with deep():
-            expected = _as_mended(how, original)
+            expected = _as_repaired(how, original)
     except CollidingError:
         return True
     try:
@@ -163,31 +163,33 @@ async def run(random: Random, size: int, chunk: int, connection: asyncpg.Connect
     refusals = await _refusals(connection, [form for _, form in forms], outcome)
     again = [number for number, refusal in enumerate(refusals) if refusal]
     for number in again:
-        forms[number] = REFUSED_ONCE, mend(bodies[number])
+        forms[number] = REFUSED_ONCE, repair(bodies[number])
     second = await _refusals(connection, [forms[number][1] for number in again], outcome)
-    hopeless = {number: refusal for number, refusal in zip(again, second, strict=True) if refusal}
-    stored = await _stored(connection, {n: form for n, (_, form) in enumerate(forms) if n not in hopeless}, outcome)
+    refused_twice = {number: refusal for number, refusal in zip(again, second, strict=True) if refusal}
+    stored = await _stored(
+        connection, {n: form for n, (_, form) in enumerate(forms) if n not in refused_twice}, outcome
+    )
     for number, (body, (how, form)) in enumerate(zip(bodies, forms, strict=True)):
         try:
-            outcome.counts[_judge(body, how, form, hopeless.get(number), stored.get(number))] += 1
+            outcome.counts[_judge(body, how, form, refused_twice.get(number), stored.get(number))] += 1
         except Exception as error:  # noqa: BLE001 - whatever escapes is what is looked for
-            said = str(error) if isinstance(error, Judged) else f"{type(error).__name__}: {error}"
-            outcome.failures.append(Failure("bodies", chunk, said, body))
+            reason = str(error) if isinstance(error, Judged) else f"{type(error).__name__}: {error}"
+            outcome.failures.append(Failure("bodies", chunk, reason, body))
     if chunk % EVERY_SO_MANY == 0:
-        expected = {n: _fidelity(forms[n][0], n in hopeless) for n in range(min(OWN_WAY, size))}
+        expected = {n: _fidelity(forms[n][0], n in refused_twice) for n in range(min(OWN_WAY, size))}
         await _go_the_products_way(connection, bodies[:OWN_WAY], expected, stored, chunk, outcome)
     return outcome
 
 
-def _fidelity(how: str, hopeless: bool) -> int | None:
+def _fidelity(how: str, refused_twice: bool) -> int | None:
     """What `copy_bodies` learns of a body."""
-    if hopeless:
+    if refused_twice:
         return IDENTITY_ONLY
     return SANITISED if how in (NUMBERS, REFUSED_ONCE) else None
 
 
 def _judge(body: bytes, how: str, form: bytes, refusal: str | None, stored: bytes | None) -> str:
-    is_readable = judge_mending(body, how, form)
+    is_readable = judge_repair(body, how, form)
     if refusal:
         expect(refusal[:2] in ("22", "54"), f"SQLSTATE {refusal}")
         expect(not is_readable, f"refused with {refusal}, though it can be read: {form[:1000]!r}")
@@ -202,8 +204,8 @@ def _judge(body: bytes, how: str, form: bytes, refusal: str | None, stored: byte
 
 async def _refusals(connection: asyncpg.Connection, forms: list[bytes], outcome: Outcome) -> list[str | None]:
     outcome.counts["PostgreSQL round trips"] += 1
-    rows = await connection.fetch("select pg_temp.refusal(b) as said from unnest($1::bytea[]) as b", forms)
-    return [row["said"] for row in rows]
+    rows = await connection.fetch("select pg_temp.refusal(b) as refusal from unnest($1::bytea[]) as b", forms)
+    return [row["refusal"] for row in rows]
 
 
 async def _stored(connection: asyncpg.Connection, forms: dict[int, bytes], outcome: Outcome) -> dict[int, bytes]:
@@ -236,8 +238,8 @@ async def _go_the_products_way(
         text, original = found.get(number, (None, None))
         wrong = learnt.get(number) != expected[number] or text != stored.get(number)
         if wrong or (original not in (None, body)) or (learnt.get(number) == SANITISED and original != body):
-            said = f"copy_bodies learnt {learnt.get(number)}, not {expected[number]}, or stored something else"
-            outcome.failures.append(Failure("bodies", chunk, said, body))
+            reason = f"copy_bodies learnt {learnt.get(number)}, not {expected[number]}, or stored something else"
+            outcome.failures.append(Failure("bodies", chunk, reason, body))
     if len(staged.dead_letters) != sum(fidelity == IDENTITY_ONLY for fidelity in expected.values()):
         outcome.failures.append(Failure("bodies", chunk, "another number of dead letters", b""))
 

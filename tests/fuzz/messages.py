@@ -131,8 +131,8 @@ def judge(message: Message) -> Record | None:
     try:
         record = wire.decode(key, value, headers, 7)
     except RecordError as error:
-        said = str(error)
-        expect(said and "\n" not in said and len(said) < 400, f"a reason that is no short line: {said[:500]!r}")
+        reason = str(error)
+        expect(reason and "\n" not in reason and len(reason) < 400, f"a reason that is no short line: {reason[:500]!r}")
         return None
     expect(record.body == value and record.offset == 7, "the body or the offset is not the message's")
     expect(
@@ -173,8 +173,8 @@ async def run(random: Random, size: int, chunk: int, connection: asyncpg.Connect
         try:
             record = judge(message)
         except Exception as error:  # noqa: BLE001 - whatever escapes is what is looked for
-            said = str(error) if isinstance(error, Judged) else f"{type(error).__name__}: {error}"
-            outcome.failures.append(Failure("messages", chunk, said, as_bytes(message)))
+            reason = str(error) if isinstance(error, Judged) else f"{type(error).__name__}: {error}"
+            outcome.failures.append(Failure("messages", chunk, reason, as_bytes(message)))
             continue
         outcome.counts["messages refused" if record is None else "messages accepted"] += 1
         if record is not None:
@@ -202,8 +202,8 @@ async def _go_back_and_forth(
         return
     for (message, record), row in zip(accepted, rows, strict=True):
         if tuple(row)[:-1] != _columns(record):
-            said = f"PostgreSQL gave back {tuple(row)!r}"
-            outcome.failures.append(Failure("messages", chunk, said, as_bytes(message)))
+            reason = f"PostgreSQL gave back {tuple(row)!r}"
+            outcome.failures.append(Failure("messages", chunk, reason, as_bytes(message)))
 
 
 BACK = """

@@ -14,7 +14,7 @@ class Failure:
 
     target: str
     chunk: int
-    said: str
+    reason: str
     input: bytes
 
     def save(self) -> Path:
@@ -41,7 +41,7 @@ class Judged(AssertionError):
     """The package and the judge disagree."""
 
 
-def expect(condition: object, said: str) -> None:
+def expect(condition: object, message: str) -> None:
     """Raise Judged unless `condition` holds."""
     if not condition:
-        raise Judged(said)
+        raise Judged(message)

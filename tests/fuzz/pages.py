@@ -163,11 +163,11 @@ def judge(page: Made, gvr: GroupVersionResource) -> list[str]:
     expect(found.continue_token == (metadata.get("continue") or ""), "another continue token")
     items = whole["items"] or []
     expect(len(found.items) == len(items), f"{len(found.items)} items instead of {len(items)}")
-    said = ["pages split as the judge does"]
+    lines = ["pages split as the judge does"]
     for raw, item in zip(found.items, items, strict=True):
         expect(same(tree(bytes(raw)), item), "an item is another one")
-        said.append(_judge_item(bytes(raw), item, gvr))
-    return said
+        lines.append(_judge_item(bytes(raw), item, gvr))
+    return lines
 
 
 def _judge_damaged(page: Made, gvr: GroupVersionResource) -> list[str]:
@@ -185,17 +185,17 @@ def _judge_damaged(page: Made, gvr: GroupVersionResource) -> list[str]:
             expect(number == page.damaged or bytes(raw).strip() == item.strip(), "damage to one item changed another")
     if _is_fast(page.whole):
         expect(not _is_utf8(page.whole), "the fast path took what is no JSON")
-    said = ["pages split though the judge refuses"]
+    lines = ["pages split though the judge refuses"]
     for raw in found.items:
         data = bytes(raw)
-        said.append(_judge_item(data, tree(data), gvr) if is_json(data) else _judge_broken_item(data, gvr))
-    return said
+        lines.append(_judge_item(data, tree(data), gvr) if is_json(data) else _judge_broken_item(data, gvr))
+    return lines
 
 
 def _judge_item(raw: bytes, item: Any, gvr: GroupVersionResource) -> str:
     """An item that is JSON: what normalisation makes of it is what the reference says."""
     one = _normalised(raw, gvr)
-    if not reference.is_defined(raw) or (one is not None and one.is_mended and _is_deep(raw)):
+    if not reference.is_defined(raw) or (one is not None and one.is_repaired and _is_deep(raw)):
         return "items beyond the reference"
     try:
         with deep():
@@ -207,12 +207,12 @@ def _judge_item(raw: bytes, item: Any, gvr: GroupVersionResource) -> str:
         return "items beyond the reference"
     if one is None:
         raise Judged("an item with an identity was refused")
-    expect(not one.is_mended, "an item that is JSON was mended")
+    expect(not one.is_repaired, "an item that is JSON was repaired")
     expect(same(tree(one.body), expected), f"normalised to {one.body[:2000]!r}")
     metadata = item["metadata"]
     names = one.namespace, one.name, one.uid, one.resource_version
-    told = tuple(metadata.get(key) or "" for key in ("namespace", "name", "uid", "resourceVersion"))
-    expect(names == told, "another identity")
+    identity = tuple(metadata.get(key) or "" for key in ("namespace", "name", "uid", "resourceVersion"))
+    expect(names == identity, "another identity")
     expect((one.api_version, one.kind) == (expected["apiVersion"], expected["kind"]), "another kind")
     return "items normalised as the reference does"
 
@@ -223,7 +223,7 @@ def _judge_broken_item(raw: bytes, gvr: GroupVersionResource) -> str:
         return "items refused that are no JSON"
     expect(one.name and not has_half_a_pair(one.name + one.namespace + one.uid), "an identity that is no text")
     expect(_is_utf8(one.body), "a body that is no UTF-8")
-    expect(not one.is_mended or "\ufffd" not in one.name + one.namespace + one.uid, "an identity that was guessed")
+    expect(not one.is_repaired or "\ufffd" not in one.name + one.namespace + one.uid, "an identity that was guessed")
     return "items sent that are no JSON"
 
 
@@ -304,6 +304,6 @@ def run(random: Random, size: int, chunk: int) -> Outcome:
         try:
             outcome.counts.update(judge(page, SECRETS if random.random() < 0.3 else CONFIGMAPS))
         except Exception as error:  # noqa: BLE001 - whatever escapes is what is looked for
-            said = str(error) if isinstance(error, Judged) else f"{type(error).__name__}: {error}"
-            outcome.failures.append(Failure("pages", chunk, said, page.whole))
+            reason = str(error) if isinstance(error, Judged) else f"{type(error).__name__}: {error}"
+            outcome.failures.append(Failure("pages", chunk, reason, page.whole))
     return outcome

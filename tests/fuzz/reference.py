@@ -1,4 +1,4 @@
-"""What normalisation should make of an object, said over a JSON tree: for Secrets, and kinds without own rules.
+"""What normalisation should make of an object, stated over a JSON tree: for Secrets, and kinds without own rules.
 
 Defined where a tree can tell: not for names written with escapes (the package searches bytes, and API servers write
 names plainly), nor for URLs with userinfo, nor for values whose bytes matter. `is_defined` says so, `Refused` what must

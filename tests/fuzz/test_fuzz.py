@@ -25,8 +25,8 @@ async def test_what_is_accepted_is_what_it_should_be(postgres: EmbeddedPostgres,
     for chunk in chunks:
         outcome.add(await run_chunk(chunk, postgres.dsn()))
 
-    told = [f"{one.said[:500]} (--seed {SEED} --target {target} --chunk {one.chunk})" for one in outcome.failures]
-    assert told == []
+    failures = [f"{one.reason[:500]} (--seed {SEED} --target {target} --chunk {one.chunk})" for one in outcome.failures]
+    assert failures == []
     assert accepted(target, outcome) > sum(chunk.size for chunk in chunks) / 4
 
 

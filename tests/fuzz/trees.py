@@ -63,7 +63,7 @@ def lenient_tree(data: bytes) -> Any:
 
 
 def values(data: bytes) -> Any:
-    """The same with numbers by their value, for what a database wrote anew."""
+    """The same with numbers by their value, for what a database wrote again."""
     return _parsed(data, _BY_VALUE)
 
 

@@ -198,7 +198,7 @@ async def test_collector_and_consumer_do_their_work(collector: Image, consumer: 
         assert await health(collector, address) == 1
         collecting = collector.environment(env | {"KUBECONFIG": "/opt/kubeconfig"})
         async with started(collector.argv(), collecting) as program:
-            await program.says('"Snapshot ended"')
+            await program.wait_for_output('"Snapshot ended"')
             assert await health(collector, address) == 0
             await stopped(program)
         async with started(consumer.argv(), consumer.environment(env | database.env)) as program:

@@ -255,9 +255,9 @@ async def test_a_kubeconfig_of_another_user_is_named_and_the_remedy(hidden: str)
         async with started(argv, {"KUBECONFIG": str(kubeconfig), "METRICS_ADDRESS": ""}) as program:
             ended = await program.ended()
         unreadable.chmod(0o700)
-    (said,) = ended.expect(2).errors()
-    assert f"{kubeconfig} is not readable by uid {os.geteuid()};" in said
-    assert "Docker Compose: COLLECTOR_UID=$(id -u) docker compose up -d" in said
+    (error,) = ended.expect(2).errors()
+    assert f"{kubeconfig} is not readable by uid {os.geteuid()};" in error
+    assert "Docker Compose: COLLECTOR_UID=$(id -u) docker compose up -d" in error
     assert "Traceback" not in ended.stderr
 
 
@@ -267,12 +267,12 @@ async def test_a_kubeconfig_of_another_user_is_named_and_the_remedy(hidden: str)
 async def test_two_consumers_on_one_machine_do_not_quarrel(database: Database, kafka_env: dict[str, str]) -> None:
     env = database.env | kafka_env
     async with running("consume", env=env) as one, running("consume", env=env) as other:
-        await asyncio.gather(one.says("Partition claimed"), other.says("Partition claimed"))
+        await asyncio.gather(one.wait_for_output("Partition claimed"), other.wait_for_output("Partition claimed"))
         ends = [await _stopped(program) for program in (one, other)]
     for ended in ends:
         ended.expect(0)
         assert ended.errors() == []
-    warnings = [line for ended in ends for line in ended.said("METRICS_ADDRESS is ':8080'")]
+    warnings = [line for ended in ends for line in ended.logged("METRICS_ADDRESS is ':8080'")]
     assert warnings
     assert {line["level"] for line in warnings} == {"warning"}
     assert all("METRICS_ADDRESS" in line["remedy"] for line in warnings)
@@ -282,7 +282,7 @@ async def test_metrics_are_served_where_the_user_says(database: Database, kafka_
     port = free_port()
     env = database.env | kafka_env | {"METRICS_ADDRESS": f"127.0.0.1:{port}"}
     async with running("consume", env=env) as program:
-        await program.says("Partition claimed")
+        await program.wait_for_output("Partition claimed")
         answers = [await _get(port, path) for path in ("metrics", "healthz", "readyz")]
         (await _stopped(program)).expect(0)
     assert all("200 OK" in answer for answer in answers), answers
@@ -322,7 +322,7 @@ async def test_asked_to_stop_they_stop_with_0(
 
         async def stop(command: str, working: str) -> Ended:
             async with running(command, env=env) as program:
-                await program.says(working)
+                await program.wait_for_output(working)
                 return await _stopped(program, number)
 
         commands = {"collect": "Snapshot ended", "legacy": "Snapshot ended", "consume": "Partition claimed"}
@@ -338,7 +338,7 @@ async def test_asked_to_stop_while_nothing_answers_yet_they_do(
     async with simulated_api(24) as api:
         env = api.env | database.env | {"DB_PORT": str(free_port()), "METRICS_ADDRESS": ""}
         async with running("legacy", *once, env=env) as program:
-            await program.says("deprecated")
+            await program.wait_for_output("deprecated")
             (await _stopped(program)).expect(code)
 
 
@@ -352,7 +352,7 @@ async def test_stopped_within_a_list_it_proves_nothing(
 
         async def stop(command: str) -> Ended:
             async with running(command, *once, env=env) as program:
-                await program.says('"List ended"')
+                await program.wait_for_output('"List ended"')
                 return await _stopped(program)
 
         for ended in await asyncio.gather(stop("collect"), stop("legacy")):
@@ -371,7 +371,7 @@ async def test_a_second_signal_ends_it_now(database: Database, kafka_env: dict[s
         async with blocker.transaction():
             await blocker.execute("lock table resource in access exclusive mode")
             async with running("consume", env=env) as program:
-                await program.says("Partition claimed")
+                await program.wait_for_output("Partition claimed")
                 await asyncio.sleep(2)  # its first batches wait for the lock
                 program.signal(signal.SIGTERM)
                 await asyncio.sleep(1)

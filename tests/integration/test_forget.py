@@ -1,4 +1,4 @@
-"""Forgetting on a real server: all of it goes, nothing comes back by halves, and consumers may go on meanwhile."""
+"""Forgetting on a real server: all of it goes, nothing comes back in part, and consumers may go on meanwhile."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ async def test_consumers_go_on_while_it_is_deleted(keeper: Keeper) -> None:
     assert await keeper.states() == {"configmaps": "verified"}
 
 
-async def test_what_is_unknown_is_said_with_what_is_known(keeper: Keeper) -> None:
+async def test_what_is_unknown_is_reported_with_what_is_known(keeper: Keeper) -> None:
     with pytest.raises(ConfigError, match=r"--cluster is 'test', but .* stored are: none"):
         await keeper.forget("test")
     await keeper.store(*two_lists(), *two_lists(cluster=OTHER, cluster_name="prod"))

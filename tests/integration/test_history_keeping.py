@@ -1,4 +1,4 @@
-"""The history's partitions are looked after in whatever state the database is, and by whatever clock."""
+"""The history's partitions are maintained in whatever state the database is, and by whatever clock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import datetime as dt
 import asyncpg
 import pytest
 
-from clusterinfo.commands import pipelines
+from clusterinfo.commands import database as database_command
 from clusterinfo.observations import Observation, Warned
 from clusterinfo.postgres.admin import history
 from clusterinfo.postgres.admin.history import maintain_history, month_of, partition_name
@@ -22,7 +22,7 @@ THIS_MONTH = partition_name(month_of(dt.datetime.now(dt.UTC).date()))
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[Observation]:
     """What is observed; all waits are short."""
     monkeypatch.setattr(history, "LOCK_TIMEOUT", "100ms")
-    monkeypatch.setattr(pipelines, "HISTORY_RETRY_S", 0.1)
+    monkeypatch.setattr(database_command, "HISTORY_RETRY_S", 0.1)
     return []
 
 
@@ -42,8 +42,8 @@ async def test_a_program_starts_while_somebody_reads_the_history(
     reading = connection.transaction()
     await reading.start()
     await connection.fetch("select from resource_history")
-    async with pipelines._database(database.settings(), seen.append, do_migrate=False):
-        assert "were not looked after: PostgreSQL, maintaining the history: canceling" in warnings(seen)[0]
+    async with database_command.open_sink(database.settings(), seen.append, do_migrate=False):
+        assert "were not maintained: PostgreSQL, maintaining the history: canceling" in warnings(seen)[0]
         await reading.rollback()
         await until_made(connection)
 
@@ -55,9 +55,9 @@ async def test_it_goes_on_once_the_database_can_be_logged_in_to_again(
     seen: list[Observation],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(pipelines, "HISTORY_INTERVAL_S", 0.1)
+    monkeypatch.setattr(database_command, "HISTORY_INTERVAL_S", 0.1)
     admin = await asyncpg.connect(postgres.dsn(), timeout=10)
-    async with pipelines._database(database.settings(), seen.append, do_migrate=False):
+    async with database_command.open_sink(database.settings(), seen.append, do_migrate=False):
         await connection.execute(f"drop table {THIS_MONTH}")
         await admin.execute(f"alter database {database.name} allow_connections false")
         await admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", database.name)

@@ -45,7 +45,7 @@ def message(record: Record, delta: int = 0, *more: tuple[bytes, bytes | None]) -
 
 def strangers() -> list[bytes]:
     """At 1: a name that is no UTF-8; a million headers; one a thousand times; a list version of 4,301 digits."""
-    said = Listing("1").item("stranger", "1")
+    record = Listing("1").item("stranger", "1")
     pair = batches.sized(b"ce_uid") + batches.sized(b"u")
     million = (
         b"\0\0"
@@ -56,15 +56,15 @@ def strangers() -> list[bytes]:
         + pair * 1_000_000
     )
     return [
-        message(said, 1, (b"a\xffb", b"1")),
+        message(record, 1, (b"a\xffb", b"1")),
         batches.framed(million),
-        message(said, 3, *[(b"ce_uid", b"u")] * 1000),
+        message(record, 3, *[(b"ce_uid", b"u")] * 1000),
         message(changed(Listing("1", resource="versions").item("far", "1"), list_version="9" * 4301), 4),
     ]
 
 
 class Watch:
-    """How far all partitions were stored, and how long that ever stood still."""
+    """How far all partitions were stored, and how long that ever stalled."""
 
     def __init__(self, connection: asyncpg.Connection, program: Program, end: int) -> None:
         self.longest_s = 0.0

@@ -189,20 +189,22 @@ async def test_membership_outlasts_a_store_that_is_away_for_longer_than_aiokafka
     assert len([one for one in seen if isinstance(one, PartitionsAssigned)]) == 1
 
 
-async def test_what_waits_in_kafka_is_said_from_time_to_time(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_waits_in_kafka_is_reported_from_time_to_time(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(group, "LAG_INTERVAL_S", 0.2)
     settings = kafka_settings(broker, kafka_topic_partitions=1)
     await fill(settings)
     store, seen = Store(), list[Observation]()
     store.is_away = True
 
-    def said() -> list[int]:
+    def lags() -> list[int]:
         return [one.records for one in seen if isinstance(one, Lagging)]
 
     async with running(settings, into(store), seen.append):
-        await until(lambda: 100 in said())
+        await until(lambda: 100 in lags())
         store.is_away = False
-        await until(lambda: said()[-1] == 0)
+        await until(lambda: lags()[-1] == 0)
 
 
 async def test_a_rebalance_while_the_store_is_away_ends_nobody(broker: Broker) -> None:

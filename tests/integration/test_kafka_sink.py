@@ -42,7 +42,7 @@ def frozen(pid: int | None) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
-async def test_a_list_arrives_whole_in_order_on_its_partition_and_is_told_once(broker: Broker) -> None:
+async def test_a_list_arrives_whole_in_order_on_its_partition_and_is_reported_once(broker: Broker) -> None:
     settings, seen = kafka_settings(broker), list[Observation]()
     sent: dict[str, list[Record]] = {}
     async with KafkaSink.connect(settings, seen.append) as kafka:

@@ -70,8 +70,8 @@ async def test_liveness_fails_once_other_consumers_are_stuck_too_and_only_then(
         assert len([one for one in seen if isinstance(one, Warned)]) == watchdog.REBUILDS_TRIED
         is_stuck = False
         await until(lambda: store.names() == sent and not health.stuck, 30)
-    told = [type(one) for one in seen if isinstance(one, Stuck | Freed)]
-    assert (told[0], told[-1]) == (Stuck, Freed)
+    reported = [type(one) for one in seen if isinstance(one, Stuck | Freed)]
+    assert (reported[0], reported[-1]) == (Stuck, Freed)
 
 
 async def test_a_store_that_is_away_is_not_taken_for_a_consumer_that_is_stuck(broker: Broker) -> None:

@@ -44,7 +44,7 @@ def as_user(kubeconfig: Path, **members: Any) -> Path:
 
 
 def impersonated(front: Front) -> set[tuple[tuple[str, str], ...]]:
-    """The different things that requests said of whom they are to be from."""
+    """The different things that requests named of whom they are to be from."""
     asked = (headers.items() for _, headers in front.asked)
     return {tuple((k, v) for k, v in headers if k.lower().startswith("impersonate")) for headers in asked}
 
@@ -60,7 +60,7 @@ async def test_every_request_impersonates_whom_the_kubeconfig_names(
     as_user(kubeconfig, as_="viewer", as_uid="u-1", as_groups=["viewers", "readers"], as_user_extra=extra)
 
     async with KubernetesClient.connect(Settings(kubeconfig=kubeconfig)) as client:
-        await client.ask()
+        await client.ping()
         await client.discover()
         await client.get_page(PODS, limit=10, max_bytes=MIB)
         before = len(front.asked)
@@ -72,8 +72,8 @@ async def test_every_request_impersonates_whom_the_kubeconfig_names(
     assert len(front.asked) - before == 3, "refused, refused after the credentials were read again, and the probe"
     key = "Impersonate-Extra-example.com%2fteam"
     groups = (("Impersonate-Group", "viewers"), ("Impersonate-Group", "readers"))
-    said = (("Impersonate-User", "viewer"), ("Impersonate-Uid", "u-1"), *groups, (key, "a"), (key, "b"))
-    assert impersonated(front) == {said}
+    expected = (("Impersonate-User", "viewer"), ("Impersonate-Uid", "u-1"), *groups, (key, "a"), (key, "b"))
+    assert impersonated(front) == {expected}
 
 
 async def test_without_as_nobody_is_impersonated(front: Front, tmp_path: Path) -> None:
@@ -86,21 +86,21 @@ async def legacy(kubeconfig: Path, database: Database) -> Ended:
 
 
 @pytest.mark.parametrize(
-    ("members", "told"),
+    ("members", "reason"),
     [
         ({"as_groups": ["viewers"]}, "requesting uid, groups or user-extra without impersonating a user"),
         ({"as_": 5}, "`as` has another form than expected"),
     ],
 )
 async def test_a_program_refuses_what_cannot_be_impersonated(
-    front: Front, database: Database, tmp_path: Path, members: dict[str, Any], told: str
+    front: Front, database: Database, tmp_path: Path, members: dict[str, Any], reason: str
 ) -> None:
     kubeconfig = as_user(front.write_kubeconfig(tmp_path / "kubeconfig"), **members)
 
     ended = (await legacy(kubeconfig, database)).expect(2)
 
     (error,) = ended.errors()
-    assert told in error
+    assert reason in error
     assert front.asked == []
 
 

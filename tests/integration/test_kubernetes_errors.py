@@ -45,7 +45,7 @@ async def page(client: KubernetesClient, gvr: GroupVersionResource = CONFIGMAPS)
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 501, 502, 503, 504])
-async def test_what_may_pass_is_told_so_and_passes(
+async def test_what_may_pass_is_reported_and_passes(
     api: SimulatedKubernetes, client: KubernetesClient, status: int
 ) -> None:
     api.faults.fail("configmaps", status, times=1)
@@ -187,7 +187,7 @@ async def test_a_program_fails_a_kind_that_answers_401_and_stores_the_others(sce
     ended = (await scene.run()).expect(3)
 
     assert await scene.stored() == {"configmaps": 2, "namespaces": 4, "daemonsets": 2}
-    (line,) = [line for line in ended.said("List ended") if line["outcome"] == "failed"]
+    (line,) = [line for line in ended.logged("List ended") if line["outcome"] == "failed"]
     assert (line["resource"], line["error"]) == ("deployments.apps", "Unauthorized: the front proxy is unknown")
     error = await scene.connection.fetchval("select last_error from freshness where resource = 'deployments'")
     assert "Unauthorized" in error
@@ -213,7 +213,7 @@ async def test_a_program_fails_a_group_whose_document_is_none_and_keeps_what_it_
     ended = (await scene.run()).expect(3)
 
     assert await scene.stored() == everything | {"configmaps": 3}
-    (warned,) = ended.said("kinds of the group apps may be missing: ")
+    (warned,) = ended.logged("kinds of the group apps may be missing: ")
     assert why in warned["msg"]
 
 
@@ -232,5 +232,5 @@ async def test_a_program_lists_what_it_can_read_of_an_aggregated_discovery(
     ended = (await scene.run()).expect(3)
 
     assert await scene.stored() == everything | {"daemonsets": 3}
-    (warned,) = ended.said("kinds of the group apps may be missing: ")
+    (warned,) = ended.logged("kinds of the group apps may be missing: ")
     assert "resource 'deployments' has no scope, expected scope Namespaced or Cluster" in warned["msg"]

@@ -35,7 +35,7 @@ async def test_legacy_first_then_kafka_on_the_same_database(database: Database, 
             assert await checker.check(api.url, api.token, database.dsn) == []
 
             (await run("collect", "--once", env=collecting)).expect(0)
-            assert await everything(connection) == before, "the database stands still until consumers are there"
+            assert await everything(connection) == before, "the database does not change until consumers are there"
             (await run("consume", "--until-idle", "1s", env=consuming)).expect(0)
             await _data_flows(connection, consuming)
             assert _without_live_at(await everything(connection)) == _without_live_at(before)
@@ -57,8 +57,8 @@ async def test_legacy_first_then_kafka_on_the_same_database(database: Database, 
 
 async def _data_flows(connection: asyncpg.Connection, env: dict[str, str]) -> None:
     """What the document tells to look at, when all is well."""
-    said = orjson.loads((await run("status", "--output", "json", env=env)).expect(0).stdout)
-    assert {partition["lag"] for partition in said["partitions"]} == {0}
+    report = orjson.loads((await run("status", "--output", "json", env=env)).expect(0).stdout)
+    assert {partition["lag"] for partition in report["partitions"]} == {0}
     (query,) = re.findall(r"```sql\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
     assert await connection.fetch(query) == []
 

@@ -25,7 +25,7 @@ def versions(request: pytest.FixtureRequest) -> list[str]:
     return [str(100 + number) for number in range(9)] if request.param == "version" else [""] * 9
 
 
-async def test_a_kind_that_fails_is_said_to_after_a_list_from_ahead(bench: Bench, versions: list[str]) -> None:
+async def test_a_kind_that_fails_is_shown_after_a_list_from_ahead(bench: Bench, versions: list[str]) -> None:
     ahead = Listing(versions[0], now() + dt.timedelta(days=400))
     await bench.store(ahead.snapshot_started(), ahead.item("a", "1"), ahead.completed(), ahead.snapshot_completed(PODS))
     assert await bench.states() == {"configmaps": "verified"}
@@ -53,7 +53,7 @@ async def test_a_kind_that_was_gone_by_a_clock_ahead_comes_back(bench: Bench, ve
     assert await bench.states() == {"configmaps": "verified"}
 
 
-async def test_a_clock_is_told_of_once_until_it_is_right(bench: Bench) -> None:
+async def test_a_clock_is_reported_once_until_it_is_right(bench: Bench) -> None:
     for number, ahead in enumerate((1, 1, 0, 1)):
         listing = Listing(str(100 + number), now() + ahead * dt.timedelta(hours=1))
         await bench.store(listing.item("a", "1"), listing.completed())

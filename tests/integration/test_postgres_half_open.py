@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL that were cut in silence: nothing that is sent arrives, and neither side is told."""
+"""Connections to PostgreSQL that were cut in silence: nothing that is sent arrives, and neither side notices."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def test_a_connection_that_died_at_rest_is_replaced(
     listing, feed = Listing("100"), Feed()
     batch = feed.batch(listing.item("a", "1"), listing.completed())
     proxy.go_silent()
-    await proxy.heal()
+    await proxy.restore()
     async with asyncio.timeout(DEADLINE_S):
         with pytest.raises(TransientError):
             await sink.write(batch)
@@ -71,6 +71,6 @@ async def test_one_that_dies_in_a_transaction_is_given_up_and_with_it_all_the_ot
 async def _cut_in_the_middle(sink: PostgresSink, proxy: Proxy) -> None:
     async with sink.transaction() as connection:
         proxy.go_silent()
-        await proxy.heal()
+        await proxy.restore()
         async with connection.transaction():  # a savepoint, which is rolled back first
             await connection.execute("select 1")

@@ -384,7 +384,7 @@ async def test_a_list_version_that_stands_still_gives_way_to_time(bench: Bench) 
         listing = Listing("7", NOON + minute * MINUTE)
         await bench.store(*[listing.item(name, "1") for name in names], listing.completed())
         if minute == 1:
-            assert await bench.states() == {"configmaps": "unverified"}, "what stands still proves nothing"
+            assert await bench.states() == {"configmaps": "unverified"}, "what does not move proves nothing"
     assert "stalled" in next(seen.message for seen in bench.seen if isinstance(seen, Warned))
     assert await bench.live() == {"a": "1"}
     assert await bench.states() == {"configmaps": "verified"}
@@ -613,7 +613,7 @@ async def test_a_snapshot_and_a_new_cluster_never_wait_for_each_other(bench: Ben
     assert await bench.live() == {"a": "2", "b": "2", "z": "1"}
 
 
-async def test_what_postgresql_quotes_of_the_data_is_told_to_nobody(bench: Bench) -> None:
+async def test_what_postgresql_quotes_of_the_data_is_shown_to_nobody(bench: Bench) -> None:
     await bench.store(Listing("100").item("a", "1", body=b'{"password": hunter2secret}'))
     row = await bench.connection.fetchrow("select reason, headers from dead_letter")
     assert "hunter2secret" not in f"{row['reason']}{row['headers']}{bench.seen}"
@@ -779,7 +779,7 @@ async def test_a_cluster_that_changes_its_name_is_shown_by_the_new_one_and_repor
     assert await bench.connection.fetchval("select name from cluster") == "new", "an older snapshot renames nothing"
 
 
-async def test_two_clusters_of_one_name_are_told_apart(bench: Bench) -> None:
+async def test_two_clusters_of_one_name_are_separated(bench: Bench) -> None:
     for uid in ("11111111-aaaa", "22222222-bbbb"):
         listing = Listing("100", cluster=uid, cluster_name="prod")
         await bench.store(listing.item("a", "1"), listing.completed())
@@ -868,23 +868,23 @@ async def _replay(bench: Bench, *records: Record) -> None:
 
 
 async def test_a_replayed_topic_counts_nothing_twice(bench: Bench) -> None:
-    said: list[Record] = []
+    records: list[Record] = []
     for minute in range(20):
         maps = Listing("100", NOON + minute * MINUTE)  # an idle cluster: one list version all the time
         pods = Listing("100", NOON + minute * MINUTE, resource="pods", snapshot=maps.snapshot)
-        said += [maps.item("a", "1"), maps.completed(), pods.item("p", "2"), pods.failed(500, "x")]
-    await bench.store(*said)
+        records += [maps.item("a", "1"), maps.completed(), pods.item("p", "2"), pods.failed(500, "x")]
+    await bench.store(*records)
     assert await _snapshot_counts(bench) == [(1, 1, 1)] * 20
-    await _replay(bench, *said)
+    await _replay(bench, *records)
     assert await _snapshot_counts(bench) == [(1, 1, 1)] * 20
     assert await bench.connection.fetchval("select max(cardinality(counted)) from unit_floor") == 16
 
 
 async def test_lists_that_come_in_another_order_are_all_counted(bench: Bench) -> None:
     listings = [Listing(str(100 + minute), NOON + minute * MINUTE) for minute in range(6)]
-    said = [[listing.item("a", "1"), listing.completed()] for listing in listings]
+    records = [[listing.item("a", "1"), listing.completed()] for listing in listings]
     for index in (3, 0, 5, 1, 4, 2, 3, 0):
-        await bench.store(*said[index])
+        await bench.store(*records[index])
     assert await _snapshot_counts(bench) == [(1, 0, 1)] * 6
 
 
@@ -899,10 +899,10 @@ async def test_a_completion_that_overtook_its_items_is_counted_once(bench: Bench
 async def test_namespaces_that_a_whole_list_covers_are_not_counted_again(bench: Bench) -> None:
     one = Listing("100", reach="ns")
     whole = Listing("200", NOON + MINUTE)
-    said = [one.item("a", "1"), one.completed(), whole.item("a", "1"), whole.completed()]
-    await bench.store(*said)
+    records = [one.item("a", "1"), one.completed(), whole.item("a", "1"), whole.completed()]
+    await bench.store(*records)
     assert await _snapshot_counts(bench) == [(1, 0, 1)] * 2
-    await _replay(bench, *said)
+    await _replay(bench, *records)
     assert await _snapshot_counts(bench) == [(1, 0, 1)] * 2
 
 

@@ -150,7 +150,7 @@ async def test_an_account_that_is_none_is_refused(account: str) -> None:
     assert message.startswith(f"--service-account is {account!r}")
 
 
-async def test_whom_it_is_bound_to_can_be_said() -> None:
+async def test_whom_it_is_bound_to_can_be_set() -> None:
     """The guide's Deployment names no ServiceAccount: it runs as `default`."""
     manifests = await printed("--service-account", "default/default")
     (binding,) = [one for one in manifests if one["kind"] == "ClusterRoleBinding"]

@@ -1,4 +1,4 @@
-"""What PostgreSQL refuses, or takes and blows up: stored mended with its bytes beside it, once, however it came."""
+"""What PostgreSQL refuses, or takes and blows up: stored repaired with its bytes beside it, once, however it came."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ async def to(
 
 
 @pytest.mark.parametrize("name", REFUSED)
-async def test_it_is_stored_mended_with_its_bytes_and_proven_with_its_list(to: Store, name: str) -> None:
+async def test_it_is_stored_repaired_with_its_bytes_and_proven_with_its_list(to: Store, name: str) -> None:
     body, expected = REFUSED[name]
     listing = Listing("100")
 
@@ -127,7 +127,7 @@ async def test_no_body_is_sent_again_for_what_was_found_out_late(to: Store) -> N
     assert (await to.row())["live_at"] == 200
 
 
-async def test_a_stub_that_had_to_be_mended_stays_a_stub(to: Store) -> None:
+async def test_a_stub_that_had_to_be_repaired_stays_a_stub(to: Store) -> None:
     listing = Listing("100")
 
     await to.store(listing, listing.item("bad", "2", body=b'{"size_bytes":1e9999}', state="oversize"))
@@ -137,7 +137,7 @@ async def test_a_stub_that_had_to_be_mended_stays_a_stub(to: Store) -> None:
 
 @pytest.mark.parametrize("late_first", [True, False])
 async def test_less_of_a_version_never_replaces_more_of_it_in_any_order(to: Store, late_first: bool) -> None:
-    """Two contents of one version: the one that must be mended is found out only when it is copied."""
+    """Two contents of one version: the one that must be repaired is found out only when it is copied."""
     whole, bad = Listing("100"), Listing("200", NOON + MINUTE)
     stores = [(whole, whole.item("bad", "2", "whole")), (bad, bad.item("bad", "2", "bad", body=b'{"n":NaN}'))]
     for listing, record in reversed(stores) if late_first else stores:
@@ -158,7 +158,7 @@ async def test_a_version_between_two_good_ones_is_in_the_history_as_it_could_be_
     assert [tuple(row) for row in found] == [("1", 3, None), ("2", 2, body)]
 
 
-async def test_many_bad_bodies_of_one_batch_are_all_mended(to: Store) -> None:
+async def test_many_bad_bodies_of_one_batch_are_all_repaired(to: Store) -> None:
     listing = Listing("100")
     count = 250
     records = [listing.item(f"bad-{i:03}", "1", i, body=b'{"n":[NaN,%d]}' % i) for i in range(count)]

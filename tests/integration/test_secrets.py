@@ -81,7 +81,7 @@ async def test_no_secret_text_leaves_the_cluster(
 
 
 async def test_errors_quote_no_secret(api: Api, database: Database, kafka_env: dict[str, str]) -> None:
-    """A body that is cut off, a page of another list: what is said of them is not their text."""
+    """A body that is cut off, a page of another list: what is reported of them is not their text."""
     secrets = checker.Secrets(await secret_texts(api))
     await api.control("cut_body", resource="secrets", times=None)
     await api.control("wrong_resource_version", resource="configmaps", page=2)

@@ -183,7 +183,7 @@ async def test_a_consumer_waits_in_the_middle_and_stores_all(
         await replica.demote()
         await api.control("churn", changes=50)
         (await run("collect", "--once", env=env, timeout_s=120)).expect(0)
-        await consumer.says(READ_ONLY, 60)
+        await consumer.wait_for_output(READ_ONLY, 60)
         await replica.promote()
         await converged(api, standing)
         assert consumer.is_running
@@ -195,7 +195,7 @@ async def test_legacy_waits_in_the_middle_of_a_run(replica: Replica, standing: D
         await converged(api, standing)
         await replica.demote()
         await api.control("churn", changes=50)
-        await program.says(READ_ONLY, 60)
+        await program.wait_for_output(READ_ONLY, 60)
         await replica.promote()
         await converged(api, standing)
         assert program.is_running

@@ -35,16 +35,16 @@ async def test_a_cluster_that_is_stored_is_healthy_until_a_kind_fails(
         assert sum(partition["lag"] for partition in waiting["partitions"]) > 60
 
         (await run("consume", "--until-idle", "1s", env=env)).expect(0)
-        said = orjson.loads((await run("status", "--output", "json", env=env)).expect(0).stdout)
-        assert said["healthy"] is True
-        assert [partition["lag"] for partition in said["partitions"]] == [0] * 6
-        (cluster,) = said["clusters"]
+        report = orjson.loads((await run("status", "--output", "json", env=env)).expect(0).stdout)
+        assert report["healthy"] is True
+        assert [partition["lag"] for partition in report["partitions"]] == [0] * 6
+        (cluster,) = report["clusters"]
         assert cluster["uid"] == api.uid
-        assert cluster["objects_last_hour"] == sum(kind["objects"] or 0 for kind in said["kinds"])
+        assert cluster["objects_last_hour"] == sum(kind["objects"] or 0 for kind in report["kinds"])
         assert "configmaps" not in (await run("status", env=env)).expect(0).stdout
         listed = (await run("status", "--kinds", env=env)).expect(0).stdout
-        assert [kind["resource"] for kind in said["kinds"] if kind["resource"] not in listed] == []
-        assert re.search(rf"configmaps +verified +{_objects(said, 'configmaps')} +\d+s ago", listed)
+        assert [kind["resource"] for kind in report["kinds"] if kind["resource"] not in listed] == []
+        assert re.search(rf"configmaps +verified +{_objects(report, 'configmaps')} +\d+s ago", listed)
 
         await api.control("fail", resource="services", status=500)
         (await run("collect", "--once", env=env)).expect(3)
@@ -52,7 +52,7 @@ async def test_a_cluster_that_is_stored_is_healthy_until_a_kind_fails(
         shown = (await run("status", env=env)).expect(3)
         assert "services" in shown.stdout
         assert shown.stdout.rstrip().endswith("needs attention")
-        assert shown.stderr == "", "results go to stdout, and nothing else was to be said"
+        assert shown.stderr == "", "results go to stdout, and nothing else was to be reported"
 
 
 async def test_what_waits_for_no_consumer_needs_attention(database: Database, kafka_env: dict[str, str]) -> None:
@@ -60,11 +60,11 @@ async def test_what_waits_for_no_consumer_needs_attention(database: Database, ka
         env = api.env | database.env | kafka_env | QUICK
         (await run("collect", "--once", env=env)).expect(0)
         (await run("consume", "--until-idle", "1s", env=env)).expect(0)
-        idle = await told(env, 0)
+        idle = await reported(env, 0)
         assert (idle["consumers"]["members"], idle["consumers"]["why"]) == (0, ""), "jobs consume now and then"
 
         (await run("collect", "--once", env=env)).expect(0)
-        waiting = await told(env, 3)
+        waiting = await reported(env, 3)
         lag = sum(partition["lag"] for partition in waiting["partitions"])
         assert lag > 60
         assert waiting["consumers"]["why"] == f"{lag} messages wait and no consumer holds a partition"
@@ -94,12 +94,12 @@ async def test_rows_of_a_kind_that_turned_forbidden_need_attention_when_they_are
     (await run("status", env=env)).expect(0)
     await connection.execute("update unit set last_verified = last_verified - interval '2 days'")
     await connection.execute("update unit_floor set verified_at = verified_at - interval '2 days'")
-    said = orjson.loads((await run(*JSON, "--stale", "1d", env=env)).expect(3).stdout)
-    why = {one["resource"]: one["why"] for one in said["attention"]}
+    report = orjson.loads((await run(*JSON, "--stale", "1d", env=env)).expect(3).stdout)
+    why = {one["resource"]: one["why"] for one in report["attention"]}
     assert why["pods"].startswith("not verified again for 2d")
     for resource in ("services", "configmaps"):
         rows = await connection.fetchval("select count(*) from resources where resource = $1", resource)
-        assert rows == _objects(said, resource) > 0
+        assert rows == _objects(report, resource) > 0
         assert why[resource].startswith(f"{rows} rows as of 20")
 
 
@@ -113,7 +113,7 @@ async def test_a_kafka_that_is_away_hides_nothing_else(database: Database) -> No
     assert api.uid[:8] in ended.stdout or "sandbox" in ended.stdout
 
 
-async def test_what_was_not_verified_for_long_is_said(database: Database) -> None:
+async def test_what_was_not_verified_for_long_is_reported(database: Database) -> None:
     async with simulated_api(60, 12) as api:
         (await run("legacy", "--once", env=api.env | database.env)).expect(0)
     (await run("status", "--stale", "1h", env=database.env)).expect(0)
@@ -123,13 +123,13 @@ async def test_what_was_not_verified_for_long_is_said(database: Database) -> Non
     )
 
 
-async def told(env: dict[str, str], code: int) -> dict[str, Any]:
-    """What scripts are told, with this exit code."""
-    said = orjson.loads((await run(*JSON, env=env)).expect(code).stdout)
-    assert isinstance(said, dict)
-    return said
+async def reported(env: dict[str, str], code: int) -> dict[str, Any]:
+    """What scripts read, with this exit code."""
+    report = orjson.loads((await run(*JSON, env=env)).expect(code).stdout)
+    assert isinstance(report, dict)
+    return report
 
 
-def _objects(said: dict[str, Any], resource: str) -> int:
-    (found,) = [kind["objects"] for kind in said["kinds"] if kind["resource"] == resource]
+def _objects(report: dict[str, Any], resource: str) -> int:
+    (found,) = [kind["objects"] for kind in report["kinds"] if kind["resource"] == resource]
     return int(found)

@@ -1,6 +1,6 @@
 """Pages that are hard to read and servers that forget too fast, from a real socket into a real database.
 
-The good objects of a page are stored whatever stands beside them; the bad one is stored mended, or its list fails and
+The good objects of a page are stored whatever stands beside them; the bad one is stored repaired, or its list fails and
 says why. What could not be proven deletes nothing, and is shown as what it is.
 """
 
@@ -60,7 +60,7 @@ class Collected:
         rows = await self.connection.fetch("select * from freshness where resource = 'configmaps' order by reach")
         return {row["reach"]: (row["state"], row["last_error"]) for row in rows}
 
-    def said(self, kind: type[Any]) -> list[Any]:
+    def observed(self, kind: type[Any]) -> list[Any]:
         return [seen for seen in self.seen if isinstance(seen, kind)]
 
 
@@ -113,7 +113,7 @@ async def test_a_strange_object_is_stored_and_costs_the_others_nothing(collected
     assert await collected.live() == expected
     assert await collected.freshness() == {"": ("verified", None)}
     assert await collected.connection.fetchval("select count(*) from dead_letter") == 0
-    assert bool([warned for warned in collected.said(Warned) if "repaired" in warned.message]) == ("UTF-8" in name)
+    assert bool([warned for warned in collected.observed(Warned) if "repaired" in warned.message]) == ("UTF-8" in name)
 
 
 async def test_a_strange_object_is_not_written_again_by_every_run(collected: Collected) -> None:
@@ -152,7 +152,7 @@ async def test_an_object_without_identity_fails_its_list_and_deletes_nothing(col
     assert set(await collected.live()) == {("default", one) for one in ["cm-gone", "cm-new", *NAMES]}
     state, error = (await collected.freshness())[""]
     assert (state, why in str(error)) == ("failed", True)
-    assert [why in one.reason for one in collected.said(ItemUnreadable)] == [True]
+    assert [why in one.reason for one in collected.observed(ItemUnreadable)] == [True]
 
 
 async def test_a_page_whose_brackets_lie_fails_its_list_and_says_so(collected: Collected) -> None:

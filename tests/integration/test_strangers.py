@@ -79,8 +79,8 @@ def strangers() -> Iterator[tuple[str, Stranger, str]]:
     yield "a header twice", (key, value, [*headers, ("ce_uid", b"u-2")]), "more than once"
     for name in REQUIRED:
         yield f"no {name}", _without(name), ""
-    said_nothing = _message(LISTING.record(RecordType.LIST_COMPLETED, b'{"count":-1}'))
-    yield "a completion that says nothing", said_nothing, "list.completed"
+    empty = _message(LISTING.record(RecordType.LIST_COMPLETED, b'{"count":-1}'))
+    yield "a completion that says nothing", empty, "list.completed"
 
 
 STRANGERS = list(strangers())

@@ -45,7 +45,7 @@ RESULTS = [
     Case("status", r" *(oldest .*\n)?cluster  +version", 3),
     Case("status --output json", r"\{", 3),
     Case("offsets reset", "", env={"KAFKA_TOPIC": "another"}),
-    Case("dead-letters list", r" *(topic/partition/\n)? *id  +set aside"),
+    Case("dead-letters list", r" *(topic/partition/\n)? *id  +created"),
     Case("dead-letters list --output json", r'\{"id":1,'),
     Case("dead-letters show 1", "id: 1"),
     Case("dead-letters show 1 --raw", r'\{"hello": "world"\}'),

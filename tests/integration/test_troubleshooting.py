@@ -1,4 +1,4 @@
-"""docs/TROUBLESHOOTING.md, tried: each entry is provoked, and what it tells to look at shows what it says."""
+"""docs/TROUBLESHOOTING.md, tried: each entry is provoked, and what it names to look at shows what it says."""
 
 from __future__ import annotations
 
@@ -70,9 +70,11 @@ async def kafka_away(scene: Scene) -> Ended:
 async def api_away(scene: Scene) -> Ended:
     """Before it is reached for the first time, and after."""
     async with running("legacy", env=scene.direct | {"COLLECT_INTERVAL": "100ms"}) as collecting:
-        await collecting.says("Snapshot ended")
+        await collecting.wait_for_output("Snapshot ended")
         scene.api.program.kill()
-        await collecting.says("Run of lists failed and starts again", timeout_s=120)  # each kind is tried five times
+        await collecting.wait_for_output(
+            "Run of lists failed and starts again", timeout_s=120
+        )  # each kind is tried five times
     return (await run("legacy", "--once", env=scene.direct)).expect(1)
 
 
@@ -85,8 +87,8 @@ async def lagging(scene: Scene) -> Ended:
     lags = []
     for _ in range(2):
         (await run("collect", "--once", env=scene.env)).expect(0)
-        said = orjson.loads((await run("status", "--output", "json", env=scene.env)).stdout)
-        lags.append(sum(partition["lag"] for partition in said["partitions"]))
+        report = orjson.loads((await run("status", "--output", "json", env=scene.env)).stdout)
+        lags.append(sum(partition["lag"] for partition in report["partitions"]))
     assert 60 < lags[0] < lags[1]
     return await run("status", env=scene.env)
 
@@ -158,7 +160,7 @@ async def not_migrated(scene: Scene) -> Ended:
 async def port_taken(scene: Scene) -> Ended:
     address = {"METRICS_ADDRESS": f"127.0.0.1:{free_port()}"}
     async with running("consume", env=scene.env | address) as first:
-        await first.says("Partition claimed")
+        await first.wait_for_output("Partition claimed")
         return (await run("consume", env=scene.env | address)).expect(2)
 
 
@@ -199,7 +201,7 @@ TRIED = {
         restored, ("raise CLUSTER_EPOCH of its collector by one",), "CLUSTER_EPOCH"
     ),
     "The topic was recreated": Tried(
-        recreated, ("the topic was created anew; run", "clusterinfo offsets reset"), "6 rows"
+        recreated, ("the topic was created again; run", "clusterinfo offsets reset"), "6 rows"
     ),
     "A second consumer group": Tried(second_group, ("this database already belongs to consumer group",), "1 rows"),
     "PostgreSQL cannot be reached": Tried(database_away, ("cannot be reached", "check DB_HOST and DB_PORT")),
@@ -225,9 +227,9 @@ async def test_an_entry_shows_what_it_says(entry: str, scene: Scene) -> None:
     ended = await tried.trouble(scene)
     seen = " ".join((ended.stderr + ended.stdout).split())
     documented = " ".join(text.split())
-    for said in tried.says:
-        assert said in seen, ended.stderr
-        assert said in documented or said.startswith("not verified again"), f"{said!r} is not in the entry"
+    for text in tried.says:
+        assert text in seen, ended.stderr
+        assert text in documented or text.startswith("not verified again"), f"{text!r} is not in the entry"
     await _sql_shows(tried, text, scene)
     await _commands_run(text, scene)
 

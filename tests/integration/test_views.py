@@ -871,7 +871,7 @@ async def test_deleted_objects_are_not_shown(store: Store) -> None:
         assert await store.rows(f"select 1 from clusterinfo.{view}") == []
 
 
-async def test_clusters_are_told_apart_by_their_label(store: Store) -> None:
+async def test_clusters_are_separated_by_their_label(store: Store) -> None:
     await store.put("pods", manifest("pods"))
     await store.connection.execute("update clusterinfo.cluster set name = 'x', label = 'prod-5180eaa4'")
     assert (await store.one("pods"))["cluster"] == "prod-5180eaa4"

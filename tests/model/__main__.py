@@ -64,7 +64,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _in_processes(arguments: argparse.Namespace) -> tuple[Counter[str], bool]:
-    began = told = time.monotonic()
+    began = shown = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{share}.json" for share in range(arguments.processes)]
         program = [sys.executable, "-m", "tests.model", *sys.argv[1:]]
@@ -75,9 +75,9 @@ def _in_processes(arguments: argparse.Namespace) -> tuple[Counter[str], bool]:
         try:
             while any(child.poll() is None for child in children):
                 time.sleep(0.2)
-                if time.monotonic() - told > TABLE_EVERY_S:
-                    told = time.monotonic()
-                    _tell(_sum(files), told - began)
+                if time.monotonic() - shown > TABLE_EVERY_S:
+                    shown = time.monotonic()
+                    _tell(_sum(files), shown - began)
         finally:
             for child in children:
                 child.terminate()

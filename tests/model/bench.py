@@ -122,7 +122,7 @@ class Bench:
             actor.new_sink()
         return f"h{self.histories}"
 
-    def settle(self) -> None:
+    def finish(self) -> None:
         """No transaction is left open by a history that failed."""
         for actor in self.actors:
             if not actor.raw.is_closed() and actor.raw.is_in_transaction():
@@ -182,10 +182,10 @@ class Judge:
                 self.bench.counts["clusters stored under two identities"] += cluster.was_split
 
     def _compare_alarms(self, unit_id: UnitId, row: Any) -> None:
-        """Who was never restored backwards in silence is never said to have been, however slow its collectors are."""
-        said = " ".join(str(one) for one in (row["last_error"], *(r[5] for r in _loads(row["floors"]))))
-        if "restored from a backup" in said:
-            expect(self.world.clusters[unit_id[0]].was_tainted, "state", (unit_id, "a false alarm", said))
+        """Who was never restored backwards in silence is never reported so, however slow its collectors are."""
+        stored = " ".join(str(one) for one in (row["last_error"], *(r[5] for r in _loads(row["floors"]))))
+        if "restored from a backup" in stored:
+            expect(self.world.clusters[unit_id[0]].was_tainted, "state", (unit_id, "a false alarm", stored))
 
     def _compare(self, unit_id: UnitId, truth: UnitTruth, row: Any) -> None:
         rows = {(r[0], r[1]): r[2:] for r in _loads(row["rows"])}
@@ -205,18 +205,18 @@ class Judge:
         expect(row["past"] == len(truth.past), "history", (unit_id, row["past"], "must be", truth.past, truth.rows))
         floors = {r[0]: (r[1], r[2]) for r in _loads(row["floors"]) if r[2] >= 0}
         expect(floors == truth.floors, "floor", (unit_id, floors, "must be", truth.floors))
-        self._compare_said(unit_id, truth, row)
+        self._compare_reaches(unit_id, truth, row)
 
-    def _compare_said(self, unit_id: UnitId, truth: UnitTruth, row: Any) -> None:
+    def _compare_reaches(self, unit_id: UnitId, truth: UnitTruth, row: Any) -> None:
         is_ = row["state"], row["state_at"] if row["state_at"] != dt.datetime.min else NEVER
         expect(is_ == truth.state, "state", (unit_id, is_, row["last_error"], "must be", truth.state))
-        said = {r[0]: (r[3], round(float(r[4]) * 1000)) for r in _loads(row["floors"]) if r[4] != "-Infinity"}
+        stored = {r[0]: (r[3], round(float(r[4]) * 1000)) for r in _loads(row["floors"]) if r[4] != "-Infinity"}
         must = {
             reach: (state, round(at.timestamp() * 1000))
             for reach, (state, at) in truth.reach_states.items()
             if at != NEVER
         }
-        expect(said == must, "state", (unit_id, "reaches", said, "must be", must))
+        expect(stored == must, "state", (unit_id, "reaches", stored, "must be", must))
         source = {None: None, True: "clock", False: "version"}[truth.by_clock]
         expect(row["live_at_source"] == source, "state", (unit_id, "ordered by", row["live_at_source"], source))
         expect(row["api_version"] == truth.api_version, "wrong", (unit_id, row["api_version"], truth.api_version))
@@ -228,7 +228,7 @@ class Judge:
         expect(stored == held, "offsets", (stored, "must be", held))
 
     async def end(self) -> None:
-        """After the last list: the rows are the truth, history is in order, nothing was set aside twice."""
+        """After the last list: the rows are the truth, history is in order, nothing was dead-lettered twice."""
         await self.look()
         stored = await self.bench.admin.fetchval("select count(*) from cluster where uid = any ($1)", self.uids)
         expect(stored <= len(self.world.clusters), "phantom", ("clusters", stored))
@@ -364,7 +364,7 @@ class Judge:
         return known
 
     async def alarm(self, unit_id: UnitId) -> Alarm:
-        """Whether that kind is said to run backwards, and what is stored of it."""
+        """Whether that kind is reported to run backwards, and what is stored of it."""
         rows = await self.bench.admin.fetch(STORED, self.uids, [f"{unit_id[1]}/{unit_id[2]}"])
         row = next(row for row in rows if self.unit_id(row) == unit_id)
         alarmed = any(r[3] == "failed" and "restored from a backup" in (r[5] or "") for r in _loads(row["floors"]))

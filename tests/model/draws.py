@@ -1,4 +1,4 @@
-"""What a rule may be given, said once for both that draw it: hypothesis, which shrinks, and a plain generator."""
+"""What a rule may be given, stated once for both that draw it: hypothesis, which shrinks, and a plain generator."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ NAMESPACES, NAMES = ("n1", "n2"), ("a", "b", "c")
 
 @dataclass(frozen=True)
 class Job:
-    """What one sink is to do: so many messages of a partition, after claiming it anew if `claims`."""
+    """What one sink is to do: so many messages of a partition, after claiming it again if `claims`."""
 
     partition: int
     size: int

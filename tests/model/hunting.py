@@ -49,10 +49,10 @@ USUAL = Bias()
 def play(bench: Bench, random: Random, bias: Bias = USUAL) -> None:
     """One history, drawn from `random`. What fails tells which rules led to it."""
     history = History(bench)
-    told: list[str] = []
+    steps: list[str] = []
 
     def happen(name: str, given: Mapping[str, Any]) -> None:
-        told.append(f"history.{name}({', '.join(f'{key}={value!r}' for key, value in given.items())})")
+        steps.append(f"history.{name}({', '.join(f'{key}={value!r}' for key, value in given.items())})")
         getattr(history, name)(**given)
 
     try:
@@ -65,7 +65,7 @@ def play(bench: Bench, random: Random, bias: Bias = USUAL) -> None:
             happen(name, drawn(RULES[name].draws, random))
         history.end()
     except BaseException as error:
-        for line in told:
+        for line in steps:
             error.add_note(line)
         raise
 
@@ -87,7 +87,7 @@ def find(bench: Bench, mutation: Mutation, most: int, seed: int = 0) -> int:
                     raise
                 return number + 1
             finally:
-                bench.settle()
+                bench.finish()
     return 0
 
 

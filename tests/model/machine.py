@@ -322,7 +322,7 @@ class History:
             self._guarded(self.turns.run(jobs, runs))
 
     async def _work(self, actor: Actor, job: Job) -> None:
-        """As the pump does it: claim, write; again after a lost connection; claim again, or let go, when told to."""
+        """As the pump does it: claim, write; again after a lost connection; claim again, or release, when asked to."""
         lane = self._lane(job.partition)
         claims = job.claims or (actor.number, job.partition) not in self.places
         for _ in range(MOST_ATTEMPTS):

@@ -1,4 +1,4 @@
-"""What must be stored after each committed batch, said once more in plain Python that shares nothing with the merge.
+"""What must be stored after each committed batch, stated once more in plain Python that shares nothing with the merge.
 
 A key is a chain of sightings in the order of (epoch, live_at); its last is the row, what it superseded is history.
 Lists are counted as they come; one that adds up ends every chain in its reach that is older.
@@ -24,7 +24,7 @@ NEVER = dt.datetime.min.replace(tzinfo=dt.UTC)
 Moment = tuple[int, int]
 """(epoch, live_at)."""
 
-Said = tuple[str, dt.datetime]
+DatedState = tuple[str, dt.datetime]
 """(state, when)."""
 
 UnitId = tuple[int, str, str]
@@ -91,8 +91,8 @@ class UnitTruth:
     """One kind of one cluster as it must be stored."""
 
     gone_before: dt.datetime = NEVER
-    state: Said = ("unverified", NEVER)
-    reach_states: dict[str, Said] = field(default_factory=dict)
+    state: DatedState = ("unverified", NEVER)
+    reach_states: dict[str, DatedState] = field(default_factory=dict)
     floors_done: dict[str, dt.datetime] = field(default_factory=dict)
     """When the lists that set the floors were complete."""
     api_version: str = ""
@@ -128,7 +128,7 @@ class UnitTruth:
 
 
 class Reference:
-    """All that must be stored. `committed` is told of every batch whose transaction took effect."""
+    """All that must be stored. `committed` is given every batch whose transaction took effect."""
 
     def __init__(self, world: World, counts: Counter[str]) -> None:
         self.world, self.stats = world, counts
@@ -201,7 +201,7 @@ class Reference:
         return self.units[unit_id]
 
     def guesses(self, unit_id: UnitId) -> bool:
-        """True if only the end is foretold: its list versions order nothing, or ran backwards and nobody said so.
+        """True if only the end is certain: its list versions order nothing, or ran backwards and nobody reported so.
 
         Or it was stored under two identities for a while.
         """
@@ -216,26 +216,28 @@ class Reference:
         settled = {list_id for list_id, count in unit.counts.items() if count.settled}
         complete = self._count(unit, [record for record in records if record not in failed])
         self._store(unit_id, unit, [record for record in records if record.is_object], complete)
-        said = [(r.reach, (FAILURES.get(orjson.loads(r.body)["http_status"], "failed"), r.observed_at)) for r in failed]
+        states = [
+            (r.reach, (FAILURES.get(orjson.loads(r.body)["http_status"], "failed"), r.observed_at)) for r in failed
+        ]
         for reach in {record.reach for record in records if record.list}:
             unit.reach_states.setdefault(reach, ("unverified", NEVER))
-        said += self._unproven(unit, records, settled | complete.keys())
-        said += [(count.reach, (self._verdict(unit, count, complete), count.done_at)) for count in complete.values()]
+        states += self._unproven(unit, records, settled | complete.keys())
+        states += [(count.reach, (self._verdict(unit, count, complete), count.done_at)) for count in complete.values()]
         self._prove(unit, complete)
         for record in failed:
             unit.counts.pop(record.list, None)
-        self._say(unit, said)
+        self._set_states(unit, states)
 
     @staticmethod
-    def _unproven(unit: UnitTruth, records: list[Record], settled: set[str]) -> list[tuple[str, Said]]:
-        """Lists that are said to be complete and do not add up, unless what is proven by now is newer."""
-        said = []
+    def _unproven(unit: UnitTruth, records: list[Record], settled: set[str]) -> list[tuple[str, DatedState]]:
+        """Lists that are reported complete and do not add up, unless what is proven by now is newer."""
+        states = []
         for record in records:
             if record.type is RecordType.LIST_COMPLETED and record.list not in settled:
                 count = unit.counts[record.list]
                 if count.moment > unit.floors.get(count.reach, (0, -1)):
-                    said.append((record.reach, ("unverified", record.observed_at)))
-        return said
+                    states.append((record.reach, ("unverified", record.observed_at)))
+        return states
 
     def _verdict(self, unit: UnitTruth, count: Count, complete: dict[str, Count]) -> str:
         """Failed: it began when a newer one that covers it had ended, so that revisions must have run backwards."""
@@ -246,16 +248,16 @@ class Reference:
         return "failed" if backwards else "verified"
 
     @staticmethod
-    def _say(unit: UnitTruth, said: list[tuple[str, Said]]) -> None:
-        newest: dict[str, Said] = {}
-        for reach, (state, at) in said:
+    def _set_states(unit: UnitTruth, states: list[tuple[str, DatedState]]) -> None:
+        newest: dict[str, DatedState] = {}
+        for reach, (state, at) in states:
             newest[reach] = max(newest.get(reach, (state, at)), (state, at), key=lambda one: (one[1], one[0]))
         for reach, (state, at) in newest.items():
             if reach in unit.reach_states and at >= unit.reach_states[reach][1]:
                 unit.reach_states[reach] = state, at
         if newest:
-            at = max(said_at for _, said_at in newest.values())
-            reach = min(reach for reach, said_of in newest.items() if said_of[1] == at)
+            at = max(set_at for _, set_at in newest.values())
+            reach = min(reach for reach, dated in newest.items() if dated[1] == at)
             if at >= unit.state[1]:
                 unit.state = newest[reach]
 
@@ -406,14 +408,14 @@ class Reference:
                     del unit.counts[list_id]
 
     def _discover(self, record: Record) -> set[UnitId]:
-        said, whole = SNAPSHOTS[record.snapshot]
+        states, whole = SNAPSHOTS[record.snapshot]
         cluster, since = self.cluster_of(record), began(record.snapshot)
-        for group, resource in said:
+        for group, resource in states:
             unit = self._unit((cluster, group, resource))
-            if said[group, resource] == "excluded" and record.observed_at >= unit.state[1]:
+            if states[group, resource] == "excluded" and record.observed_at >= unit.state[1]:
                 unit.state = "excluded", record.observed_at
         for unit_id, unit in self.units.items():
-            if not whole or unit_id[0] != cluster or unit_id[1:] in said:
+            if not whole or unit_id[0] != cluster or unit_id[1:] in states:
                 continue
             for key in [key for key, row in unit.rows.items() if row.seen < since]:
                 self.stats["rows deleted with their kind"] += not unit.rows[key].deleted

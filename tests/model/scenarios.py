@@ -210,7 +210,7 @@ def hasty(history: History, random: Random) -> None:
 
 
 def repeated(history: History, random: Random) -> None:
-    """A list that is settled comes again."""
+    """A list that is closed comes again."""
     kind = _known(history, random)
     history.change(0, (_put(random, kind),), None)
     history.collect(_wish(random, kind), None)
@@ -249,7 +249,7 @@ def backwards(history: History, random: Random) -> None:
     cluster.gone.discard(KINDS[kind].id)
     cluster.excluded.discard(KINDS[kind].id)
     cluster.backups.clear()
-    history.world.tick(LONG)  # what slow lists before said of the kind is older than what comes now
+    history.world.tick(LONG)  # what slow lists before reported of the kind is older than what comes now
     history.change(0, (_put(random, kind),), None)
     history.upset("restore in silence", 0, 0, 1, None)  # the first time: the backup is made
     history.change(0, _some(random, kind), None)

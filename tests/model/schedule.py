@@ -1,4 +1,4 @@
-"""Two sinks on two connections, let go on one statement at a time, in an order that somebody else chooses.
+"""Two sinks on two connections, each let through one statement at a time, in an order that somebody else chooses.
 
 A sink takes any pool. The pool here hands out its one connection wrapped so that every statement waits for its turn,
 and so that the connection can be lost before or after any of them: at a commit, that is an answer that never came. What
@@ -111,7 +111,7 @@ class Actor:
     get_idle_size = get_max_size = get_size
 
     async def wait_for_turn(self, name: str) -> None:
-        """Stand before a statement until told to go on."""
+        """Stand before a statement until it may go on."""
         self.at = name
         if not self.takes_turns:
             return

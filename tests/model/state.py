@@ -21,7 +21,7 @@ MS = dt.timedelta(milliseconds=1)
 SECOND = dt.timedelta(seconds=1)
 
 REFUSED, NUL, WILD = "refused", "nul", "wild"
-"""Contents that jsonb refuses whatever is done, and two that it holds only when mended."""
+"""Contents that jsonb refuses whatever is done, and two that it holds only when repaired."""
 
 FIDELITIES: dict[object, int] = {REFUSED: 0, NUL: 2, WILD: 2}
 """How much of an object can be stored; else 3, all of it."""
@@ -120,7 +120,7 @@ class Cluster:
     former: str = ""
     """Its name while its uid could not be read, and with that its identity."""
     was_split: bool = False
-    """It was stored under both, before anything that was stored said that they are one."""
+    """It was stored under both, before anything that was stored showed that they are one."""
     objects: dict[tuple[str, str], dict[Key, Object]] = field(default_factory=dict)
     backups: list[tuple[int, dict[tuple[str, str], dict[Key, Object]]]] = field(default_factory=list)
     tainted: bool = False

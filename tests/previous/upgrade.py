@@ -64,7 +64,7 @@ class Upgrade:
         assert [row["state"] for row in states] == ["verified"]
 
     async def stored(self, kafka: dict[str, str], *consumers: Program) -> None:
-        """Wait until running consumers have stored all that Kafka holds. Fails with what they said."""
+        """Wait until running consumers have stored all that Kafka holds. Fails with what they printed."""
         deadline = time.monotonic() + STORED_S
         topic, partitions = kafka["KAFKA_TOPIC"], int(kafka["KAFKA_TOPIC_PARTITIONS"])
         while any((await checker.lag(self.connection, kafka["KAFKA_BROKERS"], topic, partitions)).values()):

@@ -1,4 +1,4 @@
-"""Kafka's ACLs: as SECURITY.md lists them for each role, and as a broker is told them."""
+"""Kafka's ACLs: as SECURITY.md lists them for each role, and as a broker is given them."""
 
 from __future__ import annotations
 

@@ -54,7 +54,10 @@ PLACES: dict[str, Callable[[str], Manifest]] = {
         _annotated("c", LAST_APPLIED, json.dumps({"stringData": {"x": text}}), type="Opaque", data={}),
     ),
     "secret with stringData": lambda text: ("secrets", _object("d", type="Opaque", stringData={"x": text})),
-    "secret set aside": lambda text: ("secrets", _object("e" * 600, type="Opaque", data={"password": encoded(text)})),
+    "secret too long": lambda text: (
+        "secrets",
+        _object("e" * 600, type="Opaque", data={"password": encoded(text)}),
+    ),
     "env of a pod": lambda text: ("pods", _pod("f", env=[{"name": "DB_PASSWORD", "value": text}])),
     "env of an init container": lambda text: (
         "pods",

@@ -1,4 +1,4 @@
-"""Certificates for the tests: right ones, and each sort of wrong one. Made anew for every session, by trustme."""
+"""Certificates for the tests: right ones, and each sort of wrong one. Made again for every session, by trustme."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Certificates:
-    """Two authorities, and what they signed: servers are known as `localhost` and 127.0.0.1 unless said otherwise."""
+    """Two authorities, and what they signed: servers are known as `localhost` and 127.0.0.1 unless set otherwise."""
 
     ca: Path
     other_ca: Path

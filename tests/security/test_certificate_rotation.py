@@ -40,7 +40,7 @@ async def api() -> AsyncIterator[Api]:
 
 @pytest.fixture
 def used(tmp_path: Path) -> Certificates:
-    """What servers and programs are told to use."""
+    """What servers and programs are set to use."""
     return _made(tmp_path / "used")
 
 
@@ -98,7 +98,7 @@ async def test_postgres_certificates_are_read_again(
         files = logins.CA | logins.PAIR
         env = logins.environment(logins.Case("rotated", "verify-full", logins.ENCRYPTED, files), postgres, used)
         async with running("legacy", env=env | api.env | QUIET | QUICK) as program:
-            await program.says('"Snapshot ended"')
+            await program.wait_for_output('"Snapshot ended"')
             await goes_on(administrator, [program])
             replace(used, next_ones)
             for name, path in (

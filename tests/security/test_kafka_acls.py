@@ -92,18 +92,22 @@ async def test_status_works_with_describe_and_says_when_the_group_may_not_be_see
     principal = env | {"KAFKA_SASL_USERNAME": next(principals)}
     name = principal["KAFKA_SASL_USERNAME"]
     await allow(kafka.bootstrap, name, [Acl("status", "topic", "KAFKA_TOPIC", "Describe", True)], env)
-    said = await status(principal)
-    assert (said["consumers"]["state"], said["consumers"]["members"]) == ("unknown", None)
-    assert "no rights on the consumer group" in said["consumers"]["error"]
-    assert said["kafka_error"] == ""
-    assert [partition["lag"] for partition in said["partitions"]] == [0]
+    report = await status(principal)
+    assert (report["consumers"]["state"], report["consumers"]["members"]) == ("unknown", None)
+    assert "no rights on the consumer group" in report["consumers"]["error"]
+    assert report["kafka_error"] == ""
+    assert [partition["lag"] for partition in report["partitions"]] == [0]
 
     await allow(kafka.bootstrap, name, [Acl("status", "group", "KAFKA_GROUP_ID", "Describe", True)], env)
-    said = await status(principal)
-    assert (said["consumers"]["state"], said["consumers"]["members"], said["consumers"]["error"]) == ("Dead", 0, "")
+    report = await status(principal)
+    assert (report["consumers"]["state"], report["consumers"]["members"], report["consumers"]["error"]) == (
+        "Dead",
+        0,
+        "",
+    )
 
 
 async def status(env: dict[str, str]) -> JSON:
-    """What scripts are told of an empty database, which needs attention."""
-    said: JSON = orjson.loads((await run("status", "--output", "json", env=env)).expect(3).stdout)
-    return said
+    """What scripts read of an empty database, which needs attention."""
+    report: JSON = orjson.loads((await run("status", "--output", "json", env=env)).expect(3).stdout)
+    return report

@@ -152,9 +152,9 @@ async def test_who_gets_in(case: Case, kafka: ApacheKafka, certificates: Certifi
     with pytest.raises(ClusterinfoError, match=case.refusal) as caught:
         await both_ends()
     assert caught.value.exit_code == case.code
-    said = str(caught.value) + str(observed)
-    assert "\n" not in said
-    assert not [text for text in (PASSWORD, WRONG, env.get("KAFKA_SASL_PASSWORD", WRONG)) if text in said]
+    shown = str(caught.value) + str(observed)
+    assert "\n" not in shown
+    assert not [text for text in (PASSWORD, WRONG, env.get("KAFKA_SASL_PASSWORD", WRONG)) if text in shown]
     return None
 
 

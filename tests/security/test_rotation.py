@@ -42,7 +42,7 @@ def env(api: Api, database: Database, kafka: ApacheKafka) -> dict[str, str]:
 
 
 async def until(reached: Callable[[], Awaitable[bool]], programs: list[Program], within_s: float = 60) -> None:
-    """Wait, as long as the programs run. Raises TimeoutError with what they said."""
+    """Wait, as long as the programs run. Raises TimeoutError with what they printed."""
     deadline = time.monotonic() + within_s
     while not await reached():
         for program in programs:

@@ -34,8 +34,8 @@ def sized(data: bytes | None) -> bytes:
 
 def record(delta: int, key: bytes | None, value: bytes | None, headers: Headers = ()) -> bytes:
     """A message of format 2, `delta` offsets behind its batch's first."""
-    said = b"".join(sized(name) + sized(text) for name, text in headers)
-    return framed(b"\0\0" + varint(delta) + sized(key) + sized(value) + varint(len(headers)) + said)
+    encoded = b"".join(sized(name) + sized(text) for name, text in headers)
+    return framed(b"\0\0" + varint(delta) + sized(key) + sized(value) + varint(len(headers)) + encoded)
 
 
 def framed(body: bytes) -> bytes:
@@ -55,8 +55,8 @@ def batch(
     attributes = code if attributes is None else attributes
     data, count, now_ms = encode(b"".join(records)), len(records) if number is None else number, int(time.time() * 1000)
     size_bytes = _HEADER.size - 12 + len(data)
-    said = (first_offset, size_bytes, -1, 2, 0, attributes, len(records) - 1, now_ms, now_ms, -1, -1, -1, count)
-    whole = bytearray(_HEADER.pack(*said) + data)
+    fields = (first_offset, size_bytes, -1, 2, 0, attributes, len(records) - 1, now_ms, now_ms, -1, -1, -1, count)
+    whole = bytearray(_HEADER.pack(*fields) + data)
     struct.pack_into(">I", whole, _CRC_AT, calc_crc32c(whole[_AFTER_CRC:]))
     return bytes(whole)
 

@@ -218,8 +218,8 @@ def _wrong(item: JSON, body: str, original: str | None) -> list[str]:
     """The body against the API's object, and the original beside it where jsonb could not hold that."""
     if original is None:
         return _unlike(item, _whole(json.loads(body)), "")
-    mended = json.loads(json.dumps(item).replace(r"\u0000", r"\ufffd"))
-    return _unlike(item, _whole(json.loads(original)), "") + _unlike(mended, _whole(json.loads(body)), "")
+    repaired = json.loads(json.dumps(item).replace(r"\u0000", r"\ufffd"))
+    return _unlike(item, _whole(json.loads(original)), "") + _unlike(repaired, _whole(json.loads(body)), "")
 
 
 def _listed(item: JSON) -> JSON:

@@ -27,7 +27,7 @@ async def kept_demonstration(temporary: Path) -> AsyncIterator[Kept]:
     """A demonstration whose files are in `temporary`, until the block ends; then all of it is gone."""
     env = {"TMPDIR": str(temporary)}
     async with running("demo", "--keep", "--objects", str(OBJECTS), env=env) as program:
-        await program.says("Ctrl-C ends it all", timeout_s=120)
+        await program.wait_for_output("Ctrl-C ends it all", timeout_s=120)
         *commands, kafka = (line.strip() for line in program.stdout().partition(HEADING)[2].split("\n") if line.strip())
         yield Kept({line.split()[0]: line for line in commands}, kafka)
         program.signal(signal.SIGINT)

@@ -46,7 +46,7 @@ class Ended:
         """The log lines, each JSON. Raises for anything else on stderr."""
         return [orjson.loads(line) for line in self.stderr.splitlines()]
 
-    def said(self, message: str) -> list[JSON]:
+    def logged(self, message: str) -> list[JSON]:
         """The log lines whose `msg` is or begins with `message`."""
         return [line for line in self.lines() if line["msg"].startswith(message)]
 
@@ -55,7 +55,7 @@ class Ended:
         return [line["msg"] for line in self.lines() if line["level"] in ("error", "critical")]
 
     def expect(self, code: int = 0) -> Ended:
-        """Itself, if it ended with `code`; else fails with what it said."""
+        """Itself, if it ended with `code`; else fails with what it printed."""
         assert self.code == code, f"{self.args} ended with {self.code}, not {code}:\n{self.stderr[-4000:]}"
         return self
 
@@ -97,16 +97,16 @@ class Program:
         args = self.argv[1:]
         return Ended(args, self._child.returncode, self.stdout(), self.stderr(), seconds, self._peak_kib / 1024)
 
-    async def says(self, text: str, timeout_s: float = 30) -> None:
+    async def wait_for_output(self, text: str, timeout_s: float = 30) -> None:
         """Wait until `text` stands on stderr. Raises TimeoutError, AssertionError if it ends before."""
 
-        def said() -> bool:
+        def is_printed() -> bool:
             if text in self.stderr():
                 return True
             assert self._child.poll() is None, f"{self.argv[1:]} ended without saying {text!r}:\n{self.stderr()}"
             return False
 
-        await self._until(said, timeout_s, f"say {text!r}")
+        await self._until(is_printed, timeout_s, f"say {text!r}")
 
     async def prints(self, timeout_s: float = 60) -> str:
         """Wait for the first line on stdout."""

@@ -2,7 +2,7 @@
 
 It looks at no byte it carries. Both sides of a half-open connection stay open and hear nothing of each other any more,
 as when a firewall forgets a connection or a machine loses its power: no end of stream is passed on, what is sent is
-swallowed, and it never comes back. Only new connections are well again after `heal`.
+swallowed, and it never comes back. Only new connections are well again after `restore`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Proxy:
             connection.abort()
 
     def bury(self) -> None:
-        """Reset those that are half-open: neither side would ever let go of some of them."""
+        """Reset those that are half-open: neither side would ever release some of them."""
         for connection in self._connections:
             if connection.is_silent:
                 connection.abort()
@@ -79,8 +79,8 @@ class Proxy:
         for connection in self._connections:
             connection.is_silent = True
 
-    async def heal(self) -> None:
-        """New connections pass at full speed. Those that are half-open stay so until whoever holds one lets go."""
+    async def restore(self) -> None:
+        """New connections pass at full speed. Those that are half-open stay so until whoever holds one releases it."""
         self._is_silent = False
         self.latency_s, self.bytes_per_s = 0.0, None
         if self._listener is None:

@@ -117,12 +117,12 @@ class Listing:
     def snapshot_completed(self, outcomes: dict[tuple[str, str], str], *, discovery_complete: bool = True) -> Record:
         """The snapshot ended; `outcomes` by (group, resource)."""
         units = [{"group": g, "resource": r, "outcome": outcome} for (g, r), outcome in outcomes.items()]
-        said = {"discovery_complete": discovery_complete, "units": units}
-        return self._statement(RecordType.SNAPSHOT_COMPLETED, said)
+        body = {"discovery_complete": discovery_complete, "units": units}
+        return self._statement(RecordType.SNAPSHOT_COMPLETED, body)
 
-    def _statement(self, type_: RecordType, said: object) -> Record:
+    def _statement(self, type_: RecordType, body: object) -> Record:
         return self.record(
-            type_, orjson.dumps(said), group="", resource="", list="", kind="", api_version="", list_version=""
+            type_, orjson.dumps(body), group="", resource="", list="", kind="", api_version="", list_version=""
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from clusterinfo.errors import FatalError, LostError, first_of, without_userinfo
+from clusterinfo.errors import FatalError, LostError, first_of, one_line, without_userinfo
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,25 @@ from clusterinfo.errors import FatalError, LostError, first_of, without_userinfo
 )
 def test_userinfo_is_never_quoted(text: str, shown: str) -> None:
     assert without_userinfo(text, "***@") == shown
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (OSError(" no\n\tway "), "no way"),
+        ("no\r\nway", "no way"),
+        (TimeoutError(), "TimeoutError"),
+        (ValueError(" \n"), "ValueError"),
+        ("", ""),
+        (ConnectionRefusedError(111, "Connect call failed ('127.0.0.1', 9092)"), "connection refused"),
+        (OSError("cannot reach https://me:hunter2@proxy:3128"), "cannot reach https://proxy:3128"),
+        ("x" * 300, "x" * 300),
+        ("x" * 301, "x" * 297 + "..."),
+        ("x" * 280 + " https://me:hunter2hunter2hunter2@host", "x" * 280 + " https://host"),
+    ],
+)
+def test_an_error_is_one_line(given: BaseException | str, line: str) -> None:
+    assert one_line(given) == line
 
 
 def test_an_error_of_ours_is_shown_before_a_bug_and_either_before_what_is_passed_over() -> None:

@@ -1,4 +1,4 @@
-"""Mending JSON, byte by byte. That PostgreSQL takes what comes of it is tried in tests/integration and tests/fuzz."""
+"""Repairing JSON, byte by byte. That PostgreSQL takes what comes of it is tried in tests/integration and tests/fuzz."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clusterinfo.json_repair import CUT, MAX_DEPTH, mend
+from clusterinfo.json_repair import CUT, MAX_DEPTH, repair
 
 
 @pytest.mark.parametrize(
-    ("body", "mended"),
+    ("body", "repaired"),
     [
         (rb'{"a":"\u0000 \ud800"}', rb'{"a":"\ufffd \ufffd"}'),
         (rb'"\x \u00g0 \\x"', rb'"\ufffd \ufffd00g0 \\x"'),
@@ -33,19 +33,19 @@ from clusterinfo.json_repair import CUT, MAX_DEPTH, mend
         (b"", None),
     ],
 )
-def test_each_fault_is_replaced_and_nothing_else(body: bytes, mended: bytes | None) -> None:
-    assert mend(body) == (body if mended is None else mended)
+def test_each_fault_is_replaced_and_nothing_else(body: bytes, repaired: bytes | None) -> None:
+    assert repair(body) == (body if repaired is None else repaired)
 
 
 def test_what_is_nested_too_deep_is_cut_and_what_stands_beside_it_is_kept() -> None:
     deep = b'{"a":' * MAX_DEPTH + b'[1,{"x":NaN}],"b":NaN' + b"}" * MAX_DEPTH
 
-    assert mend(deep) == b'{"a":' * MAX_DEPTH + CUT + b',"b":"NaN"' + b"}" * MAX_DEPTH
+    assert repair(deep) == b'{"a":' * MAX_DEPTH + CUT + b',"b":"NaN"' + b"}" * MAX_DEPTH
 
 
 def test_any_depth_is_walked_without_a_stack() -> None:
-    assert mend(b"[" * 100_000 + b"]" * 100_000) == b"[" * MAX_DEPTH + CUT + b"]" * MAX_DEPTH
-    assert mend(b"[" * 100_000) == b"[" * 100_000, "what never ends is no JSON"
+    assert repair(b"[" * 100_000 + b"]" * 100_000) == b"[" * MAX_DEPTH + CUT + b"]" * MAX_DEPTH
+    assert repair(b"[" * 100_000) == b"[" * 100_000, "what never ends is no JSON"
 
 
 TREES = st.recursive(
@@ -61,9 +61,9 @@ TREES = st.recursive(
 def test_what_is_in_order_stays_as_it_is(tree: object, ascii_only: bool, indent: int | None) -> None:
     body = json.dumps(tree, ensure_ascii=ascii_only, indent=indent).encode()
 
-    assert mend(body) == body
+    assert repair(body) == body
 
 
 @given(st.binary())
-def test_mending_twice_changes_nothing_more(body: bytes) -> None:
-    assert mend(mend(body)) == mend(body)
+def test_repairing_twice_changes_nothing_more(body: bytes) -> None:
+    assert repair(repair(body)) == repair(body)

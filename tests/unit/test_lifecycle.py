@@ -1,4 +1,4 @@
-"""How a run ends: by itself, asked to drain, out of patience, told twice."""
+"""How a run ends: by itself, asked to drain, out of patience, asked twice."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_work_that_does_not_end_when_cancelled_is_left_behind(grace_s: float, si
             program.send_signal(signal.SIGTERM)
             time.sleep(0.3)
         assert program.wait(10) == EXIT_STOPPED
-        assert program.stdout.read() == "not yet\n", "what was said before is not lost"
+        assert program.stdout.read() == "not yet\n", "what was printed before is not lost"
 
 
 def test_an_error_of_the_work_is_raised() -> None:

@@ -17,7 +17,7 @@ LANE = ListLane(Unit("c", "", "pods"))
 
 
 class Ends:
-    """A source of `batches` and a sink, in one: each step may be told to fail first."""
+    """A source of `batches` and a sink, in one: each step may be set to fail first."""
 
     def __init__(self, batches: int) -> None:
         self.batches = batches
@@ -138,14 +138,14 @@ async def test_a_fatal_error_ends_the_pump() -> None:
         await _pump(ends)
 
 
-async def test_told_to_stop_it_finishes_the_batch_in_hand() -> None:
+async def test_asked_to_stop_it_finishes_the_batch_in_hand() -> None:
     ends, stopping = Ends(5), asyncio.Event()
     ends.on_ack = stopping.set
     await _pump(ends, stopping)
     assert ends.acked == [1]
 
 
-async def test_told_to_stop_it_does_not_wait_for_a_failing_step(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_asked_to_stop_it_does_not_wait_for_a_failing_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Backoff, "next_s", lambda self, error=None: 60.0)
     ends, stopping = Ends(1), asyncio.Event()
     ends.failures["write"] = [TransientError("away")]

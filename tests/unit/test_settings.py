@@ -1,4 +1,4 @@
-"""Settings: what is allowed, what beats what, and that a mistake is told in one line without secrets."""
+"""Settings: what is allowed, what beats what, and that a mistake is reported in one line without secrets."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_passwords_come_from_files(tmp_path: Path) -> None:
         ({"DB_PASSWORD_FILE": "/nowhere/at/all"}, "DB_PASSWORD_FILE names '/nowhere/at/all', which cannot be read"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(environment: dict[str, str], expected: str) -> None:
+def test_a_mistake_is_reported_in_one_line(environment: dict[str, str], expected: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(environment)
     assert expected in str(caught.value)

@@ -1,4 +1,4 @@
-"""Waits grow, spread, and obey the other side; whoever is told to stop waits for nothing."""
+"""Waits grow, spread, and obey the other side; whoever is asked to stop waits for nothing."""
 
 from __future__ import annotations
 

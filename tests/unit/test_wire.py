@@ -210,12 +210,12 @@ def refused() -> Iterator[tuple[str, wire.Message, str]]:
         yield kind.value, wire.Message(key, value, [header for header in headers_ if header[0] != missing]), missing[3:]
 
 
-@pytest.mark.parametrize(("message", "said"), [case[1:] for case in refused()], ids=[case[0] for case in refused()])
-def test_what_is_wrong_is_refused_in_one_line(message: wire.Message, said: str) -> None:
+@pytest.mark.parametrize(("message", "expected"), [case[1:] for case in refused()], ids=[case[0] for case in refused()])
+def test_what_is_wrong_is_refused_in_one_line(message: wire.Message, expected: str) -> None:
     with pytest.raises(RecordError) as refusal:
         decoded(message)
     reason = str(refusal.value)
-    assert said in reason
+    assert expected in reason
     assert "\n" not in reason
     assert len(reason) < 250
 
@@ -246,6 +246,6 @@ def test_a_time_in_another_zone_is_the_same_moment() -> None:
     [observed(body=b""), observed(name="\ud800"), observed(observed_at=NOON.replace(tzinfo=None))],
     ids=["no body", "half a surrogate pair", "no time zone"],
 )
-def test_what_cannot_be_said_is_not_sent(record: Record) -> None:
+def test_what_cannot_be_encoded_is_not_sent(record: Record) -> None:
     with pytest.raises(RecordError):
         wire.encode(record)

@@ -17,11 +17,11 @@ from aiokafka.errors import CorruptRecordException, KafkaError, RecordTooLargeEr
 
 from clusterinfo import wire
 from clusterinfo.budget import ByteBudget
-from clusterinfo.errors import RecordError, RestartError
+from clusterinfo.errors import RecordError, RestartError, one_line
 from clusterinfo.kafka.aiokafka_patches.message import TooLargeError
 from clusterinfo.kafka.aiokafka_patches.reading import UnreadableError
 from clusterinfo.kafka.consumer.partition import AssignedPartition
-from clusterinfo.kafka.errors import explain, is_final, translate
+from clusterinfo.kafka.errors import is_final, translate
 from clusterinfo.model import Record, Rejected
 from clusterinfo.observations import Observe, OffsetGap
 from clusterinfo.settings import Settings
@@ -294,7 +294,7 @@ class Batcher:
         if self._unreadable < UNREADABLE_TRIES:
             return
         self._begin(batch)
-        reason = f"cannot be read from Kafka: {explain(error)}"
+        reason = f"cannot be read from Kafka: {one_line(error)}"
         end = error.end if isinstance(error, UnreadableError) else 0
         end = max(self.next_offset + 1, min(end, self.next_offset + self._limits.records - len(batch)))
         offsets = range(self.next_offset, end)

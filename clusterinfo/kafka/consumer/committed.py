@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from aiokafka import AIOKafkaConsumer
 from aiokafka.errors import KafkaError
 
+from clusterinfo.errors import one_line
 from clusterinfo.kafka.aiokafka_patches.commit import commit
-from clusterinfo.kafka.errors import explain
 from clusterinfo.observations import Observe, Warned
 
 COMMIT_TIMEOUT_S = 3.0
@@ -39,7 +39,7 @@ class CommittedOffsets:
         except (KafkaError, TimeoutError) as error:
             self._failures += 1
             if self._failures == FAILURES_ALLOWED:
-                self._observe(Warned(message=f"offsets are not committed to Kafka for now: {explain(error)}"))
+                self._observe(Warned(message=f"offsets are not committed to Kafka for now: {one_line(error)}"))
         else:
             self._failures = 0
             self._committed.update(offsets)

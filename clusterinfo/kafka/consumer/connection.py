@@ -14,12 +14,12 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 
-from clusterinfo.errors import FatalError, TransientError
+from clusterinfo.errors import FatalError, TransientError, one_line
 from clusterinfo.kafka.aiokafka_patches.cluster_id import notice_other_cluster
 from clusterinfo.kafka.aiokafka_patches.pacing import pace_empty_fetches
 from clusterinfo.kafka.aiokafka_patches.stopping import end_tasks, stop_consumer
 from clusterinfo.kafka.client import client_arguments, refresh_credentials
-from clusterinfo.kafka.errors import explain, is_final, translate
+from clusterinfo.kafka.errors import is_final, translate
 from clusterinfo.kafka.probe import CONNECT_TIMEOUT_S
 from clusterinfo.kafka.topics import Topic
 from clusterinfo.observations import Observe
@@ -98,7 +98,7 @@ class Connection:
                 if is_final(error):
                     raise translate(error, "connecting to Kafka") from error
                 await self.close()
-                raise TransientError(explain(error)) from error
+                raise TransientError(one_line(error)) from error
 
         try:
             await retried(

@@ -14,7 +14,8 @@ from typing import Any, NoReturn
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, KafkaError
 
-from clusterinfo.kafka.errors import explain, is_final, translate
+from clusterinfo.errors import one_line
+from clusterinfo.kafka.errors import is_final, translate
 from clusterinfo.observations import Observe, Recovered, Retrying
 
 POLL_S = 1.0
@@ -125,4 +126,4 @@ def _raise_if_broken(error: KafkaError, failures: int, group_id: str) -> None:
     if is_final(error):
         raise translate(error, f"consumer group {group_id!r}") from error
     if failures >= BREAKS_ALLOWED:
-        raise Broken(explain(error)) from error
+        raise Broken(one_line(error)) from error

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 
+from clusterinfo.errors import one_line
 from clusterinfo.kafka.aiokafka_patches import reading
-from clusterinfo.kafka.errors import explain, is_final, translate
+from clusterinfo.kafka.errors import is_final, translate
 from clusterinfo.model import PartitionLane
 from clusterinfo.observations import Observe, Recovered, Retrying
 
@@ -110,7 +111,7 @@ class AssignedPartition:
     async def wait_after(self, error: BaseException, step: str) -> None:
         """Half a second after an error that waiting may help; `step` is what failed."""
         self._failures[step] += 1
-        self._observe(Retrying(lane=str(self.lane), step=step, error=explain(error), wait_s=RETRY_S))
+        self._observe(Retrying(lane=str(self.lane), step=step, error=one_line(error), wait_s=RETRY_S))
         await asyncio.sleep(RETRY_S)
 
     def _note_success(self, step: str) -> None:

@@ -67,7 +67,7 @@ class PartitionSource:
         if position is not None and position > end:
             raise FatalError(
                 f"{lane}: the database has stored up to offset {position}, but the partition ends at {end}: the topic "
-                "was created anew; run `clusterinfo offsets reset` to read it from its beginning"
+                "was created again; run `clusterinfo offsets reset` to read it from its beginning"
             )
         self.position = oldest if position is None else position
         self._batcher.open(self.position, oldest)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from clusterinfo.errors import RecordError
 from clusterinfo.model import Batch, ListLane, Record
 from clusterinfo.postgres.connection import Connection
-from clusterinfo.postgres.errors import FOREIGN, is_of_the_record, said, translate
+from clusterinfo.postgres.errors import FOREIGN, is_of_the_record, server_message, translate
 from clusterinfo.postgres.merge.admission import read_forgotten, without_forgotten
 from clusterinfo.postgres.merge.identities import check_separated, separate_clones
 from clusterinfo.postgres.merge.lists import close_lists, count_lists
@@ -35,7 +35,7 @@ async def replay(sink: PostgresSink, letter_id: int, record: Record) -> bool:
             return changed
     except FOREIGN as error:
         if is_of_the_record(error):
-            raise RecordError(f"PostgreSQL refused it: {said(error)}") from error
+            raise RecordError(f"PostgreSQL refused it: {server_message(error)}") from error
         raise translate(error, f"replaying dead letter {letter_id}") from error
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-from clusterinfo.json_repair import mend_escapes
+from clusterinfo.json_repair import repair_escapes
 
 # Two patterns, each with a letter in front: together four times as fast as one with a choice of letters.
 _WILD = re.compile(rb"e[+-]?[0-9]{4,}\s*[,}\]]"), re.compile(rb"E[+-]?[0-9]{4,}\s*[,}\]]")
@@ -34,7 +34,7 @@ def has_wild_number(body: bytes) -> bool:
 
 def sanitise(body: bytes) -> bytes:
     """`body` with every escape jsonb refuses replaced by U+FFFD; the same bytes if there is none."""
-    return mend_escapes(body)
+    return repair_escapes(body)
 
 
 def plain(text: str) -> str:

@@ -21,7 +21,7 @@ where not p.settled;
 -- Of the lists touched, those that are complete and proven: count and digest agree with the completion. It
 -- does not matter which came last, the completion or an item.
 -- When a list began is in its id (UUIDv7); it shows what existed then, however long it took.
-with settled as (
+with closed as (
     update list_progress set settled = true
     where list = any ($1::uuid[]) and not settled and expected_count = count and expected_digest = digest
     returning *
@@ -30,11 +30,11 @@ insert into staged_list
 select list, unit_id, reach, snapshot, epoch, live_at, count, digest,
     least(completed_at, to_timestamp(('x' || left(replace(list::text, '-', ''), 12))::bit(48)::bigint / 1000.0)),
     completed_at
-from settled
+from closed
 returning list, unit_id, reach, count, completed_at;
 
 -- name: find_overtaken
--- Of these lists, those that have nothing more to prove: settled before, or older than what is proven by now.
+-- Of these lists, those that have nothing more to prove: closed before, or older than what is proven by now.
 select p.list from list_progress p
 join unit_floor f using (unit_id, reach)
 where p.list = any ($1::uuid[]) and (p.settled or (p.epoch, p.live_at) <= (f.epoch, f.live_at));

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import asyncpg
 
 from clusterinfo.errors import FatalError
-from clusterinfo.json_repair import mend
+from clusterinfo.json_repair import repair
 from clusterinfo.model import Record
 from clusterinfo.postgres.connection import Connection
-from clusterinfo.postgres.errors import is_of_the_record, said
+from clusterinfo.postgres.errors import is_of_the_record, server_message
 from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
 from clusterinfo.postgres.merge.jsonb_checks import has_wild_number, is_suspect, sanitise
 from clusterinfo.postgres.merge.staging import IDENTITY_ONLY, SANITISED, Staged
@@ -85,7 +85,7 @@ async def copy_bodies(connection: Connection, staged: Staged, wanted: list[int])
 
     def row(ord_: int) -> BodyRow:
         body = staged.records[ord_].body
-        if has_wild_number(body) and (repaired := mend(body)) != body:
+        if has_wild_number(body) and (repaired := repair(body)) != body:
             found_sanitised(ord_)
             return ord_, repaired, body
         if is_suspect(body) and (repaired := sanitise(body)) != body:
@@ -94,7 +94,7 @@ async def copy_bodies(connection: Connection, staged: Staged, wanted: list[int])
 
     def repaired_row(ord_: int) -> BodyRow:
         body = staged.records[ord_].body
-        return ord_, mend(body), body
+        return ord_, repair(body), body
 
     refused = await _copy_or_bisect(connection, wanted, row)
     refused_again = await _copy_or_bisect(connection, list(refused), repaired_row)
@@ -106,13 +106,13 @@ async def copy_bodies(connection: Connection, staged: Staged, wanted: list[int])
 
 def _dead_letter(staged: Staged, refused: Refused) -> None:
     if len(refused) > MAX_ALIKE and len({error.sqlstate for error in refused.values()}) == 1:
-        first = said(next(iter(refused.values())))
+        first = server_message(next(iter(refused.values())))
         raise FatalError(f"{len(refused)} records of one batch were refused alike, the first by: {first}")
     staged.dead_letters.extend(_letter(staged.records[ord_], error) for ord_, error in refused.items())
 
 
 def _letter(record: Record, error: asyncpg.PostgresError) -> DeadLetter:
-    return dead_letter(record, f"PostgreSQL refused the body: {said(error)}", error.sqlstate)
+    return dead_letter(record, f"PostgreSQL refused the body: {server_message(error)}", error.sqlstate)
 
 
 async def _copy_or_bisect(connection: Connection, ords: list[int], row: Callable[[int], BodyRow]) -> Refused:

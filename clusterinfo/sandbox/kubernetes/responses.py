@@ -1,6 +1,6 @@
 """Responses as a real API server sends them: their headers, when a body is chunked, when it is compressed.
 
-Knows nothing of what a body says.
+Knows nothing of what a body holds.
 """
 
 import asyncio

@@ -84,7 +84,7 @@ AS_OF = "4,000 rows as of 2026-11-22 12:00:00"
 def test_rows_that_nobody_verifies_any_more_need_attention(changes: dict[str, Any], why: str) -> None:
     what = status(replace(PODS, resource="secrets", **({"age_s": 7200.0} | changes)))
     assert not what.is_healthy
-    assert [(found.resource, said) for found, said in what.attention] == [("secrets", why)]
+    assert [(found.resource, reason) for found, reason in what.attention] == [("secrets", why)]
     assert why in shown(what)
 
 
@@ -131,8 +131,8 @@ def test_what_waits_for_nobody_needs_attention(consumers: Consumers, lags: tuple
     assert not what.is_healthy
     assert why in shown(what)
     assert shown(what).endswith("needs attention\n")
-    said = what.as_json()["consumers"]
-    assert (said["why"], said["members"], said["held"]) == (why, consumers.members, sorted(consumers.held))
+    report = what.as_json()["consumers"]
+    assert (report["why"], report["members"], report["held"]) == (why, consumers.members, sorted(consumers.held))
 
 
 def test_a_rebalance_that_does_not_end_is_named() -> None:
@@ -162,13 +162,13 @@ def test_a_database_without_clusters_is_not_healthy() -> None:
 
 
 def test_scripts_get_everything() -> None:
-    said = orjson.loads(orjson.dumps(status(replace(PODS, reach="one", state="failed", last_error="gone")).as_json()))
-    assert said["healthy"] is False
-    assert said["attention"] == [
+    report = orjson.loads(orjson.dumps(status(replace(PODS, reach="one", state="failed", last_error="gone")).as_json()))
+    assert report["healthy"] is False
+    assert report["attention"] == [
         {"cluster": "prod", "api_group": "", "resource": "pods", "reach": "one", "why": "gone"}
     ]
-    assert said["clusters"][0]["last_seen"] == "2026-11-22T12:00:00+00:00"
-    assert len(said["kinds"]) == 2
+    assert report["clusters"][0]["last_seen"] == "2026-11-22T12:00:00+00:00"
+    assert len(report["kinds"]) == 2
 
 
 def test_durations_are_short() -> None:

@@ -99,11 +99,11 @@ FILLING_IN = re.compile(r"^#? *cp compose/\.env\.example (\S+) +# (.*)$", re.MUL
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/DEPLOYMENT.md", "compose/compose.yaml"])
-def test_whoever_fills_it_in_is_told_what_the_collector_needs(document: str) -> None:
+def test_whoever_fills_it_in_reads_what_the_collector_needs(document: str) -> None:
     """Without COLLECTOR_UID it runs as 65532, who may not read a kubeconfig."""
-    ((path, told),) = FILLING_IN.findall((ROOT / document).read_text())
+    ((path, steps),) = FILLING_IN.findall((ROOT / document).read_text())
     assert path == "compose/.env"
-    assert {"POSTGRES_PASSWORD", "COLLECTOR_UID", "id -u"} == set(re.findall(r"[A-Z]+_[A-Z]+|id -u", told)) - {
+    assert {"POSTGRES_PASSWORD", "COLLECTOR_UID", "id -u"} == set(re.findall(r"[A-Z]+_[A-Z]+|id -u", steps)) - {
         "KUBECONFIG_FILE"
     }
 

@@ -77,7 +77,7 @@ def test_without_a_command_the_help_is_shown(
     monkeypatch.setattr("sys.argv", ["clusterinfo", "offsets"])
     with pytest.raises(SystemExit, match="2"):
         cli.main()
-    said = capsys.readouterr()
-    assert "clusterinfo offsets [OPTIONS] COMMAND" in said.out.splitlines()[0]
-    assert said.out.splitlines()[-1].split()[0] == "reset"
-    assert said.err == ""
+    captured = capsys.readouterr()
+    assert "clusterinfo offsets [OPTIONS] COMMAND" in captured.out.splitlines()[0]
+    assert captured.out.splitlines()[-1].split()[0] == "reset"
+    assert captured.err == ""

@@ -80,7 +80,7 @@ def test_installing_from_an_index_is_recognised(line: str, found: bool) -> None:
     assert bool(FROM_AN_INDEX.search(line)) == found
 
 
-def test_nobody_is_told_to_install_from_an_index() -> None:
+def test_nobody_is_advised_to_install_from_an_index() -> None:
     """There the name is not ours: whoever takes it would be installed."""
     folders = [path for name in ("clusterinfo", "compose", "docs", "k8s", ".ci") for path in (ROOT / name).rglob("*")]
     texts = [path for path in [*ROOT.glob("*"), *folders] if path.is_file() and path.suffix not in (".pyc", ".whl")]

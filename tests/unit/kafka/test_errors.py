@@ -77,4 +77,4 @@ def test_what_comes_without_a_code(error: BaseException, ours: type[ClusterinfoE
 
 
 def test_a_line_is_bounded() -> None:
-    assert len(str(translate(OSError("long\n" * 1000), "sending"))) < 250
+    assert len(str(translate(OSError("long\n" * 1000), "sending"))) < 320

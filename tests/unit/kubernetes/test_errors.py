@@ -25,7 +25,7 @@ NOW = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
 EXPECTED: dict[int, tuple[Next, type[Exception]]] = {
     **dict.fromkeys((408, 429, 500, 502, 503, 504), (Next.RETRY, ApiTransientError)),
     **dict.fromkeys((400, 403, 404, 405, 406), (Next.FAIL_KIND, ApiStatusError)),
-    410: (Next.LIST_ANEW, ApiStatusError),
+    410: (Next.LIST_AGAIN, ApiStatusError),
     401: (Next.LOG_IN_AGAIN, UnauthorizedError),
 }
 

@@ -43,7 +43,7 @@ def test_headers_are_those_of_client_go(user: dict[str, Any], headers: list[tupl
 
 
 @pytest.mark.parametrize(
-    ("user", "told"),
+    ("user", "reason"),
     [
         ({"as-groups": ["g"]}, REFUSED),
         ({"as-uid": "1", "as": None}, REFUSED),
@@ -63,9 +63,9 @@ def test_headers_are_those_of_client_go(user: dict[str, Any], headers: list[tupl
         ({"as": "a", "as-user-extra": {"": ["b"]}}, "`as-user-extra`"),
     ],
 )
-def test_what_cannot_be_is_refused_in_one_line_without_its_value(user: dict[str, Any], told: str) -> None:
+def test_what_cannot_be_is_refused_in_one_line_without_its_value(user: dict[str, Any], reason: str) -> None:
     with pytest.raises(ConfigError, match=r"user 'u' of the kubeconfig: ") as caught:
         impersonation_headers(user, "u")
 
-    assert told in str(caught.value)
+    assert reason in str(caught.value)
     assert "secret" not in str(caught.value)

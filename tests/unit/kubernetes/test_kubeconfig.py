@@ -19,7 +19,7 @@ HEAD = 'clusters: [{name: k, cluster: {server: "https://127.0.0.1:1"}}]\ncurrent
 CONTEXTS = "contexts: [{name: c, context: {cluster: k, user: u}}]\n"
 
 
-async def told(path: Path, content: str | bytes, **settings: Any) -> str:
+async def refusal(path: Path, content: str | bytes, **settings: Any) -> str:
     """The one line, after a look at all that a traceback would show."""
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(ConfigError) as caught:
@@ -52,7 +52,7 @@ async def told(path: Path, content: str | bytes, **settings: Any) -> str:
     ],
 )
 async def test_a_kubeconfig_that_is_no_yaml_is_not_quoted(tmp_path: Path, users: str, where: str) -> None:
-    message = await told(tmp_path / "config", HEAD + CONTEXTS + users)
+    message = await refusal(tmp_path / "config", HEAD + CONTEXTS + users)
 
     assert message.startswith(f"KUBECONFIG '{tmp_path / 'config'}' cannot be read: ")
     assert where in message
@@ -60,7 +60,7 @@ async def test_a_kubeconfig_that_is_no_yaml_is_not_quoted(tmp_path: Path, users:
 
 @pytest.mark.parametrize("content", [f"token: {SECRET}".encode("utf-16"), b"\xff" + SECRET.encode()])
 async def test_a_kubeconfig_that_is_no_utf_8_says_so(tmp_path: Path, content: bytes) -> None:
-    assert "UTF-8" in await told(tmp_path / "config", content)
+    assert "UTF-8" in await refusal(tmp_path / "config", content)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ async def test_a_kubeconfig_that_is_no_utf_8_says_so(tmp_path: Path, content: by
 async def test_a_user_that_cannot_be_used_is_not_quoted(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture, user: str, where: str
 ) -> None:
-    message = await told(tmp_path / "config", f"{HEAD}{CONTEXTS}users: [{user}]\n")
+    message = await refusal(tmp_path / "config", f"{HEAD}{CONTEXTS}users: [{user}]\n")
 
     assert where in message
     assert SECRET not in caplog.text + "".join(capfd.readouterr())
@@ -90,10 +90,10 @@ async def test_a_user_that_cannot_be_used_is_not_quoted(
 @pytest.mark.parametrize(
     "cluster", ["server: 'http://x', proxy-url: 5", "server: 'http://x', proxy-url: [x]", "server: 'https://[::1'"]
 )
-async def test_a_cluster_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, cluster: str) -> None:
+async def test_a_cluster_that_cannot_be_used_is_reported_in_one_line(tmp_path: Path, cluster: str) -> None:
     text = f"clusters: [{{name: k, cluster: {{{cluster}}}}}]\ncurrent-context: c\n{CONTEXTS}users: []\n"
 
-    assert "kubeconfig" in (await told(tmp_path / "config", text)).lower()
+    assert "kubeconfig" in (await refusal(tmp_path / "config", text)).lower()
 
 
 @pytest.mark.parametrize("text", [f"users:\n- {SECRET}", json.dumps({"users": [SECRET]}), f'  {{"x": "{SECRET}"}}'])

@@ -1,4 +1,4 @@
-"""What may complete, and why not: an attempt to list, told of pages, items and failures one by one."""
+"""What may complete, and why not: an attempt to list, given pages, items and failures one by one."""
 
 from __future__ import annotations
 

@@ -195,10 +195,10 @@ def test_what_is_no_object_is_a_record_error(raw: bytes) -> None:
         (b'\xef\xbb\xbf{"metadata":{"name":"x","namespace":null},"spec":[1e9999]}', [float("inf")]),
     ],
 )
-def test_what_is_no_json_leaves_mended(raw: bytes, spec: object) -> None:
+def test_what_is_no_json_leaves_repaired(raw: bytes, spec: object) -> None:
     one = normalize(raw, PODS, KEYLESS)
 
-    assert (json.loads(one.body)["spec"], one.name, one.is_mended) == (spec, "x", True)
+    assert (json.loads(one.body)["spec"], one.name, one.is_repaired) == (spec, "x", True)
 
 
 @pytest.mark.parametrize("place", ["name", "namespace", "uid", "resourceVersion"])
@@ -223,7 +223,7 @@ def test_a_name_may_hold_a_replacement_character_of_its_own() -> None:
 
 
 @pytest.mark.parametrize("value", [b'"aHVudGVy\xffMg=="', b'"aHVudGVyMg==\n"', rb'"aHVudGVyMg==\ud800"'])
-def test_a_secret_that_had_to_be_mended_tells_nothing(value: bytes) -> None:
+def test_a_secret_that_had_to_be_repaired_tells_nothing(value: bytes) -> None:
     one = normalize(b'{"metadata":{"name":"x"},"data":{"password":%s}}' % value, SECRETS, KEYLESS)
 
     assert list(json.loads(one.body)["data"]) == ["password"]
@@ -282,7 +282,7 @@ def test_what_must_go_goes_however_deep_it_lies(depth: int, inner: bytes) -> Non
 
     assert b"managedFields" not in one.body
     assert one.body.endswith(b',"status":1}')
-    assert one.is_mended == (depth > MAX_DEPTH)
+    assert one.is_repaired == (depth > MAX_DEPTH)
 
 
 def test_no_level_costs_a_search_of_all_below_it_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -330,7 +330,7 @@ def test_a_secret_keeps_its_keys_and_shows_a_rotation_with_a_key() -> None:
 
 
 @pytest.mark.parametrize(("length", "limit"), [(0, 16), (1, 16), (16, 16), (17, 32), (32, 32), (33, 64), (5000, 8192)])
-def test_without_a_key_only_the_length_class_is_told(length: int, limit: int) -> None:
+def test_without_a_key_only_the_length_class_is_shown(length: int, limit: int) -> None:
     assert KEYLESS.fingerprint(b"x" * length) == f"redacted:len<={limit}"
 
 

@@ -168,32 +168,3 @@ def test_recorded_errors(name: str, code: int, reason: str) -> None:
     status = pages.parse_status(recorded(name))
 
     assert (status.code, status.reason) == (code, reason)
-
-
-def test_watch_events_arrive_in_any_pieces() -> None:
-    stream = recorded("watch-widgets")
-    expected = [json.loads(line) for line in stream.splitlines()]
-    buffer, lines = bytearray(), []
-    for start in range(0, len(stream), 37):
-        buffer += stream[start : start + 37]
-        lines += pages.take_lines(buffer)
-
-    events = [pages.parse_event(line) for line in lines]
-
-    assert buffer == b""
-    assert [event.type for event in events] == [event["type"] for event in expected]
-    assert [json.loads(bytes(event.object)) for event in events] == [event["object"] for event in expected]
-
-
-def test_an_expired_watch_is_an_error_event() -> None:
-    (line,) = recorded("watch-410").splitlines()
-
-    event = pages.parse_event(line)
-
-    assert event.type == "ERROR"
-    assert pages.parse_status(bytes(event.object)).code == 410
-
-
-def test_a_broken_line_is_a_record_error() -> None:
-    with pytest.raises(RecordError):
-        pages.parse_event(b'{"type":')

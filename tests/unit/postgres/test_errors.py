@@ -13,6 +13,7 @@ from clusterinfo.postgres.errors import (
     is_timeout,
     next_after,
     next_step,
+    server_message,
     translate,
 )
 
@@ -95,3 +96,10 @@ def test_a_lost_connection_is_tried_again(error: Exception) -> None:
 )
 def test_what_halts_says_what_to_do(state: str, says: str) -> None:
     assert says in str(translate(error_of(state), "storing"))
+
+
+def test_a_detail_is_never_quoted() -> None:
+    """It holds the data: `Key (name)=(...) already exists`."""
+    fields = {"C": "23505", "M": "duplicate key\nof https://me:hunter2@h", "D": "Key (token)=(hunter2)", "S": "ERROR"}
+    assert server_message(asyncpg.PostgresError.new(fields)) == "duplicate key of https://h"
+    assert server_message(asyncpg.PostgresError.new({"C": "23505", "D": "hunter2"})) == "UniqueViolationError"

@@ -22,10 +22,10 @@ async def test_it_says_and_returns_the_same(fork_server: ForkServer, args: tuple
         run(*args, env=env, launch=fork_server.launch), run(*args, env=env, launch=Program)
     )
 
-    def said(ended: Ended) -> tuple[int, str, str]:
+    def outcome(ended: Ended) -> tuple[int, str, str]:
         return ended.code, ended.stdout, ended.stderr
 
-    assert said(forked) == said(own)
+    assert outcome(forked) == outcome(own)
     assert forked.stdout + forked.stderr
 
 

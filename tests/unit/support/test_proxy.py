@@ -62,7 +62,7 @@ async def echoed(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tex
 
 
 async def is_silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-    """Whether what is said there gets neither an answer nor an end."""
+    """Whether what is sent there gets neither an answer nor an end."""
     writer.write(b"anyone?")
     try:
         async with asyncio.timeout(SILENCE_S):
@@ -107,7 +107,7 @@ async def test_refused_until_healed_on_the_same_port() -> None:
             await reader.read(1)
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(proxy.host, proxy.port)
-        await proxy.heal()
+        await proxy.restore()
         async with client(proxy) as again:
             assert await echoed(*again)
 
@@ -119,7 +119,7 @@ async def test_a_half_open_connection_never_comes_back_and_neither_side_learns_o
         async with client(proxy) as new:
             assert await is_silent(*old)
             assert await is_silent(*new)
-            await proxy.heal()
+            await proxy.restore()
             assert await is_silent(*old)
             assert await is_silent(*new)
         old[1].transport.abort()
@@ -138,7 +138,7 @@ async def test_latency_counts_each_way_and_ends_with_healing() -> None:
         began = time.monotonic()
         await echoed(reader, writer)
         assert time.monotonic() - began >= 0.3
-        await proxy.heal()
+        await proxy.restore()
         assert proxy.latency_s == 0
 
 

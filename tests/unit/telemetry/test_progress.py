@@ -6,7 +6,7 @@ import pytest
 
 from clusterinfo import observations as seen
 from clusterinfo.observations import Observation
-from clusterinfo.telemetry.progress import said, shown
+from clusterinfo.telemetry.progress import line_of, shown
 
 ENDED = seen.SnapshotEnded(cluster="prod", kinds=58, failed=0, forbidden=0, objects=5005, size_bytes=1 << 20, seconds=1)
 LISTED = seen.ListEnded(resource="pods", reach="", outcome="completed", objects=1, size_bytes=1, seconds=1)
@@ -19,18 +19,18 @@ LISTED = seen.ListEnded(resource="pods", reach="", outcome="completed", objects=
         (seen.Warned(message="odd", remedy="do this"), "odd; do this"),
         (seen.Noted(message="applied"), "applied"),
         (LISTED, ""),
-        (seen.DeadLettered(lane="t-0", offset=7, reason="no ce_type"), "t-0, offset 7 was set aside: no ce_type"),
+        (seen.DeadLettered(lane="t-0", offset=7, reason="no ce_type"), "t-0, offset 7 was dead-lettered: no ce_type"),
     ],
 )
 def test_lines(observation: Observation, line: str) -> None:
-    assert said(observation) == line
+    assert line_of(observation) == line
 
 
-def test_kinds_that_failed_are_told() -> None:
+def test_kinds_that_failed_are_printed() -> None:
     failed = seen.ListEnded(
         resource="secrets", reach="", outcome="forbidden", objects=0, size_bytes=0, seconds=1, error="Forbidden"
     )
-    assert said(failed) == "secrets: forbidden: Forbidden"
+    assert line_of(failed) == "secrets: forbidden: Forbidden"
 
 
 def test_everything_passes_and_the_summary_stays(capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,9 +14,9 @@ def test_another_cluster_is_noticed_and_metadata_is_taken_in_all_the_same() -> N
     cluster = SimpleNamespace(update_metadata=taken.append)
     consumer: Any = SimpleNamespace(_client=SimpleNamespace(cluster=cluster))
     notice_other_cluster(consumer, "first", others.append)
-    told: list[Any] = [SimpleNamespace(cluster_id=one) for one in ("first", None, "", "second")]
-    told.append(SimpleNamespace())  # version 1 of the answer has no such field
-    for metadata in told:
+    answers: list[Any] = [SimpleNamespace(cluster_id=one) for one in ("first", None, "", "second")]
+    answers.append(SimpleNamespace())  # version 1 of the answer has no such field
+    for metadata in answers:
         cluster.update_metadata(metadata)
     assert others == ["second"]
-    assert taken == told
+    assert taken == answers

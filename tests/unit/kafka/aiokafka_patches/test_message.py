@@ -52,7 +52,7 @@ CUT_SHORT = {
     **{f"a value of {size} bytes": varint(1) + b"\2n" + longer(size) for size in (9, 1 << 32, 1 << 62, (1 << 63) - 9)},
     "a name's length without an end": varint(1) + b"\x81",
     "a value's length without an end": varint(1) + b"\2n\x81",
-    "a header fewer than said": varint(2) + b"\2n\2v",
+    "a header fewer than counted": varint(2) + b"\2n\2v",
 }
 
 

@@ -37,7 +37,7 @@ def read(data: bytes, reader: Any = None, start: int = 0) -> list[Any]:
     return list(messages(TopicPartition("topic", 0), records, [], start, None, None, True, 0))
 
 
-def said(messages: list[Any]) -> list[tuple[object, ...]]:
+def fields(messages: list[Any]) -> list[tuple[object, ...]]:
     return [(one.offset, one.key, one.value, one.headers) for one in messages]
 
 
@@ -69,7 +69,7 @@ def test_what_is_sound_is_read_as_aiokafka_reads_it(codec: str) -> None:
     for data in (first + second, first + second[:40], first):
         for start in (0, 102, 104, 105):
             found = read(data, start=start)
-            assert said(found) == said(read(data, MemoryRecords, start))
+            assert fields(found) == fields(read(data, MemoryRecords, start))
             assert all(one.checksum is None for one in found)
 
 
@@ -116,7 +116,7 @@ UNREADABLE = {
     "a length without an end": batch([good(0), b"\xff" * 20]),
     "a negative length": batch([good(0), varint(-3) + b"x"]),
     "more than its messages": batch([good(0), good(1) + b"x"]),
-    "fewer messages than said": batch([good(0), good(1)], number=3),
+    "fewer messages than counted": batch([good(0), good(1)], number=3),
     "a compression of no name": batch([good(0), good(1)], attributes=7),
     "larger than may be": batch([record(0, b"k", b"\0" * 13 * MIB), good(1)], "zstd"),
 }

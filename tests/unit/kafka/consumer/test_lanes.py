@@ -91,8 +91,8 @@ async def test_a_drain_cancels_what_does_not_end() -> None:
     assert lanes.living_sources() == {}
 
 
-@pytest.mark.parametrize("stops", [True, False], ids=["told to stop", "in the middle"])
-async def test_a_step_that_fails_ends_a_lane_quietly_only_if_it_was_told_to_stop(stops: bool) -> None:
+@pytest.mark.parametrize("stops", [True, False], ids=["asked to stop", "in the middle"])
+async def test_a_step_that_fails_ends_a_lane_quietly_only_if_it_was_asked_to_stop(stops: bool) -> None:
     lanes, _ = make_lanes()
 
     async def drive(_: PartitionLane, __: Any, stopping: asyncio.Event) -> None:

@@ -395,7 +395,7 @@ async def test_positions_outside_the_partition(lanes: Callable[..., Lane]) -> No
     assert (first.start, first.gap) == (second.start, second.gap) == (2, True)
 
 
-async def test_a_gap_is_told_again_until_it_is_stored(lanes: Callable[..., Lane]) -> None:
+async def test_a_gap_is_reported_again_until_it_is_stored(lanes: Callable[..., Lane]) -> None:
     lane = lanes(FakeConsumer(range(5, 30), oldest=5))
     await lane.source.open(LANE, 2)
     assert (await lane.next()).gap
@@ -447,7 +447,7 @@ async def test_a_partition_taken_away_ends_the_lane_quietly(lanes: Callable[...,
         assert await lane.source.read() is None
 
 
-async def test_told_to_stop_it_ends_whatever_it_waits_for(lanes: Callable[..., Lane]) -> None:
+async def test_asked_to_stop_it_ends_whatever_it_waits_for(lanes: Callable[..., Lane]) -> None:
     consumer = FakeConsumer(range(0))
     lane = lanes(consumer)
     await lane.source.open(LANE, None)
@@ -459,7 +459,7 @@ async def test_told_to_stop_it_ends_whatever_it_waits_for(lanes: Callable[..., L
         assert await lane.source.read() is None
 
 
-async def test_told_to_stop_it_does_not_wait_for_offsets_that_nobody_tells(lanes: Callable[..., Lane]) -> None:
+async def test_asked_to_stop_it_does_not_wait_for_offsets_that_nobody_tells(lanes: Callable[..., Lane]) -> None:
     consumer = FakeConsumer(range(0))
 
     async def fails(_: list[TopicPartition]) -> dict[TopicPartition, int]:

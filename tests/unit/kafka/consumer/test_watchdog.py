@@ -13,7 +13,7 @@ from clusterinfo.observations import Freed, Observation, Stuck
 
 
 class Watched:
-    """A watchdog whose checks are 30 s apart, and a Kafka that ends where it is told."""
+    """A watchdog whose checks are 30 s apart, and a Kafka that ends where it is set to."""
 
     def __init__(self) -> None:
         self.seen: list[Observation] = []

@@ -26,7 +26,7 @@ async def api() -> AsyncIterator[SimulatedKubernetes]:
 
 
 def trusting(authority: str) -> ssl.SSLContext:
-    """As strict as Python 3.13 and later are unless told otherwise."""
+    """As strict as Python 3.13 and later are unless set otherwise."""
     context = ssl.create_default_context(cadata=authority)
     context.verify_flags |= ssl.VERIFY_X509_STRICT | ssl.VERIFY_X509_PARTIAL_CHAIN
     return context

@@ -1,4 +1,4 @@
-"""What goes wrong on purpose does so as told, as often as told, and where told."""
+"""What goes wrong on purpose does so as set, as often as set, and where set."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""What the generator makes: as many objects as asked for, the same for the same seed, with secrets where told."""
+"""What the generator makes: as many objects as asked for, the same for the same seed, with secrets where asked for."""
 
 import datetime as dt
 

@@ -1,4 +1,4 @@
-"""`python -m clusterinfo.sandbox.kubernetes` announces itself, serves what its kubeconfig says, and stops when told."""
+"""`python -m clusterinfo.sandbox.kubernetes` announces itself, serves what its kubeconfig names, stops when asked."""
 
 import signal
 import sys

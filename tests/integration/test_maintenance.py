@@ -1,4 +1,4 @@
-"""Looking after a database by its commands, as their users run them."""
+"""Maintaining a database by its commands, as their users run them."""
 
 from __future__ import annotations
 
@@ -122,9 +122,9 @@ async def test_a_cluster_is_forgotten(filled: Database, connection: asyncpg.Conn
 async def test_a_person_is_asked_first(
     filled: Database, connection: asyncpg.Connection, tmp_path: Path, answer: str, code: int, left: int
 ) -> None:
-    ended, said = await asyncio.to_thread(_asked, environment(filled.env, tmp_path), answer)
-    assert ended == code, said
-    assert "all that is stored of cluster 'test', history included? [y/N]" in said
+    ended, output = await asyncio.to_thread(_asked, environment(filled.env, tmp_path), answer)
+    assert ended == code, output
+    assert "all that is stored of cluster 'test', history included? [y/N]" in output
     assert await connection.fetchval("select count(*) from cluster") == left
 
 
@@ -149,13 +149,13 @@ async def test_a_consumer_that_runs_reads_all_of_it_again_and_changes_nothing(
 ) -> None:
     env = database.env | kafka_env | {"METRICS_ADDRESS": ""}
     async with simulated_api(300) as api, running("consume", env=env) as consumer:
-        await consumer.says("Partition claimed")
+        await consumer.wait_for_output("Partition claimed")
         (await run("collect", "--once", env=api.env | env)).expect()
         await _until(connection, "select count(*) = 1 from snapshot where completed_at is not null")
         (await run("consume", "--until-idle", "1s", env=env)).expect()
         objects, ends = await _objects(connection), await _offsets(connection)
         forgot = (await run("offsets", "reset", env=env)).expect()
-        assert forgot.said(f"forgot the offsets of 6 partitions of topic {env['KAFKA_TOPIC']}")
+        assert forgot.logged(f"forgot the offsets of 6 partitions of topic {env['KAFKA_TOPIC']}")
         assert await _offsets(connection) == {}
         (await run("collect", "--once", env=api.env | env)).expect()
         async with asyncio.timeout(60):
@@ -198,12 +198,12 @@ async def _until(connection: asyncpg.Connection, question: str) -> None:
             await asyncio.sleep(0.1)
 
 
-async def test_another_topic_than_the_stored_one_is_said(filled: Database) -> None:
+async def test_another_topic_than_the_stored_one_is_reported(filled: Database) -> None:
     ended = (await run("offsets", "reset", env=filled.env | {"KAFKA_TOPIC": "clusterinfo"})).expect()
-    (warning,) = ended.said("no offsets of topic clusterinfo are stored, but of cluster-info")
+    (warning,) = ended.logged("no offsets of topic clusterinfo are stored, but of cluster-info")
     assert "KAFKA_TOPIC" in warning["remedy"]
     ended = (await run("offsets", "reset", env=filled.env)).expect()
-    assert ended.said("forgot the offsets of 1 partitions of topic cluster-info")
+    assert ended.logged("forgot the offsets of 1 partitions of topic cluster-info")
 
 
 async def test_a_second_group_on_one_database_is_refused_in_one_line(
@@ -230,7 +230,7 @@ async def test_a_topic_that_was_created_anew_is_named_with_the_remedy(
         (await run("collect", "--once", env=api.env | new)).expect()
         (error,) = (await run("consume", "--until-idle", "1s", env=new)).expect(1).errors()
         assert new["KAFKA_TOPIC"] in error
-        assert "created anew; run `clusterinfo offsets reset`" in error
+        assert "created again; run `clusterinfo offsets reset`" in error
         (await run("offsets", "reset", env=new)).expect()
         (await run("consume", "--until-idle", "1s", env=new)).expect()
     assert await connection.fetchval("select count(*) from resource") == rows

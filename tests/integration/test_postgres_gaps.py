@@ -1,4 +1,4 @@
-"""What casts doubt on stored rows: messages lost before they were stored, and two clusters with one uid."""
+"""What makes stored rows unverified: messages lost before they were stored, and two clusters with one uid."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def test_a_gap_takes_verified_from_all_that_its_partition_carries(bench: B
     after = Listing("200", NOON + MINUTE)
     await store_after_a_gap(bench, after.item("m", "2"), after.completed())
     assert await bench.states() == {"pods": "unverified", "configmaps": "verified"}, (
-        "the list after the gap heals its kind"
+        "the list after the gap verifies its kind"
     )
     error = await bench.connection.fetchval("select last_error from freshness where resource = 'pods'")
     assert "were deleted from Kafka before they were stored" in error
@@ -75,7 +75,7 @@ async def names_of(bench: Bench) -> dict[str, str]:
     return {row["name"]: row["cluster"] for row in rows}
 
 
-async def test_two_clusters_with_one_uid_are_told_apart_once_they_take_turns(bench: Bench) -> None:
+async def test_two_clusters_with_one_uid_are_separated_once_they_take_turns(bench: Bench) -> None:
     await runs_of(bench, "ABAB")
     warned = bench.last(Warned)
     assert "have the same uid" in warned.message
@@ -89,7 +89,7 @@ async def test_two_clusters_with_one_uid_are_told_apart_once_they_take_turns(ben
     assert [tuple(row) for row in uids] == [(CLUSTER, "A"), (f"{CLUSTER}/B", "B")]
 
 
-async def test_of_three_clusters_with_one_uid_each_is_told_apart_for_good(bench: Bench) -> None:
+async def test_of_three_clusters_with_one_uid_each_is_separated_for_good(bench: Bench) -> None:
     await runs_of(bench, "ABABCAC")
     assert await bench.connection.fetchval("select clones from cluster") == ["B", "C"]
     for number, name in enumerate("ABC", start=10):
@@ -98,7 +98,7 @@ async def test_of_three_clusters_with_one_uid_each_is_told_apart_for_good(bench:
     assert await names_of(bench) == {"a": "A", "b": "B", "c": "C"}
 
 
-async def test_what_is_stored_while_clusters_are_told_apart_is_not_mixed_in(bench: Bench, database: Database) -> None:
+async def test_what_is_stored_while_clusters_are_separated_is_not_mixed_in(bench: Bench, database: Database) -> None:
     """Another partition carries the lists; cluster B is far ahead of A."""
     await runs_of(bench, "ABA")
     ahead = Listing("9000", NOON + 5 * MINUTE, cluster_name="B")
@@ -147,7 +147,7 @@ async def test_a_name_given_back_is_one_cluster(bench: Bench) -> None:
     assert await bench.connection.fetchval("select string_agg(label, ',') from cluster") == "A"
 
 
-async def test_whatever_order_snapshots_come_in_the_same_clusters_are_told_apart(bench: Bench) -> None:
+async def test_whatever_order_snapshots_come_in_the_same_clusters_are_separated(bench: Bench) -> None:
     starts = [Listing("100", NOON + n * MINUTE, cluster_name=name).snapshot_started() for n, name in enumerate("ABAB")]
     found = set()
     for number, order in enumerate(itertools.permutations(starts)):
@@ -167,7 +167,7 @@ async def runs_by_identity(bench: Bench, identities: str, first: int = 0) -> Non
 
 
 @pytest.mark.parametrize("turns", ["NUNU", "UNUN"])
-async def test_two_clusters_of_one_name_of_which_one_has_no_uid_are_told_apart(bench: Bench, turns: str) -> None:
+async def test_two_clusters_of_one_name_of_which_one_has_no_uid_are_separated(bench: Bench, turns: str) -> None:
     await runs_by_identity(bench, turns)
     await runs_by_identity(bench, "NUNU", first=10)
     rows = await bench.connection.fetch("select c.uid, r.name from resources r join cluster c on c.label = r.cluster")

@@ -1,0 +1,25 @@
+"""`clusterinfo migrate`: bring the schema up to date, or print the rights that its users need."""
+
+from __future__ import annotations
+
+import sys
+
+from clusterinfo.exit_codes import EXIT_DONE
+from clusterinfo.observations import Noted, Observe
+from clusterinfo.postgres.admin.grants import grants
+from clusterinfo.postgres.migrations import migrate
+from clusterinfo.postgres.pool import ACQUIRE_FIRST_S, open_pool
+from clusterinfo.settings import Settings
+
+
+async def migrate_schema(settings: Settings, observe: Observe) -> int:
+    """Bring the schema up to date."""
+    async with open_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
+        for name in await migrate(connection, settings.db_schema):
+            observe(Noted(message=f"applied migration {name}"))
+    return EXIT_DONE
+
+
+def show_grants(settings: Settings) -> None:
+    """Print to stdout, as SQL, the rights a writer and a reader need; connects to nothing."""
+    sys.stdout.write(grants(settings.db_schema, settings.db_name))

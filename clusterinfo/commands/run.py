@@ -1,0 +1,63 @@
+"""Runs a command: logs, metrics and signals around it, its exit code at the end of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NoReturn
+
+import typer
+
+from clusterinfo import lifecycle
+from clusterinfo.exit_codes import EXIT_STOPPED
+from clusterinfo.observations import Observe
+from clusterinfo.settings import Settings, load
+from clusterinfo.waiting import unless
+
+Command = Callable[[Settings, Observe, asyncio.Event], Coroutine[Any, Any, int]]
+"""Takes the event that asks it to stop, returns the exit code."""
+
+
+def run(settings: Settings, command: Command, *, serve: bool, moves: bool = True) -> NoReturn:
+    """Run a command; ends the process with its exit code.
+
+    `serve`: metrics and health are served meanwhile. `moves`: on a terminal a display shows how far it is; not for a
+    command that prints a result.
+    """
+    from clusterinfo.telemetry import logs
+    from clusterinfo.telemetry.server import Telemetry
+
+    logs.configure_logging(settings.log_level, settings.log_format)
+    with _observer(moves) as observer:
+        telemetry = Telemetry(observer)
+
+        async def main(stopping: asyncio.Event) -> int:
+            async with telemetry.served(settings, wanted=serve):
+                return await command(settings, telemetry.observe, stopping)
+
+        code = lifecycle.run(main, settings.shutdown_grace_s)
+    raise typer.Exit(code)
+
+
+def run_short(command: Callable[..., Coroutine[Any, Any, int]], *args: Any, **named: Any) -> NoReturn:
+    """Run a command that has no batch in hand: asked to stop, it ends at once."""
+
+    async def main(settings: Settings, observe: Observe, stopping: asyncio.Event) -> int:
+        code = await unless(stopping, command(settings, observe, *args, **named))
+        return EXIT_STOPPED if code is None else code
+
+    run(load(dict(os.environ)), main, serve=False, moves=False)
+
+
+def _observer(moves: bool) -> AbstractContextManager[Observe]:
+    """What observations are given to: the log, or on a terminal what a person reads instead."""
+    if not sys.stderr.isatty():
+        from clusterinfo.telemetry.logs import log_observation
+
+        return nullcontext(log_observation)
+    from clusterinfo.telemetry import progress
+
+    return progress.shown() if moves else nullcontext(progress.print_line)
