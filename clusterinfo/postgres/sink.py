@@ -136,7 +136,7 @@ class PostgresSink:
         async with self.transaction() as connection:
             if await self._positions.check_offset(connection, batch):
                 return  # the answer to an earlier commit was lost
-            # Read before a unit is locked: whoever forgets waits for this batch from here on, and no deadlock is possible.
+            # Read before a unit is locked: whoever forgets waits for this batch from here on, without a deadlock.
             batch = await self.clocks.dated(connection, batch)
             forgotten = await read_forgotten(connection, batch)
             batch = without_forgotten(await separate_clones(connection, batch), forgotten)
