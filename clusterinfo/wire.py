@@ -190,6 +190,7 @@ def decode(key: bytes | None, value: bytes | None, headers: Headers, offset: int
         )
     except UnicodeDecodeError as error:
         raise RecordError("an attribute is not UTF-8") from error
+    # Last, as it compares source and subject with an identity that has been read.
     _check(record, attributes)
     return record
 

@@ -135,11 +135,13 @@ class PostgresSink:
         clock = _Clock(time.perf_counter())
         async with self.transaction() as connection:
             if await self._positions.check_offset(connection, batch):
-                return
+                return  # the answer to an earlier commit was lost
+            # Read before a unit is locked: whoever forgets waits for this batch from here on, without a deadlock.
             batch = await self.clocks.dated(connection, batch)
             forgotten = await read_forgotten(connection, batch)
             batch = without_forgotten(await separate_clones(connection, batch), forgotten)
             locked = await lock_batch(connection, batch)
+            # Somebody may have separated clusters before their units were locked.
             await check_separated(connection, batch, locked.clusters)
             batch = locked.batch
             if await self._positions.check_page(connection, batch):
@@ -154,6 +156,7 @@ class PostgresSink:
             await add_dead_letters(connection, batch.lane, staged.dead_letters)
             await self._positions.move(connection, batch)
             clock.merged = time.perf_counter()
+        # Only what is committed may be remembered or reported.
         self._carried.remember(batch, carried)
         self._report_batch(batch, staged, plan, closed.deleted + applied.deleted, clock)
         for observation in (*closed.observations, *applied.observations, *locked.observations):

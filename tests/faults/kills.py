@@ -3,7 +3,7 @@
 Apache Kafka, a topic of six partitions, three consumers with sessions of two seconds, a collector that never rests. A
 round churns the cluster while programs are killed where they are armed, the least hit points first; consumers are also
 stopped for longer than their session and continued; some kind cannot be listed. Then the faults and the churn end, and
-once the database has settled it is judged: `Verdict`. What came of it is added to `kills.json`, round by round.
+once the database has converged it is judged: `Verdict`. What came of it is added to `kills.json`, round by round.
 """
 
 from __future__ import annotations
@@ -144,9 +144,9 @@ class Kills:
         return min(self.counts.hits.values()) >= self._goal.hits and self.counts.stops >= self._goal.stops
 
     async def round(self, seconds: float = ROUND_S, hits: int = ROUND_HITS) -> float:
-        """Churn and kill, until the goal is reached at the latest, then settle; the seconds that took.
+        """Churn and kill, until the goal is reached at the latest, then wait until it converges; the seconds that took.
 
-        Raises AssertionError if it does not settle.
+        Raises AssertionError if it does not converge.
         """
         self.world.churn.odd = ODD_AT_ONCE
         self.world.churn.start()
@@ -163,7 +163,7 @@ class Kills:
         return settled_s
 
     async def judge(self, *, thoroughly: bool) -> Verdict:
-        """Judge a settled world; `thoroughly` also reads all of the topic."""
+        """Judge a world that has converged; `thoroughly` also reads all of the topic."""
         verdict = Verdict()
         async with self.world.collector.paused(), self.world.database() as connection:
             await self.world.caught_up()
@@ -287,7 +287,7 @@ async def run(goal: Goal, minutes: float, seed: int, path: Path, console: Consol
             is_right = is_right and not verdict.words
             console.print(
                 f"round {counts.rounds}: {sum(counts.hits.values()) - before} kills, {counts.stops} stops so far, "
-                f"settled in {settled_s:.1f} s, {sum(verdict.numbers.values())} wrong"
+                f"converged in {settled_s:.1f} s, {sum(verdict.numbers.values())} wrong"
             )
             for words in verdict.words:
                 console.print(f"  {words}", markup=False)

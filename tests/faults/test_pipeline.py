@@ -1,4 +1,4 @@
-"""The harness itself: it settles, it restarts what ends, and its judge sees what is wrong."""
+"""The harness itself: it converges, it restarts what ends, and its judge sees what is wrong."""
 
 from __future__ import annotations
 

@@ -69,6 +69,7 @@ async def delete_hidden(connection: Connection, schema: str) -> Deleted:
         async with connection.transaction():
             await _begin(connection, schema)
             units = [row["id"] for row in await connection.fetch(statements()["find_hidden_units"])]
+        # In steps, each a transaction: one of millions of rows would hold back vacuum and meet the statement timeout.
         for unit_id in units:
             deleted.objects += await _delete_in_steps(
                 connection,
@@ -86,6 +87,7 @@ async def delete_hidden(connection: Connection, schema: str) -> Deleted:
                 find_edge=statements()["find_edge_of_history"],
                 delete=statements()["delete_up_to_edge_of_history"],
             )
+        # Units and clusters last: without them, an interrupted call would leave rows that no later one finds.
         async with connection.transaction():
             await _begin(connection, schema)
             deleted.units = len(await connection.fetch(statements()["delete_hidden_units"], units))

@@ -199,6 +199,7 @@ def _stage_object(staged: Staged, index: int, record: Record, units: dict[Unit, 
     row = units[record.unit]
     live_at = _live_at(record, row)
     deleted = record.type is RecordType.DELETED
+    # Counted before it may be refused: the list's count and digest are of all its items, stored or dead-lettered.
     if record.list and not deleted:
         tally = _tally(staged, record, row, live_at)
         tally.count += 1
