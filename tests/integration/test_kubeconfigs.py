@@ -19,6 +19,8 @@ from tests.conftest import Database
 from tests.support.front import Front
 from tests.support.programs import QUIET, Ended, run
 
+pytestmark = pytest.mark.embedded_only
+
 PODS = GroupVersionResource("", "v1", "pods", "Pod", namespaced=True)
 SECRET = "canary-hunter2"
 

@@ -19,6 +19,8 @@ from tests.conftest import Database
 from tests.support.programs import EXECUTABLE, Ended, environment, run, running, simulated_api
 from tests.support.records import LANE, Feed, Listing
 
+pytestmark = pytest.mark.embedded_only
+
 STRANGE = Rejected(
     offset=3,
     reason="ce_type is missing",

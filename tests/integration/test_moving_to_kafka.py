@@ -12,6 +12,8 @@ from tests.conftest import Database
 from tests.support import checker
 from tests.support.programs import Api, run, simulated_api
 
+pytestmark = pytest.mark.embedded_only
+
 DOCUMENT = Path(__file__).parents[2] / "docs/MIGRATING.md"
 OBJECTS, KINDS = 600, 12
 QUICK = {"BATCH_WAIT": "100ms"}

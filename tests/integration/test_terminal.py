@@ -19,6 +19,8 @@ from tests.integration.brokers import Broker
 from tests.support.programs import QUIET, run, simulated_api
 from tests.support.terminal import on_terminal
 
+pytestmark = pytest.mark.embedded_only
+
 CLUSTER = "sandbox"
 TOPIC = "on-a-terminal"
 
