@@ -7,6 +7,7 @@ from pathlib import Path
 
 import asyncpg
 import orjson
+import pytest
 
 from tests.conftest import Database
 from tests.support import checker
