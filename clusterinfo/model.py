@@ -66,7 +66,7 @@ class GroupVersionResource:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Unit:
-    """A kind in a cluster: what is listed, ordered and verified as one. Not the API version: see DESIGN."""
+    """A kind in a cluster: what is listed, ordered and verified as one. Not the API version: see docs/DESIGN.md."""
 
     cluster: str
     group: str

@@ -19,7 +19,7 @@ from clusterinfo.kafka.errors import translate
 from clusterinfo.settings import Settings
 from clusterinfo.waiting import retried_within
 
-CONNECT_TIMEOUT_S = 20.0  # DESIGN: "At start each end gets 20 s to connect once, then exit 1 with one line"
+CONNECT_TIMEOUT_S = 20.0  # at a start, then exit 1 with one line (docs/DESIGN.md, section 8)
 RETRY_S = 0.5
 
 

@@ -36,7 +36,7 @@ from clusterinfo.settings import MIB, Settings
 
 SEND_TIMEOUT_S = 60.0  # for one batch of the pump: 16 MiB by default
 PING_TIMEOUT_S = 5.0
-MAX_REQUEST_BYTES = 8 * MIB  # DESIGN, Limits: "8 MiB request"; of one message, before compression
+MAX_REQUEST_BYTES = 8 * MIB  # of one message, before compression (docs/DESIGN.md, section 8)
 BATCH_BYTES = 512 * 1024  # measured, 11 kB records: 64 KiB 12,000 records/s, 256 KiB to 1 MiB 24,000-30,000
 MESSAGE_OVERHEAD_BYTES = 2048  # key, headers and framing of a message, rounded up
 _REFUSED = (MessageSizeTooLargeError, RecordListTooLargeError)

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CONNECT_WITHIN_S = 20.0
-"""To reach the API for the first time, after which a start gives up: see DESIGN, "Draining"."""
+"""To reach the API for the first time, after which a start gives up (docs/DESIGN.md, section 8)."""
 TCP_CONNECT_S = 10.0
 FIRST_BYTE_S = 65.0
 """kube-apiserver answers 504 itself after its `--request-timeout`, 60 s by default."""
@@ -209,7 +209,7 @@ class KubernetesClient:
             self._retired, self._api = self._api, fresh
 
     async def _identify(self) -> ClusterIdentity:
-        """Who this is: the uid of kube-system; only a 403 on it makes the name the identity (see DESIGN, section 4)."""
+        """Who this is: the uid of kube-system; only a 403 on it makes the name the identity (docs/DESIGN.md, 4)."""
         version = _decode_version(await self.get("/version"))
         given = self._settings.cluster_name or self._credentials.cluster_name
         try:

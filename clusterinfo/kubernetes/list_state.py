@@ -14,7 +14,7 @@ from clusterinfo.model import GroupVersionResource, ListLane, Outcome, digest_he
 from clusterinfo.statements import ListCompleted, ListFailed
 
 PAGE_FAILURES = 5
-"""Transient failures of one page in a row, after which its list failed: see DESIGN, "broken body"."""
+"""Transient failures of one page in a row, after which its list failed (docs/DESIGN.md, section 4)."""
 TOKEN_EXPIRIES = 2
 """Continue tokens that expired, after which a unit cannot be listed faster than its server forgets."""
 

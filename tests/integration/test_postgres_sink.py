@@ -529,7 +529,7 @@ async def test_an_identity_no_index_can_hold_is_set_aside_and_counts(bench: Benc
     assert await bench.connection.fetchval("select count(*) from dead_letter") == 1
 
 
-async def test_what_is_refused_outside_the_bodies_is_found_by_halves(bench: Bench) -> None:
+async def test_what_is_refused_outside_the_bodies_is_found_by_bisection(bench: Bench) -> None:
     await bench.connection.execute("alter table resource add check (uid::int > 0)")  # 22P02 for a uid that is no number
     listing = Listing("100")
     names = "abcdefg"
@@ -541,7 +541,7 @@ async def test_what_is_refused_outside_the_bodies_is_found_by_halves(bench: Benc
     assert await bench.connection.fetchval("select next_offset from kafka_offset") == 7
 
 
-async def test_a_batch_that_takes_too_long_is_stored_in_halves(bench: Bench) -> None:
+async def test_a_batch_that_takes_too_long_is_bisected(bench: Bench) -> None:
     await bench.connection.execute(
         "create function slow() returns trigger language plpgsql as "
         "'begin if (select count(*) from staged_record) > 2 then perform pg_sleep(5); end if; return new; end'"
@@ -555,7 +555,9 @@ async def test_a_batch_that_takes_too_long_is_stored_in_halves(bench: Bench) -> 
     assert len([seen for seen in bench.seen if isinstance(seen, BatchStored)]) > 2
 
 
-async def test_a_batch_that_takes_too_long_as_a_whole_is_halved(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_that_takes_too_long_as_a_whole_is_bisected(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     await bench.connection.execute(
         "create function slow() returns trigger language plpgsql as $$ begin perform pg_sleep(0.5); return new; end $$;"
         "create trigger slow before insert on resource for each row execute function slow()"

@@ -227,9 +227,9 @@ async def test_an_entry_shows_what_it_says(entry: str, scene: Scene) -> None:
     ended = await tried.trouble(scene)
     seen = " ".join((ended.stderr + ended.stdout).split())
     documented = " ".join(text.split())
-    for text in tried.says:
-        assert text in seen, ended.stderr
-        assert text in documented or text.startswith("not verified again"), f"{text!r} is not in the entry"
+    for symptom in tried.says:
+        assert symptom in seen, ended.stderr
+        assert symptom in documented or symptom.startswith("not verified again"), f"{symptom!r} is not in the entry"
     await _sql_shows(tried, text, scene)
     await _commands_run(text, scene)
 

@@ -144,3 +144,11 @@ def test_the_design_names_the_types_on_the_wire() -> None:
     assert {f"io.clusterinfo.{name}.v1" for name in re.findall(r"`([^`]+)`", row)} == {
         kind.value for kind in RecordType
     }
+
+
+def test_the_design_names_every_table() -> None:
+    schema = (ROOT / "clusterinfo/postgres/schema").glob("*.sql")
+    tables = {name for file in schema for name in re.findall(r"^create table (\w+) \(", file.read_text(), re.MULTILINE)}
+    assert "resource_history" in tables
+    missing = {name for name in tables if f"`{name}`" not in DESIGN}
+    assert missing == set()

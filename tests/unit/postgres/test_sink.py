@@ -23,7 +23,7 @@ def batch_of(*messages: Record | Rejected) -> Batch:
     return Batch(lane=LANE, start=10, end=20, records=records, rejected=rejected, gap=True)
 
 
-def test_two_halves_cover_the_batch_and_the_gap_is_before_the_first() -> None:
+def test_bisected_halves_cover_the_batch_and_the_gap_is_before_the_first() -> None:
     refused = Rejected(offset=14, reason="no ce_type", key=None, headers=[], value=b"")
     first, second = bisect(batch_of(record_at(11), record_at(13), record_at(17), refused), REFUSED)
     assert (first.start, first.end, second.start, second.end) == (10, 14, 14, 20)
