@@ -124,13 +124,13 @@ class ListSource:
         self._batch_share = Share(context.budget)
         self._page_share = Share(context.budget)
         self._prefetch: asyncio.Task[bytes] | None = None
-        self._has_ended = False
         self._began_s = 0.0
         self._begin(ListState(lane, gvr, "", newest=newest))
 
     def _begin(self, attempt: ListState) -> None:
         """Everything that starts again with a new list id."""
         self._list = attempt
+        self._has_ended = False
         self._verdict: Verdict | None = None
         self._batch: Batch | None = None
         self._batches = 0
