@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -124,13 +124,13 @@ class ListSource:
         self._batch_share = Share(context.budget)
         self._page_share = Share(context.budget)
         self._prefetch: asyncio.Task[bytes] | None = None
-        self._has_ended = False
         self._began_s = 0.0
         self._begin(ListState(lane, gvr, "", newest=newest))
 
     def _begin(self, attempt: ListState) -> None:
         """Everything that starts again with a new list id."""
         self._list = attempt
+        self._has_ended = False
         self._verdict: Verdict | None = None
         self._batch: Batch | None = None
         self._batches = 0
@@ -218,16 +218,21 @@ class ListSource:
         self._observe_restart(reason)
 
     async def _page_records(self) -> list[Record]:
-        """Fetch the next page (or take the one fetched ahead), check it, turn it into records."""
+        """Fetch the next page (or take the one fetched ahead), check it, turn it into records.
+
+        Nothing of it is counted before the last wait: cancelled, the page is still the next one.
+        """
         try:
             body = await self._next_body()
             page = parse_page(body, self.gvr.kind)
             size_bytes = len(body)
             del body  # the page's slices keep it alive until they are records
+            observed_at = self._context.now()
+            items = await self._normalized(page)
             if not self._list.admit(page):
                 return []
             self._count_page(page, size_bytes)
-            return await self._records(page)
+            return self._records(items, observed_at)
         finally:
             self._page_share.resize(0)
 
@@ -238,19 +243,26 @@ class ListSource:
             PageListed(resource=self.gvr.dotted, reach=self.lane.reach, items=len(page.items), size_bytes=size_bytes)
         )
 
-    async def _records(self, page: ListPage) -> list[Record]:
-        """The page's items as records; one that cannot be read is skipped and its list will not complete."""
-        records: list[Record] = []
-        context, listed = self._context, self._list
-        observed_at = context.now()
+    async def _normalized(self, page: ListPage) -> list[NormalizedObject | RecordError]:
+        """The page's items, or why one cannot be read."""
+        items: list[NormalizedObject | RecordError] = []
         for number, raw in enumerate(page.items):
             if number % OBJECTS_IN_A_ROW == OBJECTS_IN_A_ROW - 1:
                 await asyncio.sleep(0)
             try:
-                item = normalize(raw, self.gvr, context.redaction)
+                items.append(normalize(raw, self.gvr, self._context.redaction))
             except RecordError as error:
-                listed.skip(str(error))
-                context.observe(ItemUnreadable(resource=self.gvr.dotted, reason=str(error)))
+                items.append(error)
+        return items
+
+    def _records(self, items: Iterable[NormalizedObject | RecordError], observed_at: dt.datetime) -> list[Record]:
+        """A page's items as records; one that cannot be read is skipped and its list will not complete."""
+        records: list[Record] = []
+        context, listed = self._context, self._list
+        for item in items:
+            if isinstance(item, RecordError):
+                listed.skip(str(item))
+                context.observe(ItemUnreadable(resource=self.gvr.dotted, reason=str(item)))
             else:
                 listed.add(item.namespace, item.name, item.resource_version)
                 records.append(context.recorder.observed(item, listed, observed_at))

@@ -141,15 +141,15 @@ class PartitionSource:
         return task.result()
 
     async def _abandon(self) -> None:
-        """End the gathering task, within 2 s; it holds nothing afterwards."""
+        """End the gathering task, within 2 s; it holds nothing afterwards. Cancelled, it may be called again."""
         self._partition.is_given_up = True
-        task, self._gathering = self._gathering, None
-        if task is not None:
+        if (task := self._gathering) is not None:
             await asyncio.wait({task}, timeout=CLOSE_TIMEOUT_S)
             if not task.done():  # a rebalance that does not end keeps it in getmany
                 await end_tasks(task)
             elif not task.cancelled() and task.exception() is None:
                 self._batcher.release(task.result())
+            self._gathering = None  # only now: until it has ended, nothing else may gather
         self._batcher.release(self._current)
         self._current = None
         self._batcher.close()
