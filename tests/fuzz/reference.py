@@ -22,7 +22,7 @@ _ESCAPED_LETTER = re.compile(rb"\\u00[2-7]|\\/")
 
 
 class Refused(Exception):
-    """It is no object with a readable identity."""
+    """It is no object with a readable identity and readable annotations."""
 
 
 def is_defined(item: bytes) -> bool:
@@ -65,6 +65,8 @@ def _metadata(given: dict[str, Any]) -> dict[str, Any]:
         metadata["annotations"] = {key: value for key, value in annotations.items() if not _is_copy(key, value)}
         if not metadata["annotations"]:
             del metadata["annotations"]
+    elif any(mark in repr(annotations) for mark in COPIES):
+        raise Refused  # a copy may be in there, and what is no object has no member to remove
     return metadata
 
 
