@@ -126,9 +126,9 @@ async def lanes(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., 
         records: int = 10,
         size_bytes: int = 1 << 20,
         budget: int = 8 << 20,
-        wait_s: float = 0.02,
+        wait_s: float = 0.5,
     ) -> Lane:
-        """`wait_s` ends a batch that nothing else ends: longer where something else is to end it."""
+        """`wait_s` ends a batch that nothing else ends; a busy machine takes a while to gather one."""
         made.append(Lane(consumer, Limits(records, size_bytes, wait_s), ByteBudget(budget)))
         return made[-1]
 
@@ -351,7 +351,7 @@ def _retention_takes(consumer: FakeConsumer, first: int, end: int) -> None:
 
 async def test_a_jump_past_what_retention_took_is_a_gap(lanes: Callable[..., Lane]) -> None:
     consumer = FakeConsumer(range(10))
-    lane = lanes(consumer, records=3, wait_s=0.5)
+    lane = lanes(consumer, records=3)
     await lane.source.open(LANE, None)
     _retention_takes(consumer, 3, 6)
     before = await lane.take()
@@ -365,7 +365,7 @@ async def test_a_jump_past_what_retention_took_is_a_gap(lanes: Callable[..., Lan
 
 async def test_what_came_before_a_gap_is_a_batch_of_its_own(lanes: Callable[..., Lane]) -> None:
     consumer = FakeConsumer(range(10))
-    lane = lanes(consumer, records=10, wait_s=0.5)
+    lane = lanes(consumer, records=10)
     await lane.source.open(LANE, None)
     _retention_takes(consumer, 3, 6)
     before, after = await lane.take(), await lane.take()
