@@ -152,3 +152,10 @@ def test_the_design_names_every_table() -> None:
     assert "resource_history" in tables
     missing = {name for name in tables if f"`{name}`" not in DESIGN}
     assert missing == set()
+
+
+def test_the_table_of_tests_names_every_folder() -> None:
+    rows = re.findall(r"^\| ((?:`\w+` ?)+)\|", (ROOT / "tests/README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    there = {path.parent.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").glob("[a-z]*/**/*.*")}
+    assert sorted(named) == sorted(there)
