@@ -12,10 +12,11 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import collect_hosts
 
 from clusterinfo.errors import ConfigError
-from clusterinfo.kafka.aiokafka_patches import codecs, login, reading
+from clusterinfo.kafka.aiokafka_patches import bootstrap, codecs, login, reading
 from clusterinfo.kafka.errors import explain
 from clusterinfo.settings import Settings
 
+bootstrap.install()
 codecs.install()
 reading.install()
 
