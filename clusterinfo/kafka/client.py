@@ -12,9 +12,10 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import collect_hosts
 
 from clusterinfo.errors import ConfigError, one_line
-from clusterinfo.kafka.aiokafka_patches import codecs, login, reading
+from clusterinfo.kafka.aiokafka_patches import bootstrap, codecs, login, reading
 from clusterinfo.settings import Settings
 
+bootstrap.install()
 codecs.install()
 reading.install()
 

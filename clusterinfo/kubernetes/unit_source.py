@@ -112,7 +112,8 @@ class _Names:
         return None
 
     async def write(self, batch: Batch) -> Receipt:
-        """A first page begins a new list."""
+        """A first page begins a new list; what is written again is there already."""
         known = self.names if batch.start else []
-        self.names = [*known, *(record.name for record in batch.records if record.is_object)]
+        listed = (record.name for record in batch.records if record.is_object)
+        self.names = list(dict.fromkeys([*known, *listed]))
         return Receipt(lane=batch.lane, position=batch.end)

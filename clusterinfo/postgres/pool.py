@@ -11,7 +11,7 @@ import asyncio
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlencode
@@ -124,6 +124,12 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is untyp
     def _cancel_current_command(self, waiter: asyncio.Future[None], cancel_waiter: asyncio.Future[None]) -> None:
         super()._cancel_current_command(waiter, cancel_waiter)
         self._loop.call_later(CANCEL_TIMEOUT_S, self._close_unless, cancel_waiter)
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """asyncpg's own, which aborts the connection of a server that does not answer in time: there is nothing to do
+        about that, and the pool, which closes what has expired in a task that it forgets, would have it logged."""
+        with suppress(TimeoutError):
+            await super().close(timeout=timeout)
 
     def _close_unless(self, answered: asyncio.Future[None]) -> None:
         if not answered.done() and not self.is_closed():

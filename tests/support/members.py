@@ -41,13 +41,16 @@ class Store:
         await asyncio.sleep(self.delay_s)
         if self.is_away:
             raise TransientError("the database is away")
-        if (stored := self.offsets.get(partition)) is not None and stored != batch.start:
+        receipt = Receipt(lane=batch.lane, position=batch.end)
+        if (stored := self.offsets.get(partition)) == batch.end:
+            return receipt
+        if stored is not None and stored != batch.start:
             raise RestartError(f"stored {stored}, batch begins at {batch.start}")
         self.offsets[partition] = batch.end
         self.records += batch.records
         self.rejected += batch.rejected
         self.batches.append(batch)
-        return Receipt(lane=batch.lane, position=batch.end)
+        return receipt
 
     def names(self) -> list[tuple[str, str]]:
         return sorted((record.resource, record.name) for record in self.records)

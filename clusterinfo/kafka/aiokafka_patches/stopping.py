@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import chain
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
+from aiokafka.producer.message_accumulator import MessageAccumulator
 
 from clusterinfo.kafka.aiokafka_patches.quiet import quiet
 
@@ -59,8 +61,19 @@ async def drop_producer(producer: AIOKafkaProducer) -> None:
     """
     producer._closed = True  # or its __del__ complains
     await end_tasks(producer._sender.sender_task)
-    producer._message_accumulator.fail_all(KafkaError("the producer was dropped"))
+    _fail_all(producer._message_accumulator)
     await bounded(producer.client.close, CLOSE_TIMEOUT_S)
+
+
+def _fail_all(accumulator: MessageAccumulator) -> None:
+    """Fail every delivery, of which nothing is logged: neither of those that nobody awaits any more, nor of batches
+    that wait to be sent again, which aiokafka then looks for among those that were sent."""
+    batches = {*chain(*accumulator._batches.values()), *accumulator._pending_batches}
+    accumulator._pending_batches.update(batches)
+    accumulator.fail_all(KafkaError("the producer was dropped"))
+    for future in chain(*((batch.future, batch._drain_waiter) for batch in batches)):
+        if not future.cancelled():
+            future.exception()  # seen
 
 
 async def stop_consumer(consumer: AIOKafkaConsumer, timeout_s: float = STOP_TIMEOUT_S) -> None:

@@ -1,0 +1,41 @@
+"""Fixtures of the contract: each makes a case of one implementation. The servers are the sandbox's."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.contract.sink_cases import (
+    kafka_sink,
+    names_sink,
+    postgres_sink_of_a_list,
+    postgres_sink_of_a_partition,
+    store_of_the_tests,
+)
+from tests.contract.source_cases import list_source, partition_source
+from tests.integration.brokers import broker
+
+__all__ = [
+    "broker",
+    "kafka_sink",
+    "list_source",
+    "names_sink",
+    "partition_source",
+    "postgres_sink_of_a_list",
+    "postgres_sink_of_a_partition",
+    "store_of_the_tests",
+]
+
+
+@pytest.fixture(autouse=True)
+async def nothing_unseen() -> AsyncIterator[None]:
+    """No error is left for the event loop to report: one in a task or a future that nobody asked."""
+    loop, reported = asyncio.get_running_loop(), list[str]()
+    loop.set_exception_handler(lambda _, context: reported.append(str(context)))
+    yield
+    gc.collect()
+    loop.set_exception_handler(None)
+    assert reported == []
