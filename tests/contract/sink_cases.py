@@ -247,7 +247,7 @@ async def kafka_sink(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
     settings = kafka_settings(broker, kafka_topic_partitions=1)
     async with through_proxy(settings, monkeypatch) as proxy, KafkaSink.connect(settings, unobserved) as sink:
         yield KafkaCase(sink, settings, proxy)
-        await proxy.heal()
+        await proxy.restore()
 
 
 async def _postgres(lane: Lane, database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[PostgresCase]:
@@ -268,7 +268,7 @@ async def _postgres(lane: Lane, database: Database, monkeypatch: pytest.MonkeyPa
         sink = await PostgresSink.on(pool, settings, unobserved)
         yield PostgresCase(sink, lane, connection, pool, proxy)
         await connection.close()
-        await proxy.heal()
+        await proxy.restore()
         proxy.cut()
 
 

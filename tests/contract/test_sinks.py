@@ -116,7 +116,7 @@ async def test_once_its_peer_is_back_the_same_call_succeeds(
         call = asyncio.ensure_future(remote_operation.run())
         await asyncio.wait({call})
         assert error_of(call)
-    await case.proxy.heal()
+    await case.proxy.restore()
     await case.open()
     await remote_operation.run()
     await case.write()

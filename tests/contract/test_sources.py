@@ -190,7 +190,7 @@ async def test_once_its_peer_is_back_the_same_call_succeeds(
     call = asyncio.create_task(run(case))
     await asyncio.wait({call}, timeout=PATIENCE_S if case.heals_itself else None)
     assert call.done() or case.heals_itself
-    await case.proxy.heal()
+    await case.proxy.restore()
     await asyncio.wait({call})
     await case.recover(error_of(call), run)
     await case.take_rest()
