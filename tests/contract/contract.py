@@ -72,20 +72,19 @@ def error_of(task: asyncio.Task[Any]) -> RestartError | TransientError | None:
 async def interrupt(operation: Coroutine[Any, Any, Any], turn: int, action: Callable[[Any], object]) -> Interrupted:
     """Run `operation` to its end; before turn `turn` of the loop (0: its first step) call `action` with its task.
 
-    Turns in which only others move, servers and proxies above all, are not counted. The loop itself is wrapped, since a
+    Turns around which only others move, servers and proxies above all, do not count. The loop itself is wrapped, as a
     callback that put itself off from turn to turn would keep it from waiting.
     """
     loop: Any = asyncio.get_running_loop()
     task = loop.create_task(operation)
-    run_once, turns, was_reached, before = loop._run_once, itertools.count(), False, None
+    run_once, turns, was_reached, moved = loop._run_once, itertools.count(), False, False
 
     def counted() -> None:
-        nonlocal was_reached, before
-        if not task.done() and (now := _state(task)) != before:
-            before = now
-            if next(turns) == turn:
-                was_reached = True
-                action(task)
+        nonlocal was_reached, moved
+        before, moved = moved, _will_move(loop, task)
+        if (before or moved) and not task.done() and next(turns) == turn:
+            was_reached = True
+            action(task)
         run_once()
 
     loop._run_once = counted
@@ -97,10 +96,10 @@ async def interrupt(operation: Coroutine[Any, Any, Any], turn: int, action: Call
     return Interrupted(task, was_reached)
 
 
-def _state(task: asyncio.Task[Any]) -> dict[Any, tuple[object, bool]]:
-    """What the operation and the program's other tasks wait for, and whether it has come."""
-    waits: dict[Any, Any] = {one: one._fut_waiter for one in {task, *our_tasks()}}  # type: ignore[attr-defined]
-    return {one: (future, future is not None and future.done()) for one, future in waits.items()}
+def _will_move(loop: Any, task: asyncio.Task[Any]) -> bool:
+    """Whether the operation, or another task of the program, takes a step in the loop's next turn."""
+    ours = {task, *our_tasks()}
+    return any(getattr(handle._callback, "__self__", None) in ours for handle in list(loop._ready))
 
 
 async def at_each_turn(

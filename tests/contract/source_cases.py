@@ -110,7 +110,11 @@ class SourceCase:
     def held(self) -> list[str]:
         """What the source holds: nothing, once it is closed."""
         bytes_ = [f"{self.budget.held_bytes} bytes"] if self.budget.held_bytes else []
-        return [*bytes_, *map(str, our_tasks() - self._tasks_before)]
+        return [*bytes_, *map(str, self.under_way())]
+
+    def under_way(self) -> set[asyncio.Task[Any]]:
+        """The tasks that it began."""
+        return our_tasks() - self._tasks_before
 
     def begins(self, batch: Batch) -> bool:
         """Whether what was stored before this batch does not count any more."""

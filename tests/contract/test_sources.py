@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from clusterinfo.pump import Source
-from tests.contract.contract import at_each_turn, error_of, implementations, interrupt
+from tests.contract.contract import at_each_turn, error_of, implementations, interrupt, until
 from tests.contract.source_cases import SOURCES, SourceCase
 from tests.support.proxy import Proxy
 
@@ -80,6 +80,12 @@ async def reading(case: SourceCase) -> None:
     await case.read()
 
 
+async def ahead(case: SourceCase) -> None:
+    """A batch in hand, and all there that was on its way."""
+    await reading(case)
+    await until(lambda: not case.under_way())
+
+
 async def between_two(case: SourceCase) -> None:
     await case.open()
     await case.take()
@@ -101,7 +107,7 @@ async def waiting(case: SourceCase) -> None:
     await interrupt(case.source.read(), 10, asyncio.Task.cancel)
 
 
-STATES = [unopened, opened, reading, between_two, restarted, ended, waiting]
+STATES = [unopened, opened, reading, ahead, between_two, restarted, ended, waiting]
 
 
 @pytest.mark.parametrize("state", STATES)
