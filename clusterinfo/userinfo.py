@@ -50,6 +50,7 @@ _PASSWORD_BEGAN = re.compile(rf"[^:/?#@]*:(?!{_PORT})(?!.*[,;|][A-Za-z][\w+.-]*$
 _USER_BEGAN = re.compile(rf"[^:/?#@]*(?:$|:(?!{_PORT}))")
 _USER_AND_PASSWORD = re.compile(rf"(?!{_IP_V6})([^:/?#]*):(?!\d{{1,5}}\\*[/?#])(.*)")
 _DIGEST = re.compile(r"sha(?:256|384|512):")
+_SURE_DIGEST = re.compile(rb"sha(?:256|384|512):[0-9a-f]")  # `sha256://` may be a host and another URL
 _TOKEN_PART = r"""[^:/?#@\s"\\,;|'()<>]"""  # noqa: S105 - not what separates a URL from an e-mail address
 _TOKEN = re.compile(rf"({_TOKEN_PART}+(?:\\+u0026{_TOKEN_PART}*)*)@(?!{_DIGEST.pattern})")
 _PLACEHOLDERS = re.compile(r"(?:\$\([\w.-]+\)|\$\{[\w.-]+\}|\{\{[\w.$-]+\}\})+")
@@ -61,6 +62,19 @@ _KNOW_USERS = {
     *("postgres", "postgresql", "mysql", "mariadb", "mongodb", "sqlserver", "mssql", "oracle"),
 }
 """Schemes, or parts of them between `+`, in which a user without a password is the name of a user."""
+
+
+def may_hold_userinfo(json: bytes) -> bool:
+    """False if no URL in the text of a JSON document has userinfo: found in its bytes, without decoding them.
+
+    Every running pod has `containerd://`, and in its image's digest an `@` that begins no host.
+    """
+    if b"://" not in json and b"\\/" not in json:
+        return False
+    at = json.find(b"@")
+    while at >= 0 and _SURE_DIGEST.match(json, at + 1):
+        at = json.find(b"@", at + 1)
+    return at >= 0
 
 
 def replace_userinfo(text: str, notation: Notation, conceal: Conceal) -> str:

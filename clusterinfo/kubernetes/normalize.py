@@ -28,7 +28,7 @@ from clusterinfo.errors import RecordError
 from clusterinfo.json_repair import MAX_DEPTH, repair
 from clusterinfo.kubernetes.pages import Slice, split_array, split_object
 from clusterinfo.model import GroupVersionResource
-from clusterinfo.userinfo import JSON, replace_userinfo
+from clusterinfo.userinfo import JSON, may_hold_userinfo, replace_userinfo
 
 NORMALIZATION = 2
 """Version of the rules below: raise it with every change of what they remove or replace."""
@@ -422,16 +422,13 @@ def _replace_request(redaction: Redaction) -> Rule:
     return rule
 
 
-_BEFORE_DIGEST = b"@sha256:"
-
-
 def _hide_userinfo(value: bytes, redaction: Redaction) -> bytes:
     """`://user:password@` -> `://user:<fingerprint>@`, `://token@` -> `://<fingerprint>@`: see `userinfo.py`.
 
     The fingerprint is that of the text, not of its JSON: a Secret that holds the same password has the same.
     """
-    if not (b"://" in value or b"\\/" in value) or value.count(b"@") == value.count(_BEFORE_DIGEST):
-        return value  # every pod has `containerd://` and an image's digest
+    if not may_hold_userinfo(value):
+        return value
 
     def conceal(user: str | None, secret: str) -> str:
         quoted = f'"{secret}"'.encode("utf-8", "surrogateescape")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
+from itertools import product
 
 import pytest
 
-from clusterinfo.userinfo import JSON, TEXT, Notation, replace_userinfo
+from clusterinfo.userinfo import JSON, TEXT, Notation, may_hold_userinfo, replace_userinfo
 
 SMALL, LARGE = 16_000, 128_000
 RATIO = LARGE / SMALL
@@ -37,3 +38,13 @@ def test_a_long_text_takes_no_longer_than_its_length_says(unit: str, notation: N
     for start in STARTS:
         small, large = (f"{start}{unit * (size // len(unit))}@h" for size in (SMALL, LARGE))
         assert seconds(large, notation, 1) <= MARGIN * RATIO * max(seconds(small, notation, 3), 0.001), start
+
+
+def test_what_is_not_scanned_has_nothing_to_hide() -> None:
+    passed_over = 0
+    for parts in product(UNITS, UNITS, UNITS):
+        text = f'"{"".join(parts)}h"'
+        if not may_hold_userinfo(text.encode()):
+            passed_over += 1
+            assert replace_userinfo(text, JSON, lambda user, secret: "***@") == text
+    assert passed_over > 1000
