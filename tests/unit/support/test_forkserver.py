@@ -55,6 +55,7 @@ async def test_a_signal_to_one_that_has_just_ended_waits_for_its_exit_code(tmp_p
     gone = Forked(2**22 + 1, tmp_path / "ended")  # beyond any process id: pid_max is at most 2^22
     telling = asyncio.create_task(asyncio.to_thread(gone.send_signal, signal.SIGTERM))
     await asyncio.sleep(0.05)
-    (tmp_path / "ended").write_text("3")
+    (tmp_path / "ended.new").write_text("3")
+    (tmp_path / "ended.new").rename(tmp_path / "ended")  # at once, as the keeper does
     await telling
     assert gone.returncode == 3
