@@ -112,7 +112,7 @@ def _continue(page: bytes) -> str:
 
 
 async def _downloaded(bench: Servers) -> float:
-    argv = (sys.executable, "-m", "tests.bench", "--download", bench.api.url, bench.api.token)
+    argv = (sys.executable, "-m", "tests.bench", f"--download={bench.api.url}", f"--token={bench.api.token}")
     async with started(argv, {"PYTHONPATH": str(Path.cwd())}) as program:
         ended = await program.ended(TIMEOUT_S)
     ended.expect(0)
@@ -232,10 +232,11 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often each side is measured (default 3)")
     parser.add_argument("--memory", action="store_true", help="peak memory at 5,000 and 50,000 objects instead")
     parser.add_argument("--profile", action="store_true", help="what the time of collect and consume goes to instead")
-    parser.add_argument("--download", nargs=2, metavar=("URL", "TOKEN"), help=argparse.SUPPRESS)
+    parser.add_argument("--download", metavar="URL", help=argparse.SUPPRESS)
+    parser.add_argument("--token", help=argparse.SUPPRESS)  # joined by `=`: a random one may begin with a dash
     options = parser.parse_args()
     if options.download:
-        print(asyncio.run(download(*options.download)))
+        print(asyncio.run(download(options.download, options.token)))
     elif options.memory:
         asyncio.run(memory((5_000, 50_000)))
     elif options.profile:
