@@ -103,8 +103,8 @@ async def retried(
 async def retried_within(seconds: float, step: Callable[[], Awaitable[T]], *, pause_s: float) -> T:
     """Call `step` every `pause_s` until it raises no TransientError, for `seconds` in all: for first connections.
 
-    Raises what else `step` raises, at once; after `seconds` a TimeoutError, whose cause is the last TransientError if
-    any attempt ended.
+    Raises what else `step` raises, at once; after `seconds` a TimeoutError, whose cause is the last TransientError
+    (None: no attempt ended).
     """
     last: TransientError | None = None
     try:
@@ -115,5 +115,5 @@ async def retried_within(seconds: float, step: Callable[[], Awaitable[T]], *, pa
                 except TransientError as error:
                     last = error
                     await asyncio.sleep(pause_s)
-    except TimeoutError as error:
-        raise TimeoutError(f"not done within {seconds:g} s") from (last or error)
+    except TimeoutError:
+        raise TimeoutError(f"not done within {seconds:g} s") from last

@@ -288,8 +288,7 @@ async def _within(seconds: float, step: Callable[[], Awaitable[T]], host: str) -
     try:
         return await retried_within(seconds, step, pause_s=RETRY_PAUSE_S)
     except TimeoutError as error:
-        reason = error.__cause__ if isinstance(error.__cause__, TransientError) else "no answer"
-        raise FatalError(f"{host} was not reached within {seconds:.0f} s: {reason}") from error
+        raise FatalError(f"{host} was not reached within {seconds:.0f} s: {error.__cause__ or 'no answer'}") from error
 
 
 def _named(name: str, version: str) -> ClusterIdentity:

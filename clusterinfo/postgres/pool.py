@@ -18,10 +18,11 @@ from urllib.parse import urlencode
 
 import asyncpg
 
-from clusterinfo.errors import ConfigError, FatalError, TransientError, one_line
+from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError, TransientError, one_line
 from clusterinfo.postgres.connection import Pool
 from clusterinfo.postgres.errors import FOREIGN, READ_ONLY, Next, next_after, server_message, translate
 from clusterinfo.settings import Settings
+from clusterinfo.waiting import retried_within
 
 FIRST_CONNECTION_S = 20.0
 CONNECT_TIMEOUT_S = 10.0
@@ -170,27 +171,31 @@ async def ping(pool: Pool) -> None:
 
 async def _first_connection(settings: Settings, arguments: dict[str, object]) -> asyncpg.Pool:
     where, logins = f"at {settings.db_host}:{settings.db_port}", _Logins()
-    deadline = time.monotonic() + FIRST_CONNECTION_S
-    while True:
+    last: BaseException | None = None
+
+    async def connect() -> asyncpg.Pool:
+        nonlocal last
         try:
-            async with asyncio.timeout(max(0.1, deadline - time.monotonic())):
-                return await asyncpg.create_pool(
-                    min_size=0,  # nothing reconnects in the background: what fails is seen by its caller
-                    init_size=1,
-                    max_size=settings.db_pool_size,
-                    init=prepare_connection,
-                    connect=logins.connect,
-                    connection_class=_Connection,
-                    **arguments,
-                )
+            return await asyncpg.create_pool(
+                min_size=0,  # nothing reconnects in the background: what fails is seen by its caller
+                init_size=1,
+                max_size=settings.db_pool_size,
+                init=prepare_connection,
+                connect=logins.connect,
+                connection_class=_Connection,
+                **arguments,
+            )
         except FOREIGN as error:
-            _raise_if_final(error, settings, where)
-            if time.monotonic() + 1 >= deadline:
-                raise _unreachable(error, settings, where) from error
-            await asyncio.sleep(1)
+            last = error
+            raise _first_failure(error, settings, where) from error
+
+    try:
+        return await retried_within(FIRST_CONNECTION_S, connect, pause_s=1)
+    except TimeoutError as error:
+        raise _unreachable(last, settings, where) from (last or error)
 
 
-def _unreachable(error: BaseException, settings: Settings, where: str) -> FatalError:
+def _unreachable(error: BaseException | None, settings: Settings, where: str) -> FatalError:
     """What ends a first connection when its time is over."""
     if isinstance(error, READ_ONLY):
         return FatalError(
@@ -198,24 +203,22 @@ def _unreachable(error: BaseException, settings: Settings, where: str) -> FatalE
         )
     certificate = ", and that it accepts the certificate in DB_SSL_CERT" if settings.db_ssl_cert else ""
     return FatalError(
-        f"PostgreSQL {where} cannot be reached: {str(error).strip() or 'no answer within 20 s'}; "
+        f"PostgreSQL {where} cannot be reached: {str(error or '').strip() or 'no answer within 20 s'}; "
         f"check DB_HOST and DB_PORT, and that the server runs{certificate}"
     )
 
 
-def _raise_if_final(error: BaseException, settings: Settings, where: str) -> None:
-    """Raise what ends a first connection: trying again would not help."""
+def _first_failure(error: BaseException, settings: Settings, where: str) -> ClusterinfoError:
+    """What a failed first connection means: TransientError, or what trying again would not help against."""
     mode = f"DB_SSL_MODE is {settings.db_ssl_mode}"
     if isinstance(error, asyncpg.ClientConfigurationError):  # the one that our own checks leave to asyncpg
-        raise ConfigError(f"{mode}: {one_line(error)}; set DB_SSL_ROOT_CERT to the CA certificates (PEM)") from error
+        return ConfigError(f"{mode}: {one_line(error)}; set DB_SSL_ROOT_CERT to the CA certificates (PEM)")
     if isinstance(error, ssl.SSLError):
         remedy = "check DB_HOST against the server's certificate, and DB_SSL_ROOT_CERT"
-        raise FatalError(f"PostgreSQL {where}: no TLS connection, and {mode}: {one_line(error)}; {remedy}") from error
+        return FatalError(f"PostgreSQL {where}: no TLS connection, and {mode}: {one_line(error)}; {remedy}")
     if isinstance(error, ConnectionError) and _REFUSED_TLS in str(error):
-        raise FatalError(f"PostgreSQL {where} has no TLS, but {mode}; switch it on there (`ssl = on`)") from error
-    translated = translate(error, f"connecting {where}")
-    if not isinstance(translated, TransientError):
-        raise translated from error
+        return FatalError(f"PostgreSQL {where} has no TLS, but {mode}; switch it on there (`ssl = on`)")
+    return translate(error, f"connecting {where}")
 
 
 async def _close(pool: asyncpg.Pool) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from clusterinfo.errors import TransientError
+from clusterinfo.errors import ClusterinfoError, TransientError
 from clusterinfo.observations import unobserved
 from clusterinfo.postgres import pool as connecting
 from clusterinfo.postgres.migrations import migrate
@@ -152,13 +152,13 @@ async def test_whoever_starts_meanwhile_waits_for_the_promotion(
     replica: Replica, standing: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     met = asyncio.Event()
-    judge = connecting._raise_if_final
+    judge = connecting._first_failure
 
-    def noted(error: BaseException, settings: Settings, where: str) -> None:
+    def noted(error: BaseException, settings: Settings, where: str) -> ClusterinfoError:
         met.set()
-        judge(error, settings, where)
+        return judge(error, settings, where)
 
-    monkeypatch.setattr(connecting, "_raise_if_final", noted)
+    monkeypatch.setattr(connecting, "_first_failure", noted)
     monkeypatch.setattr(connecting, "FIRST_CONNECTION_S", 60.0)
     await replica.demote()
 
