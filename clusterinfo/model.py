@@ -17,6 +17,9 @@ DIGEST_MODULUS = 1 << 128
 INT64_MAX = (1 << 63) - 1
 INT64_DIGITS = len(str(INT64_MAX))
 
+CLOCK = "clock"
+"""As a record's `ordering`: its kind is ordered by when its lists began."""
+
 
 class RecordType(StrEnum):
     """CloudEvents `type` of a record: what it reports."""
@@ -115,6 +118,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Opaque: compared for equality only."""
     list_version: str = ""
     """As of which the object was seen: the list's resourceVersion, or the object's own when watched."""
+    ordering: str = ""
+    """"" by list versions; "clock": by when its list began, since the versions of its kind order nothing."""
     content_hash: str = ""
     """32 hex digits: xxh3_128 of the normalised content without its version."""
     normalization: int = 0

@@ -38,6 +38,8 @@ class UnitOutcome(msgspec.Struct, frozen=True):
     group: str
     resource: str
     outcome: Outcome
+    count: Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)] = 0
+    """Objects that its completed lists sent."""
 
 
 class SnapshotStarted(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import msgspec
 
 from clusterinfo.errors import RecordError
-from clusterinfo.model import Record, RecordType
+from clusterinfo.model import CLOCK, Record, RecordType
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -28,6 +28,7 @@ CONTENT_TYPE = ("content-type", b"application/json")
 SPECVERSION = ("ce_specversion", b"1.0")
 
 STATES = frozenset({"", "oversize"})
+ORDERINGS = frozenset({"", CLOCK})
 
 # "Integer: A whole number in the range -2,147,483,648 to +2,147,483,647 inclusive." (CloudEvents 1.0.2, type system)
 INTEGER_MAX = (1 << 31) - 1
@@ -100,6 +101,7 @@ def attributes_of(record: Record) -> list[tuple[str, bytes]]:
         ("ce_uid", record.uid),
         ("ce_resourceversion", record.resource_version),
         ("ce_listversion", record.list_version),
+        ("ce_ordering", record.ordering),
         ("ce_contenthash", record.content_hash),
         ("ce_state", record.state),
     )
@@ -183,6 +185,7 @@ def decode(key: bytes | None, value: bytes | None, headers: Headers, offset: int
             uid=get("ce_uid", b"").decode(),
             resource_version=get("ce_resourceversion", b"").decode(),
             list_version=get("ce_listversion", b"").decode(),
+            ordering=get("ce_ordering", b"").decode(),
             content_hash=_content_hash(get("ce_contenthash", b"")),
             normalization=_integer("normalization", get("ce_normalization", b"0"), NORMALIZATION_MAX),
             state=get("ce_state", b"").decode(),
@@ -296,6 +299,8 @@ def _check(record: Record, attributes: dict[str, bytes]) -> None:
         raise RecordError(f"ce_subject is {quoted(attributes.get('ce_subject'))}, but the key has {quoted(expected)}")
     if record.state not in STATES:
         raise RecordError(f"ce_state is {quoted(record.state)}, expected oversize or none")
+    if record.ordering not in ORDERINGS:
+        raise RecordError(f"ce_ordering is {quoted(record.ordering)}, expected clock or none")
     if missing := _missing(record):
         raise RecordError(f"{missing} is missing from a record of type {record.type.value}")
 
