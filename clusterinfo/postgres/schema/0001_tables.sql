@@ -1,23 +1,44 @@
--- The tables. What one row is stands in the comment on each table; `\d+` shows it too.
+-- The tables. What one row is stands in the comment on each table, what a column holds in the comment on it; `\d+` shows both.
 -- Names are unqualified: the program sets search_path to the one schema (DB_SCHEMA) before it runs a migration.
 
 create table cluster (
     id bigint generated always as identity primary key,
     uid text not null unique,
-    former_uid text unique,
     name text not null,
     label text not null unique,
     server_version text,
     epoch bigint not null default 0,
     first_seen timestamptz not null,
     last_seen timestamptz not null,
-    discovered_before timestamptz not null default '-infinity'
+    discovered_before timestamptz not null default '-infinity',
+    contested_at timestamptz
 );
-comment on table cluster is 'A cluster: uid of its kube-system namespace, or its name where that may not be read.';
-comment on column cluster.former_uid is 'The name it was known by before its uid could be read: late records still say it.';
+comment on table cluster is 'A Kubernetes cluster.';
+comment on column cluster.id is 'Key within this database.';
+comment on column cluster.uid is 'Identity of the cluster: CLUSTER_ID, or else the uid of its kube-system namespace.';
+comment on column cluster.name is 'What its collector calls it, as of the newest snapshot.';
+comment on column cluster.label is 'Name shown in the views: name, or name-<first 8 of uid> for a second cluster of that name.';
+comment on column cluster.server_version is 'Kubernetes version, as of the newest snapshot.';
+comment on column cluster.epoch is 'Highest CLUSTER_EPOCH that a snapshot had.';
+comment on column cluster.first_seen is 'When the oldest snapshot stored was observed.';
+comment on column cluster.last_seen is 'When the newest snapshot stored was observed.';
 comment on column cluster.discovered_before is
     'When the newest snapshot with a complete discovery began: kinds it did not name were gone by then.';
-comment on column cluster.label is 'Name shown in the views: name, or name-<first 8 of uid> for a second cluster of that name.';
+comment on column cluster.contested_at is
+    'When two names were last given in turns under this identity (a copied etcd): nothing of it is verified until that ends.';
+
+create table cluster_name (
+    cluster_id bigint not null references cluster on delete cascade,
+    name text not null,
+    first_said timestamptz not null,
+    last_said timestamptz not null,
+    primary key (cluster_id, name)
+);
+comment on table cluster_name is 'A name that snapshots gave a cluster.';
+comment on column cluster_name.cluster_id is 'The cluster.';
+comment on column cluster_name.name is 'CLUSTER_NAME of the collector, or what its kubeconfig calls the cluster.';
+comment on column cluster_name.first_said is 'When the oldest snapshot with this name was observed.';
+comment on column cluster_name.last_said is 'When the newest snapshot with this name was observed.';
 
 create table unit (
     id bigint generated always as identity primary key,
@@ -27,22 +48,25 @@ create table unit (
     kind text not null default '',
     api_version text not null default '',
     namespaced boolean,
-    live_at_source text check (live_at_source in ('version', 'clock')),
-    state text not null default 'unverified'
-        check (state in ('verified', 'unverified', 'failed', 'forbidden', 'excluded', 'gone')),
+    by_clock boolean not null default false,
+    state text check (state in ('excluded', 'gone')),
     state_at timestamptz not null default '-infinity',
-    last_error text,
-    objects bigint,
-    last_verified timestamptz,
     gone_before timestamptz not null default '-infinity',
     unique (cluster_id, api_group, resource)
 );
-comment on table unit is 'A kind in a cluster.';
-comment on column unit.live_at_source is
-    'What live_at counts: the server''s list versions, or microseconds where they are no integers or stand still. '
-    'Changes from version to clock only.';
-comment on column unit.state_at is 'When what `state` says was observed: an older statement never overwrites it.';
-
+comment on table unit is 'A kind in a cluster: what is listed, ordered and verified as one.';
+comment on column unit.id is 'Key within this database.';
+comment on column unit.cluster_id is 'The cluster.';
+comment on column unit.api_group is 'API group; empty: core.';
+comment on column unit.resource is 'Plural name, as in the API''s paths.';
+comment on column unit.kind is 'Kind, as of the newest records.';
+comment on column unit.api_version is 'API version (v1, apps/v1) under which it was last seen.';
+comment on column unit.namespaced is 'Whether its objects are in namespaces; null: none was seen yet.';
+comment on column unit.by_clock is
+    'What live_at counts: the server''s list versions, or (true) microseconds since 1970 at which a list began, where list versions '
+    'order nothing. Never becomes false again.';
+comment on column unit.state is 'excluded or gone; null: what unit_floor.state says of each reach.';
+comment on column unit.state_at is 'When what state says was observed: an older statement never overwrites it.';
 comment on column unit.gone_before is 'The kind was not served at that time: what was observed before is no longer there.';
 
 create table unit_floor (
@@ -60,7 +84,18 @@ create table unit_floor (
     primary key (unit_id, reach)
 );
 comment on table unit_floor is
-    'Up to which (epoch, live_at) a kind is proven within one reach (a namespace; empty: all): what was absent then is deleted.';
+    'Up to which (epoch, live_at) a kind is proven within one reach: what was absent then is deleted. And the state of that reach.';
+comment on column unit_floor.unit_id is 'The kind.';
+comment on column unit_floor.reach is 'The namespace that is listed by itself; empty: all.';
+comment on column unit_floor.epoch is 'Epoch of the newest proven list.';
+comment on column unit_floor.live_at is 'live_at of the newest proven list; -1: none, or no longer believed.';
+comment on column unit_floor.digest is 'Digest of the newest proven list; null: it no longer describes the stored rows.';
+comment on column unit_floor.proven_at is 'When the newest proven list was complete.';
+comment on column unit_floor.state is 'How far the rows within the reach can be trusted.';
+comment on column unit_floor.state_at is 'When what state says was observed: an older statement never overwrites it.';
+comment on column unit_floor.last_error is 'Why it is not verified.';
+comment on column unit_floor.objects is 'Objects of the newest proven list.';
+comment on column unit_floor.verified_at is 'When it was last verified.';
 
 create table snapshot (
     id uuid primary key,
@@ -68,11 +103,19 @@ create table snapshot (
     started_at timestamptz not null,
     completed_at timestamptz,
     discovery_complete boolean,
-    units_verified integer not null default 0,
+    units_completed integer not null default 0,
     units_failed integer not null default 0,
     objects bigint not null default 0
 );
-comment on table snapshot is 'A run of lists over one cluster.';
+comment on table snapshot is 'A run of lists over one cluster, as its collector reports it.';
+comment on column snapshot.id is 'UUIDv7 of the run.';
+comment on column snapshot.cluster_id is 'The cluster.';
+comment on column snapshot.started_at is 'When it began.';
+comment on column snapshot.completed_at is 'When it ended; null: it has not, or was abandoned.';
+comment on column snapshot.discovery_complete is 'Whether discovery answered for every API group.';
+comment on column snapshot.units_completed is 'Kinds that were listed to the end.';
+comment on column snapshot.units_failed is 'Kinds that could not be listed, the forbidden ones included.';
+comment on column snapshot.objects is 'Objects that the completed lists sent.';
 create index snapshot_cluster_started on snapshot (cluster_id, started_at desc);
 
 create table resource (
@@ -96,10 +139,22 @@ create table resource (
     primary key (unit_id, namespace, name)
 ) with (fillfactor = 85, autovacuum_vacuum_scale_factor = 0.05);
 comment on table resource is 'A live object, or the tombstone of a deleted one.';
+comment on column resource.unit_id is 'The kind.';
+comment on column resource.namespace is 'Namespace; empty: none.';
+comment on column resource.name is 'Name.';
+comment on column resource.uid is 'metadata.uid: another one is another object of that name.';
+comment on column resource.resource_version is 'metadata.resourceVersion, compared for equality only; the content hash of an object without one.';
+comment on column resource.epoch is 'CLUSTER_EPOCH of the collector that saw it.';
 comment on column resource.live_at is 'As of when the object was seen; ordered within a unit together with epoch.';
-comment on column resource.fidelity is '0 identity only, body set aside; 1 stub; 2 sanitised, original beside it; 3 whole.';
+comment on column resource.deleted is 'A tombstone: the object was deleted under a watch.';
+comment on column resource.fidelity is '0 identity only, the body is a dead letter; 1 stub; 2 sanitised, original beside it; 3 whole.';
+comment on column resource.normalization is 'Version of the rules by which secrets were removed.';
+comment on column resource.content_hash is 'xxh3_128 of the content without its version: another one is a change.';
 comment on column resource.created is 'This version began the object''s life (no predecessor, or one of another uid).';
 comment on column resource.valid_from is 'When this content was first observed.';
+comment on column resource.first_observed_at is 'When the object, of this uid, was first observed.';
+comment on column resource.last_observed_at is 'When the object was last observed.';
+comment on column resource.body is 'The object as jsonb; of a stub its size and SHA-256.';
 comment on column resource.original is 'The bytes as they came, where jsonb could not hold them as they are.';
 create index resource_uid on resource (uid);
 create index resource_valid_from on resource (valid_from);
@@ -125,7 +180,23 @@ create table resource_history (
     check (valid_from <= valid_to)
 ) partition by range (valid_to);
 comment on table resource_history is 'A superseded or deleted version of an object, from valid_from to before valid_to.';
+comment on column resource_history.unit_id is 'The kind.';
+comment on column resource_history.namespace is 'As of resource.';
+comment on column resource_history.name is 'As of resource.';
+comment on column resource_history.uid is 'As of resource.';
+comment on column resource_history.resource_version is 'As of resource.';
+comment on column resource_history.epoch is 'As of resource.';
+comment on column resource_history.live_at is 'As of resource.';
+comment on column resource_history.fidelity is 'As of resource.';
+comment on column resource_history.normalization is 'As of resource.';
+comment on column resource_history.content_hash is 'As of resource.';
+comment on column resource_history.created is 'As of resource.';
 comment on column resource_history.deleted is 'The version ended with the deletion of the object.';
+comment on column resource_history.valid_from is 'When this content was first observed.';
+comment on column resource_history.valid_to is 'When it was first observed to be superseded or gone.';
+comment on column resource_history.first_observed_at is 'As of resource.';
+comment on column resource_history.body is 'As of resource.';
+comment on column resource_history.original is 'As of resource.';
 create index resource_history_key on resource_history (unit_id, namespace, name, valid_to);
 create index resource_history_from on resource_history (valid_from);
 create index resource_history_deleted on resource_history (valid_to) where deleted;
@@ -140,8 +211,29 @@ create table kafka_offset (
     next_offset bigint,
     primary key (kafka_cluster, topic, partition)
 );
-comment on table kafka_offset is 'Up to where a partition is stored; moves in the same transaction as the rows.';
+comment on table kafka_offset is
+    'Up to where a partition is stored, or a list that is written without Kafka; moves in the same transaction as the rows.';
+comment on column kafka_offset.kafka_cluster is 'Id of the Kafka cluster; empty: a list that is written without Kafka.';
+comment on column kafka_offset.topic is 'The topic; of a list its id.';
+comment on column kafka_offset.partition is 'The partition; of a list 0.';
+comment on column kafka_offset.group_id is 'The consumer group that this database belongs to; empty: of a list.';
 comment on column kafka_offset.generation is 'Counts the claims of the partition: only the newest owner may write.';
+comment on column kafka_offset.next_offset is 'The next offset to store, or the next page of a list; null: nothing is stored yet.';
+
+create table unit_partition (
+    unit_id bigint not null references unit on delete cascade,
+    kafka_cluster text not null,
+    topic text not null,
+    partition integer not null,
+    primary key (kafka_cluster, topic, partition, unit_id)
+);
+comment on table unit_partition is
+    'A kind whose records came by this partition: unverified when messages of it are lost before they are stored.';
+comment on column unit_partition.unit_id is 'The kind.';
+comment on column unit_partition.kafka_cluster is 'Id of the Kafka cluster.';
+comment on column unit_partition.topic is 'The topic.';
+comment on column unit_partition.partition is 'The partition.';
+create index unit_partition_unit on unit_partition (unit_id);
 
 create table dead_letter (
     id bigint generated always as identity primary key,
@@ -150,22 +242,35 @@ create table dead_letter (
     record_offset bigint not null,
     reason text not null,
     sqlstate text,
+    key bytea,
     headers jsonb not null,
     value bytea,
+    size_bytes bigint not null,
     created_at timestamptz not null default now(),
     replayed_at timestamptz
 );
-comment on table dead_letter is 'A record that could not be stored; value holds at most its first MiB.';
+comment on table dead_letter is 'A record that could not be stored.';
+comment on column dead_letter.id is 'What `clusterinfo dead-letters` calls it by.';
+comment on column dead_letter.topic is 'The topic it came by; empty: none.';
+comment on column dead_letter.partition is 'The partition it came by; -1: none.';
+comment on column dead_letter.record_offset is 'The offset it had; -1: none.';
+comment on column dead_letter.reason is 'Why it could not be stored, in one line.';
+comment on column dead_letter.sqlstate is 'PostgreSQL''s code, if it was PostgreSQL that refused it.';
+comment on column dead_letter.key is 'The message''s key: [cluster, group, resource, namespace, name] as JSON.';
+comment on column dead_letter.headers is
+    'The message''s headers, name to value; what is no text as {"base64": ...}, what is there several times as an array.';
+comment on column dead_letter.value is 'The message''s value, its first MiB at most.';
+comment on column dead_letter.size_bytes is 'Of the whole value, and of what was left out of key and headers.';
+comment on column dead_letter.created_at is 'When it was stored here.';
+comment on column dead_letter.replayed_at is 'When it was stored after all.';
 create index dead_letter_created on dead_letter (created_at);
 
 create table list_progress (
     list uuid primary key,
     unit_id bigint not null references unit on delete cascade,
     reach text not null,
-    snapshot uuid,
     epoch bigint not null,
     live_at bigint not null,
-    pages integer not null default 0,
     count bigint not null default 0,
     digest numeric(39) not null default 0,
     expected_count bigint,
@@ -175,8 +280,34 @@ create table list_progress (
     updated_at timestamptz not null default now()
 );
 comment on table list_progress is 'What has arrived of one list, held against what its completion says.';
+comment on column list_progress.list is 'UUIDv7 of the attempt to list.';
+comment on column list_progress.unit_id is 'The kind.';
+comment on column list_progress.reach is 'The namespace it is confined to; empty: all.';
+comment on column list_progress.epoch is 'CLUSTER_EPOCH of its collector.';
+comment on column list_progress.live_at is 'As of when it shows its objects.';
+comment on column list_progress.count is 'Objects that arrived.';
+comment on column list_progress.digest is 'Sum modulo 2^128 over what arrived.';
+comment on column list_progress.expected_count is 'Objects that its completion announces; null: it has not arrived.';
+comment on column list_progress.expected_digest is 'Digest that its completion announces.';
+comment on column list_progress.completed_at is 'When its collector had all of it.';
+comment on column list_progress.settled is 'Count and digest agreed: it proves its reach.';
+comment on column list_progress.updated_at is 'When something of it last arrived.';
 create index list_progress_unit on list_progress (unit_id, reach);
 create index list_progress_updated on list_progress (updated_at);
+
+create table forgotten (
+    cluster text not null,
+    api_group text not null,
+    resource text not null,
+    forgotten_at timestamptz not null,
+    primary key (cluster, api_group, resource)
+);
+comment on table forgotten is
+    'A cluster or a kind of it whose rows were deleted on request: what lists begun before then say is ignored.';
+comment on column forgotten.cluster is 'Identity of the cluster.';
+comment on column forgotten.api_group is 'API group of the kind.';
+comment on column forgotten.resource is 'Plural name of the kind; empty: all of the cluster.';
+comment on column forgotten.forgotten_at is 'When that was asked for.';
 
 create function free_label(cluster_uid text, cluster_name text) returns text
 language sql stable parallel safe

@@ -371,6 +371,8 @@ cross join (
 cross join lateral elements(o.spec, sort.containers) as c;
 comment on view container_images is 'What every container of every pod runs; those of kubectl debug included.';
 
+-- What is verified has as many rows as its list proved. Of any other kind they are counted, each once: where namespaces are
+-- listed by themselves, the row of all of them has the rest.
 create view freshness as
 select
     s.cluster, s.api_group, s.resource, s.kind, s.reach, s.objects, s.state, s.verified_at,
@@ -380,12 +382,22 @@ from (
     select
         c.label as cluster, u.api_group, u.resource, u.kind,
         coalesce(f.reach, '') as reach,
-        case when f.unit_id is null then u.objects else f.objects end as objects,
-        case when f.unit_id is null then u.state else f.state end as state,
-        case when f.unit_id is null then u.last_verified else f.verified_at end as verified_at,
-        case when f.unit_id is null then u.last_error else f.last_error end as last_error
+        case
+            when u.state is null and f.state = 'verified' then f.objects
+            else (
+                select count(*) from resource r
+                where r.unit_id = u.id and not r.deleted and coalesce(f.reach, '') in ('', r.namespace) and not exists (
+                    select from unit_floor o
+                    where f.reach = '' and o.unit_id = u.id and o.reach <> '' and o.reach = r.namespace))
+        end as objects,
+        coalesce(u.state, f.state, 'unverified') as state,
+        case
+            when u.state is null then f.verified_at
+            else (select max(o.verified_at) from unit_floor o where o.unit_id = u.id)
+        end as verified_at,
+        case when u.state is null then f.last_error end as last_error
     from unit u
     join cluster c on c.id = u.cluster_id
-    left join unit_floor f on f.unit_id = u.id and u.state not in ('gone', 'excluded')
+    left join unit_floor f on f.unit_id = u.id and u.state is null
 ) as s;
 comment on view freshness is 'How far each kind may be believed: one row for each reach (a namespace; empty: all) it is listed by.';
