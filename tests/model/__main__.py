@@ -1,8 +1,9 @@
 """`python -m tests.model --histories N --seed S --processes P`: the large run, with a table each minute and at the end.
 
 History n of a seed is always drawn alike: `--first n --histories 1` runs it alone. `--record` adds what the run came to
-to `model.json` (or another file), unless that seed's histories are in it or one of them fails. `--guard NAME` takes one
-guard out first, to see it missed. Exits 1 if a history fails, after printing the rules that led to it.
+to `model.json` (or another file), unless that seed's histories are in it or one of them fails. `--guard "STATEMENT:
+GUARD"` takes one guard out first, to see it missed by its scene. Exits 1 if a history fails, after printing the rules
+that led to it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from rich.table import Table
 
 from tests.model.bench import SORTS, Violation
 from tests.model.hunting import USUAL, Bias, numbered, on_a_server, play
-from tests.model.mutations import MUTATIONS
+from tests.model.mutations import mutations, without
 
 RECORD = Path(__file__).with_name("model.json")
 TABLE_EVERY_S = 60.0
@@ -56,7 +57,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--processes", type=int, default=1)
-    parser.add_argument("--guard", choices=[mutation.guard for mutation in MUTATIONS])
+    parser.add_argument("--guard", choices=[one.guard.name for one in mutations() if one.is_missed_by_a_scene])
     parser.add_argument("--record", type=Path, nargs="?", const=RECORD, metavar="FILE")
     parser.add_argument("--counts", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--share", type=int, default=0, help=argparse.SUPPRESS)
@@ -126,9 +127,9 @@ def _run_share(arguments: argparse.Namespace) -> int:
     with on_a_server() as bench, ExitStack() as stack:
         bias = USUAL
         if arguments.guard:
-            mutation = next(mutation for mutation in MUTATIONS if mutation.guard == arguments.guard)
-            stack.enter_context(mutation.applied())
-            bias = Bias((mutation.scene,), steps=1)
+            mutation = next(one for one in mutations() if one.guard.name == arguments.guard)
+            stack.enter_context(without(mutation.guard))
+            bias = Bias((mutation.missed_by,), steps=1)
         try:
             for number in numbers:
                 play(bench, numbered(arguments.seed, number), bias)

@@ -18,9 +18,9 @@ import orjson
 
 from clusterinfo.postgres.pool import prepare_connection
 from clusterinfo.settings import Settings
-from tests.model.reference import NEVER, Reference, UnitId, UnitTruth
+from tests.model.reference import NEVER, SNAPSHOTS, Reference, UnitId, UnitTruth
 from tests.model.schedule import Actor
-from tests.model.state import FIDELITIES, REFUSED, Cluster, Key, Object, Seen, World, body_of, stub_of
+from tests.model.state import FIDELITIES, REFUSED, Cluster, Key, Object, Seen, World, began, body_of, stub_of
 
 T = TypeVar("T")
 
@@ -28,7 +28,7 @@ EMPTY_EVERY = 60
 """Histories; emptying costs about as much as one."""
 
 STORED = """
-select c.uid as cluster, u.api_group, u.resource, u.state, u.state_at, u.last_error, u.api_version, u.live_at_source,
+select c.uid as cluster, u.api_group, u.resource, u.state, u.state_at, u.api_version, u.by_clock,
     (select json_agg(json_build_array(namespace, name, uid, resource_version, epoch, live_at, deleted, normalization,
         fidelity)) from resource r where r.unit_id = u.id) as rows,
     (select json_agg(json_build_array(reach, epoch, live_at, state, extract(epoch from state_at)::text, last_error))
@@ -38,6 +38,11 @@ select c.uid as cluster, u.api_group, u.resource, u.state, u.state_at, u.last_er
     (select count(*) from resource_history h where h.unit_id = u.id) as past
 from unit u join cluster c on c.id = u.cluster_id
 where c.uid = any ($1::text[]) and ($2::text[] is null or u.api_group || '/' || u.resource = any ($2))
+"""
+
+SNAPSHOT_ROWS = """
+select s.id, s.units_completed, s.units_failed, s.objects, s.discovery_complete, s.started_at, s.completed_at
+from snapshot s join cluster c on c.id = s.cluster_id where c.uid = any ($1::text[])
 """
 
 OFFSETS = "select partition, generation, next_offset from kafka_offset where topic = $1"
@@ -149,18 +154,17 @@ class Judge:
 
     @property
     def uids(self) -> list[str]:
-        return [uid for cluster in self.world.clusters for uid in (cluster.uid, cluster.former)]
+        return [cluster.uid for cluster in self.world.clusters]
 
     def unit_id(self, row: Any) -> UnitId:
         """Which unit a stored row is of."""
         for cluster in self.world.clusters:
-            if row["cluster"] in (cluster.uid, cluster.former):
+            if row["cluster"] == cluster.uid:
                 return cluster.number, row["api_group"], row["resource"]
         raise Violation("phantom", f"a cluster {row['cluster']}")
 
     async def look(self, touched: set[UnitId] | None = None) -> None:
         """After a commit: rows, floors, states, counts and offsets of what it touched (None: of everything)."""
-        await self._notice_split()
         named = None if touched is None else sorted({f"{group}/{resource}" for _, group, resource in touched})
         if named != []:
             rows = await self.bench.admin.fetch(STORED, self.uids, named)
@@ -172,18 +176,11 @@ class Judge:
             for unit_id, row in stored.items():
                 self._compare_alarms(unit_id, row)
         await self._compare_offsets()
-
-    async def _notice_split(self) -> None:
-        for cluster in self.world.clusters:
-            if cluster.former and not cluster.was_split:
-                both = [cluster.uid, cluster.former]
-                count = await self.bench.admin.fetchval("select count(*) from cluster where uid = any ($1)", both)
-                cluster.was_split = count == 2
-                self.bench.counts["clusters stored under two identities"] += cluster.was_split
+        await self._compare_snapshots()
 
     def _compare_alarms(self, unit_id: UnitId, row: Any) -> None:
         """Who was never restored backwards in silence is never reported so, however slow its collectors are."""
-        stored = " ".join(str(one) for one in (row["last_error"], *(r[5] for r in _loads(row["floors"]))))
+        stored = " ".join(str(r[5]) for r in _loads(row["floors"]))
         if "restored from a backup" in stored:
             expect(self.world.clusters[unit_id[0]].was_tainted, "state", (unit_id, "a false alarm", stored))
 
@@ -208,8 +205,8 @@ class Judge:
         self._compare_reaches(unit_id, truth, row)
 
     def _compare_reaches(self, unit_id: UnitId, truth: UnitTruth, row: Any) -> None:
-        is_ = row["state"], row["state_at"] if row["state_at"] != dt.datetime.min else NEVER
-        expect(is_ == truth.state, "state", (unit_id, is_, row["last_error"], "must be", truth.state))
+        is_ = (row["state"], row["state_at"]) if row["state"] else None
+        expect(is_ == truth.state, "state", (unit_id, is_, "must be", truth.state))
         stored = {r[0]: (r[3], round(float(r[4]) * 1000)) for r in _loads(row["floors"]) if r[4] != "-Infinity"}
         must = {
             reach: (state, round(at.timestamp() * 1000))
@@ -217,8 +214,7 @@ class Judge:
             if at != NEVER
         }
         expect(stored == must, "state", (unit_id, "reaches", stored, "must be", must))
-        source = {None: None, True: "clock", False: "version"}[truth.by_clock]
-        expect(row["live_at_source"] == source, "state", (unit_id, "ordered by", row["live_at_source"], source))
+        expect(row["by_clock"] == truth.by_clock, "state", (unit_id, "by clock", row["by_clock"], truth.by_clock))
         expect(row["api_version"] == truth.api_version, "wrong", (unit_id, row["api_version"], truth.api_version))
 
     async def _compare_offsets(self) -> None:
@@ -227,11 +223,20 @@ class Judge:
         held = {p: (g, self.reference.offsets.get(p)) for p, g in self.reference.generations.items()}
         expect(stored == held, "offsets", (stored, "must be", held))
 
+    async def _compare_snapshots(self) -> None:
+        """Once the completion of a snapshot is stored its row has the figures that it says, whatever comes again."""
+        rows = await self.bench.admin.fetch(SNAPSHOT_ROWS, self.uids)
+        stored = {str(row["id"]): tuple(row.values())[1:] for row in rows if row["completed_at"]}
+        held = {
+            snapshot: (*SNAPSHOTS[snapshot].figures, SNAPSHOTS[snapshot].whole, began(snapshot), ended)
+            for snapshot, ended in self.reference.snapshots.items()
+        }
+        expect(stored == held, "counts", ("snapshots", stored, "must be", held))
+
     async def end(self) -> None:
         """After the last list: the rows are the truth, history is in order, nothing was dead-lettered twice."""
         await self.look()
-        stored = await self.bench.admin.fetchval("select count(*) from cluster where uid = any ($1)", self.uids)
-        expect(stored <= len(self.world.clusters), "phantom", ("clusters", stored))
+        await self._compare_clusters()
         rows = await self.bench.admin.fetch(PAST, self.uids)
         chains: dict[tuple[UnitId, Key], list[Any]] = {}
         for row in rows:
@@ -242,6 +247,13 @@ class Judge:
         await self._compare_letters()
         await self._compare_states()
         await self._compare_moments()
+
+    async def _compare_clusters(self) -> None:
+        """Each bears the name that it was given last; names that were given one after the other raise no alarm."""
+        rows = await self.bench.admin.fetch("select * from cluster where uid = any ($1)", self.uids)
+        stored = {row["uid"]: (row["name"], row["epoch"], row["contested_at"]) for row in rows}
+        must = {cluster.uid: (cluster.name, cluster.epoch, None) for cluster in self.world.clusters}
+        expect(stored == must, "wrong", ("clusters", stored, "must be", must))
 
     def _compare_with_truth(self, chains: dict[tuple[UnitId, Key], list[Any]]) -> None:
         live = {which: row for which, chain in chains.items() for row in chain if row["valid_to"] is None}
@@ -327,9 +339,9 @@ class Judge:
                 if row is None:
                     expect(must != "verified", "lost", (cluster.number, kind_id))
                 else:
-                    expect(
-                        row["state"] == must, "state", (cluster.number, kind_id, row["state"], row["last_error"], must)
-                    )
+                    floors = _loads(row["floors"])
+                    is_ = {row["state"]} if row["state"] else {floor[3] for floor in floors}
+                    expect(is_ == {must}, "state", (cluster.number, kind_id, is_, floors, must))
 
     async def _compare_moments(self) -> None:
         """`resources_as_of` at moments when something changed says what the chains say."""
@@ -368,7 +380,7 @@ class Judge:
         rows = await self.bench.admin.fetch(STORED, self.uids, [f"{unit_id[1]}/{unit_id[2]}"])
         row = next(row for row in rows if self.unit_id(row) == unit_id)
         alarmed = any(r[3] == "failed" and "restored from a backup" in (r[5] or "") for r in _loads(row["floors"]))
-        return Alarm(alarmed and row["state"] == "failed", (sorted(r[:4] for r in _loads(row["rows"])), row["past"]))
+        return Alarm(alarmed and row["state"] is None, (sorted(r[:4] for r in _loads(row["rows"])), row["past"]))
 
 
 __all__ = ["Bench", "Judge", "Seen", "Violation", "expect"]

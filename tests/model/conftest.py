@@ -1,13 +1,22 @@
-"""A PostgreSQL with two sinks, for all histories of a module."""
+"""A PostgreSQL with two sinks, for all histories of a module; and with this folder, the tests that miss guards."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tests.model import gate
 from tests.model.bench import Bench
 from tests.model.hunting import on_a_server
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Whoever runs this folder as a whole runs the mutation gate as a whole."""
+    if Path(__file__).parent in [Path(argument).resolve() for argument in config.args]:
+        config.pluginmanager.register(gate)
+        gate.add_tests(config)
 
 
 @pytest.fixture(scope="module")

@@ -20,10 +20,10 @@ from clusterinfo.model import Batch, ListLane, PartitionLane, Record, Rejected, 
 from clusterinfo.postgres.merge.offsets import forget_offsets
 from tests.model.bench import Bench, Judge, Violation, expect
 from tests.model.events import KINDS, MOST_PARTITIONS, Change, Job, Plan, Wish
-from tests.model.reference import SNAPSHOTS, Reference, UnitId
+from tests.model.reference import SNAPSHOTS, Reference, SaidSnapshot, UnitId
 from tests.model.scenarios import LONG, SCENES
 from tests.model.schedule import Actor, Crash, StuckError, Turns
-from tests.model.state import STANDING, Cluster, Kind, Seen, World
+from tests.model.state import Cluster, Kind, Seen, World
 
 T = TypeVar("T")
 
@@ -61,7 +61,6 @@ class History:
         self,
         clusters: int,
         one_name: bool,
-        nameless: bool,
         partitions: int,
         scattered: int,
         changes: tuple[Change, ...],
@@ -70,9 +69,6 @@ class History:
         made = [
             Cluster(n, f"{self.tag}-uid-{n}", f"{self.tag}-name-{0 if one_name else n}", KINDS) for n in range(clusters)
         ]
-        if nameless and not (one_name and clusters > 1):
-            made[0].name = made[0].identity = made[0].former = f"{self.tag}-nameless-0"
-            self.counts["clusters known by name alone"] += 1
         if one_name and clusters > 1:
             self.counts["clusters of one name"] += 1
         self.world = World(self.tag, made)
@@ -100,7 +96,7 @@ class History:
             kind, key = KINDS[change.kind], (change.namespace, change.name)
             if kind.id in cluster.gone:
                 continue
-            watched = change.watched and kind.versions != STANDING
+            watched = change.watched and not kind.by_clock
             if change.what != "put" and (thing := self.world.delete(cluster, kind, key)):
                 self.counts["objects deleted"] += 1
                 if watched:
@@ -201,12 +197,9 @@ class History:
     def snapshot(self, cluster: int, renamed: bool, fates: tuple[str, ...], whole: bool, plan: Plan | None) -> None:
         """A run of lists begins and ends: discovery names the kinds, or no longer."""
         source = self._cluster(cluster)
-        if renamed and source.identity == source.uid and len(self.world.clusters) == 1:
+        if renamed and len(self.world.clusters) == 1:
             source.name += "x"
             self.counts["clusters renamed"] += 1
-        if source.identity != source.uid and renamed:
-            source.identity = source.uid
-            self.counts["clusters that gained their uid"] += 1
         outcomes: dict[tuple[str, str], str] = {}
         for kind, fate in zip(KINDS, fates, strict=True):
             self._meets(source, kind, fate, outcomes)
@@ -216,9 +209,10 @@ class History:
 
     def _say_snapshot(self, source: Cluster, outcomes: dict[tuple[str, str], str], *, whole: bool) -> None:
         listing = self.world.listing(source, KINDS[0])
-        SNAPSHOTS[listing.snapshot] = outcomes, whole
+        counts = {kind: len(source.objects[kind]) for kind in outcomes}
+        SNAPSHOTS[listing.snapshot] = SaidSnapshot(outcomes, whole, counts)
         started = listing.snapshot_started()
-        ended = listing.snapshot_completed(outcomes, discovery_complete=whole)
+        ended = listing.snapshot_completed(outcomes, discovery_complete=whole, counts=counts)
         self._produce([started, replace(ended, observed_at=self.world.tick())])
 
     def _meets(self, source: Cluster, kind: Kind, fate: str, outcomes: dict[tuple[str, str], str]) -> None:
@@ -408,32 +402,27 @@ class History:
         while self.pages:
             self.write_page(False, (), None)
         self.drain()
-        # A kind whose list versions turned out to order nothing is proven by the list after that.
-        for again in (False, True):
-            for cluster in self.world.clusters:
-                self._list_all(cluster, only_guessed=again)
-            self.drain()
+        for cluster in self.world.clusters:
+            self._list_all(cluster)
+        self.drain()
         self._guarded(self.judge.end())
         self.counts["histories"] += 1
         self.counts["lists"] += len(self.world.lists)
         self.counts["lists unproven"] += len(self.world.lists.keys() - self.reference.proven)
 
-    def _list_all(self, cluster: Cluster, *, only_guessed: bool) -> None:
+    def _list_all(self, cluster: Cluster) -> None:
         if cluster.tainted:
             cluster.epoch += 1
             cluster.tainted = False
         self.world.tick(LONG)
         cluster.revision += 1
         for kind in KINDS:
-            if only_guessed and not self.reference.guesses((cluster.number, *kind.id)):
-                continue
             if kind.id not in cluster.gone | cluster.excluded:
                 self._produce(self._list(cluster, kind).records)
         named = {
             k.id: "excluded" if k.id in cluster.excluded else "completed" for k in KINDS if k.id not in cluster.gone
         }
-        if not only_guessed:
-            self._say_snapshot(cluster, named, whole=True)
+        self._say_snapshot(cluster, named, whole=True)
 
     def drain(self, size: int = 100) -> None:
         """Everything that was sent is stored."""

@@ -10,15 +10,14 @@ import datetime as dt
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import orjson
 
-from clusterinfo.model import Batch, PartitionLane, Record, RecordType, item_digest
-from tests.model.events import KINDS
-from tests.model.state import CONTENTS, FIDELITIES, STANDING, Key, World, began
+from clusterinfo.model import CLOCK, Batch, PartitionLane, Record, RecordType, item_digest
+from tests.model.state import CONTENTS, FIDELITIES, Key, World, began
 
 FAILURES = {403: "forbidden"}
-STANDING_KINDS = {kind.id for kind in KINDS if kind.versions == STANDING}
 FOR_EVER = (1 << 63, 0)
 NEVER = dt.datetime.min.replace(tzinfo=dt.UTC)
 Moment = tuple[int, int]
@@ -91,12 +90,13 @@ class UnitTruth:
     """One kind of one cluster as it must be stored."""
 
     gone_before: dt.datetime = NEVER
-    state: DatedState = ("unverified", NEVER)
+    state: DatedState | None = None
+    """Excluded or gone; None: what the states of its reaches say."""
     reach_states: dict[str, DatedState] = field(default_factory=dict)
     floors_done: dict[str, dt.datetime] = field(default_factory=dict)
     """When the lists that set the floors were complete."""
     api_version: str = ""
-    by_clock: bool | None = None
+    by_clock: bool = False
     rows: dict[Key, Row] = field(default_factory=dict)
     floors: dict[str, Moment] = field(default_factory=dict)
     counts: dict[str, Count] = field(default_factory=dict)
@@ -107,6 +107,11 @@ class UnitTruth:
     def covered(self, namespace: str, moment: Moment) -> bool:
         """True if a proven list says what existed in that namespace at that moment."""
         return any(floor >= moment for reach, floor in self.floors.items() if reach in ("", namespace))
+
+    @property
+    def stated_at(self) -> dt.datetime:
+        """Of the newest statement about it."""
+        return max([self.state[1] if self.state else NEVER, *(at for _, at in self.reach_states.values())])
 
     def end(self, key: Key, at: dt.datetime) -> None:
         """The key's object is gone as of `at`."""
@@ -134,6 +139,8 @@ class Reference:
         self.world, self.stats = world, counts
         self.units: dict[UnitId, UnitTruth] = {}
         self.discovered: dict[int, dt.datetime] = {}
+        self.snapshots: dict[str, dt.datetime] = {}
+        """Completed ones and when they ended."""
         self.offsets: dict[int, int | None] = {}
         self.generations: dict[int, int] = {}
         self.given: set[tuple[int, int]] = set()
@@ -145,7 +152,7 @@ class Reference:
     def cluster_of(self, record: Record) -> int:
         """The number of the cluster that a record speaks of."""
         for cluster in self.world.clusters:
-            if record.cluster in (cluster.uid, cluster.former):
+            if record.cluster == cluster.uid:
                 return cluster.number
         raise AssertionError(f"no cluster {record.cluster}")
 
@@ -196,21 +203,16 @@ class Reference:
     def _unit(self, unit_id: UnitId) -> UnitTruth:
         if unit_id not in self.units:
             since = self.discovered.get(unit_id[0], NEVER)
-            state = "unverified" if since == NEVER else "gone"
-            self.units[unit_id] = UnitTruth(gone_before=since, state=(state, since))
+            self.units[unit_id] = UnitTruth(gone_before=since, state=None if since == NEVER else ("gone", since))
         return self.units[unit_id]
 
     def guesses(self, unit_id: UnitId) -> bool:
-        """True if only the end is certain: its list versions order nothing, or ran backwards and nobody reported so.
-
-        Or it was stored under two identities for a while.
-        """
-        cluster = self.world.clusters[unit_id[0]]
-        return unit_id[1:] in STANDING_KINDS or cluster.was_tainted or cluster.was_split
+        """True if only the end is certain: its cluster's versions ran backwards and nobody reported so."""
+        return self.world.clusters[unit_id[0]].was_tainted
 
     def _take(self, unit_id: UnitId, unit: UnitTruth, records: list[Record]) -> None:
         for record in records:
-            self._learn_order(unit, record)
+            unit.by_clock = unit.by_clock or record.ordering == CLOCK
             unit.api_version = record.api_version
         failed = [record for record in records if record.type is RecordType.LIST_FAILED]
         settled = {list_id for list_id, count in unit.counts.items() if count.settled}
@@ -255,22 +257,11 @@ class Reference:
         for reach, (state, at) in newest.items():
             if reach in unit.reach_states and at >= unit.reach_states[reach][1]:
                 unit.reach_states[reach] = state, at
-        if newest:
-            at = max(set_at for _, set_at in newest.values())
-            reach = min(reach for reach, dated in newest.items() if dated[1] == at)
-            if at >= unit.state[1]:
-                unit.state = newest[reach]
-
-    def _learn_order(self, unit: UnitTruth, record: Record) -> None:
-        if record.type is RecordType.LIST_FAILED:
-            return
-        if record.list_version.isdigit():
-            unit.by_clock = bool(unit.by_clock)
-        elif record.list:
-            unit.by_clock = True
+        if newest and unit.state and unit.state[1] <= max(at for _, at in newest.values()):
+            unit.state = None
 
     def _moment(self, unit: UnitTruth, record: Record) -> Moment:
-        if not unit.by_clock and record.list_version.isdigit():
+        if not unit.by_clock:
             return record.epoch, int(record.list_version)
         at = began(record.list) if record.list else record.observed_at
         return record.epoch, round(at.timestamp() * 1000) * 1000 if record.list else int(at.timestamp() * 1_000_000)
@@ -408,11 +399,12 @@ class Reference:
                     del unit.counts[list_id]
 
     def _discover(self, record: Record) -> set[UnitId]:
-        states, whole = SNAPSHOTS[record.snapshot]
+        states, whole, _ = SNAPSHOTS[record.snapshot]
+        self.snapshots[record.snapshot] = record.observed_at
         cluster, since = self.cluster_of(record), began(record.snapshot)
         for group, resource in states:
             unit = self._unit((cluster, group, resource))
-            if states[group, resource] == "excluded" and record.observed_at >= unit.state[1]:
+            if states[group, resource] == "excluded" and record.observed_at >= unit.stated_at:
                 unit.state = "excluded", record.observed_at
         for unit_id, unit in self.units.items():
             if not whole or unit_id[0] != cluster or unit_id[1:] in states:
@@ -420,7 +412,7 @@ class Reference:
             for key in [key for key, row in unit.rows.items() if row.seen < since]:
                 self.stats["rows deleted with their kind"] += not unit.rows[key].deleted
                 unit.end(key, since)
-            if unit.state[1] < since and unit.gone_before < since:
+            if unit.stated_at < since and unit.gone_before < since:
                 unit.state = "gone", record.observed_at
             unit.gone_before = max(unit.gone_before, since)
         if whole:
@@ -428,5 +420,19 @@ class Reference:
         return {unit_id for unit_id in self.units if unit_id[0] == cluster}
 
 
-SNAPSHOTS: dict[str, tuple[dict[tuple[str, str], str], bool]] = {}
-"""Snapshot id -> what its completion says of each kind, and whether discovery was complete."""
+class SaidSnapshot(NamedTuple):
+    """What the completion of a snapshot says: of each kind how it fared, whether discovery was complete, counts."""
+
+    outcomes: dict[tuple[str, str], str]
+    whole: bool
+    counts: dict[tuple[str, str], int]
+
+    @property
+    def figures(self) -> tuple[int, int, int]:
+        """(kinds completed, kinds failed or forbidden, objects): what its row says once the completion is stored."""
+        fared = Counter(self.outcomes.values())
+        return fared["completed"], fared["failed"] + fared["forbidden"], sum(self.counts.values())
+
+
+SNAPSHOTS: dict[str, SaidSnapshot] = {}
+"""By snapshot id."""

@@ -55,7 +55,7 @@ UPSETS = (
 )  # fmt: skip
 
 OPENING: Mapping[str, Draw] = {
-    "clusters": Whole(1, 2), "one_name": Among((False, True)), "nameless": Among((False, False, True)),
+    "clusters": Whole(1, 2), "one_name": Among((False, True)),
     "partitions": Whole(1, MOST_PARTITIONS), "scattered": Whole(0, 2), "changes": Many(CHANGES, 2, 5),
 }  # fmt: skip
 
@@ -80,7 +80,7 @@ RULES: Mapping[str, Rule] = {
     "snapshot": Rule(
         {
             "cluster": Whole(0, 1), "renamed": Among((False, True)),
-            "fates": Many(Among(("completed",) * 5 + ("gone", "excluded", "failed")), 4, 4),
+            "fates": Many(Among(("completed",) * 5 + ("gone", "excluded", "failed", "forbidden")), 4, 4),
             "whole": Among((True, True, False)), "plan": DELIVERY,
         }
     ),

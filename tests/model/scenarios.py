@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 LONG = 120 * SECOND
 """Longer than a slow list takes."""
 
-PREDICTED = (0, 1, 2)
-"""Kinds (of `KINDS`) of which every step is foretold."""
+LISTED = tuple(range(len(KINDS)))
+WATCHED = tuple(number for number, kind in enumerate(KINDS) if not kind.by_clock)
+"""Kinds (numbers in `KINDS`): all, and those that are watched as well."""
 
 
 def _put(random: Random, kind: int, *, name: str = "", namespace: str = "", watched: bool = False) -> Change:
@@ -53,9 +54,9 @@ def _wish(random: Random, kind: int, fate: str = "whole", *, reach: str = "", ru
     return Wish(0, kind, reach, rules, stubs, False, fate, random.randrange(6))
 
 
-def _known(history: History, random: Random) -> int:
-    """A kind that is served, listed once, its records stored."""
-    kind = random.choice(PREDICTED)
+def _known(history: History, random: Random, kinds: tuple[int, ...] = LISTED) -> int:
+    """One of these kinds, which is served, listed once, its records stored."""
+    kind = random.choice(kinds)
     cluster = history.world.clusters[0]
     cluster.gone.discard(KINDS[kind].id)
     cluster.excluded.discard(KINDS[kind].id)
@@ -129,7 +130,7 @@ def resurrected(history: History, random: Random) -> None:
 
 def buried(history: History, random: Random) -> None:
     """The same of what was deleted under a watch: its tombstone is all that is known."""
-    kind = _known(history, random)
+    kind = _known(history, random, WATCHED)
     change = _put(random, kind)
     history.change(0, (change,), None)
     history.collect(_wish(random, kind, "late"), None)
@@ -186,7 +187,7 @@ def usurped(history: History, random: Random) -> None:
 
 def crowded(history: History, random: Random) -> None:
     """Two partitions bring two versions of one object at the same time."""
-    kind = _known(history, random)
+    kind = _known(history, random, WATCHED)
     before = history.partitions, history.scattered
     history.partitions, history.scattered = 2, 1
     history.collect(_wish(random, kind), None)  # so that both partitions are known to carry the kind
@@ -243,7 +244,7 @@ def paged(history: History, random: Random) -> None:
 def backwards(history: History, random: Random) -> None:
     """A cluster is restored from a backup and nobody says so: its next list fails, and deletes nothing."""
     cluster = history.world.clusters[0]
-    kind = random.choice((0, 1))
+    kind = random.choice(WATCHED)
     if cluster.was_tainted:
         return
     cluster.gone.discard(KINDS[kind].id)

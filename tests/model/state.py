@@ -14,7 +14,7 @@ import orjson
 import xxhash
 from msgspec.structs import replace
 
-from clusterinfo.model import Record, RecordType, list_start
+from clusterinfo.model import CLOCK, Record, RecordType, list_start
 from tests.support.records import NOON, Listing
 
 MS = dt.timedelta(milliseconds=1)
@@ -44,6 +44,11 @@ class Kind:
     @property
     def id(self) -> tuple[str, str]:
         return self.group, self.resource
+
+    @property
+    def by_clock(self) -> bool:
+        """Its collector knows that its list versions order nothing: its records say so, and it is listed only."""
+        return self.versions != NUMBERS
 
 
 @dataclass(frozen=True)
@@ -116,11 +121,6 @@ class Cluster:
     kinds: tuple[Kind, ...]
     revision: int = 100
     epoch: int = 0
-    identity: str = ""
-    former: str = ""
-    """Its name while its uid could not be read, and with that its identity."""
-    was_split: bool = False
-    """It was stored under both, before anything that was stored showed that they are one."""
     objects: dict[tuple[str, str], dict[Key, Object]] = field(default_factory=dict)
     backups: list[tuple[int, dict[tuple[str, str], dict[Key, Object]]]] = field(default_factory=list)
     tainted: bool = False
@@ -131,7 +131,6 @@ class Cluster:
     excluded: set[tuple[str, str]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        self.identity = self.identity or self.uid
         for kind in self.kinds:
             self.objects.setdefault(kind.id, {})
 
@@ -199,22 +198,20 @@ class World:
         self.tick(10 * MS)
         return Served(
             self.list_version(cluster, kind), self.now, resource=kind.resource, group=kind.group, reach=reach,
-            epoch=cluster.epoch, cluster=cluster.identity, cluster_name=cluster.name, kind=kind.resource.title(),
-            normalization=normalization, served=cluster.api_versions.get(kind.id, "v1"),
+            epoch=cluster.epoch, cluster=cluster.uid, cluster_name=cluster.name, kind=kind.resource.title(),
+            normalization=normalization, ordering=CLOCK if kind.by_clock else "",
+            served=cluster.api_versions.get(kind.id, "v1"),
         )  # fmt: skip
 
     def watched(self, cluster: Cluster, kind: Kind, key: Key, thing: Object, normalization: int = 1) -> Record:
         """A watch record: the object as it is now."""
         listing = self.listing(cluster, kind, normalization=normalization)
-        version = thing.version if kind.versions == NUMBERS else f"x{thing.version}"
-        return replace(self.item(listing, key, thing, stub=False), list="", list_version=version)
+        return replace(self.item(listing, key, thing, stub=False), list="", list_version=thing.version)
 
     def watched_deletion(self, cluster: Cluster, kind: Kind, key: Key, thing: Object) -> Record:
         """A watch record: the object was deleted just now."""
         listing = self.listing(cluster, kind)
-        version = str(cluster.revision)
-        record = listing.deleted(key[1], version, key[0], thing.uid)
-        return record if kind.versions == NUMBERS else replace(record, list_version=f"x{version}")
+        return listing.deleted(key[1], str(cluster.revision), key[0], thing.uid)
 
     def item(self, listing: Listing, key: Key, thing: Object, *, stub: bool) -> Record:
         """An object as a list shows it."""

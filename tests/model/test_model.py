@@ -20,8 +20,8 @@ FEWEST_FOR_ALL = 300
 """With fewer histories not all of `MUST_OCCUR` need have occurred."""
 
 MUST_OCCUR = (
-    "API versions changed", "alarms raised over a silent restore", "clusters known by name alone",
-    "clusters of one name", "clusters renamed", "clusters that gained their uid", "connections ended",
+    "API versions changed", "alarms raised over a silent restore",
+    "clusters of one name", "clusters renamed", "connections ended",
     "crash after commit", "crash before commit", "dead letters", "deliveries side by side", "kinds excluded",
     "kinds gone", "lanes begun again", "lanes lost to another owner", "lists cut", "lists expired", "lists failed",
     "lists forbidden", "lists late", "lists lost", "lists of one namespace", "lists overtaken", "lists pages",

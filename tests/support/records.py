@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import msgspec
 import orjson
@@ -48,6 +50,7 @@ class Listing:
     cluster_name: str = "test"
     kind: str = "ConfigMap"
     normalization: int = 1
+    ordering: str = ""
     snapshot: str = ""
     id: str = ""
     items: list[Record] = field(default_factory=list)
@@ -62,7 +65,7 @@ class Listing:
             "cluster": self.cluster, "cluster_name": self.cluster_name, "observed_at": self.at, "epoch": self.epoch,
             "group": self.group, "resource": self.resource, "snapshot": self.snapshot, "list": self.id,
             "reach": self.reach, "api_version": f"{self.group}/v1" if self.group else "v1", "kind": self.kind,
-            "list_version": self.version, "normalization": self.normalization,
+            "list_version": self.version, "normalization": self.normalization, "ordering": self.ordering,
         }  # fmt: skip
         return Record(type=type_, body=body, **(fixed | attributes))  # type: ignore[arg-type]
 
@@ -114,16 +117,26 @@ class Listing:
         """The snapshot this list belongs to began."""
         return self._statement(RecordType.SNAPSHOT_STARTED, {"server_version": "v1.36.0"})
 
-    def snapshot_completed(self, outcomes: dict[tuple[str, str], str], *, discovery_complete: bool = True) -> Record:
-        """The snapshot ended; `outcomes` by (group, resource)."""
-        units = [{"group": g, "resource": r, "outcome": outcome} for (g, r), outcome in outcomes.items()]
+    def snapshot_completed(
+        self,
+        outcomes: dict[tuple[str, str], str],
+        *,
+        discovery_complete: bool = True,
+        counts: Mapping[tuple[str, str], int] = MappingProxyType({}),
+    ) -> Record:
+        """The snapshot ended; `outcomes` and `counts` (else 0) by (group, resource)."""
+        units = [
+            {"group": g, "resource": r, "outcome": outcome, "count": counts.get((g, r), 0)}
+            for (g, r), outcome in outcomes.items()
+        ]
         body = {"discovery_complete": discovery_complete, "units": units}
         return self._statement(RecordType.SNAPSHOT_COMPLETED, body)
 
     def _statement(self, type_: RecordType, body: object) -> Record:
         return self.record(
-            type_, orjson.dumps(body), group="", resource="", list="", kind="", api_version="", list_version=""
-        )
+            type_, orjson.dumps(body), group="", resource="", list="", kind="", api_version="", list_version="",
+            ordering="",
+        )  # fmt: skip
 
 
 @dataclass

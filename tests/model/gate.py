@@ -1,0 +1,93 @@
+"""A pytest plugin: tests run without a guard of the merge, and have to fail.
+
+`tests/model/conftest.py` registers it where the whole folder is run: it adds the tests that `mutations.py` names, each
+once for every guard that it misses. With `-p tests.model.gate --without "STATEMENT: GUARD"` whatever is run is run
+without that guard, to see who misses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.model.mutations import Mutation, all_guards, mutations, without
+
+ROOT = Path(__file__).parents[2]
+WHAT_TESTS_RAISE = Exception, pytest.fail.Exception
+"""`pytest.raises` and `pytest.fail` raise what is no Exception."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--without", metavar="GUARD", choices=list(all_guards()), help="run without this guard of the merge"
+    )
+
+
+def tests_that_miss_one() -> dict[str, list[Mutation]]:
+    """Id of a test -> the mutations that it has to notice."""
+    found: dict[str, list[Mutation]] = {}
+    for mutation in mutations():
+        if not mutation.is_missed_by_a_scene:
+            found.setdefault(mutation.missed_by, []).append(mutation)
+    return found
+
+
+def add_tests(config: pytest.Config) -> None:
+    """Let `config` collect these tests too."""
+    files = sorted({str(ROOT / test.partition("[")[0]) for test in tests_that_miss_one()})
+    config.args += [file for file in files if file not in config.args]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test that misses guards, once for each; last, so that what it is given besides comes first in its id."""
+    name = metafunc.definition.nodeid
+    chosen = {
+        mutation.guard.name: mutation
+        for test, missed in tests_that_miss_one().items()
+        if test.partition("[")[0] == name
+        for mutation in missed
+    }
+    if chosen:
+        metafunc.fixturenames.append("mutation")
+        metafunc.parametrize("mutation", list(chosen.values()), ids=list(chosen))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test that is given something besides, the variant that is meant is kept."""
+    items[:] = [item for item in items if _is_meant(item)]
+
+
+def _is_meant(item: pytest.Item) -> bool:
+    mutation = _mutation(item)
+    if mutation is None:
+        return True
+    test, _, given = mutation.missed_by.removesuffix("]").partition("[")
+    return item.nodeid == f"{test}[{given}{'-' if given else ''}{mutation.guard.name}]"
+
+
+def _mutation(item: pytest.Item) -> Mutation | None:
+    """The mutation that this item is to fail with."""
+    params: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
+    found = params.get("mutation")
+    return found if isinstance(found, Mutation) and not found.is_missed_by_a_scene else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
+    """The test itself runs without the guard, not its fixtures; that it fails is what is wanted."""
+    if name := pyfuncitem.config.getoption("--without", None):
+        with without(all_guards()[name]):
+            return (yield)
+    mutation = _mutation(pyfuncitem)
+    if mutation is None:
+        return (yield)
+    with without(mutation.guard):
+        try:
+            yield
+        except WHAT_TESTS_RAISE:
+            return True
+    return pytest.fail(f"it passes without {mutation.guard.name!r}", pytrace=False)
