@@ -1,20 +1,8 @@
 """PostgresSink: a batch into PostgreSQL in one transaction.
 
-Theory of operation. The order of the steps below is what makes any number of sinks safe side by side:
-
-1. the lane's position is locked and checked against the batch: stored already, or owned by another, or ours to store;
-2. dates far ahead are corrected, what dates from before its cluster or kind was forgotten is left out, clusters that
-   share a uid are separated, missing clusters and units are made, the batch's units are locked in id order;
-3. what arrived is counted for each list, which shows those that are complete now;
-4. identities are copied to staging, and the merge plans what becomes of each (`merge/rows.sql`, `plan`);
-5. only the bodies the plan wants are copied; history and rows are written;
-6. complete lists delete what they do not name, states are written, snapshots are applied;
-7. dead letters and the position go in, and all of it commits or nothing does.
-
-All statements run at READ COMMITTED. From step 2 on nobody else changes the rows of the batch's units, since whoever
-does holds the same locks; what is read before (positions, clusters, what is forgotten) is locked where it is read. The
-statements of each step lie beside its module. What the rules of the merge are, and why they make any order and any
-repetition of records converge, is explained in docs/DESIGN.md, "What makes it right".
+It has the pool, the deadlines and the claims; the order of the steps by which a batch is merged is `merge/apply.py`'s.
+A batch that takes longer than a statement may, or that PostgreSQL refuses where no line of COPY tells which record it
+was, is bisected.
 """
 
 from __future__ import annotations
@@ -23,7 +11,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 
 import msgspec
 
@@ -31,16 +18,11 @@ from clusterinfo.model import Batch, Lane, PartitionLane, Position, Receipt, Rec
 from clusterinfo.observations import BatchStored, DeadLettered, LaneClaimed, Observe
 from clusterinfo.postgres.connection import Connection, Pool
 from clusterinfo.postgres.errors import FOREIGN, RETRIED, is_of_the_record, is_timeout, server_message, translate
-from clusterinfo.postgres.merge.admission import Clocks, read_forgotten, without_forgotten
-from clusterinfo.postgres.merge.dead_letters import add_dead_letters
-from clusterinfo.postgres.merge.gaps import CarriedUnits, mark_gap_unverified
-from clusterinfo.postgres.merge.identities import check_separated, separate_clones
-from clusterinfo.postgres.merge.lists import close_lists, count_lists, detect_contradictions
-from clusterinfo.postgres.merge.offsets import Positions
-from clusterinfo.postgres.merge.rows import Plan, apply_plan, copy_records, plan_and_copy
-from clusterinfo.postgres.merge.snapshots import apply_snapshots
-from clusterinfo.postgres.merge.staging import Staged, stage, staging_tables
-from clusterinfo.postgres.merge.units import lock_batch
+from clusterinfo.postgres.merge.admission import Clocks
+from clusterinfo.postgres.merge.apply import Applied, apply
+from clusterinfo.postgres.merge.census import Census
+from clusterinfo.postgres.merge.gaps import CarriedUnits
+from clusterinfo.postgres.merge.offsets import Claims
 from clusterinfo.postgres.pool import open_pool
 from clusterinfo.settings import Settings
 from clusterinfo.wire import attributes_of, key_of
@@ -59,30 +41,20 @@ class TookTooLongError(TimeoutError):
     """A transaction met its deadline although the server answered all the while."""
 
 
-@dataclass(slots=True)
-class _Clock:
-    """Seconds of a batch's stages."""
-
-    started: float
-    copied: float = 0.0
-    merged: float = 0.0
-
-
 class PostgresSink:
     """Stores batches of any lane; safe to use from several pumps at once, each on a connection of its own."""
 
     def __init__(self, pool: Pool, settings: Settings, observe: Observe, *, lz4: bool) -> None:
         self._pool = pool
         self._observe = observe
-        self._positions = Positions()
-        self._carried = CarriedUnits()
+        self.claims = Claims()
+        self.carried = CarriedUnits()
         self.clocks = Clocks(observe)
         self._begin = (
             f"set local search_path = {settings.db_schema}, pg_catalog;"
             f"set local statement_timeout = '{STATEMENT_TIMEOUT}'; set local lock_timeout = '{LOCK_TIMEOUT}';"
             f"set local idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'; set local jit = off;"
             + ("set local default_toast_compression = 'lz4';" if lz4 else "")
-            + staging_tables()
         )
 
     @classmethod
@@ -107,11 +79,11 @@ class PostgresSink:
             return None
         try:
             async with self.transaction() as connection:
-                offset = await self._positions.claim(connection, lane)
-            self._carried.forget(lane)
+                offset = await self.claims.claim(connection, lane)
+            self.carried.forget(lane)
         except FOREIGN as error:
             raise translate(error, f"claiming {lane}") from error
-        generation = self._positions.generation(lane)
+        generation = self.claims.generation(lane)
         self._observe(LaneClaimed(lane=str(lane), offset=-1 if offset is None else offset, generation=generation))
         return offset
 
@@ -132,35 +104,18 @@ class PostgresSink:
         return Receipt(lane=batch.lane, position=batch.end)
 
     async def _write(self, batch: Batch) -> None:
-        clock = _Clock(time.perf_counter())
+        began = time.perf_counter()
+        census = Census.of(batch.records)
         async with self.transaction() as connection:
-            if await self._positions.check_offset(connection, batch):
+            admission = await self.claims.admit(connection, batch, census)
+            if admission is None:
                 return  # the answer to an earlier commit was lost
-            # Read before a unit is locked: whoever forgets waits for this batch from here on, without a deadlock.
-            batch = await self.clocks.dated(connection, batch)
-            forgotten = await read_forgotten(connection, batch)
-            batch = without_forgotten(await separate_clones(connection, batch), forgotten)
-            locked = await lock_batch(connection, batch)
-            # Somebody may have separated clusters before their units were locked.
-            await check_separated(connection, batch, locked.clusters)
-            batch = locked.batch
-            if await self._positions.check_page(connection, batch):
-                return
-            carried = await self._carried.store(connection, batch, locked)
-            staged = stage(batch, locked.units)
-            complete = await count_lists(connection, batch, staged)
-            plan = await self.merge(connection, staged, clock) if staged.rows else None
-            await mark_gap_unverified(connection, batch)
-            closed = await close_lists(connection, batch, staged, complete)
-            applied = await apply_snapshots(connection, staged, closed, locked.clusters)
-            await add_dead_letters(connection, batch.lane, staged.dead_letters)
-            await self._positions.move(connection, batch)
-            clock.merged = time.perf_counter()
+            applied = await apply(connection, batch, census, admission, self.carried)
+            merged = time.perf_counter()
         # Only what is committed may be remembered or reported.
-        self._carried.remember(batch, carried)
-        self._report_batch(batch, staged, plan, closed.deleted + applied.deleted, clock)
-        for observation in (*closed.observations, *applied.observations, *locked.observations):
-            self._observe(observation)
+        self.carried.remember(batch, applied.carried)
+        self.clocks.compare(census, admission)
+        self._report(batch, applied, merged - began, time.perf_counter() - merged)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -181,38 +136,28 @@ class PostgresSink:
                 raise TookTooLongError(f"it took longer than {WRITE_TIMEOUT_S:g} s") from error
             raise
 
-    async def merge(self, connection: Connection, staged: Staged, clock: _Clock | None = None) -> Plan:
-        """Rows and history of what was staged; return what the plan came to."""
-        await copy_records(connection, staged)
-        await detect_contradictions(connection, staged)
-        plan = await plan_and_copy(connection, staged)
-        if clock:
-            clock.copied = time.perf_counter()
-        await apply_plan(connection)
-        return plan
-
-    def _report_batch(self, batch: Batch, staged: Staged, plan: Plan | None, deleted: int, clock: _Clock) -> None:
-        now = time.perf_counter()
-        copied = clock.copied or clock.started
-        written, unchanged = (plan.written, plan.unchanged) if plan else (0, 0)
+    def _report(self, batch: Batch, applied: Applied, merge_s: float, commit_s: float) -> None:
+        merged, letters = applied.merged, applied.staged.dead_letters
         self._observe(
             BatchStored(
                 lane=str(batch.lane),
                 records=len(batch.records),
-                rows_written=written,
-                rows_unchanged=unchanged,
-                rows_ignored=max(0, len(staged.rows) - written - unchanged),
-                rows_deleted=deleted,
-                history_rows=plan.history if plan else 0,
-                dead_letters=len(staged.dead_letters),
+                rows_written=merged.written,
+                rows_unchanged=merged.unchanged,
+                rows_ignored=max(0, len(applied.staged.rows) - merged.written - merged.unchanged),
+                rows_deleted=applied.deleted,
+                history_rows=merged.history,
+                dead_letters=len(letters),
                 size_bytes=batch.size_bytes,
-                copy_s=round(copied - clock.started, 6),
-                merge_s=round(clock.merged - copied, 6),
-                commit_s=round(now - clock.merged, 6),
+                copy_s=round(merged.copy_s, 6),
+                merge_s=round(merge_s - merged.copy_s, 6),
+                commit_s=round(commit_s, 6),
             )
         )
-        for letter in staged.dead_letters:
+        for letter in letters:
             self._observe(DeadLettered(lane=str(batch.lane), offset=letter.offset, reason=letter.reason))
+        for observation in applied.observations:
+            self._observe(observation)
 
 
 # --- a batch that cannot be stored at once, as smaller ones that may be ----------------------------------------------

@@ -25,7 +25,6 @@ from clusterinfo.model import Unit
 from clusterinfo.postgres.connection import Connection, Row
 from clusterinfo.postgres.errors import FOREIGN, translate
 from clusterinfo.postgres.merge.admission import lock_forgotten
-from clusterinfo.postgres.merge.identities import clone_identity
 from clusterinfo.postgres.sql import statements
 
 ROWS_AT_ONCE = 5000
@@ -111,8 +110,7 @@ async def _hide(connection: Connection, name: str, kind: str | None) -> None:
     group, resource = _split(kind) if kind else ("", "")
     if kind and not await connection.fetchval(statements()["find_unit"], cluster["id"], group, resource):
         raise ConfigError(await _no_such_kind(connection, cluster, kind))
-    identities = [identity for identity in (cluster["uid"], cluster["former_uid"]) if identity]
-    await connection.execute(statements()["note_forgotten"], identities, group, resource)
+    await connection.execute(statements()["note_forgotten"], cluster["uid"], group, resource)
     await connection.execute(statements()["drop_progress_of"], cluster["id"], group, resource)
     place = f"forgotten {uuid.uuid4()}"
     label = f"{cluster['label']} ({place})"
@@ -120,8 +118,6 @@ async def _hide(connection: Connection, name: str, kind: str | None) -> None:
         await connection.execute(statements()["hide_unit"], cluster["id"], group, resource, place, label)
     else:
         await connection.execute(statements()["hide_cluster"], cluster["id"], place, label)
-        if heirs := [clone_identity(cluster["uid"], name) for name in cluster["clones"]]:
-            await connection.execute(statements()["inherit_uid"], heirs, cluster["uid"])
 
 
 async def _find_cluster(connection: Connection, name: str) -> Row:

@@ -2,7 +2,7 @@
 
 -- name: note_forgotten
 insert into forgotten (cluster, api_group, resource, forgotten_at)
-select identity, $2, $3, clock_timestamp() from unnest($1::text[]) as i (identity)
+values ($1, $2, $3, clock_timestamp())
 on conflict (cluster, api_group, resource) do update set forgotten_at = excluded.forgotten_at;
 
 -- name: drop_progress_of
@@ -12,8 +12,8 @@ where u.id = p.unit_id and u.cluster_id = $1 and ($3 = '' or u.api_group = $2 an
 
 -- name: find_clusters_called
 -- By what the views show or the uid (exact), or else by a name that clusters may share.
-select id, uid, former_uid, label, clones, label = $1 or uid = $1 as exact from cluster
-where $1 in (label, uid, name, former_uid) and uid not like 'forgotten %'
+select id, uid, label, label = $1 or uid = $1 as exact from cluster
+where $1 in (label, uid, name) and uid not like 'forgotten %'
 order by label;
 
 -- name: list_clusters
@@ -27,18 +27,7 @@ select api_group, resource from unit where cluster_id = $1 order by resource, ap
 
 -- name: hide_cluster
 -- All of a cluster, under an identity and a name that no collector sends.
-update cluster set uid = $2, former_uid = null, name = $3, label = $3, clones = '{}' where id = $1;
-
--- name: inherit_uid
--- Of the clusters that shared the forgotten one's uid, $1, the one seen last has it to itself, or else shares it with the
--- others: what it sends goes on to its row.
-with known as (
-    select id, name, uid, last_seen from cluster where uid = any ($1::text[])
-), heir as (
-    select id from known order by last_seen desc, id limit 1
-)
-update cluster c set uid = $2, clones = array(select k.name from known k where k.id <> c.id order by k.name)
-from heir where c.id = heir.id;
+update cluster set uid = $2, name = $3, label = $3 where id = $1;
 
 -- name: hide_unit
 -- One kind of a cluster, as the only one of a placeholder cluster.

@@ -55,6 +55,7 @@ async def maintain_history(connection: Connection, schema: str, today: dt.date, 
                 await _make_partitions(connection, today)
                 await _drop_expired(connection, today - dt.timedelta(seconds=retention_s))
                 await connection.execute(statements()["drop_stale_progress"])
+                await connection.execute(statements()["drop_list_positions"])
     except FOREIGN as error:
         raise translate(error, "maintaining the history") from error
 

@@ -20,3 +20,8 @@ delete from resource_history_default where valid_to < $1;
 -- name: drop_stale_progress
 -- Lists of which nothing came for a day: their collector has ended.
 delete from list_progress where updated_at < now() - interval '1 day' and not settled;
+
+-- name: drop_list_positions
+-- Of lists that were written without Kafka and begun a day ago or more; a list's id begins with its time.
+delete from kafka_offset
+where kafka_cluster = '' and list_began_at(topic::uuid, now()) < now() - interval '1 day';

@@ -18,7 +18,7 @@ from freshness order by cluster, resource, api_group, reach;
 
 -- name: overview_offsets
 select kafka_cluster, topic, partition, group_id, coalesce(next_offset, 0) as next_offset from kafka_offset
-order by topic, partition;
+where kafka_cluster <> '' order by topic, partition;
 
 -- name: overview_dead_letters
 select count(*) from dead_letter where replayed_at is null;

@@ -6,17 +6,15 @@ counted when it was dead-lettered. What is refused again leaves everything as it
 
 from __future__ import annotations
 
+import asyncpg
+
 from clusterinfo.errors import RecordError
 from clusterinfo.model import Batch, ListLane, Record
 from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.errors import FOREIGN, is_of_the_record, server_message, translate
-from clusterinfo.postgres.merge.admission import read_forgotten, without_forgotten
-from clusterinfo.postgres.merge.identities import check_separated, separate_clones
-from clusterinfo.postgres.merge.lists import close_lists, count_lists
-from clusterinfo.postgres.merge.rows import copy_bodies
-from clusterinfo.postgres.merge.snapshots import apply_snapshots
-from clusterinfo.postgres.merge.staging import Staged, stage
-from clusterinfo.postgres.merge.units import lock_batch
+from clusterinfo.postgres.merge.apply import apply
+from clusterinfo.postgres.merge.bodies import body_of, repaired_body_of
+from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.sink import PostgresSink
 from clusterinfo.postgres.sql import statements
 
@@ -41,35 +39,36 @@ async def replay(sink: PostgresSink, letter_id: int, record: Record) -> bool:
 
 async def _store(sink: PostgresSink, connection: Connection, record: Record) -> bool:
     batch = Batch(lane=ListLane(record.unit, record.reach), start=0, end=1, records=[record])
-    batch = await sink.clocks.dated(connection, batch)
-    forgotten = await read_forgotten(connection, batch)
-    batch = without_forgotten(await separate_clones(connection, batch), forgotten)
-    if not batch.records:
+    census = Census.of(batch.records)
+    admission = await sink.claims.admit(connection, batch, census)
+    if admission is None or not admission.admits(record):
         raise RecordError("its cluster, or its kind, was forgotten since; drop it")
-    locked = await lock_batch(connection, batch)
-    await check_separated(connection, batch, locked.clusters)
-    batch = locked.batch
-    staged = stage(batch, locked.units)
     if record.is_object:
-        staged.tallies.clear()
-    complete = await count_lists(connection, batch, staged)
-    changed = await _merge(sink, connection, staged) if staged.rows else not staged.dead_letters
-    closed = await close_lists(connection, batch, staged, complete)
-    await apply_snapshots(connection, staged, closed, locked.clusters)
-    if staged.dead_letters:
-        raise RecordError(staged.dead_letters[0].reason)
-    return changed
+        await connection.execute(statements()["expect_body"], *_version(record))
+    applied = await apply(connection, batch, census, admission, sink.carried, counts=not record.is_object)
+    if applied.staged.dead_letters:
+        raise RecordError(applied.staged.dead_letters[0].reason)
+    given = await _give_history_its_body(connection, record) if record.is_object else False
+    return given or not record.is_object or bool(applied.merged.written or applied.merged.history)
 
 
-async def _merge(sink: PostgresSink, connection: Connection, staged: Staged) -> bool:
-    """The record into its row, and into the history where a version lacks its body; True if either changed."""
-    _, unit_id, namespace, name, _, version, epoch, _, _, fidelity, normalization, content_hash, _ = staged.rows[0]
-    identity = unit_id, namespace, name, epoch, version, normalization, content_hash
-    await connection.execute(statements()["expect_body"], *identity)
-    plan = await sink.merge(connection, staged)
-    if not await connection.fetchval(statements()["lacks_body_in_history"], *identity):
-        return bool(plan.written or plan.history)
-    if not plan.bodies:
-        await copy_bodies(connection, staged, [0])
-    await connection.execute(statements()["give_history_its_body"], *identity, fidelity)
-    return True
+def _version(record: Record) -> tuple[object, ...]:
+    """What tells a version of an object from all others."""
+    unit = record.cluster, record.group, record.resource, record.namespace, record.name
+    content_hash = bytes.fromhex(record.content_hash)
+    return (*unit, record.epoch, record.resource_version, record.normalization, content_hash)
+
+
+async def _give_history_its_body(connection: Connection, record: Record) -> bool:
+    """Versions that were superseded meanwhile and lack their body get it; True if there were any."""
+    for body in (body_of(record), repaired_body_of(record)):
+        try:
+            async with connection.transaction():
+                done = await connection.execute(statements()["give_history_its_body"], *_version(record), *body)
+        except asyncpg.PostgresError as error:
+            if not is_of_the_record(error):
+                raise
+            refused = error
+        else:
+            return done != "UPDATE 0"
+    raise refused

@@ -1,4 +1,5 @@
--- A dead letter, stored after all.
+-- A dead letter, stored after all. What tells a version: $1 to $5 its cluster, kind, namespace and name, $6 to $9 its epoch,
+-- resourceVersion, normalization and content hash.
 
 -- name: lock_letter
 -- One replay of a letter at a time.
@@ -8,21 +9,20 @@ select id from dead_letter where id = $1 for update;
 update dead_letter set replayed_at = now() where id = $1;
 
 -- name: expect_body
--- The row whose body was refused before, if it still is that version: for the merge that follows, any body is better.
-update resource set fidelity = -1
-where unit_id = $1 and namespace = $2 and name = $3 and fidelity = 0 and not deleted
-    and epoch = $4 and resource_version = $5 and normalization = $6 and content_hash = $7;
+-- The row whose body was refused before, if it still is that version: for the merge that follows, any body is better. Its unit
+-- is locked first, as the merge locks it.
+with locked as (
+    select u.id from unit u join cluster c on c.id = u.cluster_id
+    where c.uid = $1 and u.api_group = $2 and u.resource = $3
+    for update of u
+)
+update resource r set fidelity = -1 from locked
+where r.unit_id = locked.id and r.namespace = $4 and r.name = $5 and r.fidelity = 0 and not r.deleted
+    and r.epoch = $6 and r.resource_version = $7 and r.normalization = $8 and r.content_hash = $9;
 
 -- name: give_history_its_body
--- Versions that were superseded meanwhile and lack the body that staged_body holds.
-update resource_history
-set body = b.body, original = b.original, fidelity = case when b.original is null then $8 else least($8, 2) end
-from staged_body b
-where unit_id = $1 and namespace = $2 and name = $3 and fidelity = 0
-    and epoch = $4 and resource_version = $5 and normalization = $6 and content_hash = $7;
-
--- name: lacks_body_in_history
-select exists (
-    select from resource_history
-    where unit_id = $1 and namespace = $2 and name = $3 and fidelity = 0
-        and epoch = $4 and resource_version = $5 and normalization = $6 and content_hash = $7);
+-- Versions that were superseded meanwhile and lack their body ($10 to $12: fidelity, body, original).
+update resource_history h set fidelity = $10, body = $11, original = $12
+from unit u join cluster c on c.id = u.cluster_id
+where c.uid = $1 and u.api_group = $2 and u.resource = $3 and h.unit_id = u.id and h.namespace = $4 and h.name = $5
+    and h.fidelity = 0 and h.epoch = $6 and h.resource_version = $7 and h.normalization = $8 and h.content_hash = $9;

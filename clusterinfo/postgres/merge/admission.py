@@ -1,6 +1,8 @@
 """What of a batch is admitted, and under which date: nothing of what was forgotten since, nothing from the future.
 
-Every batch reads the table `forgotten` before it touches a unit, and so holds a lock on it until it commits.
+One statement (`admit`) moves the lane's position past the batch, which locks it, and reads the rest: the present, what
+was forgotten, the clusters. It holds a lock on the table `forgotten` until the batch commits: whoever forgets waits for
+that, and it is taken before any unit is locked, so that the two never deadlock.
 
 The newest statement of a kind counts, and what was observed before a kind was gone is not there: a date far ahead, from
 a collector whose clock is wrong, would silence whatever comes until then. It is replaced by the database's present.
@@ -10,14 +12,13 @@ Dates that are a little ahead, and all that lie in the past, are taken as they a
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-import msgspec
-
-from clusterinfo.model import Batch, Record
-from clusterinfo.observations import Observation, Warned
-from clusterinfo.postgres.connection import Connection
-from clusterinfo.postgres.merge.identities import clone_identity
+from clusterinfo.model import Record, list_start
+from clusterinfo.observations import Observe, Warned
+from clusterinfo.postgres.connection import Connection, Row
+from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.sql import statements
 
 MOST_AHEAD = dt.timedelta(minutes=5)
@@ -27,25 +28,58 @@ Forgotten = dict[tuple[str, str, str], dt.datetime]
 """(cluster, group, resource; "" and "" for all of it) -> when it was forgotten."""
 
 
-# --- what was forgotten ----------------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class ClusterRow:
+    """What is stored of a cluster, as far as the merge wants to know it."""
+
+    id: int
+    is_contested: bool
+    """True if two names are given in turns under its identity: nothing of it is verified."""
 
 
-async def read_forgotten(connection: Connection, batch: Batch) -> Forgotten:
-    """What was forgotten of the clusters in `batch`. To be called before anything else of the batch is locked."""
-    named = {(record.cluster, record.cluster_name) for record in batch.records}
-    if not named:
-        return {}
-    clusters = {cluster for cluster, _ in named} | {clone_identity(cluster, name) for cluster, name in named}
-    rows = await connection.fetch(statements()["read_forgotten"], sorted(clusters))
-    return {(row["cluster"], row["api_group"], row["resource"]): row["forgotten_at"] for row in rows}
+Clusters = Mapping[str, ClusterRow]
+"""Identity -> row."""
 
 
-def without_forgotten(batch: Batch, forgotten: Forgotten) -> Batch:
-    """`batch` without the records of lists and snapshots that began before what they are about was forgotten."""
-    if not forgotten:
-        return batch
-    kept = [record for record in batch.records if not _is_forgotten(record, forgotten)]
-    return msgspec.structs.replace(batch, records=kept)
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What decides which records of a batch are stored, and as of when."""
+
+    now: dt.datetime
+    """The database's present."""
+    forgotten: Forgotten
+    clusters: Clusters
+    """Those of the batch that are stored already."""
+
+    @classmethod
+    def from_row(cls, row: Row) -> Admission:
+        """Of the row that the statement `admit` returned."""
+        return cls(
+            now=row["now"],
+            forgotten={(cluster, group, resource): at for cluster, group, resource, at in row["forgotten"]},
+            clusters={uid: ClusterRow(id_, contested) for uid, id_, contested in row["clusters"]},
+        )
+
+    @property
+    def latest(self) -> dt.datetime:
+        """The latest date that is believed."""
+        return self.now + MOST_AHEAD
+
+    def date(self, record: Record) -> dt.datetime:
+        """When it counts as observed."""
+        return self.now if record.observed_at > self.latest else record.observed_at
+
+    def began_at(self, record: Record) -> dt.datetime:
+        """When its list or snapshot began, to the millisecond; what was watched, when it was observed."""
+        began = record.list or record.snapshot
+        return min(list_start(began), self.date(record)) if began else self.date(record)
+
+    def admits(self, record: Record) -> bool:
+        """False if its list or snapshot began before what it is about was forgotten."""
+        moments = [self.forgotten.get((record.cluster, "", ""))]
+        if record.resource:
+            moments.append(self.forgotten.get((record.cluster, record.group, record.resource)))
+        return all(moment is None or self.began_at(record) >= moment for moment in moments)
 
 
 async def lock_forgotten(connection: Connection) -> None:
@@ -53,42 +87,22 @@ async def lock_forgotten(connection: Connection) -> None:
     await connection.execute(statements()["lock_forgotten"])
 
 
-def _is_forgotten(record: Record, forgotten: Forgotten) -> bool:
-    moments = [forgotten.get((record.cluster, "", ""))]
-    if record.resource:
-        moments.append(forgotten.get((record.cluster, record.group, record.resource)))
-    return any(moment is not None and record.began_at < moment for moment in moments)
-
-
-# --- clocks that are ahead -------------------------------------------------------------------------------------------
-
-
 class Clocks:
     """The collectors' clocks, as far as they were seen to be ahead: each is reported once, until it is right again."""
 
-    def __init__(self, observe: Callable[[Observation], None]) -> None:
+    def __init__(self, observe: Observe) -> None:
         self._observe = observe
         self._ahead: set[str] = set()
 
-    async def dated(self, connection: Connection, batch: Batch) -> Batch:
-        """`batch` with nothing in it observed more than five minutes after the database's present."""
-        if not batch.records:
-            return batch
-        now: dt.datetime = await connection.fetchval("select clock_timestamp()")
-        limit = now + MOST_AHEAD
-        if max(record.observed_at for record in batch.records) <= limit:
-            if self._ahead:
-                self._ahead -= {record.cluster for record in batch.records}
-            return batch
-        for record in batch.records:
-            if record.observed_at > limit and record.cluster not in self._ahead:
-                self._ahead.add(record.cluster)
-                self._observe(_warning(record, now))
-        return msgspec.structs.replace(batch, records=[_dated(record, limit, now) for record in batch.records])
-
-
-def _dated(record: Record, limit: dt.datetime, now: dt.datetime) -> Record:
-    return msgspec.structs.replace(record, observed_at=now) if record.observed_at > limit else record
+    def compare(self, census: Census, admission: Admission) -> None:
+        """Report the clusters of a batch whose collectors' clocks turn out to be ahead."""
+        latest = admission.latest
+        for cluster, record in census.newest.items():
+            if record.observed_at <= latest:
+                self._ahead.discard(cluster)
+            elif cluster not in self._ahead:
+                self._ahead.add(cluster)
+                self._observe(_warning(record, admission.now))
 
 
 def _warning(record: Record, now: dt.datetime) -> Warned:

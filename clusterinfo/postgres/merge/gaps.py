@@ -5,11 +5,10 @@ Nothing is deleted for that. The kinds lose their state verified; the next prove
 
 from __future__ import annotations
 
-import datetime as dt
-
 from clusterinfo.model import Batch, PartitionLane
 from clusterinfo.postgres.connection import Connection
-from clusterinfo.postgres.merge.units import Locked
+from clusterinfo.postgres.merge.admission import Admission
+from clusterinfo.postgres.merge.units import Units
 from clusterinfo.postgres.sql import statements
 
 
@@ -19,12 +18,12 @@ class CarriedUnits:
     def __init__(self) -> None:
         self._known: dict[PartitionLane, set[int]] = {}
 
-    async def store(self, connection: Connection, batch: Batch, locked: Locked) -> frozenset[int]:
+    async def store(self, connection: Connection, batch: Batch, units: Units) -> frozenset[int]:
         """Store which units came by the batch's partition; `remember` what this returns once it is committed."""
         if not isinstance(batch.lane, PartitionLane):
             return frozenset()
         lane = batch.lane
-        new = {row.id for row in locked.units.values()} - self._known.get(lane, set())
+        new = {row.id for row in units.values()} - self._known.get(lane, set())
         if new:
             await connection.execute(
                 statements()["carry_units"], sorted(new), lane.kafka_cluster, lane.topic, lane.partition
@@ -41,12 +40,12 @@ class CarriedUnits:
         self._known.pop(lane, None)
 
 
-async def mark_gap_unverified(connection: Connection, batch: Batch) -> None:
+async def mark_gap_unverified(connection: Connection, batch: Batch, admission: Admission) -> None:
     """Messages of the batch's partition were lost: what it carries is unverified as of the first one after them."""
     if not (batch.gap and isinstance(batch.lane, PartitionLane)):
         return
     lane = batch.lane
-    at = min((record.observed_at for record in batch.records), default=dt.datetime.now(dt.UTC))
+    at = min((admission.date(record) for record in batch.records), default=admission.now)
     error = f"messages of {lane} were deleted from Kafka before they were stored: unproven until the next list"
     arguments = lane.kafka_cluster, lane.topic, lane.partition
     await connection.execute(statements()["lock_carried_units"], *arguments)

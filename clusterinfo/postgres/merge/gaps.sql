@@ -15,9 +15,6 @@ order by u.id for update of u;
 -- Messages of this partition are lost: what it carries is unverified from $4 on. Statements that are newer stand.
 with carried as (
     select unit_id from unit_partition where kafka_cluster = $1 and topic = $2 and partition = $3
-), floors as (
-    update unit_floor f set state = 'unverified', state_at = $4, last_error = $5
-    from carried c where f.unit_id = c.unit_id and f.state = 'verified' and f.state_at <= $4
 )
-update unit u set state = 'unverified', state_at = $4, last_error = $5
-from carried c where u.id = c.unit_id and u.state = 'verified' and u.state_at <= $4;
+update unit_floor f set state = 'unverified', state_at = $4, last_error = $5
+from carried c where f.unit_id = c.unit_id and f.state = 'verified' and f.state_at <= $4;

@@ -1,211 +1,134 @@
 """The lists of a batch: progress, proof, deletion by absence, floors, states.
 
-A list proves a unit within a reach if count and digest of what arrived agree with its completion. Three things refute
-it all the same: a list that runs backwards, and two signs that list versions stalled while the objects changed.
-
-One version of a list is one state of a kind. Two records that contradict each other at one version, or a list that
-holds fewer objects than are known as of its version, show a server that breaks that rule: its versions order
-nothing, so time has to. From then on the kind is ordered by when its lists began; what is under way proves nothing, and
-the next list corrects everything.
+A list proves a unit within a reach if count and digest of what arrived agree with its completion. Two things refute it
+all the same: it runs backwards, or its version stood still while the objects changed. The latter is for its collector
+to see, which then orders the kind by the clock; where the collector could not, the two digests show it here.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import uuid
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from clusterinfo.model import DIGEST_MODULUS, Batch, ListLane, Record
+from clusterinfo.model import DIGEST_MODULUS
 from clusterinfo.observations import Observation, UnitFailed, UnitVerified, Warned
 from clusterinfo.postgres.connection import Connection, Row
+from clusterinfo.postgres.merge.admission import Clusters
+from clusterinfo.postgres.merge.bury import Absence, bury
+from clusterinfo.postgres.merge.clusters import CONTESTED
 from clusterinfo.postgres.merge.staging import Staged, State, Tally
 from clusterinfo.postgres.sql import statements
 
-Complete = dict[str, Row]
-"""List id -> (count, completed_at) of the lists that a batch completed: what arrived is what was announced."""
+Proven = Mapping[str, Row]
+"""List id -> (count, completed_at) of the lists that a batch settled: what arrived is what was announced."""
+
+STANDING = "its list version stood still while its objects changed: ordered by the clock from the next list on"
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ClosedLists:
-    """What came of a batch's lists: rows deleted, what to report, and what their snapshots have yet to count."""
+    """What came of a batch's lists: objects deleted, and what to report."""
 
-    proven: list[Tally] = field(default_factory=list)
-    failed: list[Record] = field(default_factory=list)
     deleted: int = 0
     observations: list[Observation] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Proof:
-    """What the completions of a batch prove: the proven lists by id, a state for each list, rows deleted."""
-
-    proven: dict[str, Tally] = field(default_factory=dict)
-    states: list[State] = field(default_factory=list)
-    deleted: int = 0
-    observations: list[Observation] = field(default_factory=list)
-
-
-async def count_lists(connection: Connection, batch: Batch, staged: Staged) -> Complete:
-    """Add what arrived to each list's progress and find the complete ones. Runs before the rows are planned."""
+async def count_lists(connection: Connection, staged: Staged) -> Proven:
+    """Add what arrived to each list's progress; return the lists that are proven now. Runs before rows are merged."""
     if not staged.tallies:
         return {}
-    await _add_progress(connection, batch, staged.tallies)
-    rows = await connection.fetch(statements()["mark_proven"], [uuid.UUID(list_id) for list_id in staged.tallies])
-    return {str(row["list"]): row for row in rows}
-
-
-async def detect_contradictions(connection: Connection, staged: Staged) -> None:
-    """Note the kinds of which staged records contradict one another, a row or a floor. Runs before the plan."""
-    units = [row["id"] for row in await connection.fetch(statements()["find_contradictions"])]
-    if units:
-        staged.stalled.update(units)
-        await drop_unit_progress(connection, units)
-
-
-async def drop_unit_progress(connection: Connection, units: list[int]) -> None:
-    """The lists of these units that are under way prove nothing any more."""
-    await connection.execute(statements()["drop_unit_progress"], units)
-
-
-async def close_lists(connection: Connection, batch: Batch, staged: Staged, complete: Complete) -> ClosedLists:
-    """Delete what complete lists do not name, and write the states. Runs after the rows are stored."""
-    if not staged.tallies and not staged.failures:
-        return ClosedLists()
-    await _ensure_floors(connection, staged)
-    uncounted = await _find_uncounted(connection, staged, complete)
-    proof = await _prove(connection, staged, complete) if staged.tallies else _Proof()
-    await _drop_failed(connection, batch, staged)
-    states = staged.failures + proof.states
-    if states:
-        await _set_states(connection, states)
-    return ClosedLists(
-        proven=[tally for list_id, tally in proof.proven.items() if list_id in uncounted],
-        failed=[record for _, record in _failures(staged) if record.list in uncounted],
-        deleted=proof.deleted,
-        observations=proof.observations + [_failed(state) for state in states if state.state != "verified"],
-    )
-
-
-# --- progress --------------------------------------------------------------------------------------------------------
-
-
-async def _add_progress(connection: Connection, batch: Batch, tallies: dict[str, Tally]) -> None:
-    ordered = sorted(tallies.items())
-    pages = 1 if isinstance(batch.lane, ListLane) else 0
-    await connection.execute(
+    ordered = sorted(staged.tallies.items())
+    rows = await connection.fetch(
         statements()["add_progress"],
-        [uuid.UUID(list_id) for list_id, _ in ordered],
+        [list_id for list_id, _ in ordered],
         [t.unit_id for _, t in ordered],
         [t.reach for _, t in ordered],
-        [t.snapshot for _, t in ordered],
         [t.epoch for _, t in ordered],
         [t.live_at for _, t in ordered],
-        [pages for _ in ordered],
         [t.count for _, t in ordered],
         [str(t.digest % DIGEST_MODULUS) for _, t in ordered],
         [t.expected_count for _, t in ordered],
         [None if t.expected_digest is None else str(t.expected_digest) for _, t in ordered],
         [t.completed_at for _, t in ordered],
     )
+    return {str(row["list"]): row for row in rows if row["settled"]}
 
 
-async def _find_uncounted(connection: Connection, staged: Staged, complete: Complete) -> set[str]:
-    """Of the lists that were proven or failed, those that their snapshots have not counted yet; they have now."""
-    ended = [
-        (t.unit_id, t.reach, list_id, complete[list_id]["completed_at"])
-        for list_id, t in staged.tallies.items()
-        if list_id in complete
+async def close_lists(connection: Connection, staged: Staged, proven: Proven, clusters: Clusters) -> ClosedLists:
+    """Delete what proven lists do not name, and write the states. Runs after the rows are merged."""
+    refuted, warnings = await _find_refuted(connection, staged, proven) if proven else ({}, [])
+    accepted = {
+        list_id: _state(staged.tallies[list_id], row, clusters)
+        for list_id, row in proven.items()
+        if list_id not in refuted
+    }
+    states = [
+        *staged.failures,
+        *await _find_unproven(connection, staged, proven),
+        *refuted.values(),
+        *accepted.values(),
     ]
-    ended += [(s.unit_id, s.reach, record.list, s.at) for s, record in _failures(staged)]
-    if not ended:
-        return set()
-    rows = await connection.fetch(
-        statements()["find_fresh_lists"],
-        [unit_id for unit_id, _, _, _ in ended],
-        [reach for _, reach, _, _ in ended],
-        [uuid.UUID(list_id) for _, _, list_id, _ in ended],
-        [at for _, _, _, at in ended],
-    )
-    return {str(row["list"]) for row in rows}
+    if states:
+        await _set_states(connection, states)
+    if staged.failed_lists:
+        await connection.execute(statements()["drop_progress"], staged.failed_lists)
+    deleted = await _delete_absent(connection, list(accepted), proven)
+    ends = [_ended(state, deleted.get(list_id, 0)) for list_id, state in accepted.items()]
+    failed = [_failed(state) for state in states[: len(states) - len(accepted)]]
+    return ClosedLists(deleted=sum(deleted.values()), observations=[*warnings, *ends, *failed])
 
 
-def _failures(staged: Staged) -> list[tuple[State, Record]]:
-    """The failed lists of a batch that have an id, each once."""
-    pairs = zip(staged.failures, staged.failed_lists, strict=True)
-    return list({record.list: (state, record) for state, record in pairs if record.list}.values())
+def _state(tally: Tally, row: Row, clusters: Clusters) -> State:
+    """Of a list that is proven; of a contested cluster nothing is verified even so."""
+    at, objects = row["completed_at"], row["count"]
+    if clusters[tally.unit.cluster].is_contested:
+        return State(tally.unit, tally.unit_id, tally.reach, "unverified", at, CONTESTED, objects)
+    return State(tally.unit, tally.unit_id, tally.reach, "verified", at, None, objects)
 
 
-async def _drop_failed(connection: Connection, batch: Batch, staged: Staged) -> None:
-    """Lists that failed prove nothing any more. Of one written page by page it is kept that its last page is stored."""
-    for state, record in _failures(staged):
-        list_id = uuid.UUID(record.list)
-        if record.list == batch.list:
-            await connection.execute(
-                statements()["fail_list"], list_id, state.unit_id, state.reach, record.epoch, batch.end
-            )
-            await connection.execute(statements()["drop_failed_lists"], list_id, state.unit_id, state.reach)
-        else:
-            await connection.execute(statements()["drop_progress"], list_id)
+# --- what proves nothing ---------------------------------------------------------------------------------------------
 
 
-# --- proof -----------------------------------------------------------------------------------------------------------
-
-
-async def _prove(connection: Connection, staged: Staged, complete: Complete) -> _Proof:
-    """Delete what complete lists do not name; a state for each list of which a completion is known."""
-    proof = _Proof(states=await _find_unproven(connection, staged, complete))
-    if not complete:
-        return proof
-    refuted, proof.observations = await _find_refuted(connection, staged)
-    deleted = {str(row["list"]): row["deleted"] for row in await connection.fetch(statements()["delete_absent"])}
-    proof.deleted = sum(deleted.values())
-    for list_id, row in complete.items():
-        tally, at = staged.tallies[list_id], row["completed_at"]
-        if list_id in refuted:
-            state, error = refuted[list_id]
-            proof.states.append(State(tally.unit, tally.unit_id, tally.reach, state, at, error))
-            continue
-        proof.proven[list_id] = replace(tally, count=row["count"])
-        proof.states.append(State(tally.unit, tally.unit_id, tally.reach, "verified", at, None, row["count"]))
-        proof.observations.append(_verified(tally, row["count"], deleted.get(list_id, 0)))
-    await connection.execute(statements()["drop_covered_floors"])
-    await connection.execute(statements()["drop_overtaken_lists"])
-    return proof
-
-
-async def _find_unproven(connection: Connection, staged: Staged, complete: Complete) -> list[State]:
+async def _find_unproven(connection: Connection, staged: Staged, proven: Proven) -> list[State]:
     """States of the lists whose completion is here and does not agree with what arrived."""
-    rows = await connection.fetch(statements()["find_overtaken"], [uuid.UUID(list_id) for list_id in staged.tallies])
-    overtaken = {str(row["list"]) for row in rows}
-    return [
-        _unproven(list_id, tally.completed_at, tally)
+    unproven = {
+        list_id: (tally, tally.completed_at)
         for list_id, tally in staged.tallies.items()
-        if tally.completed_at and list_id not in overtaken | complete.keys()
-    ]
+        if tally.completed_at and list_id not in proven
+    }
+    if not unproven:
+        return []
+    rows = await connection.fetch(statements()["find_overtaken"], list(unproven))
+    overtaken = {str(row["list"]) for row in rows}
+    return [_unproven(one, at, tally) for one, (tally, at) in unproven.items() if one not in overtaken]
 
 
-async def _find_refuted(connection: Connection, staged: Staged) -> tuple[dict[str, tuple[str, str]], list[Observation]]:
-    """Lists whose count and digest agree and that still prove nothing: list -> (state, why); and what to warn of."""
-    refuted: dict[str, tuple[str, str]] = {}
+async def _find_refuted(
+    connection: Connection, staged: Staged, proven: Proven
+) -> tuple[dict[str, State], list[Observation]]:
+    """Lists whose count and digest agree and that still prove nothing, with their states; and what to warn of."""
     warnings: list[Observation] = []
-    stalled = await _find_stalled(connection, staged)
-    for list_id, tally in staged.tallies.items():
-        if tally.unit_id in stalled:
-            error = "its list version stalled while its objects changed: ordered by time from the next list on"
-            refuted[list_id] = ("unverified", error)
-            warnings.append(Warned(message=f"{tally.unit.dotted}: {error}"))
-    for row in await connection.fetch(statements()["find_backwards"]):
-        refuted[str(row["list"])] = ("failed", _backwards(row))
+    refuted: dict[str, State] = {}
+    units = [row["id"] for row in await connection.fetch(statements()["find_standing_versions"], list(proven))]
+    for list_id, tally in _tallies(staged, proven):
+        if tally.unit_id in units:
+            refuted[list_id] = _refuted(tally, proven[list_id], "unverified", STANDING)
+            warnings.append(Warned(message=f"{tally.unit.dotted}: {STANDING}"))
+    for row in await connection.fetch(statements()["find_backwards"], list(proven)):
+        list_id = str(row["list"])
+        refuted[list_id] = _refuted(staged.tallies[list_id], proven[list_id], "failed", _backwards(row))
+    if units:
+        await connection.execute(statements()["drop_unit_progress"], units)
     return refuted, warnings
 
 
-async def _find_stalled(connection: Connection, staged: Staged) -> set[int]:
-    """The units whose list versions are known to have stalled since this batch: their lists prove nothing."""
-    units = [row["id"] for row in await connection.fetch(statements()["find_stalled"])]
-    if units:
-        await drop_unit_progress(connection, units)
-    return staged.stalled.union(units)
+def _tallies(staged: Staged, lists: Iterable[str]) -> list[tuple[str, Tally]]:
+    return [(list_id, staged.tallies[list_id]) for list_id in lists]
+
+
+def _refuted(tally: Tally, row: Row, state: str, error: str) -> State:
+    return State(tally.unit, tally.unit_id, tally.reach, state, row["completed_at"], error)
 
 
 def _unproven(list_id: str, at: dt.datetime, tally: Tally) -> State:
@@ -225,15 +148,22 @@ def _backwards(row: Row) -> str:
     )
 
 
-# --- floors and states -----------------------------------------------------------------------------------------------
+# --- what is proven --------------------------------------------------------------------------------------------------
 
 
-async def _ensure_floors(connection: Connection, staged: Staged) -> None:
-    pairs = {(t.unit_id, t.reach) for t in staged.tallies.values()} | {(f.unit_id, f.reach) for f in staged.failures}
-    ordered = sorted(pairs)
-    await connection.execute(
-        statements()["ensure_floors"], [unit_id for unit_id, _ in ordered], [reach for _, reach in ordered]
-    )
+async def _delete_absent(connection: Connection, lists: list[str], proven: Proven) -> dict[str, int]:
+    """Raise the floors that these lists prove, and delete what they do not name; objects deleted of each list."""
+    if not lists:
+        return {}
+    raised = await connection.fetch(statements()["raise_floors"], lists)
+    if not raised:
+        return {}
+    absences = [Absence(row["unit_id"], row["reach"], row["epoch"], row["live_at"]) for row in raised]
+    counts = await bury(connection, absences, list(proven))
+    whole = [row["list"] for row in raised if not row["reach"]]
+    if whole:
+        await connection.execute(statements()["drop_covered_floors"], whole)
+    return {str(row["list"]): count for row, count in zip(raised, counts, strict=True)}
 
 
 async def _set_states(connection: Connection, states: Sequence[State]) -> None:
@@ -248,9 +178,12 @@ async def _set_states(connection: Connection, states: Sequence[State]) -> None:
     )
 
 
-def _verified(tally: Tally, objects: int, deleted: int) -> UnitVerified:
-    unit = tally.unit
-    return UnitVerified(cluster=unit.cluster, resource=unit.dotted, reach=tally.reach, objects=objects, deleted=deleted)
+def _ended(state: State, deleted: int) -> Observation:
+    """Of a list that was accepted."""
+    if state.state != "verified":
+        return _failed(state)
+    unit, objects = state.unit, state.objects or 0
+    return UnitVerified(cluster=unit.cluster, resource=unit.dotted, reach=state.reach, objects=objects, deleted=deleted)
 
 
 def _failed(state: State) -> UnitFailed:

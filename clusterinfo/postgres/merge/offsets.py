@@ -1,23 +1,33 @@
-"""Where a lane goes on, kept in the same transaction as its rows: claims, compare-and-set, the rules for a mismatch.
+"""Where a lane goes on, kept in the same transaction as its rows: claims, one compare-and-set, what a mismatch means.
 
-A partition's position is its next offset, owned by the newest generation; a list's is the number of pages stored of it.
+A partition's position is its next offset, owned by the newest generation. That of a list which is written without Kafka
+is the number of its pages that are stored; a list has one writer, and no generations.
 """
 
 from __future__ import annotations
 
-import uuid
+from dataclasses import dataclass
 
 from clusterinfo.errors import ConfigError, LostError, RestartError
 from clusterinfo.model import Batch, PartitionLane
 from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.errors import FOREIGN, translate
+from clusterinfo.postgres.merge.admission import Admission
+from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.sql import statements
 
-ALREADY_STORED = True
-TO_BE_STORED = False
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """The row of a batch's position, and the generation that its writer holds."""
+
+    kafka_cluster: str
+    topic: str
+    partition: int
+    generation: int
 
 
-class Positions:
+class Claims:
     """The generations this process holds, one a partition."""
 
     def __init__(self) -> None:
@@ -42,49 +52,56 @@ class Positions:
         self._generations[lane] = row["generation"]
         return row["next_offset"]  # type: ignore[no-any-return]
 
-    async def check_offset(self, connection: Connection, batch: Batch) -> bool:
-        """Lock a partition's position. True: the batch is stored already (its answer was lost). False: store it now.
+    async def admit(self, connection: Connection, batch: Batch, census: Census) -> Admission | None:
+        """Move the batch's position past it and read what is admitted. None: it is stored already (the answer was lost).
 
-        Raises LostError (a newer owner) or RestartError (our claim or our place in the lane is not what we thought).
+        Raises LostError (a newer owner) or RestartError (our claim or our place in the lane is not what we thought):
+        the transaction, and with it what was moved, is to be rolled back.
         """
-        if not isinstance(batch.lane, PartitionLane):
-            return TO_BE_STORED
-        return await self._check_offset(connection, batch, batch.lane)
+        place = self._place(batch)
+        (row,) = await connection.fetch(
+            statements()["admit"],
+            *(None, None, None, None) if place is None else _arguments(place),
+            batch.start,
+            batch.end,
+            list(census.clusters),
+        )
+        if place is not None and not await _stands_there(connection, batch, place, is_new=row["is_new"]):
+            return None
+        return Admission.from_row(row)
 
-    async def check_page(self, connection: Connection, batch: Batch) -> bool:
-        """The same for a page of a list, once its unit is locked: its first page has no row of its own to lock."""
-        if isinstance(batch.lane, PartitionLane) or not batch.list:
-            return TO_BE_STORED
-        return await self._check_page(connection, batch)
-
-    async def move(self, connection: Connection, batch: Batch) -> None:
-        """Move the position past the batch, in the transaction that stores it (pages move with their tally)."""
+    def _place(self, batch: Batch) -> _Place | None:
+        """None: a batch that has no position, as a statement about a snapshot that is written without Kafka."""
         if isinstance(batch.lane, PartitionLane):
             lane = batch.lane
-            await connection.execute(
-                statements()["move_offset"], lane.kafka_cluster, lane.topic, lane.partition, batch.end
-            )
+            return _Place(lane.kafka_cluster, lane.topic, lane.partition, self.generation(lane))
+        return _Place("", batch.list, 0, 0) if batch.list else None
 
-    async def _check_offset(self, connection: Connection, batch: Batch, lane: PartitionLane) -> bool:
-        row = await connection.fetchrow(statements()["lock_offset"], lane.kafka_cluster, lane.topic, lane.partition)
-        generation, stored = (row["generation"], row["next_offset"]) if row else (0, None)
-        if generation > self.generation(lane):
-            raise LostError(f"{lane} was claimed by another consumer (generation {generation})")
-        if generation < self.generation(lane):
-            raise RestartError(f"the claim of {lane} was lost by the database: claiming again")
-        if stored is None or stored == batch.start:
-            return TO_BE_STORED
-        if stored == batch.end:
-            return ALREADY_STORED
-        raise RestartError(f"{lane} is stored up to offset {stored}, this batch begins at {batch.start}")
 
-    async def _check_page(self, connection: Connection, batch: Batch) -> bool:
-        pages = await connection.fetchval(statements()["lock_pages"], uuid.UUID(batch.list)) or 0
-        if pages == batch.start:
-            return TO_BE_STORED
-        if pages == batch.end:
-            return ALREADY_STORED
-        raise RestartError(f"{batch.lane}: {pages} pages of its list are stored, this is page {batch.start}")
+def _arguments(place: _Place) -> tuple[str, str, int, int]:
+    return place.kafka_cluster, place.topic, place.partition, place.generation
+
+
+async def _stands_there(connection: Connection, batch: Batch, place: _Place, *, is_new: bool | None) -> bool:
+    """True if the position was moved; False if the batch is stored already."""
+    is_partition = bool(place.kafka_cluster)
+    if is_new is False or (is_new and not is_partition and batch.start == 0):
+        return True
+    row = None if is_new else await connection.fetchrow(statements()["read_offset"], *_arguments(place)[:3])
+    generation, stored = (row["generation"], row["next_offset"]) if row else (0, None)
+    if generation > place.generation:
+        raise LostError(f"{batch.lane} was claimed by another consumer (generation {generation})")
+    if is_partition and generation < place.generation:
+        raise RestartError(f"the claim of {batch.lane} was lost by the database: claiming again")
+    if stored == batch.end:
+        return False
+    raise RestartError(_mismatch(batch, stored, is_partition=is_partition))
+
+
+def _mismatch(batch: Batch, stored: int | None, *, is_partition: bool) -> str:
+    if is_partition:
+        return f"{batch.lane} is stored up to offset {stored}, this batch begins at {batch.start}"
+    return f"{batch.lane}: {stored or 0} pages of its list are stored, this is page {batch.start}"
 
 
 async def stored_topics(connection: Connection, schema: str) -> list[str]:

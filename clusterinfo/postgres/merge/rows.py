@@ -1,135 +1,210 @@
-"""COPY into staging: identities, then the bodies that are wanted.
+"""Rows: what becomes of the objects of a batch, and the COPY of those that are new or another than before.
 
-What PostgreSQL refuses is found by bisection, repaired and sent again; what it refuses even then becomes a dead letter,
-its identity alone is stored. What is learnt of a body here, its fidelity, may change what becomes of its record: the
-merge is planned again.
+Objects that a batch shows once, as nearly all are, are compared with what is stored by one statement, which retires
+what they replace; then they are COPYed into their table, with no staging and no second write. The others go through
+`chain.py`.
+
+What COPY refuses it names by its line. What stands before that line is COPYed, the one that was refused is tried with
+less (`bodies.py`), and what follows goes on as before: nothing is sent more than a few times.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import asyncpg
 
 from clusterinfo.errors import FatalError
-from clusterinfo.json_repair import repair
 from clusterinfo.model import Record
-from clusterinfo.postgres.connection import Connection
+from clusterinfo.postgres.connection import Connection, Row
 from clusterinfo.postgres.errors import is_of_the_record, server_message
+from clusterinfo.postgres.merge.bodies import NOTHING, Body, body_of, repaired_body_of
 from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
-from clusterinfo.postgres.merge.jsonb_checks import has_wild_number, is_suspect, sanitise
-from clusterinfo.postgres.merge.staging import IDENTITY_ONLY, SANITISED, Staged
+from clusterinfo.postgres.merge.staging import ObjectRow, Staged
 from clusterinfo.postgres.sql import statements
 
 MAX_ALIKE = 100
 """More records of one batch refused alike is our bug, not theirs: stop instead of dead-lettering the topic."""
 
-RECORD_COLUMNS = (
-    "ord", "unit_id", "namespace", "name", "uid", "resource_version", "epoch", "live_at", "deleted", "fidelity",
-    "normalization", "content_hash", "observed_at",
+COLUMNS = (
+    "unit_id", "namespace", "name", "uid", "resource_version", "epoch", "live_at", "deleted", "fidelity",
+    "normalization", "content_hash", "created", "valid_from", "first_observed_at", "last_observed_at",
+    "body", "original",
 )  # fmt: skip
 
-BodyRow = tuple[int, bytes | None, bytes | None]
-"""ord, body, original."""
-
-Refused = dict[int, asyncpg.PostgresError]
-"""ord -> PostgreSQL's error for its body."""
+_WRITTEN = frozenset({"new", "replaced", "changed", "deleted", "reborn"})
+_LINE = re.compile(r"\d+")
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """What the plan of a batch comes to: the bodies it wants (ords), and rows it will write, leave and supersede."""
+@dataclass(slots=True)
+class Merged:
+    """What became of a batch's objects, in rows."""
 
-    bodies: list[int]
-    written: int
-    unchanged: int
-    history: int
+    written: int = 0
+    unchanged: int = 0
+    history: int = 0
+    copy_s: float = 0.0
+    """Seconds in COPY."""
+
+    def add(self, other: Merged) -> None:
+        """Take in what became of others."""
+        self.written += other.written
+        self.unchanged += other.unchanged
+        self.history += other.history
+        self.copy_s += other.copy_s
 
 
-async def copy_records(connection: Connection, staged: Staged) -> None:
-    """COPY the identities of a batch."""
-    if staged.rows:
-        await connection.copy_records_to_table("staged_record", records=staged.rows, columns=RECORD_COLUMNS)
+class Copied:
+    """A row on its way into a table: `head` and `tail` beside fidelity and body, which get less with each refusal."""
+
+    __slots__ = ("_tried", "body", "columns", "error", "record")
+
+    def __init__(self, record: Record, columns: tuple[Any, ...]) -> None:
+        self.record = record
+        self.columns = columns
+        self.body: Body | None = None
+        self.error: asyncpg.PostgresError | None = None
+        """PostgreSQL's, if it refused the body whatever was tried."""
+        self._tried = 0
+
+    def values(self, place: int) -> tuple[Any, ...]:
+        """The columns with the fidelity at `place`, then body and original."""
+        if self.body is None:
+            self.body = body_of(self.record)
+        head, tail = self.columns[:place], self.columns[place:]
+        return (*head, self.body.fidelity, *tail, self.body.body, self.body.original)
+
+    def refuse(self, error: asyncpg.PostgresError) -> bool:
+        """Try less of it from now on; False if nothing less is left."""
+        self._tried += 1
+        if self._tried == 1:
+            self.body = repaired_body_of(self.record)
+            return True
+        self.error = error
+        self.body = NOTHING
+        return self._tried == 2
 
 
-async def plan_and_copy(connection: Connection, staged: Staged) -> Plan:
-    """Plan the merge of what `copy_records` sent and COPY the bodies it wants; return what the plan comes to.
+async def merge_single(connection: Connection, staged: Staged) -> tuple[Merged, list[int]]:
+    """Store the objects that a batch shows once; return what became of them, and the places of what is left over."""
+    repeated = set(staged.repeated)
+    places = [place for place in range(len(staged.rows)) if place not in repeated] if repeated else None
+    rows = staged.rows if places is None else [staged.rows[place] for place in places]
+    if not rows:
+        return Merged(), []
+    found = await connection.fetch(statements()["merge_rows"], *map(list, zip(*rows, strict=True)))
+    classes = {row["class"]: row for row in found}
+    counts = Counter({name: row["count"] for name, row in classes.items()})
+    at = places or range(len(rows))
+    written = [
+        Copied(staged.records[at[place - 1]], _identity(rows[place - 1]) + times)
+        for name in _WRITTEN & classes.keys()
+        for place, times in _times(rows, classes[name])
+    ]
+    merged = Merged(
+        written=len(written),
+        unchanged=counts["seen"] + counts["known"],
+        history=counts["changed"] + counts["deleted"],
+        copy_s=await copy(connection, "resource", written, COLUMNS, staged),
+    )
+    return merged, [at[place - 1] for place in classes["chain"]["places"]] if "chain" in classes else []
 
-    Planned once as a rule; again for each time a body turned out to be less than it seemed.
+
+def _times(rows: Sequence[ObjectRow], of_class: Row) -> Iterable[tuple[int, tuple[Any, ...]]]:
+    """(place, created and three times) of each row of a class; one that replaces none begins when it was observed."""
+    if of_class["times"] is not None:
+        return ((place, tuple(times)) for place, times in zip(of_class["places"], of_class["times"], strict=True))
+    return ((place, (True, *(rows[place - 1].observed_at,) * 3)) for place in of_class["places"])
+
+
+def _identity(row: ObjectRow) -> tuple[Any, ...]:
+    """All that is stored of an object but its fidelity, times and body."""
+    return (*row[:8], row.normalization, row.content_hash)
+
+
+# --- COPY, and what it refuses ---------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Refusals:
+    """What one COPY's rows were refused for, beyond repair."""
+
+    letters: list[DeadLetter] = field(default_factory=list)
+    sqlstates: set[str | None] = field(default_factory=set)
+
+    def add(self, copied: Copied) -> None:
+        error = copied.error
+        assert error is not None
+        self.letters.append(
+            dead_letter(copied.record, f"PostgreSQL refused the body: {server_message(error)}", error.sqlstate)
+        )
+        self.sqlstates.add(error.sqlstate)
+        if len(self.letters) > MAX_ALIKE and len(self.sqlstates) == 1:
+            raise FatalError(
+                f"{len(self.letters)} records of one batch were refused alike, the last by: {server_message(error)}"
+            )
+
+
+async def copy(connection: Connection, table: str, rows: list[Copied], columns: Sequence[str], staged: Staged) -> float:
+    """COPY rows into a table; what is refused of them becomes dead letters. Returns the seconds it took.
+
+    A refusal ends the COPY at its line; after it less is sent at once, so that many refusals do not send all that
+    follows as many times.
     """
-    copied: set[int] = set()
-    while True:
-        await connection.execute(statements()["plan"])
-        (row,) = await connection.fetch(statements()["read_plan"])
-        plan = Plan(*row)
-        wanted = [ord_ for ord_ in plan.bodies if ord_ not in copied]
-        copied.update(wanted)
-        if not (learnt := await copy_bodies(connection, staged, wanted)):
-            return plan
-        await connection.execute(statements()["replan"], list(learnt), list(learnt.values()))
+    began = time.perf_counter()
+    refusals = _Refusals()
+    fidelity_at = columns.index("fidelity")
+    most = len(rows)
+    while rows:
+        chunk = rows[:most]
+        refused = await _copy_until_refused(connection, table, chunk, columns, fidelity_at)
+        if refused is None:
+            rows, most = rows[len(chunk) :], most * 2
+            continue
+        line, error = refused
+        if line > 1:
+            await _copy_all(connection, table, chunk[: line - 1], columns, fidelity_at)
+        keeps = chunk[line - 1].refuse(error)
+        if chunk[line - 1].error is not None and keeps:
+            refusals.add(chunk[line - 1])
+        rows, most = rows[line - 1 if keeps else line :], max(1, line)
+    staged.dead_letters += refusals.letters
+    return time.perf_counter() - began
 
 
-async def apply_plan(connection: Connection) -> None:
-    """Write history and rows as planned."""
-    await connection.execute(statements()["apply_plan"])
-
-
-async def copy_bodies(connection: Connection, staged: Staged, wanted: list[int]) -> dict[int, int]:
-    """COPY these bodies; return what was learnt of them: ord -> fidelity."""
-    learnt: dict[int, int] = {}
-
-    def found_sanitised(ord_: int) -> None:
-        if staged.records[ord_].state != "oversize":
-            learnt[ord_] = SANITISED
-
-    def row(ord_: int) -> BodyRow:
-        body = staged.records[ord_].body
-        if has_wild_number(body) and (repaired := repair(body)) != body:
-            found_sanitised(ord_)
-            return ord_, repaired, body
-        if is_suspect(body) and (repaired := sanitise(body)) != body:
-            return ord_, repaired, body
-        return ord_, body, None
-
-    def repaired_row(ord_: int) -> BodyRow:
-        body = staged.records[ord_].body
-        return ord_, repair(body), body
-
-    refused = await _copy_or_bisect(connection, wanted, row)
-    refused_again = await _copy_or_bisect(connection, list(refused), repaired_row)
-    for ord_ in refused:
-        found_sanitised(ord_)
-    _dead_letter(staged, refused_again)
-    return learnt | dict.fromkeys(refused_again, IDENTITY_ONLY)
-
-
-def _dead_letter(staged: Staged, refused: Refused) -> None:
-    if len(refused) > MAX_ALIKE and len({error.sqlstate for error in refused.values()}) == 1:
-        first = server_message(next(iter(refused.values())))
-        raise FatalError(f"{len(refused)} records of one batch were refused alike, the first by: {first}")
-    staged.dead_letters.extend(_letter(staged.records[ord_], error) for ord_, error in refused.items())
-
-
-def _letter(record: Record, error: asyncpg.PostgresError) -> DeadLetter:
-    return dead_letter(record, f"PostgreSQL refused the body: {server_message(error)}", error.sqlstate)
-
-
-async def _copy_or_bisect(connection: Connection, ords: list[int], row: Callable[[int], BodyRow]) -> Refused:
-    """COPY the rows of `ords`, made while they are sent; refused ones are found by bisection, behind savepoints."""
-    if not ords:
-        return {}
+async def _copy_until_refused(
+    connection: Connection, table: str, rows: list[Copied], columns: Sequence[str], fidelity_at: int
+) -> tuple[int, asyncpg.PostgresError] | None:
+    """COPY all rows or none; of a refusal the line, from 1, and the error. Raises what is about no row."""
     try:
         async with connection.transaction():
-            await connection.copy_records_to_table(
-                "staged_body", records=map(row, ords), columns=("ord", "body", "original")
-            )
-        return {}
+            await _copy_all(connection, table, rows, columns, fidelity_at)
     except asyncpg.PostgresError as error:
-        if not is_of_the_record(error):
+        if not is_of_the_record(error) or (line := copied_line(error, table)) is None:
             raise
-        if len(ords) == 1:
-            return {ords[0]: error}
-    middle = len(ords) // 2
-    first = await _copy_or_bisect(connection, ords[:middle], row)
-    return first | await _copy_or_bisect(connection, ords[middle:], row)
+        return line, error
+    return None
+
+
+async def _copy_all(
+    connection: Connection, table: str, rows: list[Copied], columns: Sequence[str], fidelity_at: int
+) -> None:
+    await connection.copy_records_to_table(table, records=(row.values(fidelity_at) for row in rows), columns=columns)
+
+
+def copied_line(error: asyncpg.PostgresError, table: str) -> int | None:
+    """The line that a COPY into `table` was at, from 1; None if the error does not tell.
+
+    The last line of its context is `COPY resource, line 3211, column body: ...`, in the server's language; what the
+    value was may follow.
+    """
+    for line in reversed((getattr(error, "context", None) or "").splitlines()):
+        _, found, rest = line.partition(table)
+        if found and (number := _LINE.search(rest)):
+            return int(number[0])
+    return None

@@ -1,163 +1,82 @@
--- Rows and history: the plan of a batch, and what it does.
+-- Rows of objects that a batch shows once: one statement compares them with what is stored and retires what they replace;
+-- what it returns is COPYed.
 
--- name: plan
--- What becomes of each staged record. Per key, the stored row and the records that count are put in order of
--- (epoch, live_at) and read as a chain: *versions* (same epoch and resourceVersion), *runs* of versions with the same
--- content, and *lives* (same uid). The last element becomes the row, every earlier run a row of history. body_ord is
--- where the body comes from: a staged record's, -1 the stored row's, -2 none (a deletion).
-with candidate as (
-    select r.*
-    from staged_record r
-    join unit u on u.id = r.unit_id
-    left join resource s on s.unit_id = r.unit_id and s.namespace = r.namespace and s.name = r.name
-    where case
-        when s.unit_id is null then r.observed_at >= u.gone_before and not exists (
-            select from unit_floor f
-            where f.unit_id = r.unit_id and f.reach in ('', r.namespace)
-                and (f.epoch, f.live_at) >= (r.epoch, r.live_at))
-        when (r.epoch, r.live_at) > (s.epoch, s.live_at) then true
-        when (r.epoch, r.live_at) = (s.epoch, s.live_at) and r.resource_version = s.resource_version
-            and r.deleted = s.deleted then true
-        else r.epoch = s.epoch and r.resource_version = s.resource_version and not r.deleted and not s.deleted
-            and (r.normalization, r.fidelity) > (s.normalization, s.fidelity)
-            and not (s.fidelity in (0, 2) and r.normalization = s.normalization and r.content_hash = s.content_hash)
-    end
-), element as (
-    select ord, unit_id, namespace, name, uid, resource_version, epoch, live_at, deleted, fidelity, normalization,
-        content_hash, false as created, observed_at as valid_from, observed_at as first_observed_at, observed_at
-    from candidate
-    union all
-    select -1, s.unit_id, s.namespace, s.name, s.uid, s.resource_version, s.epoch, s.live_at, s.deleted, s.fidelity,
-        s.normalization, s.content_hash, s.created, s.valid_from, s.first_observed_at, s.last_observed_at
-    from (select distinct unit_id, namespace, name from candidate) c
-    join resource s on s.unit_id = c.unit_id and s.namespace = c.namespace and s.name = c.name
-), compared as (
-    select e.*,
-        coalesce(epoch = lag(epoch) over chain and resource_version = lag(resource_version) over chain
-            and deleted = lag(deleted) over chain, false) as same_version,
-        coalesce(uid = lag(uid) over chain and not deleted and not lag(deleted) over chain, false) as same_life,
-        coalesce(content_hash = lag(content_hash) over chain and deleted = lag(deleted) over chain
-            and (deleted or uid = lag(uid) over chain), false) as same_content,
-        coalesce(content_hash = lag(content_hash) over chain and normalization = lag(normalization) over chain
-            and (fidelity <= lag(fidelity) over chain or lag(fidelity) over chain in (0, 2)), false) as same_body
-    from element e
-    window chain as (partition by unit_id, namespace, name order by epoch, live_at, ord)
-), numbered as (
-    select c.*,
-        count(*) filter (where not same_version) over chain as version_no,
-        count(*) filter (where not (same_version or same_content)) over chain as run_no,
-        count(*) filter (where not (same_life or deleted and same_version)) over chain as life_no,
-        count(*) filter (where not (same_version and same_body)) over chain as body_no
-    from compared c
-    window chain as (partition by unit_id, namespace, name order by epoch, live_at, ord)
-), originated as (
-    select n.*,
-        first_value(ord) over body as origin_ord,
-        first_value(fidelity) over body as origin_fidelity,
-        first_value(normalization) over body as origin_normalization,
-        first_value(content_hash) over body as origin_hash
-    from numbered n
-    window body as (partition by unit_id, namespace, name, body_no order by epoch, live_at, ord)
-), described as (
-    select o.*,
-        first_value(case when deleted then -2 else origin_ord end) over best as body_ord,
-        first_value(origin_fidelity) over best as body_fidelity,
-        first_value(origin_normalization) over best as body_normalization,
-        first_value(origin_hash) over best as body_hash,
-        first_value(case when ord = -1 then created else not same_life end) over run as run_created,
-        first_value(valid_from) over run as run_from,
-        first_value(epoch) over sighting as run_epoch,
-        first_value(live_at) over sighting as run_live_at,
-        min(first_observed_at) over life as life_from,
-        max(observed_at) over (partition by unit_id, namespace, name) as last_observed_at,
-        lead(run_no) over chain as next_run_no
-    from originated o
-    window chain as (partition by unit_id, namespace, name order by epoch, live_at, ord),
-        best as (partition by unit_id, namespace, name, version_no
-            order by origin_normalization desc, origin_fidelity desc, epoch desc, live_at desc, origin_hash, ord desc),
-        run as (partition by unit_id, namespace, name, run_no order by (ord <> -1), epoch, live_at, ord),
-        sighting as (partition by unit_id, namespace, name, run_no order by epoch, live_at, ord),
-        life as (partition by unit_id, namespace, name, life_no)
-), bounded as (
-    select d.*, max(run_from) over chain as starts_at
-    from described d
-    where next_run_no is distinct from run_no
-    window chain as (partition by unit_id, namespace, name order by run_no)
-), followed as (
-    select b.*,
-        lead(deleted) over chain as next_deleted,
-        lead(life_no) over chain <> life_no as next_is_another_life,
-        lead(run_epoch) over chain as next_epoch,
-        lead(run_live_at) over chain as next_live_at,
-        lead(starts_at) over chain as next_starts_at
-    from bounded b
-    window chain as (partition by unit_id, namespace, name order by run_no)
+-- name: merge_rows
+-- What becomes of each object ($1 to $12, columns of equal length), by the decision table in docs/DESIGN.md, section 4:
+--   new        no row, and no floor or end of the kind says that it was gone by then
+--   seen       newer, same version, with no more of a body than is stored: the row stays, its position moves
+--   known      the row is exactly that, and was observed as late
+--   replaced   newer, same content (or newer rules for one version): written anew, without a change in the history
+--   changed, deleted, reborn  newer: another content; gone; here again after its tombstone
+--   chain      several versions meet in one row, or less of a body may lose: left to the statements in chain.sql
+--   older      anything else
+-- Rows that are to be written anew go first. Returned are how many fell to each class; of those that are to be COPYed their
+-- places, from 1; and of those that replace a row their created, valid_from, first_observed_at and last_observed_at.
+with compared as materialized (
+    select t.*, s.ctid as at, s.created, s.valid_from, s.first_observed_at, s.last_observed_at,
+        case
+            when s.unit_id is null then case
+                when t.observed_at >= (select u.gone_before from unit u where u.id = t.unit_id) and not exists (
+                    select from unit_floor f
+                    where f.unit_id = t.unit_id and f.reach in ('', t.namespace)
+                        and (f.epoch, f.live_at) >= (t.epoch, t.live_at)) then 'new'
+                else 'older' end
+            when (t.epoch, t.live_at) > (s.epoch, s.live_at) then case
+                when same_version and (same_body or (t.normalization, t.fidelity) < (s.normalization, s.fidelity))
+                    then 'seen'
+                when same_version and not (t.normalization > s.normalization and t.uid = s.uid and not t.deleted)
+                    then 'chain'
+                when same_version then 'replaced'
+                when t.deleted then case when s.deleted then 'chain' else 'deleted' end
+                when s.deleted then 'reborn'
+                when t.uid <> s.uid then 'chain'
+                when t.content_hash = s.content_hash then 'replaced'
+                else 'changed' end
+            when not same_version then 'older'
+            when (t.epoch, t.live_at) = (s.epoch, s.live_at) then case
+                when not same_body then 'chain'
+                when t.observed_at > s.last_observed_at then 'seen'
+                else 'known' end
+            when not t.deleted and (t.normalization, t.fidelity) > (s.normalization, s.fidelity) and not same_body
+                then 'chain'
+            else 'older'
+        end as class
+    from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],
+        $8::boolean[], $9::smallint[], $10::smallint[], $11::bytea[], $12::timestamptz[])
+        with ordinality as t (unit_id, namespace, name, uid, resource_version, epoch, live_at, deleted, fidelity,
+            normalization, content_hash, observed_at, place)
+    -- Looked up one by one, whatever the planner takes a table that has just been filled for.
+    left join lateral (
+        select r.ctid, r.* from resource r
+        where r.unit_id = t.unit_id and r.namespace = t.namespace and r.name = t.name limit 1) s on true
+    cross join lateral (
+        select t.epoch = s.epoch and t.resource_version = s.resource_version and t.deleted = s.deleted as same_version,
+            t.content_hash = s.content_hash and t.normalization = s.normalization
+                and (t.fidelity <= s.fidelity or s.fidelity in (0, 2)) as same_body
+    ) as same
+), moved as (
+    update resource s set
+        epoch = c.epoch, live_at = c.live_at, last_observed_at = greatest(s.last_observed_at, c.observed_at)
+    from compared c where c.class = 'seen' and s.ctid = c.at
+), retired as (
+    delete from resource s using compared c
+    where c.class in ('replaced', 'changed', 'deleted', 'reborn') and s.ctid = c.at
+    returning s.*, c.class, c.observed_at
+), remembered as (
+    insert into resource_history (
+        unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
+        created, deleted, valid_from, valid_to, first_observed_at, body, original)
+    select unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
+        created, class = 'deleted', valid_from, greatest(valid_from, observed_at),
+        case when class = 'changed' then least(first_observed_at, observed_at) else first_observed_at end, body, original
+    from retired where class in ('changed', 'deleted')
 )
-insert into staged_plan
-select
-    case when body_ord = -1 and deleted then -2 else body_ord end,
-    unit_id, namespace, name, uid, resource_version, epoch, live_at, deleted,
-    body_fidelity, body_normalization, body_hash, run_created,
-    next_deleted or next_is_another_life, starts_at,
-    -- An object that came back under its name was gone when a proven list between the two did not name it.
-    case when next_is_another_life and not next_deleted then greatest(starts_at, coalesce((
-        select min(v.began_at) from staged_list v
-        where v.unit_id = f.unit_id and v.reach in ('', f.namespace)
-            and (v.epoch, v.live_at) > (f.epoch, f.live_at) and (v.epoch, v.live_at) < (f.next_epoch, f.next_live_at)
-    ), next_starts_at)) else next_starts_at end,
-    life_from, last_observed_at
-from followed f;
-
--- name: read_plan
--- Which bodies are wanted, and what the plan will do, in rows.
-select
-    coalesce(array_agg(distinct body_ord) filter (where body_ord >= 0), '{}') as bodies,
-    count(*) filter (where valid_to is null and body_ord <> -1) as written,
-    count(*) filter (where valid_to is null and body_ord = -1) as unchanged,
-    count(*) filter (where valid_to is not null and not deleted) as history
-from staged_plan;
-
--- name: replan
--- What COPY found out about bodies, that they had to be repaired or cannot be stored at all, is their records' fidelity from
--- now on. Less of an object may lose against what is stored: `plan` runs once more.
-with learnt as (
-    update staged_record r set fidelity = l.fidelity
-    from unnest($1::integer[], $2::smallint[]) as l (ord, fidelity) where r.ord = l.ord
-)
-delete from staged_plan;
-
--- name: apply_plan
--- History first, while the stored bodies are still there; then the rows.
-insert into resource_history (
-    unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
-    created, deleted, valid_from, valid_to, first_observed_at, body, original)
-select p.unit_id, p.namespace, p.name, p.uid, p.resource_version, p.epoch, p.live_at, p.fidelity, p.normalization,
-    p.content_hash, p.created, p.ended_deleted, p.valid_from, p.valid_to, p.first_observed_at,
-    case when p.body_ord = -1 then s.body else b.body end,
-    case when p.body_ord = -1 then s.original else b.original end
-from staged_plan p
-left join staged_body b on b.ord = p.body_ord
-left join resource s
-    on p.body_ord = -1 and s.unit_id = p.unit_id and s.namespace = p.namespace and s.name = p.name
-where p.valid_to is not null and not p.deleted;
-
-update resource s set
-    live_at = p.live_at, epoch = p.epoch, last_observed_at = p.last_observed_at
-from staged_plan p
-where p.valid_to is null and p.body_ord = -1
-    and s.unit_id = p.unit_id and s.namespace = p.namespace and s.name = p.name;
-
-insert into resource (
-    unit_id, namespace, name, uid, resource_version, epoch, live_at, deleted, fidelity, normalization, content_hash,
-    created, valid_from, first_observed_at, last_observed_at, body, original)
-select p.unit_id, p.namespace, p.name, p.uid, p.resource_version, p.epoch, p.live_at, p.deleted, p.fidelity,
-    p.normalization, p.content_hash, p.created, p.valid_from, p.first_observed_at, p.last_observed_at, b.body, b.original
-from staged_plan p
-left join staged_body b on b.ord = p.body_ord
-where p.valid_to is null and p.body_ord <> -1
-on conflict (unit_id, namespace, name) do update set
-    uid = excluded.uid, resource_version = excluded.resource_version, epoch = excluded.epoch, live_at = excluded.live_at,
-    deleted = excluded.deleted, fidelity = excluded.fidelity, normalization = excluded.normalization,
-    content_hash = excluded.content_hash, created = excluded.created, valid_from = excluded.valid_from,
-    first_observed_at = excluded.first_observed_at, last_observed_at = excluded.last_observed_at,
-    body = excluded.body, original = excluded.original;
+select c.class, count(*) as count,
+    array_agg(c.place) filter (where c.class not in ('seen', 'known', 'older')) as places,
+    array_agg(row (
+        case c.class when 'replaced' then c.created else c.class <> 'changed' end,
+        case c.class when 'replaced' then c.valid_from else greatest(c.valid_from, c.observed_at) end,
+        case when c.class in ('replaced', 'changed') then least(c.first_observed_at, c.observed_at) else c.observed_at end,
+        greatest(c.last_observed_at, c.observed_at)))
+        filter (where c.class in ('replaced', 'changed', 'deleted', 'reborn')) as times
+from compared c group by c.class;

@@ -1,32 +1,22 @@
-"""A batch as the rows the merge wants: records, list tallies, statements. Pure: no database, no clock."""
+"""A batch as the rows the merge wants: objects, list tallies, statements. Pure: no database, no clock.
+
+One pass over the records, in which what `admission.py` decided is applied. A batch is never rewritten.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
-import uuid
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from clusterinfo.errors import RecordError
-from clusterinfo.model import (
-    Batch,
-    Record,
-    RecordType,
-    Unit,
-    item_digest,
-    list_start_us,
-    version_number,
-)
+from clusterinfo.model import Batch, Record, RecordType, Rejected, Unit, item_digest, list_start_us, version_number
+from clusterinfo.postgres.merge.admission import Admission
+from clusterinfo.postgres.merge.bodies import STUB, fidelity_of
 from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
-from clusterinfo.postgres.merge.jsonb_checks import is_suspect, plain, sanitise
-from clusterinfo.postgres.sql import statements
-from clusterinfo.statements import WHOLE_GROUP, ListCompleted, ListFailed, SnapshotCompleted, SnapshotStarted, read
-
-VERSION = "version"
-CLOCK = "clock"
-IDENTITY_ONLY, STUB, SANITISED, WHOLE = range(4)
-"""Fidelity: how much of an object is stored."""
+from clusterinfo.postgres.merge.jsonb_checks import plain
+from clusterinfo.postgres.merge.units import UnitRow, Units
+from clusterinfo.statements import ListCompleted, ListFailed, read
 
 _EPOCH, _MICROSECOND = dt.datetime.fromtimestamp(0, dt.UTC), dt.timedelta(microseconds=1)
 
@@ -34,52 +24,21 @@ MAX_NAME_CHARACTERS = 512
 """An entry of the primary key's index holds 2,704 bytes; Kubernetes allows 253 characters in nearly all names."""
 
 
-@dataclass(slots=True)
-class UnitRow:
-    """A unit as the database has it: locked for this transaction."""
+class ObjectRow(NamedTuple):
+    """An object as a record shows it; the columns that a sighting is compared by."""
 
-    id: int
-    cluster_id: int
-    kind: str
-    api_version: str
-    namespaced: bool | None
-    live_at_source: str | None
-
-
-def _later_source(one: str | None, other: str | None) -> str | None:
-    """What live_at counts after two statements: a clock, once needed, is never given up."""
-    return CLOCK if CLOCK in (one, other) else one or other
-
-
-@dataclass(slots=True)
-class UnitNews:
-    """What a batch states about a unit: enough to make its row, and to keep its description current."""
-
-    kind: str = ""
-    api_version: str = ""
-    namespaced: bool | None = None
-    live_at_source: str | None = None
-
-    def learn(self, record: Record) -> None:
-        """Take in one record; of two statements the last one counts."""
-        self.kind = record.kind or self.kind
-        self.api_version = record.api_version or self.api_version
-        if record.type is RecordType.OBSERVED and record.name:
-            self.namespaced = bool(record.namespace)
-        if record.type is not RecordType.LIST_FAILED:
-            if version_number(record.list_version) is not None:
-                self.live_at_source = _later_source(self.live_at_source, VERSION)
-            elif record.list:
-                self.live_at_source = CLOCK
-
-    def changes(self, row: UnitRow) -> bool:
-        """True if `row` has to be written: something here differs from it."""
-        self.live_at_source = _later_source(row.live_at_source, self.live_at_source)
-        return (
-            (self.kind or row.kind, self.api_version or row.api_version) != (row.kind, row.api_version)
-            or self.namespaced not in (None, row.namespaced)
-            or self.live_at_source != row.live_at_source
-        )
+    unit_id: int
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    epoch: int
+    live_at: int
+    deleted: bool
+    fidelity: int
+    normalization: int
+    content_hash: bytes
+    observed_at: dt.datetime
 
 
 @dataclass(slots=True)
@@ -89,7 +48,6 @@ class Tally:
     unit: Unit
     unit_id: int
     reach: str
-    snapshot: uuid.UUID | None
     epoch: int
     live_at: int
     count: int = 0
@@ -101,7 +59,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """A statement about a unit's list: `state` as the unit table spells it."""
+    """A statement about a kind within a reach: `state` as the table unit_floor spells it."""
 
     unit: Unit
     unit_id: int
@@ -114,102 +72,83 @@ class State:
 
 @dataclass(slots=True)
 class Staged:
-    """A batch, ready for the merge. `rows` are staged_record's columns; a row's first is its index in `records`."""
+    """A batch, ready for the merge. `rows` and `records` go together, object by object."""
 
+    rows: list[ObjectRow] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
-    rows: list[tuple[object, ...]] = field(default_factory=list)
+    repeated: list[int] = field(default_factory=list)
+    """The places in `rows` of objects that the batch shows more than once, in order."""
     tallies: dict[str, Tally] = field(default_factory=dict)
     failures: list[State] = field(default_factory=list)
-    failed_lists: list[Record] = field(default_factory=list)
-    snapshots: list[tuple[Record, SnapshotStarted | SnapshotCompleted]] = field(default_factory=list)
+    failed_lists: list[str] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
-    stalled: set[int] = field(default_factory=set)
-    """Units whose list versions are known to have stalled since this batch."""
 
 
-def staging_tables() -> str:
-    """SQL that begins a transaction of the merge: its staging tables, which are empty again at its end."""
-    return statements()["begin"]
-
-
-def news_of(records: Iterable[Record]) -> dict[Unit, UnitNews]:
-    """The units a batch is about and what it states about them; snapshot statements are about none."""
-    news: dict[Unit, UnitNews] = {}
-    for record in records:
-        if not record.resource:
+def stage(batch: Batch, units: Units, admission: Admission) -> Staged:
+    """Turn a batch into rows. `units` has every unit that admitted records are about."""
+    staged = Staged(dead_letters=[_letter(message) for message in batch.rejected])
+    latest, forgotten = admission.latest, admission.forgotten
+    for record in batch.records:
+        if forgotten and not admission.admits(record):
             continue
-        unit = Unit(record.cluster, record.group, record.resource)
-        if unit not in news:
-            news[unit] = UnitNews()
-        news[unit].learn(record)
-    return news
-
-
-def named_by_snapshots(records: Iterable[Record]) -> dict[Unit, UnitNews]:
-    """The units that completed snapshots name, and no more about them. One that is malformed names none."""
-    units: dict[Unit, UnitNews] = {}
-    for record in records:
-        if record.type is RecordType.SNAPSHOT_COMPLETED:
-            with suppress(RecordError):  # `stage` makes it a dead letter
-                outcomes = read(record, SnapshotCompleted).units
-                named = [Unit(record.cluster, plain(unit.group), plain(unit.resource)) for unit in outcomes]
-                units |= {unit: UnitNews() for unit in named if unit.resource != WHOLE_GROUP}
-    return units
-
-
-def stage(batch: Batch, units: dict[Unit, UnitRow]) -> Staged:
-    """Turn a batch into rows. `units` has every unit `news_of` named, with its final live_at_source."""
-    staged = Staged(records=batch.records)
-    for message in batch.rejected:
-        staged.dead_letters.append(
-            DeadLetter(
-                message.offset,
-                plain(message.reason),
-                message.key,
-                message.headers,
-                message.value,
-                message.sqlstate,
-                message.omitted_bytes,
-            )
-        )
-    for index, record in enumerate(batch.records):
+        at = record.observed_at if record.observed_at <= latest else admission.now
         try:
-            _STAGERS[record.type](staged, index, record, units)
+            if record.is_object:
+                _stage_object(staged, record, units[record.unit], at)
+            elif record.type is RecordType.LIST_COMPLETED:
+                _stage_completion(staged, record, units[record.unit], at)
+            elif record.type is RecordType.LIST_FAILED:
+                _stage_failure(staged, record, units[record.unit], at)
         except RecordError as error:
             staged.dead_letters.append(dead_letter(record, str(error)))
+    staged.repeated = _repeated(staged.rows)
     return staged
 
 
-def _live_at(record: Record, unit: UnitRow) -> int:
+def _letter(message: Rejected) -> DeadLetter:
+    return DeadLetter(
+        message.offset,
+        plain(message.reason),
+        message.key,
+        message.headers,
+        message.value,
+        message.sqlstate,
+        message.omitted_bytes,
+    )
+
+
+def _repeated(rows: list[ObjectRow]) -> list[int]:
+    keys = [row[:3] for row in rows]
+    if len(set(keys)) == len(keys):
+        return []
+    places: dict[tuple[int, str, str], list[int]] = {}
+    for place, key in enumerate(keys):
+        places.setdefault(key, []).append(place)
+    return sorted(place for of_key in places.values() if len(of_key) > 1 for place in of_key)
+
+
+def _live_at(record: Record, unit: UnitRow, observed_at: dt.datetime) -> int:
     """As of when `record` was seen, counted as its unit counts: list versions, or microseconds."""
-    number = version_number(record.list_version)
-    if unit.live_at_source != CLOCK and number is not None:
+    if not unit.by_clock and (number := version_number(record.list_version)) is not None:
         return number
-    observed_us = (record.observed_at - _EPOCH) // _MICROSECOND
+    observed_us = (observed_at - _EPOCH) // _MICROSECOND
     return min(list_start_us(record.list), observed_us) if record.list else observed_us
 
 
-def _fidelity(record: Record) -> int:
-    if record.state == "oversize":
-        return STUB
-    return SANITISED if is_suspect(record.body) and sanitise(record.body) != record.body else WHOLE
-
-
-def _stage_object(staged: Staged, index: int, record: Record, units: dict[Unit, UnitRow]) -> None:
-    row = units[record.unit]
-    live_at = _live_at(record, row)
+def _stage_object(staged: Staged, record: Record, unit: UnitRow, at: dt.datetime) -> None:
+    live_at = _live_at(record, unit, at)
     deleted = record.type is RecordType.DELETED
     # Counted before it may be refused: the list's count and digest are of all its items, stored or dead-lettered.
     if record.list and not deleted:
-        tally = _tally(staged, record, row, live_at)
+        tally = _tally(staged, record, unit, live_at)
         tally.count += 1
         tally.digest += item_digest(record.namespace, record.name, record.resource_version)
     if max(len(record.namespace), len(record.name), len(record.uid)) > MAX_NAME_CHARACTERS:
         raise RecordError(f"a namespace, name or uid of more than {MAX_NAME_CHARACTERS} characters")
+    staged.records.append(record)
     staged.rows.append(
-        (
-            index,
-            row.id,
+        ObjectRow(
+            unit.id,
             record.namespace,
             record.name,
             record.uid,
@@ -217,51 +156,34 @@ def _stage_object(staged: Staged, index: int, record: Record, units: dict[Unit, 
             record.epoch,
             live_at,
             deleted,
-            _fidelity(record),
+            STUB if record.state == "oversize" else fidelity_of(record.body),
             record.normalization,
             bytes.fromhex(record.content_hash),
-            record.observed_at,
+            at,
         )
     )
 
 
-def _tally(staged: Staged, record: Record, row: UnitRow, live_at: int) -> Tally:
+def _tally(staged: Staged, record: Record, unit: UnitRow, live_at: int) -> Tally:
     tally = staged.tallies.get(record.list)
     if tally is None:
-        snapshot = uuid.UUID(record.snapshot) if record.snapshot else None
-        tally = Tally(record.unit, row.id, record.reach, snapshot, record.epoch, live_at)
+        tally = Tally(record.unit, unit.id, record.reach, record.epoch, live_at)
         staged.tallies[record.list] = tally
     return tally
 
 
-def _stage_completion(staged: Staged, index: int, record: Record, units: dict[Unit, UnitRow]) -> None:
+def _stage_completion(staged: Staged, record: Record, unit: UnitRow, at: dt.datetime) -> None:
     statement = read(record, ListCompleted)
-    row = units[record.unit]
-    tally = _tally(staged, record, row, _live_at(record, row))
+    tally = _tally(staged, record, unit, _live_at(record, unit, at))
     tally.expected_count, tally.expected_digest = statement.count, int(statement.digest, 16)
-    tally.completed_at = record.observed_at
+    tally.completed_at = at
 
 
-def _stage_failure(staged: Staged, index: int, record: Record, units: dict[Unit, UnitRow]) -> None:
+def _stage_failure(staged: Staged, record: Record, unit: UnitRow, at: dt.datetime) -> None:
     statement = read(record, ListFailed)
     status, reason = statement.http_status, statement.reason
     state = "forbidden" if status == 403 else "failed"
     error = plain(f"{status} {reason}" if status else reason)
-    unit = record.unit
-    staged.failures.append(State(unit, units[unit].id, record.reach, state, record.observed_at, error[:1000]))
-    staged.failed_lists.append(record)
-
-
-def _stage_snapshot(staged: Staged, index: int, record: Record, units: dict[Unit, UnitRow]) -> None:
-    started = record.type is RecordType.SNAPSHOT_STARTED
-    staged.snapshots.append((record, read(record, SnapshotStarted) if started else read(record, SnapshotCompleted)))
-
-
-_STAGERS = {
-    RecordType.OBSERVED: _stage_object,
-    RecordType.DELETED: _stage_object,
-    RecordType.LIST_COMPLETED: _stage_completion,
-    RecordType.LIST_FAILED: _stage_failure,
-    RecordType.SNAPSHOT_STARTED: _stage_snapshot,
-    RecordType.SNAPSHOT_COMPLETED: _stage_snapshot,
-}
+    staged.failures.append(State(record.unit, unit.id, record.reach, state, at, error[:1000]))
+    if record.list:
+        staged.failed_lists.append(record.list)

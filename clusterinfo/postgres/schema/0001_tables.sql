@@ -89,7 +89,7 @@ comment on column unit_floor.unit_id is 'The kind.';
 comment on column unit_floor.reach is 'The namespace that is listed by itself; empty: all.';
 comment on column unit_floor.epoch is 'Epoch of the newest proven list.';
 comment on column unit_floor.live_at is 'live_at of the newest proven list; -1: none, or no longer believed.';
-comment on column unit_floor.digest is 'Digest of the newest proven list; null: it no longer describes the stored rows.';
+comment on column unit_floor.digest is 'Digest of the newest proven list.';
 comment on column unit_floor.proven_at is 'When the newest proven list was complete.';
 comment on column unit_floor.state is 'How far the rows within the reach can be trusted.';
 comment on column unit_floor.state_at is 'When what state says was observed: an older statement never overwrites it.';
@@ -308,6 +308,14 @@ comment on column forgotten.cluster is 'Identity of the cluster.';
 comment on column forgotten.api_group is 'API group of the kind.';
 comment on column forgotten.resource is 'Plural name of the kind; empty: all of the cluster.';
 comment on column forgotten.forgotten_at is 'When that was asked for.';
+
+create function list_began_at(list uuid, completed_at timestamptz) returns timestamptz
+language sql immutable parallel safe
+begin atomic
+    select least(completed_at, to_timestamp(('x' || left(replace(list::text, '-', ''), 12))::bit(48)::bigint / 1000.0));
+end;
+comment on function list_began_at is
+    'When a list began, from its UUIDv7, and not after it was complete: it shows what existed then, however long it took.';
 
 create function free_label(cluster_uid text, cluster_name text) returns text
 language sql stable parallel safe

@@ -1,0 +1,83 @@
+"""The one order of the steps by which a batch is merged, for the sink and for dead letters that are replayed.
+
+Theory of operation. This order is what makes any number of writers safe side by side:
+
+1. (before: `Claims.admit`) the lane's position is moved, which locks it and shows that it stood there; what was
+   forgotten is read, and locked with that;
+2. missing clusters and units are made, the batch's units are locked in id order: from here on nobody else changes their
+   rows, since whoever does holds the same locks;
+3. the batch becomes rows, with the dates that are believed and without what was forgotten;
+4. what arrived is counted for each list, which shows the lists that are proven now;
+5. objects are compared with their rows, written, and what they replace goes into history;
+6. states are written; what proven lists do not name is deleted; snapshots are applied; dead letters go in.
+
+All of it commits or nothing does. Statements run at READ COMMITTED; those of each step lie beside its module, and a
+step that has nothing to do sends none. What the rules of the merge are, and why they make any order and any repetition
+of records converge, is explained in docs/DESIGN.md, "What makes it right".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from clusterinfo.model import Batch
+from clusterinfo.observations import Observation
+from clusterinfo.postgres.connection import Connection
+from clusterinfo.postgres.merge.admission import Admission
+from clusterinfo.postgres.merge.census import Census
+from clusterinfo.postgres.merge.chain import merge_chain
+from clusterinfo.postgres.merge.clusters import know_clusters
+from clusterinfo.postgres.merge.dead_letters import add_dead_letters
+from clusterinfo.postgres.merge.gaps import CarriedUnits, mark_gap_unverified
+from clusterinfo.postgres.merge.lists import close_lists, count_lists
+from clusterinfo.postgres.merge.rows import Merged, merge_single
+from clusterinfo.postgres.merge.snapshots import apply_snapshots
+from clusterinfo.postgres.merge.staging import Staged, stage
+from clusterinfo.postgres.merge.units import lock_units
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What came of a batch; to be believed once it is committed."""
+
+    carried: frozenset[int]
+    """What `CarriedUnits.remember` is to be given."""
+    staged: Staged
+    merged: Merged
+    deleted: int = 0
+    observations: list[Observation] = field(default_factory=list)
+
+
+async def apply(
+    connection: Connection,
+    batch: Batch,
+    census: Census,
+    admission: Admission,
+    carried: CarriedUnits,
+    *,
+    counts: bool = True,
+) -> Applied:
+    """Merge a batch in the transaction that admitted it. Without `counts` its objects belong to no list's count."""
+    if admission.forgotten:
+        census = Census.of(record for record in batch.records if admission.admits(record))
+    clusters, warnings = await know_clusters(connection, census, admission)
+    units = await lock_units(connection, census, clusters)
+    new = await carried.store(connection, batch, units)
+    staged = stage(batch, units, admission)
+    staged.dead_letters += census.dead_letters
+    if not counts:
+        staged.tallies.clear()
+    proven = await count_lists(connection, staged)
+    merged, left = await merge_single(connection, staged)
+    merged.add(await merge_chain(connection, staged, sorted([*staged.repeated, *left]), list(proven)))
+    await mark_gap_unverified(connection, batch, admission)
+    closed = await close_lists(connection, staged, proven, clusters)
+    applied = await apply_snapshots(connection, census, admission, clusters)
+    await add_dead_letters(connection, batch.lane, staged.dead_letters)
+    return Applied(
+        new,
+        staged,
+        merged,
+        closed.deleted + applied.deleted,
+        [*warnings, *closed.observations, *applied.observations],
+    )

@@ -1,0 +1,49 @@
+"""What is stored of an object's body, and the less that is tried when PostgreSQL refuses it. Pure.
+
+Each record is tried as it came; repaired, with the bytes as they came beside it; by its identity alone, and a dead
+letter has the body. What is refused even so is a dead letter and no more.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from clusterinfo.json_repair import repair
+from clusterinfo.model import Record, RecordType
+from clusterinfo.postgres.merge.jsonb_checks import has_wild_number, is_suspect, sanitise
+
+IDENTITY_ONLY, STUB, SANITISED, WHOLE = range(4)
+"""Fidelity: how much of an object is stored."""
+
+
+class Body(NamedTuple):
+    """What is stored of an object: how much of it, as JSON, and the bytes as they came where the two differ."""
+
+    fidelity: int
+    body: bytes | None
+    original: bytes | None
+
+
+NOTHING = Body(IDENTITY_ONLY, None, None)
+
+
+def fidelity_of(body: bytes) -> int:
+    """How much of it can be stored, as far as a cheap search shows; `body_of` may find less."""
+    return SANITISED if is_suspect(body) and sanitise(body) != body else WHOLE
+
+
+def body_of(record: Record) -> Body:
+    """The body of a record as it is tried first. A deletion has none."""
+    body, whole = record.body, STUB if record.state == "oversize" else WHOLE
+    if record.type is RecordType.DELETED:
+        return Body(fidelity_of(body) if whole == WHOLE else STUB, None, None)
+    if has_wild_number(body) and (repaired := repair(body)) != body:
+        return Body(min(whole, SANITISED), repaired, body)
+    if is_suspect(body) and (repaired := sanitise(body)) != body:
+        return Body(min(whole, SANITISED), repaired, body)
+    return Body(whole, body, None)
+
+
+def repaired_body_of(record: Record) -> Body:
+    """The same once PostgreSQL refused it."""
+    return Body(STUB if record.state == "oversize" else SANITISED, repair(record.body), record.body)

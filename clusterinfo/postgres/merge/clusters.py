@@ -1,0 +1,86 @@
+"""Clusters: making the rows that are missing, and the alarm for two clusters under one identity.
+
+A cluster that is renamed has one name after the other. Names in turns (A, B, A, B) are two clusters that write to one
+row: a copied etcd keeps the uid of its kube-system namespace. Nothing is split or joined by guesswork: the cluster is
+*contested*, nothing of it is verified until that ends, and CLUSTER_ID tells the two apart. What they mixed counts as
+older than whatever comes next, once when it begins and once when it ends, so that the next list corrects everything.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from clusterinfo.model import Record
+from clusterinfo.observations import Observation, Warned
+from clusterinfo.postgres.connection import Connection
+from clusterinfo.postgres.merge.admission import Admission, ClusterRow, Clusters
+from clusterinfo.postgres.merge.census import Census
+from clusterinfo.postgres.sql import statements
+
+CONTESTED = "two clusters write under one identity: unproven until one of them has a CLUSTER_ID"
+
+
+async def know_clusters(
+    connection: Connection, census: Census, admission: Admission
+) -> tuple[Clusters, list[Observation]]:
+    """The clusters of a batch, made where they are missing; and what to report of that."""
+    missing = [record for cluster, record in sorted(census.clusters.items()) if cluster not in admission.clusters]
+    if not missing:
+        if census.snapshots:
+            # A snapshot's update of its cluster must not wait, with units locked, for a batch that makes a cluster and
+            # then needs those units: the two would deadlock.
+            await connection.execute("lock table cluster in row exclusive mode")
+        return admission.clusters, []
+    # Labels are handed out one at a time: two clusters of one name must not both get the plain one.
+    await connection.execute("lock table cluster in share row exclusive mode")
+    observations = [
+        warning for record in missing for warning in await _make_cluster(connection, record, admission.began_at(record))
+    ]
+    rows = await connection.fetch(statements()["find_clusters"], list(census.clusters))
+    return {uid: ClusterRow(id_, contested) for uid, id_, contested in rows}, observations
+
+
+async def _make_cluster(connection: Connection, record: Record, began_at: dt.datetime) -> list[Observation]:
+    name = record.cluster_name
+    label = await connection.fetchval(statements()["ensure_cluster"], record.cluster, name, record.epoch, began_at)
+    if label in (None, name):
+        return []
+    message = f"another cluster is called {name!r} already: the one with uid {record.cluster} is shown as {label!r}"
+    return [Warned(message=message, remedy="set CLUSTER_NAME of one of their collectors")]
+
+
+async def name_cluster(
+    connection: Connection, record: Record, cluster: ClusterRow, at: dt.datetime
+) -> list[Observation]:
+    """Take in what a snapshot calls its cluster; return what to warn of."""
+    observations: list[Observation] = []
+    name = record.cluster_name
+    label = await connection.fetchval(statements()["rename_cluster"], cluster.id, name, at)
+    if label is not None:
+        message = f"the cluster with uid {record.cluster} is called {name!r} now and shown as {label!r}"
+        observations.append(Warned(message=message))
+    await connection.execute(statements()["record_name"], cluster.id, name, at)
+    row = await connection.fetchrow(statements()["contest_cluster"], cluster.id, at)
+    if row is None:
+        return observations
+    if row["is_contested"] is not cluster.is_contested:
+        await _distrust(connection, cluster.id, at)
+    if row["names"]:
+        observations.append(_contested(record.cluster, row["names"]))
+    return observations
+
+
+def _contested(uid: str, names: list[str]) -> Warned:
+    shown = " and ".join(map(repr, names))
+    return Warned(
+        message=f"clusters named {shown} have the same uid, {uid} (a copied etcd?): nothing of them is verified",
+        remedy="set CLUSTER_ID of the collectors of one of them; if it is one cluster, give them one CLUSTER_NAME",
+    )
+
+
+async def _distrust(connection: Connection, cluster_id: int, at: dt.datetime) -> None:
+    """What is stored of a cluster counts as older than whatever comes next."""
+    units = [row["id"] for row in await connection.fetch(statements()["lock_cluster_units"], cluster_id)]
+    await connection.execute(statements()["drop_unit_progress"], units)
+    await connection.execute(statements()["distrust_rows"], units)
+    await connection.execute(statements()["distrust_floors"], units, at, CONTESTED)
