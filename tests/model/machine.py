@@ -369,12 +369,12 @@ class History:
     def _committed(self, actor: Actor) -> None:
         if actor.sink.claimed:
             lane = actor.sink.claimed
-            self.reference.claimed(lane.partition, actor.sink._positions.generation(lane))
+            self.reference.claimed(lane.partition, actor.sink.claims.generation(lane))
             self.counts["claims"] += 1
         batch = actor.sink.batch
         if batch is None:
             return
-        generation = actor.sink._positions.generation(batch.lane) if isinstance(batch.lane, PartitionLane) else 0
+        generation = actor.sink.claims.generation(batch.lane) if isinstance(batch.lane, PartitionLane) else 0
         if self.reference.takes(batch, generation):
             self._touched |= self.reference.committed(batch)
             self.counts["batches"] += 1

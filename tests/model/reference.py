@@ -225,10 +225,10 @@ class Reference:
             unit.reach_states.setdefault(reach, ("unverified", NEVER))
         states += self._unproven(unit, records, settled | complete.keys())
         states += [(count.reach, (self._verdict(unit, count, complete), count.done_at)) for count in complete.values()]
+        self._set_states(unit, states)
         self._prove(unit, complete)
         for record in failed:
             unit.counts.pop(record.list, None)
-        self._set_states(unit, states)
 
     @staticmethod
     def _unproven(unit: UnitTruth, records: list[Record], settled: set[str]) -> list[tuple[str, DatedState]]:
