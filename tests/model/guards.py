@@ -17,10 +17,10 @@ from functools import partial
 _TOKEN = re.compile(r"--[^\n]*|'(?:[^']|'')*'|\$\d+|[\w.]+|::|[<>=!]+|\S")
 _CONDITION_ENDS = {
     "where", "group", "having", "order", "limit", "for", "window", "returning", "union", "join", "left", "full",
-    "cross", "using", "on", "set", "from", "when", "then", "else", ",", ";",
+    "cross", "using", "on", "set", "from", "when", "then", "else", "as", ",", ";",
 }  # fmt: skip
 """What ends a condition, unless it is in parentheses of its own."""
-_BEFORE_OPERAND = frozenset({"where", "on", "having", "when", "or", ","})
+_BEFORE_OPERAND = frozenset({"where", "on", "having", "when", "then", "else", "or", "set", ","})
 _FUNCTIONS = frozenset({"greatest", "least", "coalesce", "nullif"})
 
 
@@ -124,6 +124,10 @@ def _never(condition: str) -> str:
     return f"(({condition}) and false)"
 
 
+def _no_value(value: str) -> str:
+    return f"nullif({value}, {value})"
+
+
 def _joins(before: str, after: str) -> bool:
     """True if an `on` between these is a join's; not: distinct on, on conflict, on commit, on true."""
     return before != "distinct" and after not in ("conflict", "commit", "true")
@@ -133,7 +137,9 @@ def _condition(tokens: list[_Token], at: int) -> Iterator[_Cut]:
     """`where a and b`: without a. `when a and b then`: never, and without a."""
     if tokens[at].text == "when":
         end = _end(tokens, at + 1)
-        yield _Cut(at + 1, end, (at, end + 1), _never)
+        yield _Cut(at + 1, end, (at, end + 1), _no_value if _compares(tokens, at) else _never)
+        if _compares(tokens, at):
+            return
     end = _end(tokens, at + 1, "and", "or")
     if tokens[at].text != "when" or tokens[end].text == "and":
         yield _Cut(at + 1, end, (at, end), _always)
@@ -148,7 +154,17 @@ def _alternatives(tokens: list[_Token], at: int) -> Iterator[_Cut]:
         tokens[start - 1].depth < depth or tokens[start - 1].text in _BEFORE_OPERAND
     ):
         start -= 1
+    if tokens[start - 1].text in ("set", ",") and tokens[start + 1].text == "=":
+        start += 2  # what is assigned
     yield _Cut(start, at, (start, at + 1), _never)
+
+
+def _compares(tokens: list[_Token], at: int) -> bool:
+    """True if this `when` is of a `case x when value then`, not of a `case when condition then`."""
+    start = at
+    while tokens[start].text != "case" or tokens[start].depth != tokens[at].depth - 1:
+        start -= 1
+    return tokens[start + 1].text != "when"
 
 
 def _arguments(tokens: list[_Token], at: int) -> Iterator[_Cut]:

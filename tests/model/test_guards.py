@@ -52,6 +52,10 @@ CLAUSES = (
         "and b": ("and b", "and (b or true)"),
         "limit 3": ("limit 3", ""),
     }),
+    ("select case a when 1 then b or c end as x", {
+        "when 1 then": ("1", "nullif(1, 1)"), "or c": ("or c", "or ((c) and false)"), "b or": ("b or", "((b) and false) or"),
+    }),
+    ("update t set a = 1, n = t.n or s.n", {"or s.n": ("s.n", "((s.n) and false)"), "t.n or": ("t.n", "((t.n) and false)")}),
     ("select distinct on (a) a from t where case when a then b end and left(c, 1) = 'x' group by a having d > 1", {
         "where case when a then b end": ("case when a then b end", "(case when a then b end or true)"),
         "when a then": ("when a", "when ((a) and false)"),

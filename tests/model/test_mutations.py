@@ -29,9 +29,9 @@ def test_every_guard_is_known_to_be_missed() -> None:
 
 async def test_postgresql_takes_each_statement_without_a_guard(connection: asyncpg.Connection) -> None:
     """What fails since it is no SQL any more would be missed by anybody."""
-    await connection.execute(statements()["begin"])
-    for guard in all_guards().values():
-        for part in guard.without.split(";\n"):
+    await connection.execute(statements()["begin_chain"])
+    for mutation in mutations():
+        for part in mutation.guard.without.split(";\n"):
             if part.strip():
                 await connection.prepare(part)
 
