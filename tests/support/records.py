@@ -114,9 +114,19 @@ class Listing:
         """The snapshot this list belongs to began."""
         return self._statement(RecordType.SNAPSHOT_STARTED, {"server_version": "v1.36.0"})
 
-    def snapshot_completed(self, outcomes: dict[tuple[str, str], str], *, discovery_complete: bool = True) -> Record:
-        """The snapshot ended; `outcomes` by (group, resource)."""
-        units = [{"group": g, "resource": r, "outcome": outcome} for (g, r), outcome in outcomes.items()]
+    def snapshot_completed(
+        self,
+        outcomes: dict[tuple[str, str], str],
+        *,
+        discovery_complete: bool = True,
+        counts: dict[tuple[str, str], int] | None = None,
+    ) -> Record:
+        """The snapshot ended; `outcomes`, and the `counts` of objects sent, by (group, resource)."""
+        counts = counts or {}
+        units = [
+            {"group": unit[0], "resource": unit[1], "outcome": outcome, "count": counts.get(unit, 0)}
+            for unit, outcome in outcomes.items()
+        ]
         body = {"discovery_complete": discovery_complete, "units": units}
         return self._statement(RecordType.SNAPSHOT_COMPLETED, body)
 

@@ -60,7 +60,7 @@ async def name_cluster(
         message = f"the cluster with uid {record.cluster} is called {name!r} now and shown as {label!r}"
         observations.append(Warned(message=message))
     await connection.execute(statements()["record_name"], cluster.id, name, at)
-    row = await connection.fetchrow(statements()["contest_cluster"], cluster.id, at)
+    row = await connection.fetchrow(statements()["contest_cluster"], cluster.id)
     if row is None:
         return observations
     if row["is_contested"] is not cluster.is_contested:

@@ -22,24 +22,24 @@ on conflict (cluster_id, name) do update set
 
 -- name: contest_cluster
 -- Names in turns, whichever order the statements come in: one began before another, went on after that began, and ended
--- before that ended, and is among the last five snapshots. A cluster is no longer contested when that is five snapshots
--- ago. No row: nothing of the sort.
+-- before that ended, and is among the last five snapshots. A cluster is no longer contested when the last turn is more
+-- than five snapshots ago. No row: nothing of the sort.
 with recent as (
     select coalesce(min(started_at), '-infinity') as since from (
         select started_at from snapshot where cluster_id = $1 order by started_at desc limit 5) as newest
 ), turns as (
-    select earlier.name, later.name as other
+    select earlier.name, later.name as other, earlier.last_said as turned_at
     from cluster_name earlier
     join cluster_name later using (cluster_id)
     cross join recent
     where cluster_id = $1 and earlier.first_said < later.first_said and later.first_said < earlier.last_said
         and earlier.last_said < later.last_said and earlier.last_said >= recent.since
 ), named as (
-    select array_agg(distinct name order by name) as names
-    from (select name from turns union select other from turns) as both_sides
+    select array_agg(distinct name order by name) as names, max(turned_at) as turned_at
+    from (select name, turned_at from turns union select other, turned_at from turns) as both_sides
 )
 update cluster c set contested_at = case
-    when named.names is not null then greatest(c.contested_at, $2)
+    when named.names is not null then greatest(c.contested_at, named.turned_at)
     when c.contested_at >= recent.since then c.contested_at
 end
 from named, recent
