@@ -49,12 +49,14 @@ returning c.contested_at is not null as is_contested, named.names;
 -- name: lock_cluster_units
 select id from unit where cluster_id = $1 order by id for update;
 
--- name: distrust_rows
--- None of these kinds' rows counts as newer than what comes next.
-update resource set live_at = -1 where unit_id = any ($1::bigint[]);
-
--- name: distrust_floors
+-- name: distrust_units
+-- Nothing of these kinds counts as newer than what comes next, and lists that are under way prove nothing.
+with progress as (
+    delete from list_progress where unit_id = any ($1::bigint[])
+), rows as (
+    update resource set live_at = -1 where unit_id = any ($1)
+)
 update unit_floor set
     live_at = -1, state = case when state = 'verified' then 'unverified' else state end,
     state_at = greatest(state_at, $2), last_error = $3
-where unit_id = any ($1::bigint[]);
+where unit_id = any ($1);

@@ -48,8 +48,7 @@ where u.id = v.unit_id and not u.by_clock and exists (
 returning u.id;
 
 -- name: drop_unit_progress
--- Lists that are under way prove nothing of a kind that is ordered by the clock from now on, nor of a cluster to which two
--- have written.
+-- Lists that are under way prove nothing of a kind that is ordered by the clock from now on.
 delete from list_progress where unit_id = any ($1::bigint[]);
 
 -- name: find_backwards
