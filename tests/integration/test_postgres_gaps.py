@@ -9,13 +9,10 @@ import asyncpg
 import pytest
 from msgspec.structs import replace
 
-from clusterinfo.errors import TransientError
 from clusterinfo.model import Record
 from clusterinfo.observations import Warned
-from clusterinfo.postgres.sink import PostgresSink
-from tests.conftest import Database
 from tests.integration.test_postgres_sink import MINUTE, Bench, bench
-from tests.support.records import CLUSTER, NOON, Listing
+from tests.support.records import NOON, Listing
 
 __all__ = ["bench"]
 
@@ -69,60 +66,33 @@ async def runs_of(bench: Bench, names: str) -> None:
         await bench.store(listing.snapshot_started(), item, listing.completed())
 
 
-async def names_of(bench: Bench) -> dict[str, str]:
-    """Object -> label of the cluster it is in."""
-    rows = await bench.connection.fetch("select name, cluster from resources")
-    return {row["name"]: row["cluster"] for row in rows}
-
-
-async def test_two_clusters_with_one_uid_are_separated_once_they_take_turns(bench: Bench) -> None:
+async def test_two_clusters_under_one_identity_are_reported_once_they_take_turns(bench: Bench) -> None:
+    await runs_of(bench, "ABA")
+    assert not any("have the same uid" in seen.message for seen in bench.seen if isinstance(seen, Warned))
+    assert await bench.states() == {"configmaps": "verified"}
     await runs_of(bench, "ABAB")
     warned = bench.last(Warned)
-    assert "have the same uid" in warned.message
-    assert "CLUSTER_NAME" in warned.remedy
-    assert await bench.states() == {"configmaps": "unverified"}, "what they mixed is not believed"
-    for number, name in enumerate("ABAB", start=10):
-        listing = Listing(str(100 + 10 * number), NOON + number * MINUTE, cluster_name=name)
+    assert "clusters named 'A' and 'B' have the same uid" in warned.message
+    assert "CLUSTER_ID" in warned.remedy
+    assert await bench.states() == {"configmaps": "unverified"}, "its list was whole, and of which cluster?"
+    assert "CLUSTER_ID" in await bench.connection.fetchval("select last_error from freshness")
+    assert await bench.connection.fetchval("select count(*) from cluster") == 1, "nothing is split by guesswork"
+
+
+@pytest.mark.parametrize("stays", ["A", "B"])
+async def test_what_two_clusters_mixed_is_corrected_once_one_has_an_identity_of_its_own(
+    bench: Bench, stays: str
+) -> None:
+    """Cluster B is far ahead of A: its rows would outlive A's lists if they were believed."""
+    versions = {"A": 100, "B": 9000}
+    for number, name in enumerate("ABAB" + stays * 8):
+        listing = Listing(str(versions[name] + number), NOON + number * MINUTE, cluster_name=name)
         await bench.store(listing.snapshot_started(), listing.item(name.lower(), "7"), listing.completed())
-    assert await names_of(bench) == {"a": "A", "b": "B"}
-    uids = await bench.connection.fetch("select uid, label from cluster order by id")
-    assert [tuple(row) for row in uids] == [(CLUSTER, "A"), (f"{CLUSTER}/B", "B")]
-
-
-async def test_of_three_clusters_with_one_uid_each_is_separated_for_good(bench: Bench) -> None:
-    await runs_of(bench, "ABABCAC")
-    assert await bench.connection.fetchval("select clones from cluster") == ["B", "C"]
-    for number, name in enumerate("ABC", start=10):
-        listing = Listing(str(100 + 10 * number), NOON + number * MINUTE, cluster_name=name)
-        await bench.store(listing.snapshot_started(), listing.item(name.lower(), "7"), listing.completed())
-    assert await names_of(bench) == {"a": "A", "b": "B", "c": "C"}
-
-
-async def test_what_is_stored_while_clusters_are_separated_is_not_mixed_in(bench: Bench, database: Database) -> None:
-    """Another partition carries the lists; cluster B is far ahead of A."""
-    await runs_of(bench, "ABA")
-    ahead = Listing("9000", NOON + 5 * MINUTE, cluster_name="B")
-    async with PostgresSink.connect(database.settings(), bench.seen.append) as sink:
-        other = Bench(sink, bench.connection, bench.seen)
-        other.feed.lane = replace_lane(bench, 1).feed.lane
-        await sink.open(other.feed.lane)
-        batch = other.feed.batch(ahead.item("b", "8000"), ahead.completed())
-        blocker = await database.connect()
-        async with blocker.transaction():
-            await blocker.execute("select from resource for update")
-            telling = asyncio.create_task(bench.store(ahead.snapshot_started()))
-            await waiting(blocker, 1)
-            storing = asyncio.create_task(sink.write(batch))
-            await waiting(blocker, 2)
-        await blocker.close()
-        await telling
-        with pytest.raises(TransientError, match="were separated meanwhile"):
-            await storing
-        await sink.write(batch)
-    last = Listing("200", NOON + 6 * MINUTE, cluster_name="A")
-    await bench.store(last.item("a", "7"), last.completed())
-    assert await names_of(bench) == {"a": "A", "b": "B"}
-    assert [row["state"] for row in await bench.connection.fetch("select state from freshness")] == ["verified"] * 2
+        if number == 5:
+            assert await bench.states() == {"configmaps": "unverified"}, "for five more runs"
+    assert await bench.live() == {stays.lower(): "7"}
+    assert await bench.states() == {"configmaps": "verified"}
+    assert await bench.connection.fetchval("select contested_at from cluster") is None
 
 
 async def waiting(connection: asyncpg.Connection, number: int) -> None:
@@ -132,56 +102,15 @@ async def waiting(connection: asyncpg.Connection, number: int) -> None:
             await asyncio.sleep(0.02)
 
 
-async def test_a_list_cut_in_two_by_the_split_proves_nothing(bench: Bench) -> None:
-    await runs_of(bench, "ABA")
-    split = Listing("200", NOON + 5 * MINUTE, cluster_name="B")
-    await bench.store(split.snapshot_started(), split.item("b1", "1"))
-    await bench.store(split.item("b2", "2"), split.completed())
-    states = await bench.connection.fetch("select state from unit")
-    assert [row["state"] for row in states] == ["unverified", "unverified"]
-    assert "a" in await bench.live()
-
-
 async def test_a_name_given_back_is_one_cluster(bench: Bench) -> None:
     await runs_of(bench, "ABBA")
     assert await bench.connection.fetchval("select string_agg(label, ',') from cluster") == "A"
+    assert await bench.states() == {"configmaps": "verified"}
 
 
-async def test_whatever_order_snapshots_come_in_the_same_clusters_are_separated(bench: Bench) -> None:
+async def test_whatever_order_snapshots_come_in_the_cluster_is_contested(bench: Bench) -> None:
     starts = [Listing("100", NOON + n * MINUTE, cluster_name=name).snapshot_started() for n, name in enumerate("ABAB")]
-    found = set()
-    for number, order in enumerate(itertools.permutations(starts)):
-        uid = f"uid-{number}"
-        await bench.store(*(replace(record, cluster=uid) for record in order))
-        clones = await bench.connection.fetchval("select clones from cluster where uid = $1", uid)
-        found.add(tuple(clones))
-    assert found == {("B",)}
-
-
-async def runs_by_identity(bench: Bench, identities: str, first: int = 0) -> None:
-    """Of clusters called `kubernetes`: N, whose uid may not be read, holds `n`; U, whose uid is known, holds `u`."""
-    for number, which in enumerate(identities, start=first):
-        identity, version = ("kubernetes", 9000) if which == "N" else (CLUSTER, 100)
-        listing = Listing(str(version + number), NOON + number * MINUTE, cluster=identity, cluster_name="kubernetes")
-        await bench.store(listing.snapshot_started(), listing.item(which.lower(), "7"), listing.completed())
-
-
-@pytest.mark.parametrize("turns", ["NUNU", "UNUN"])
-async def test_two_clusters_of_one_name_of_which_one_has_no_uid_are_separated(bench: Bench, turns: str) -> None:
-    await runs_by_identity(bench, turns)
-    await runs_by_identity(bench, "NUNU", first=10)
-    rows = await bench.connection.fetch("select c.uid, r.name from resources r join cluster c on c.label = r.cluster")
-    assert {tuple(row) for row in rows} == {("kubernetes", "n"), (CLUSTER, "u")}
-    assert [row["state"] for row in await bench.connection.fetch("select state from freshness")] == ["verified"] * 2
-    assert any(isinstance(seen, Warned) and "kubernetes" in seen.message for seen in bench.seen)
-
-
-async def test_a_name_that_gains_its_uid_and_loses_it_is_one_cluster(bench: Bench) -> None:
-    await runs_by_identity(bench, "NNUUN")
-    assert await bench.connection.fetchval("select count(*) from cluster") == 1
-
-
-async def test_late_runs_under_the_name_part_nothing(bench: Bench) -> None:
-    await runs_by_identity(bench, "NNUU")
-    await runs_by_identity(bench, "NNUUU")
-    assert await bench.connection.fetchval("select string_agg(former_uid, ',') from cluster") == "kubernetes"
+    orders = list(itertools.permutations(starts))
+    for number, order in enumerate(orders):
+        await bench.store(*(replace(record, cluster=f"uid-{number}") for record in order))
+    assert await bench.connection.fetchval("select count(*) from cluster where contested_at is not null") == len(orders)

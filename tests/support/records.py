@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 
 import msgspec
 import orjson
@@ -122,12 +120,13 @@ class Listing:
         outcomes: dict[tuple[str, str], str],
         *,
         discovery_complete: bool = True,
-        counts: Mapping[tuple[str, str], int] = MappingProxyType({}),
+        counts: dict[tuple[str, str], int] | None = None,
     ) -> Record:
-        """The snapshot ended; `outcomes` and `counts` (else 0) by (group, resource)."""
+        """The snapshot ended; `outcomes`, and the `counts` of objects sent, by (group, resource)."""
+        counts = counts or {}
         units = [
-            {"group": g, "resource": r, "outcome": outcome, "count": counts.get((g, r), 0)}
-            for (g, r), outcome in outcomes.items()
+            {"group": unit[0], "resource": unit[1], "outcome": outcome, "count": counts.get(unit, 0)}
+            for unit, outcome in outcomes.items()
         ]
         body = {"discovery_complete": discovery_complete, "units": units}
         return self._statement(RecordType.SNAPSHOT_COMPLETED, body)

@@ -19,7 +19,6 @@ RECORD_COLUMNS = (
     "normalization", "content_hash", "observed_at",
 )  # fmt: skip
 BODY_COLUMNS = ("ord", "fidelity", "body", "original")
-PLANNED = ("stage_elements", "link_elements", "describe_runs")
 
 
 class Plan(NamedTuple):
@@ -53,8 +52,9 @@ async def merge_chain(connection: Connection, staged: Staged, places: Sequence[i
 
 
 async def _plan(connection: Connection, proven: list[str]) -> Plan:
-    for name in PLANNED:
-        await connection.execute(statements()[name])
+    await connection.execute(statements()["stage_elements"])
+    await connection.execute(statements()["link_elements"])
+    await connection.execute(statements()["describe_runs"])
     await connection.execute(statements()["plan_rows"], proven)
     row: Any = await connection.fetchrow(statements()["read_plan"])
     return Plan(*row)

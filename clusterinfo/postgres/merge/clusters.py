@@ -60,7 +60,7 @@ async def name_cluster(
         message = f"the cluster with uid {record.cluster} is called {name!r} now and shown as {label!r}"
         observations.append(Warned(message=message))
     await connection.execute(statements()["record_name"], cluster.id, name, at)
-    row = await connection.fetchrow(statements()["contest_cluster"], cluster.id, at)
+    row = await connection.fetchrow(statements()["contest_cluster"], cluster.id)
     if row is None:
         return observations
     if row["is_contested"] is not cluster.is_contested:
@@ -81,6 +81,4 @@ def _contested(uid: str, names: list[str]) -> Warned:
 async def _distrust(connection: Connection, cluster_id: int, at: dt.datetime) -> None:
     """What is stored of a cluster counts as older than whatever comes next."""
     units = [row["id"] for row in await connection.fetch(statements()["lock_cluster_units"], cluster_id)]
-    await connection.execute(statements()["drop_unit_progress"], units)
-    await connection.execute(statements()["distrust_rows"], units)
-    await connection.execute(statements()["distrust_floors"], units, at, CONTESTED)
+    await connection.execute(statements()["distrust_units"], units, at, CONTESTED)

@@ -22,24 +22,24 @@ on conflict (cluster_id, name) do update set
 
 -- name: contest_cluster
 -- Names in turns, whichever order the statements come in: one began before another, went on after that began, and ended
--- before that ended, and is among the last five snapshots. A cluster is no longer contested when that is five snapshots
--- ago. No row: nothing of the sort.
+-- before that ended, and is among the last five snapshots. A cluster is no longer contested when the last turn is more
+-- than five snapshots ago. No row: nothing of the sort.
 with recent as (
     select coalesce(min(started_at), '-infinity') as since from (
         select started_at from snapshot where cluster_id = $1 order by started_at desc limit 5) as newest
 ), turns as (
-    select earlier.name, later.name as other
+    select earlier.name, later.name as other, earlier.last_said as turned_at
     from cluster_name earlier
     join cluster_name later using (cluster_id)
     cross join recent
     where cluster_id = $1 and earlier.first_said < later.first_said and later.first_said < earlier.last_said
         and earlier.last_said < later.last_said and earlier.last_said >= recent.since
 ), named as (
-    select array_agg(distinct name order by name) as names
-    from (select name from turns union select other from turns) as both_sides
+    select array_agg(distinct name order by name) as names, max(turned_at) as turned_at
+    from (select name, turned_at from turns union select other, turned_at from turns) as both_sides
 )
 update cluster c set contested_at = case
-    when named.names is not null then greatest(c.contested_at, $2)
+    when named.names is not null then greatest(c.contested_at, named.turned_at)
     when c.contested_at >= recent.since then c.contested_at
 end
 from named, recent
@@ -49,12 +49,14 @@ returning c.contested_at is not null as is_contested, named.names;
 -- name: lock_cluster_units
 select id from unit where cluster_id = $1 order by id for update;
 
--- name: distrust_rows
--- None of these kinds' rows counts as newer than what comes next.
-update resource set live_at = -1 where unit_id = any ($1::bigint[]);
-
--- name: distrust_floors
+-- name: distrust_units
+-- Nothing of these kinds counts as newer than what comes next, and lists that are under way prove nothing.
+with progress as (
+    delete from list_progress where unit_id = any ($1::bigint[])
+), rows as (
+    update resource set live_at = -1 where unit_id = any ($1)
+)
 update unit_floor set
     live_at = -1, state = case when state = 'verified' then 'unverified' else state end,
     state_at = greatest(state_at, $2), last_error = $3
-where unit_id = any ($1::bigint[]);
+where unit_id = any ($1);

@@ -156,13 +156,9 @@ async def _delete_absent(connection: Connection, lists: list[str], proven: Prove
     if not lists:
         return {}
     raised = await connection.fetch(statements()["raise_floors"], lists)
-    if not raised:
-        return {}
     absences = [Absence(row["unit_id"], row["reach"], row["epoch"], row["live_at"]) for row in raised]
-    counts = await bury(connection, absences, list(proven))
-    whole = [row["list"] for row in raised if not row["reach"]]
-    if whole:
-        await connection.execute(statements()["drop_covered_floors"], whole)
+    counts = await bury(connection, absences, list(proven)) if absences else []
+    await connection.execute(statements()["drop_covered"], lists, [row["list"] for row in raised])
     return {str(row["list"]): count for row, count in zip(raised, counts, strict=True)}
 
 

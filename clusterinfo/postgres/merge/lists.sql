@@ -48,8 +48,7 @@ where u.id = v.unit_id and not u.by_clock and exists (
 returning u.id;
 
 -- name: drop_unit_progress
--- Lists that are under way prove nothing of a kind that is ordered by the clock from now on, nor of a cluster to which two
--- have written.
+-- Lists that are under way prove nothing of a kind that is ordered by the clock from now on.
 delete from list_progress where unit_id = any ($1::bigint[]);
 
 -- name: find_backwards
@@ -97,26 +96,25 @@ where f.state_at <= excluded.state_at;
 
 -- name: raise_floors
 -- Of the lists ($1) that a batch proves the newest of each unit and reach raises the floor there, if it is above it; those are
--- returned. Lists that a proven one has overtaken need no bookkeeping any more.
-with proven as (
-    select * from list_progress where list = any ($1::uuid[])
-), overtaken as (
-    delete from list_progress p using proven v
-    where p.unit_id = v.unit_id and p.reach = v.reach and p.list <> v.list and (p.epoch, p.live_at) <= (v.epoch, v.live_at)
-)
+-- returned.
 update unit_floor f set epoch = v.epoch, live_at = v.live_at, digest = v.digest, proven_at = v.completed_at
 from (
-    select distinct on (unit_id, reach) * from proven
+    select distinct on (unit_id, reach) * from list_progress where list = any ($1::uuid[])
     order by unit_id, reach, epoch desc, live_at desc, completed_at desc
 ) v
 where f.unit_id = v.unit_id and f.reach = v.reach and (v.epoch, v.live_at) > (f.epoch, f.live_at)
 returning v.list, f.unit_id, f.reach, f.epoch, f.live_at;
 
--- name: drop_covered_floors
--- What is proven everywhere ($1: lists of all namespaces that raised their floors) needs no floors of single namespaces: one
--- that is no longer listed alone would age forever.
+-- name: drop_covered
+-- Lists that a proven one ($1) has overtaken need no bookkeeping any more. What is proven everywhere ($2: lists that raised
+-- their floors) needs no floors of single namespaces: one that is no longer listed alone would age forever.
+with overtaken as (
+    delete from list_progress p using list_progress v
+    where v.list = any ($1::uuid[]) and p.unit_id = v.unit_id and p.reach = v.reach and p.list <> v.list
+        and (p.epoch, p.live_at) <= (v.epoch, v.live_at)
+)
 delete from unit_floor f using list_progress v, unit_floor w
-where v.list = any ($1::uuid[]) and v.reach = '' and w.unit_id = v.unit_id and w.reach = ''
+where v.list = any ($2::uuid[]) and v.reach = '' and w.unit_id = v.unit_id and w.reach = ''
     and f.unit_id = v.unit_id and f.reach <> '' and (f.epoch, f.live_at) <= (w.epoch, w.live_at) and f.state_at <= w.proven_at;
 
 -- name: drop_progress

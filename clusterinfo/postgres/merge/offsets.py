@@ -53,7 +53,7 @@ class Claims:
         return row["next_offset"]  # type: ignore[no-any-return]
 
     async def admit(self, connection: Connection, batch: Batch, census: Census) -> Admission | None:
-        """Move the batch's position past it and read what is admitted. None: it is stored already (the answer was lost).
+        """Move the batch's position past it and read what is admitted. None: stored already (the answer was lost).
 
         Raises LostError (a newer owner) or RestartError (our claim or our place in the lane is not what we thought):
         the transaction, and with it what was moved, is to be rolled back.

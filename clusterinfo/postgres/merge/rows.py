@@ -14,7 +14,7 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
@@ -85,9 +85,15 @@ class Copied:
         if self._tried == 1:
             self.body = repaired_body_of(self.record)
             return True
-        self.error = error
-        self.body = NOTHING
+        self.body, self.error = NOTHING, error
         return self._tried == 2
+
+    def letter(self) -> DeadLetter:
+        """What PostgreSQL refused of it, the body or all of it, as a dead letter."""
+        assert self.error is not None
+        what = "body" if self._tried == 2 else "record"
+        reason = f"PostgreSQL refused the {what}: {server_message(self.error)}"
+        return dead_letter(self.record, reason, self.error.sqlstate)
 
 
 async def merge_single(connection: Connection, staged: Staged) -> tuple[Merged, list[int]]:
@@ -130,26 +136,6 @@ def _identity(row: ObjectRow) -> tuple[Any, ...]:
 # --- COPY, and what it refuses ---------------------------------------------------------------------------------------
 
 
-@dataclass(slots=True)
-class _Refusals:
-    """What one COPY's rows were refused for, beyond repair."""
-
-    letters: list[DeadLetter] = field(default_factory=list)
-    sqlstates: set[str | None] = field(default_factory=set)
-
-    def add(self, copied: Copied) -> None:
-        error = copied.error
-        assert error is not None
-        self.letters.append(
-            dead_letter(copied.record, f"PostgreSQL refused the body: {server_message(error)}", error.sqlstate)
-        )
-        self.sqlstates.add(error.sqlstate)
-        if len(self.letters) > MAX_ALIKE and len(self.sqlstates) == 1:
-            raise FatalError(
-                f"{len(self.letters)} records of one batch were refused alike, the last by: {server_message(error)}"
-            )
-
-
 async def copy(connection: Connection, table: str, rows: list[Copied], columns: Sequence[str], staged: Staged) -> float:
     """COPY rows into a table; what is refused of them becomes dead letters. Returns the seconds it took.
 
@@ -157,24 +143,34 @@ async def copy(connection: Connection, table: str, rows: list[Copied], columns: 
     follows as many times.
     """
     began = time.perf_counter()
-    refusals = _Refusals()
     fidelity_at = columns.index("fidelity")
+    refused: dict[int, Copied] = {}
     most = len(rows)
     while rows:
         chunk = rows[:most]
-        refused = await _copy_until_refused(connection, table, chunk, columns, fidelity_at)
-        if refused is None:
+        refusal = await _copy_until_refused(connection, table, chunk, columns, fidelity_at)
+        if refusal is None:
             rows, most = rows[len(chunk) :], most * 2
             continue
-        line, error = refused
+        line, error = refusal
         if line > 1:
             await _copy_all(connection, table, chunk[: line - 1], columns, fidelity_at)
-        keeps = chunk[line - 1].refuse(error)
-        if chunk[line - 1].error is not None and keeps:
-            refusals.add(chunk[line - 1])
+        row = chunk[line - 1]
+        keeps = row.refuse(error)
+        if row.error is not None:
+            refused[id(row)] = row
+            _check_alike(list(refused.values()))
         rows, most = rows[line - 1 if keeps else line :], max(1, line)
-    staged.dead_letters += refusals.letters
+    staged.dead_letters += [row.letter() for row in refused.values()]
     return time.perf_counter() - began
+
+
+def _check_alike(refused: list[Copied]) -> None:
+    if len(refused) <= MAX_ALIKE or len({row.error.sqlstate for row in refused if row.error}) > 1:
+        return
+    first = refused[0].error
+    assert first is not None
+    raise FatalError(f"{len(refused)} records of one batch were refused alike, the first by: {server_message(first)}")
 
 
 async def _copy_until_refused(

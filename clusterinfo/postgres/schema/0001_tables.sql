@@ -143,7 +143,8 @@ comment on column resource.unit_id is 'The kind.';
 comment on column resource.namespace is 'Namespace; empty: none.';
 comment on column resource.name is 'Name.';
 comment on column resource.uid is 'metadata.uid: another one is another object of that name.';
-comment on column resource.resource_version is 'metadata.resourceVersion, compared for equality only; the content hash of an object without one.';
+comment on column resource.resource_version is
+    'metadata.resourceVersion, compared for equality only; the content hash of an object without one.';
 comment on column resource.epoch is 'CLUSTER_EPOCH of the collector that saw it.';
 comment on column resource.live_at is 'As of when the object was seen; ordered within a unit together with epoch.';
 comment on column resource.deleted is 'A tombstone: the object was deleted under a watch.';
