@@ -45,7 +45,9 @@ async def _store(sink: PostgresSink, connection: Connection, record: Record) -> 
         raise RecordError("its cluster, or its kind, was forgotten since; drop it")
     if record.is_object:
         await connection.execute(statements()["expect_body"], *_version(record))
-    applied = await apply(connection, batch, census, admission, sink.carried, counts=not record.is_object)
+    applied = await apply(
+        connection, batch, census, admission, sink.carried, counts=not record.is_object, is_doubtful=True
+    )
     if applied.staged.dead_letters:
         raise RecordError(applied.staged.dead_letters[0].reason)
     given = await _give_history_its_body(connection, record) if record.is_object else False

@@ -56,14 +56,19 @@ async def apply(
     carried: CarriedUnits,
     *,
     counts: bool = True,
+    is_doubtful: bool = False,
 ) -> Applied:
-    """Merge a batch in the transaction that admitted it. Without `counts` its objects belong to no list's count."""
+    """Merge a batch in the transaction that admitted it.
+
+    Without `counts` its objects belong to no list's count. `is_doubtful`: PostgreSQL is known to refuse something of
+    it; what is refused otherwise aborts the transaction.
+    """
     if admission.forgotten:
         census = Census.of(record for record in batch.records if admission.admits(record))
     clusters, warnings = await know_clusters(connection, census, admission)
     units = await lock_units(connection, census, clusters)
     new = await carried.store(connection, batch, units)
-    staged = stage(batch, units, admission)
+    staged = stage(batch, units, admission, is_doubtful=is_doubtful)
     staged.dead_letters += census.dead_letters
     if not counts:
         staged.tallies.clear()

@@ -4,8 +4,9 @@ Objects that a batch shows once, as nearly all are, are compared with what is st
 what they replace; then they are COPYed into their table, with no staging and no second write. The others go through
 `chain.py`.
 
-What COPY refuses it names by its line. What stands before that line is COPYed, the one that was refused is tried with
-less (`bodies.py`), and what follows goes on as before: nothing is sent more than a few times.
+What COPY refuses aborts the transaction, which is done once more, behind savepoints. COPY names the line: what stands
+before it is COPYed, the one that was refused is tried with less (`bodies.py`), and what follows goes on as before, so
+that nothing is sent more than a few times.
 """
 
 from __future__ import annotations
@@ -137,13 +138,16 @@ def _identity(row: ObjectRow) -> tuple[Any, ...]:
 
 
 async def copy(connection: Connection, table: str, rows: list[Copied], columns: Sequence[str], staged: Staged) -> float:
-    """COPY rows into a table; what is refused of them becomes dead letters. Returns the seconds it took.
+    """COPY rows into a table; of a batch that is doubtful, what is refused becomes dead letters. Returns seconds.
 
     A refusal ends the COPY at its line; after it less is sent at once, so that many refusals do not send all that
     follows as many times.
     """
     began = time.perf_counter()
     fidelity_at = columns.index("fidelity")
+    if rows and not staged.is_doubtful:
+        await _copy_all(connection, table, rows, columns, fidelity_at)
+        return time.perf_counter() - began
     refused: dict[int, Copied] = {}
     most = len(rows)
     while rows:
