@@ -51,6 +51,8 @@ class History:
         self.topic = f"topic-{self.tag}"
         self.logs: list[list[Record | Rejected]] = [[] for _ in range(MOST_PARTITIONS)]
         self.held: list[Record] = []
+        self.holds_back = False
+        """Whatever is produced is held, to be delivered late."""
         self.partitions = 1
         self.scattered = 0
         self.places: dict[tuple[int, int], int] = {}
@@ -365,6 +367,9 @@ class History:
         )  # fmt: skip
 
     def _produce(self, records: list[Record]) -> None:
+        if self.holds_back:
+            self.held += records
+            return
         for record in records:
             unit = next((n for n, kind in enumerate(KINDS) if kind.resource == record.resource), 0)
             if self.scattered:
