@@ -40,6 +40,11 @@ from unit u join cluster c on c.id = u.cluster_id
 where c.uid = any ($1::text[]) and ($2::text[] is null or u.api_group || '/' || u.resource = any ($2))
 """
 
+CLUSTERS = """
+select uid, name, first_seen, last_seen, epoch, nullif(discovered_before, '-infinity'), contested_at from cluster
+where uid = any ($1::text[])
+"""
+
 SNAPSHOT_ROWS = """
 select s.id, s.units_completed, s.units_failed, s.objects, s.discovery_complete, s.started_at, s.completed_at
 from snapshot s join cluster c on c.id = s.cluster_id where c.uid = any ($1::text[])
@@ -177,6 +182,7 @@ class Judge:
                 self._compare_alarms(unit_id, row)
         await self._compare_offsets()
         await self._compare_snapshots()
+        await self._compare_clusters()
 
     def _compare_alarms(self, unit_id: UnitId, row: Any) -> None:
         """Who was never restored backwards in silence is never reported so, however slow its collectors are."""
@@ -236,7 +242,6 @@ class Judge:
     async def end(self) -> None:
         """After the last list: the rows are the truth, history is in order, nothing was dead-lettered twice."""
         await self.look()
-        await self._compare_clusters()
         rows = await self.bench.admin.fetch(PAST, self.uids)
         chains: dict[tuple[UnitId, Key], list[Any]] = {}
         for row in rows:
@@ -250,9 +255,14 @@ class Judge:
 
     async def _compare_clusters(self) -> None:
         """Each bears the name that it was given last; names that were given one after the other raise no alarm."""
-        rows = await self.bench.admin.fetch("select * from cluster where uid = any ($1)", self.uids)
-        stored = {row["uid"]: (row["name"], row["epoch"], row["contested_at"]) for row in rows}
-        must = {cluster.uid: (cluster.name, cluster.epoch, None) for cluster in self.world.clusters}
+        rows = await self.bench.admin.fetch(CLUSTERS, self.uids)
+        stored = {row["uid"]: tuple(row.values())[1:] for row in rows}
+        must = {
+            self.world.clusters[number].uid: (
+                truth.name, truth.first_seen, truth.last_seen, truth.epoch, self.reference.discovered.get(number), None,
+            )
+            for number, truth in self.reference.clusters.items()
+        }  # fmt: skip
         expect(stored == must, "wrong", ("clusters", stored, "must be", must))
 
     def _compare_with_truth(self, chains: dict[tuple[UnitId, Key], list[Any]]) -> None:

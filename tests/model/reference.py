@@ -132,12 +132,38 @@ class UnitTruth:
         return Past(key, row.uid, row.version, row.content, deleted, row.since, until)
 
 
+@dataclass
+class ClusterTruth:
+    """A cluster's own row; `last_seen` as of which its name is."""
+
+    name: str
+    first_seen: dt.datetime
+    last_seen: dt.datetime
+    epoch: int
+
+    @classmethod
+    def of(cls, record: Record) -> ClusterTruth:
+        """As the first record of it that is stored makes it."""
+        since = record.list or record.snapshot
+        at = min(began(since), record.observed_at) if since else record.observed_at
+        return cls(record.cluster_name, at, at, record.epoch)
+
+    def learn(self, record: Record) -> None:
+        """Take in a statement about a snapshot."""
+        at = record.observed_at
+        if record.type is RecordType.SNAPSHOT_STARTED and at >= self.last_seen:
+            self.name = record.cluster_name
+        self.first_seen, self.last_seen = min(self.first_seen, at), max(self.last_seen, at)
+        self.epoch = max(self.epoch, record.epoch)
+
+
 class Reference:
     """All that must be stored. `committed` is given every batch whose transaction took effect."""
 
     def __init__(self, world: World, counts: Counter[str]) -> None:
         self.world, self.stats = world, counts
         self.units: dict[UnitId, UnitTruth] = {}
+        self.clusters: dict[int, ClusterTruth] = {}
         self.discovered: dict[int, dt.datetime] = {}
         self.snapshots: dict[str, dt.datetime] = {}
         """Completed ones and when they ended."""
@@ -185,6 +211,7 @@ class Reference:
             self.letters.update((batch.lane.partition, rejected.offset) for rejected in batch.rejected)
         elif batch.list:
             self.pages[batch.list] += 1
+        self._take_clusters(batch.records)
         by_unit: dict[UnitId, list[Record]] = {}
         for record in batch.records:
             if record.resource:
@@ -199,6 +226,13 @@ class Reference:
         for record in sorted(done, key=lambda record: record.observed_at):
             touched |= self._discover(record)
         return touched
+
+    def _take_clusters(self, records: list[Record]) -> None:
+        for record in records:
+            self.clusters.setdefault(self.cluster_of(record), ClusterTruth.of(record))
+        for record in sorted(records, key=lambda record: record.observed_at):
+            if record.type in (RecordType.SNAPSHOT_STARTED, RecordType.SNAPSHOT_COMPLETED):
+                self.clusters[self.cluster_of(record)].learn(record)
 
     def _unit(self, unit_id: UnitId) -> UnitTruth:
         if unit_id not in self.units:

@@ -50,8 +50,17 @@ def _some(random: Random, kind: int) -> tuple[Change, ...]:
     ) or (_put(random, kind),)
 
 
-def _wish(random: Random, kind: int, fate: str = "whole", *, reach: str = "", rules: int = 1, stubs: int = 0) -> Wish:
-    return Wish(0, kind, reach, rules, stubs, False, fate, random.randrange(6))
+def _wish(
+    random: Random,
+    kind: int,
+    fate: str = "whole",
+    *,
+    reach: str = "",
+    rules: int = 1,
+    stubs: int = 0,
+    slow: bool = False,
+) -> Wish:
+    return Wish(0, kind, reach, rules, stubs, slow, fate, random.randrange(6))
 
 
 def _known(history: History, random: Random, kinds: tuple[int, ...] = LISTED) -> int:
@@ -137,6 +146,8 @@ def buried(history: History, random: Random) -> None:
     history.change(0, (_delete(change, watched=True),), None)
     history.drain()
     _release(history, random)
+    history.collect(_wish(random, kind), None)  # as of the deletion itself
+    history.drain()
 
 
 def overtaken_floor(history: History, random: Random) -> None:
@@ -222,8 +233,11 @@ def repeated(history: History, random: Random) -> None:
 
 
 def abolished(history: History, random: Random) -> None:
-    """A kind is gone; what was seen of it before comes late."""
+    """A kind is gone, with all there was of it; what was seen of it before comes late."""
     kind = _known(history, random)
+    history.change(0, _some(random, kind), None)
+    history.collect(_wish(random, kind), None)
+    history.drain()
     history.change(0, (_put(random, kind),), None)
     history.collect(_wish(random, kind, "late"), None)
     fates = tuple("gone" if number == kind else "completed" for number in range(len(KINDS)))
@@ -282,8 +296,22 @@ def together(history: History, random: Random) -> None:
     for reach in random.sample(("", *NAMESPACES, "", *NAMESPACES), 4):
         for kind in kinds:
             history.change(0, tuple(_delete(_put(random, kind)) for _ in range(2)), None)
-            history.collect(_wish(random, kind, reach=reach), None)
+            history.collect(_wish(random, kind, reach=reach, slow=random.random() < 0.3), None)
     history.drain()
+    for partition in range(len(history.logs)):
+        history.upset("send again", 0, partition, 3, None)
+    history.drain()
+
+
+def founded(history: History, random: Random) -> None:
+    """Two partitions bring the first that is heard of a cluster, at the same time."""
+    before = history.partitions
+    history.partitions = 2
+    for kind in WATCHED:
+        history.change(0, (_put(random, kind, watched=True),), None)
+    runs = tuple(random.randint(1, 6) for _ in range(6))
+    history.consume(Plan(Job(0, 9, False), Job(1, 9, False), runs, None))
+    history.partitions = before
 
 
 def belated(history: History, random: Random) -> None:
@@ -324,5 +352,5 @@ SCENES: Mapping[str, Callable[[History, Random], None]] = {
     "swapped": _broken("swapped"), "resurrected": resurrected, "buried": buried, "overtaken floor": overtaken_floor,
     "narrow": narrow, "unanswered": unanswered, "usurped": usurped, "crowded": crowded, "hasty": hasty,
     "repeated": repeated, "abolished": abolished, "paged": paged, "backwards": backwards, "sluggish": sluggish,
-    "together": together, "belated": belated, "shuffled": shuffled,
+    "together": together, "founded": founded, "belated": belated, "shuffled": shuffled,
 }  # fmt: skip
