@@ -2,7 +2,7 @@
 
 It has what outlives a run: the byte budget, the permits to list, and the version at which each list was last seen. A
 run discovers, states that it began, lists every unit, and states how each fared. Where the records go is the sink's
-concern, of which nothing is known here but the protocol; what a unit sends is `unit_source.py`'s.
+concern, of which nothing is known here but the protocol; what a unit sends is `unit_lister.py`'s.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from clusterinfo.kubernetes.errors import ApiStatusError
 from clusterinfo.kubernetes.list_source import ListContext, ListResult, ListSource, new_id
 from clusterinfo.kubernetes.normalize import Redaction
 from clusterinfo.kubernetes.recording import Recorder, batch_of
-from clusterinfo.kubernetes.unit_source import UnitResult, UnitSource, worst
+from clusterinfo.kubernetes.unit_lister import UnitLister, UnitResult, worst
 from clusterinfo.model import GroupVersionResource, ListLane, Outcome, Unit, version_number
 from clusterinfo.observations import Discovered, Observe, RunFailed, SnapshotEnded, Warned
 from clusterinfo.pump import Sink, deliver
@@ -146,15 +146,15 @@ class Collector:
         def open_list(lane: ListLane, gvr: GroupVersionResource, failure: str) -> ListSource:
             return ListSource(lane, gvr, context, newest=self._newest.get(lane, 0), failure=failure)
 
-        sources = [
-            UnitSource(
+        listers = [
+            UnitLister(
                 lane, gvr, self._sink, open_list=open_list, end_list=self._remember_version, observe=self._observe
             )
             for lane, gvr in plan
         ]
         try:
             async with asyncio.TaskGroup() as units:
-                tasks = [units.create_task(source.run(), name=f"list {source.lane}") for source in sources]
+                tasks = [units.create_task(lister.run(), name=f"list {lister.lane}") for lister in listers]
         except BaseExceptionGroup as group:
             raise first_of(group) from group
         return [task.result() for task in tasks]

@@ -1,4 +1,4 @@
-"""UnitSource: what one unit sends within one reach: pumps one after another, each for a list in a lane of its own.
+"""UnitLister: what one unit sends within one reach: pumps one after another, each for a list in a lane of its own.
 
 First the list that was asked for. A list of all namespaces whose continue tokens expired has failed, and reports so;
 what can be proven still is proven namespace by namespace: each a list of its own reach, with an id and a completion of
@@ -44,7 +44,7 @@ def worst(outcomes: Iterable[Outcome]) -> Outcome:
     return max(outcomes, key=SEVERITY.index)
 
 
-class UnitSource:
+class UnitLister:
     """One unit within one reach; `run` is its task."""
 
     def __init__(
