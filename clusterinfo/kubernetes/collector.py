@@ -108,7 +108,7 @@ class Collector:
         discovery = await self._discover()
         context = self._context()
         cluster = self._client.cluster
-        await self._state(context, SnapshotStarted(cluster.server_version, cluster.name, cluster.identity_known))
+        await self._state(context, SnapshotStarted(cluster.server_version, cluster.name))
         plan = planned(cluster.id, discovery, self._settings.namespaces)
         units = await self._list_all(plan, context)
         outcomes = outcomes_of(plan, units)
