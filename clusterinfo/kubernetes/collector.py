@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from clusterinfo.budget import ByteBudget
@@ -112,7 +114,7 @@ class Collector:
         plan = planned(cluster.id, discovery, self._settings.namespaces)
         units = await self._list_all(plan, context)
         outcomes = outcomes_of(plan, units)
-        await self._state(context, completed(discovery, outcomes))
+        await self._state(context, completed(discovery, outcomes, counts_of(plan, units)))
         result = RunResult(
             outcomes=outcomes,
             objects=sum(unit.objects for unit in units),
@@ -230,9 +232,17 @@ def outcomes_of(plan: Plan, results: list[UnitResult]) -> Outcomes:
     return {unit: worst(outcomes) for unit, outcomes in found.items()}
 
 
-def completed(discovery: Discovery, outcomes: Outcomes) -> SnapshotCompleted:
+def counts_of(plan: Plan, results: list[UnitResult]) -> Counter[tuple[str, str]]:
+    """(group, resource) -> the objects that the unit's completed lists sent, over all its reaches."""
+    counts = Counter[tuple[str, str]]()
+    for (_, gvr), result in zip(plan, results, strict=True):
+        counts[gvr.group, gvr.resource] += result.count
+    return counts
+
+
+def completed(discovery: Discovery, outcomes: Outcomes, counts: Mapping[tuple[str, str], int]) -> SnapshotCompleted:
     """The statement that closes a run; of a group that was left out and did not answer the resource is `*`."""
-    units = [UnitOutcome(group, resource, outcome) for (group, resource), outcome in outcomes.items()]
+    units = [UnitOutcome(*unit, outcome, counts[unit]) for unit, outcome in outcomes.items()]
     units += [UnitOutcome(gvr.group, gvr.resource, Outcome.EXCLUDED) for gvr in discovery.excluded]
     units += [UnitOutcome(group, WHOLE_GROUP, Outcome.EXCLUDED) for group in discovery.unseen]
     return SnapshotCompleted(discovery.complete, units)

@@ -24,6 +24,7 @@ from clusterinfo.kubernetes.pages import ListPage, parse_page
 from clusterinfo.kubernetes.recording import Recorder
 from clusterinfo.model import Batch, GroupVersionResource, Lane, ListLane, Outcome, Position, Receipt, Record
 from clusterinfo.observations import ItemUnreadable, ListEnded, ListRestarted, Observe, PageListed, Warned
+from clusterinfo.statements import ListCompleted
 
 FIRST_PAGE_OBJECT_BYTES = 8 * 1024
 FIRST_PAGE_BYTES = 2 * 1024 * 1024
@@ -102,6 +103,8 @@ class ListResult:
     """True if its continue tokens expired."""
     version: str = ""
     """resourceVersion of the list; "" before its first page."""
+    completed: ListCompleted | None = None
+    """What it stated, if it completed."""
 
 
 class ListSource:
@@ -148,6 +151,7 @@ class ListSource:
             error=verdict.error if verdict else "",
             is_too_slow=verdict is not None and verdict.is_too_slow,
             version=self._list.version or "",
+            completed=verdict.statement if verdict and isinstance(verdict.statement, ListCompleted) else None,
         )
 
     # --- pump.Source -------------------------------------------------------------------------------------------------

@@ -100,6 +100,47 @@ async def test_a_run_states_how_every_kind_fared(api: SimulatedKubernetes, colle
     assert run.observed(Discovered)[0].units == 3
 
 
+def counts(run: Collecting) -> dict[str, int]:
+    """Of the kinds that were listed, as snapshot.completed has them."""
+    (completed,) = run.of(RecordType.SNAPSHOT_COMPLETED)
+    units = json.loads(completed.body)["units"]
+    return {unit["resource"]: unit["count"] for unit in units if unit["outcome"] != "excluded"}
+
+
+async def test_a_run_states_how_many_objects_its_completed_lists_sent(
+    api: SimulatedKubernetes, collecting: Begin
+) -> None:
+    """What was sent before a list failed is not counted: nobody knows how much of the kind it was."""
+    run = await collecting(include=["configmaps", "namespaces", "secrets"])
+    for number in range(12):
+        api.cluster.create("secrets", configmap(f"s-{number:02}"))
+    api.faults.fail("secrets", status=404, page=2)
+
+    await run.once()
+
+    assert counts(run) == {"configmaps": 25, "namespaces": 5, "secrets": 0}
+
+
+async def test_counts_are_those_of_all_reaches(
+    api: SimulatedKubernetes, collecting: Begin, many_namespaces: list[str]
+) -> None:
+    run = await collecting(namespaces=["team-01", "shop", "team-02"], include=["configmaps"])
+    await run.once()
+    assert counts(run) == {"configmaps": 3 + 25 + 3}
+    api.faults.forbid("configmaps", namespace="shop")
+    await run.once()
+    assert counts(run) == {"configmaps": 3 + 3}
+
+
+async def test_a_kind_listed_namespace_by_namespace_is_counted_once(
+    api: SimulatedKubernetes, collecting: Begin, many_namespaces: list[str]
+) -> None:
+    run = await collecting(include=["configmaps"], page_size=30)
+    api.faults.expire_token("configmaps", times=None)
+    await run.once()
+    assert counts(run) == {"configmaps": 25 + 36}
+
+
 @pytest.mark.parametrize(("include", "is_whole"), [([], True), (["configmaps", "secrets"], False)])
 async def test_a_forbidden_kind_matters_if_it_was_asked_for(
     api: SimulatedKubernetes, collecting: Begin, include: list[str], is_whole: bool
