@@ -56,6 +56,10 @@ AGGREGATED = (
     "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
 )
 JSON = "application/json"
+API_SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
+NOT_AUTOMANAGED = "!kube-aggregator.kubernetes.io/automanaged"
+"""The server labels the APIServices that it makes for its own groups and those of CRDs: hundreds, not asked for."""
+API_SERVICES_A_PAGE, API_SERVICE_PAGES = 500, 20
 KUBE_SYSTEM = "/api/v1/namespaces/kube-system"
 PROBE = "/api"
 """What every authenticated client may read and, unlike /version, nobody else: credentials refused here are no good."""
@@ -120,6 +124,23 @@ class KubernetesClient:
         """
         chosen = selection or discovery.Selection(tuple(self._settings.include), tuple(self._settings.exclude))
         return discovery.choose(await self._groups(), chosen)
+
+    async def aggregated_apis(self) -> frozenset[tuple[str, str]]:
+        """(group, version) of the APIs that another server than kube-apiserver serves: see `discovery.py`.
+
+        Usually one answer of a few kB. Raises TransientError, ApiStatusError, PageTooLargeError, or FatalError for
+        documents that are none or never end.
+        """
+        found: set[tuple[str, str]] = set()
+        query = [("labelSelector", NOT_AUTOMANAGED), ("limit", str(API_SERVICES_A_PAGE))]
+        token = ""
+        for _ in range(API_SERVICE_PAGES):
+            further = [("continue", token)] if token else []
+            page, token = discovery.api_services(await self.get(API_SERVICES, query=query + further))
+            found |= page
+            if not token:
+                return frozenset(found)
+        raise FatalError(f"{API_SERVICES} has more than {API_SERVICE_PAGES} pages")
 
     async def get_page(
         self,

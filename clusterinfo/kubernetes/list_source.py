@@ -103,6 +103,8 @@ class ListResult:
     """True if its continue tokens expired."""
     version: str = ""
     """resourceVersion of the list; "" before its first page."""
+    ordering: str = ""
+    """As its records said it: `model.CLOCK`, or "" by version."""
     completed: ListCompleted | None = None
     """What it stated, if it completed."""
 
@@ -110,12 +112,19 @@ class ListResult:
 class ListSource:
     """The batches of one list: a `pump.Source` for one `ListLane`, made for one pump. Its `result` is read afterwards.
 
-    `newest`: the version at which this list was last seen whole (0: never). With a `failure` there is nothing to list:
-    the list only reports that it failed, and why.
+    `newest`: the version at which this list was last seen whole (0: never); `ordering`: what is known of it (see
+    `ordering.py`). With a `failure` there is nothing to list: the list only reports that it failed, and why.
     """
 
     def __init__(
-        self, lane: ListLane, gvr: GroupVersionResource, context: ListContext, *, newest: int = 0, failure: str = ""
+        self,
+        lane: ListLane,
+        gvr: GroupVersionResource,
+        context: ListContext,
+        *,
+        newest: int = 0,
+        ordering: str = "",
+        failure: str = "",
     ) -> None:
         self.lane = lane
         self.gvr = gvr
@@ -128,7 +137,7 @@ class ListSource:
         self._page_share = Share(context.budget)
         self._prefetch: asyncio.Task[bytes] | None = None
         self._began_s = 0.0
-        self._begin(ListState(lane, gvr, "", newest=newest))
+        self._begin(ListState(lane, gvr, "", newest=newest, ordering=ordering))
 
     def _begin(self, attempt: ListState) -> None:
         """Everything that starts again with a new list id."""
@@ -151,6 +160,7 @@ class ListSource:
             error=verdict.error if verdict else "",
             is_too_slow=verdict is not None and verdict.is_too_slow,
             version=self._list.version or "",
+            ordering=self._list.ordering,
             completed=verdict.statement if verdict and isinstance(verdict.statement, ListCompleted) else None,
         )
 

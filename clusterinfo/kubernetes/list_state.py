@@ -2,7 +2,8 @@
 
 Pure: no I/O, no clock, no environment. The list source reports pages, items and failures here and learns the next
 continue token or the verdict; who fetches, waits and sends is no concern of this module. A list completes only if all
-its pages came, all of one resourceVersion, none older than the list before, and every item could be read.
+its pages came, all of one resourceVersion, none older than the list before, and every item could be read. By what its
+records are ordered is known at its first page at the latest, and is the same for all of them.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clusterinfo.kubernetes.pages import ListPage
-from clusterinfo.model import GroupVersionResource, ListLane, Outcome, digest_hex, item_digest, version_number
+from clusterinfo.model import CLOCK, GroupVersionResource, ListLane, Outcome, digest_hex, item_digest, version_number
 from clusterinfo.statements import ListCompleted, ListFailed
 
 PAGE_FAILURES = 5
@@ -33,10 +34,13 @@ class Verdict:
 class ListState:
     """One attempt; `again` makes the next one. Not to be used further once a verdict was given.
 
-    `newest` is the version at which this list was last seen whole (0: never); a list that is older fails.
+    `newest` is the version at which this list was last seen whole (0: never); a list that is older fails, unless the
+    kind is ordered by the clock. `ordering` is what is known of that before.
     """
 
-    def __init__(self, lane: ListLane, gvr: GroupVersionResource, list_id: str, *, newest: int = 0) -> None:
+    def __init__(
+        self, lane: ListLane, gvr: GroupVersionResource, list_id: str, *, newest: int = 0, ordering: str = ""
+    ) -> None:
         self.lane = lane
         self.gvr = gvr
         self.id = list_id
@@ -44,6 +48,8 @@ class ListState:
         """Continue token of the next page; "" before the first."""
         self.version: str | None = None
         """resourceVersion of the list: that of its first page; None before that came."""
+        self.ordering = ordering
+        """`model.CLOCK`, or "" by version."""
         self.pages = 0
         self.count = 0
         self.is_whole = False
@@ -57,7 +63,7 @@ class ListState:
 
     def again(self, list_id: str) -> ListState:
         """The next attempt, from the first page; it remembers how many continue tokens have expired."""
-        attempt = ListState(self.lane, self.gvr, list_id, newest=self._newest)
+        attempt = ListState(self.lane, self.gvr, list_id, newest=self._newest, ordering=self.ordering)
         attempt._expiries = self._expiries
         return attempt
 
@@ -66,6 +72,8 @@ class ListState:
     def admit(self, page: ListPage) -> bool:
         """Take note of a whole page; False if it cannot belong to this list, whose items are then not to be sent."""
         self._failures = 0
+        if self.version is None and version_number(page.resource_version) is None:
+            self.ordering = CLOCK
         if reason := self._why_foreign(page.resource_version):
             self.defect, self.is_whole = reason, True
             return False
@@ -88,6 +96,8 @@ class ListState:
         """Why a page of this resourceVersion cannot belong to this list; "" if it can."""
         if self.version not in (None, version):
             return f"page {self.pages} is of resourceVersion {version}, not {self.version}"
+        if self.ordering == CLOCK:
+            return ""
         if (number := version_number(version)) is not None and number < self._newest:
             return (
                 f"the list's resourceVersion went back from {self._newest} to {number}: if the cluster was restored "

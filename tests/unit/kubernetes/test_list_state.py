@@ -6,15 +6,16 @@ import pytest
 
 from clusterinfo.kubernetes.list_state import PAGE_FAILURES, ListState, Verdict
 from clusterinfo.kubernetes.pages import ListPage
-from clusterinfo.model import GroupVersionResource, ListLane, Outcome, Unit, digest_hex, item_digest
+from clusterinfo.model import CLOCK, GroupVersionResource, ListLane, Outcome, Unit, digest_hex, item_digest
 from clusterinfo.statements import ListCompleted, ListFailed
 
 PODS = GroupVersionResource("", "v1", "pods", "Pod", namespaced=True)
 NODES = GroupVersionResource("", "v1", "nodes", "Node", namespaced=False)
 
 
-def begun(gvr: GroupVersionResource = PODS, reach: str = "", newest: int = 0) -> ListState:
-    return ListState(ListLane(Unit("c", gvr.group, gvr.resource), reach), gvr, "list-1", newest=newest)
+def begun(gvr: GroupVersionResource = PODS, reach: str = "", newest: int = 0, ordering: str = "") -> ListState:
+    lane = ListLane(Unit("c", gvr.group, gvr.resource), reach)
+    return ListState(lane, gvr, "list-1", newest=newest, ordering=ordering)
 
 
 def page(version: str = "7", token: str = "") -> ListPage:
@@ -82,6 +83,30 @@ def test_a_list_older_than_the_one_before_fails(version: str, newest: int, admit
     verdict = state.verdict()
     assert verdict.outcome is (Outcome.COMPLETED if admitted else Outcome.FAILED)
     assert ("from 10 to 9" in verdict.error, "CLUSTER_EPOCH" in verdict.error) == (not admitted, not admitted)
+
+
+def test_what_is_ordered_by_the_clock_may_be_of_an_older_version() -> None:
+    state = begun(newest=10, ordering=CLOCK)
+    assert state.admit(page("9"))
+    assert (state.verdict().outcome, state.ordering) == (Outcome.COMPLETED, CLOCK)
+
+
+@pytest.mark.parametrize("version", ["", "abc", "0", "-1", "1.5", "9223372036854775808", "1" * 5000])
+def test_a_version_that_is_no_integer_of_64_bits_orders_nothing(version: str) -> None:
+    state = begun(newest=10)
+    assert state.ordering == ""
+    assert state.admit(page(version, token="one"))
+    assert state.ordering == CLOCK
+    assert not state.admit(page("12")), "its pages are of one version all the same"
+    assert state.ordering == CLOCK
+    assert state.again("list-2").ordering == CLOCK
+
+
+def test_a_version_that_is_one_orders_its_list() -> None:
+    state = begun()
+    state.admit(page("9223372036854775807", token="one"))
+    assert not state.admit(page("abc"))
+    assert state.ordering == state.again("list-2").ordering == ""
 
 
 def test_an_item_that_was_skipped_keeps_it_from_completing_and_the_first_says_why() -> None:
