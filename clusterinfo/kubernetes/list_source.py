@@ -270,15 +270,14 @@ class ListSource:
         return items
 
     def _records(self, items: Iterable[NormalizedObject | RecordError], observed_at: dt.datetime) -> list[Record]:
-        """A page's items as records; one that cannot be read is skipped and its list will not complete."""
+        """A page's items as records; one that cannot be read or came before is skipped: its list will not complete."""
         records: list[Record] = []
         context, listed = self._context, self._list
         for item in items:
             if isinstance(item, RecordError):
                 listed.skip(str(item))
                 context.observe(ItemUnreadable(resource=self.gvr.dotted, reason=str(item)))
-            else:
-                listed.add(item.namespace, item.name, item.resource_version)
+            elif listed.add(item.namespace, item.name, item.resource_version):
                 records.append(context.recorder.observed(item, listed, observed_at))
                 if item.is_repaired:
                     self._warn_of_repair(item)

@@ -2,14 +2,15 @@
 
 Pure: no I/O, no clock, no environment. The list source reports pages, items and failures here and learns the next
 continue token or the verdict; who fetches, waits and sends is no concern of this module. A list completes only if all
-its pages came, all of one resourceVersion, none older than the list before, and every item could be read. By what its
-records are ordered is known at its first page at the latest, and is the same for all of them.
+its pages came, all of one resourceVersion, none older than the list before, every item could be read, and none is named
+twice. By what its records are ordered is known at its first page at the latest, and is the same for all of them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clusterinfo.kubernetes.listed_keys import ListedKeys
 from clusterinfo.kubernetes.pages import ListPage
 from clusterinfo.model import CLOCK, GroupVersionResource, ListLane, Outcome, digest_hex, item_digest, version_number
 from clusterinfo.statements import ListCompleted, ListFailed
@@ -56,6 +57,7 @@ class ListState:
         """True once no further page is to be fetched."""
         self.defect = ""
         """Why this list may not complete although all its pages came."""
+        self._keys = ListedKeys()
         self._newest = newest
         self._digest = 0
         self._failures = 0
@@ -83,10 +85,14 @@ class ListState:
         self.is_whole = not page.continue_token
         return True
 
-    def add(self, namespace: str, name: str, resource_version: str) -> None:
-        """Count an item that is sent."""
+    def add(self, namespace: str, name: str, resource_version: str) -> bool:
+        """Count an item; False if the list named it before: it is not to be sent, and the list will not complete."""
+        if not self._keys.add(f"{namespace}/{name}"):
+            self.skip(f"the list names {f'{namespace}/' if namespace else ''}{name} twice")
+            return False
         self.count += 1
         self._digest += item_digest(namespace, name, resource_version)
+        return True
 
     def skip(self, reason: str) -> None:
         """Take note of an item that could not be read: the list will not complete."""
@@ -109,8 +115,8 @@ class ListState:
 
     def verdict(self) -> Verdict:
         """Of a list that is whole."""
-        if self.defect:
-            return self.failed(0, self.defect)
+        if defect := self.defect or self._keys.doubt:
+            return self.failed(0, defect)
         statement = ListCompleted(self.count, digest_hex(self._digest))
         return Verdict(outcome=Outcome.COMPLETED, statement=statement)
 
