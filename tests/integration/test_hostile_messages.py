@@ -113,7 +113,7 @@ async def test_forty_bombs_and_three_strangers_stop_nothing(
     ended.expect(0)
     assert ended.peak_mib < MOST_MIB
     assert watch.longest_s < STANDSTILL_S
-    states = await connection.fetch("select resource, state from unit where resource like 'kind%'")
+    states = await connection.fetch("select resource, state from freshness where resource like 'kind%'")
     assert dict(map(tuple, states)) == {listing.resource: "verified" for listing in listings}
     live = await connection.fetch("select name, live_at_source from resource r join unit u on u.id = r.unit_id")
     assert sorted(row["name"] for row in live) == sorted(

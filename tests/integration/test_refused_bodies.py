@@ -80,7 +80,7 @@ async def test_it_is_stored_repaired_with_its_bytes_and_proven_with_its_list(to:
         ("a", 3),
         ("z", 3),
     ]
-    assert await to.connection.fetchval("select state from unit") == "verified"
+    assert await to.connection.fetchval("select state from freshness") == "verified"
     assert await to.letters() == 0
 
 
