@@ -55,6 +55,8 @@ class PostgresSink:
             f"set local search_path = {settings.db_schema}, pg_catalog;"
             f"set local statement_timeout = '{STATEMENT_TIMEOUT}'; set local lock_timeout = '{LOCK_TIMEOUT}';"
             f"set local idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'; set local jit = off;"
+            # Every statement looks rows up one by one; to plan it again for each batch takes longer than to run it.
+            "set local plan_cache_mode = force_generic_plan;"
             + ("set local default_toast_compression = 'lz4';" if lz4 else "")
         )
 

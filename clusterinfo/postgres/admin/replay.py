@@ -13,7 +13,7 @@ from clusterinfo.model import Batch, ListLane, Record
 from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.errors import FOREIGN, is_of_the_record, server_message, translate
 from clusterinfo.postgres.merge.apply import apply
-from clusterinfo.postgres.merge.bodies import body_of, repaired_body_of
+from clusterinfo.postgres.merge.bodies import body_of, fidelity_of, repaired_body_of
 from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.sink import PostgresSink
 from clusterinfo.postgres.sql import statements
@@ -63,7 +63,7 @@ def _version(record: Record) -> tuple[object, ...]:
 
 async def _give_history_its_body(connection: Connection, record: Record) -> bool:
     """Versions that were superseded meanwhile and lack their body get it; True if there were any."""
-    for body in (body_of(record), repaired_body_of(record)):
+    for body in (body_of(record, fidelity_of(record)), repaired_body_of(record)):
         try:
             async with connection.transaction():
                 done = await connection.execute(statements()["give_history_its_body"], *_version(record), *body)

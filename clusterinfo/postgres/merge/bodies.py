@@ -27,21 +27,23 @@ class Body(NamedTuple):
 NOTHING = Body(IDENTITY_ONLY, None, None)
 
 
-def fidelity_of(body: bytes) -> int:
+def fidelity_of(record: Record) -> int:
     """How much of it can be stored, as far as a cheap search shows; `body_of` may find less."""
-    return SANITISED if is_suspect(body) and sanitise(body) != body else WHOLE
+    if record.state == "oversize":
+        return STUB
+    return SANITISED if is_suspect(record.body) and sanitise(record.body) != record.body else WHOLE
 
 
-def body_of(record: Record) -> Body:
-    """The body of a record as it is tried first. A deletion has none."""
-    body, whole = record.body, STUB if record.state == "oversize" else WHOLE
+def body_of(record: Record, fidelity: int) -> Body:
+    """The body of a record of that fidelity (`fidelity_of`) as it is tried first. A deletion has none."""
+    body = record.body
     if record.type is RecordType.DELETED:
-        return Body(fidelity_of(body) if whole == WHOLE else STUB, None, None)
+        return Body(fidelity, None, None)
     if has_wild_number(body) and (repaired := repair(body)) != body:
-        return Body(min(whole, SANITISED), repaired, body)
-    if is_suspect(body) and (repaired := sanitise(body)) != body:
-        return Body(min(whole, SANITISED), repaired, body)
-    return Body(whole, body, None)
+        return Body(min(fidelity, SANITISED), repaired, body)
+    if fidelity == WHOLE or (repaired := sanitise(body)) == body:
+        return Body(fidelity, body, None)
+    return Body(fidelity, repaired, body)
 
 
 def repaired_body_of(record: Record) -> Body:

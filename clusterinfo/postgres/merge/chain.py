@@ -41,7 +41,11 @@ async def merge_chain(connection: Connection, staged: Staged, places: Sequence[i
     copy_s = 0.0
     while True:
         plan = await _plan(connection, proven)
-        wanted = {place: Copied(staged.records[place], (place,)) for place in plan.bodies if place not in copied}
+        wanted = {
+            place: Copied(staged.records[place], staged.rows[place].fidelity, (place,))
+            for place in plan.bodies
+            if place not in copied
+        }
         copied |= wanted
         copy_s += await copy(connection, "staged_body", list(wanted.values()), BODY_COLUMNS, staged)
         if not (learnt := _learnt(staged, wanted)):

@@ -61,12 +61,13 @@ class Merged:
 
 
 class Copied:
-    """A row on its way into a table: `head` and `tail` beside fidelity and body, which get less with each refusal."""
+    """A row on its way into a table: columns beside fidelity and body, which get less with each refusal."""
 
-    __slots__ = ("_tried", "body", "columns", "error", "record")
+    __slots__ = ("_tried", "body", "columns", "error", "fidelity", "record")
 
-    def __init__(self, record: Record, columns: tuple[Any, ...]) -> None:
+    def __init__(self, record: Record, fidelity: int, columns: tuple[Any, ...]) -> None:
         self.record = record
+        self.fidelity = fidelity
         self.columns = columns
         self.body: Body | None = None
         self.error: asyncpg.PostgresError | None = None
@@ -76,7 +77,7 @@ class Copied:
     def values(self, place: int) -> tuple[Any, ...]:
         """The columns with the fidelity at `place`, then body and original."""
         if self.body is None:
-            self.body = body_of(self.record)
+            self.body = body_of(self.record, self.fidelity)
         head, tail = self.columns[:place], self.columns[place:]
         return (*head, self.body.fidelity, *tail, self.body.body, self.body.original)
 
@@ -109,7 +110,7 @@ async def merge_single(connection: Connection, staged: Staged) -> tuple[Merged, 
     counts = Counter({name: row["count"] for name, row in classes.items()})
     at = places or range(len(rows))
     written = [
-        Copied(staged.records[at[place - 1]], _identity(rows[place - 1]) + times)
+        Copied(staged.records[at[place - 1]], rows[place - 1].fidelity, _identity(rows[place - 1]) + times)
         for name in _WRITTEN & classes.keys()
         for place, times in _times(rows, classes[name])
     ]

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from clusterinfo.errors import RecordError
 from clusterinfo.model import Batch, Record, RecordType, Rejected, Unit, item_digest, list_start_us, version_number
 from clusterinfo.postgres.merge.admission import Admission
-from clusterinfo.postgres.merge.bodies import STUB, fidelity_of
+from clusterinfo.postgres.merge.bodies import fidelity_of
 from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
 from clusterinfo.postgres.merge.jsonb_checks import plain
 from clusterinfo.postgres.merge.units import UnitRow, Units
@@ -158,7 +158,7 @@ def _stage_object(staged: Staged, record: Record, unit: UnitRow, at: dt.datetime
             record.epoch,
             live_at,
             deleted,
-            STUB if record.state == "oversize" else fidelity_of(record.body),
+            fidelity_of(record),
             record.normalization,
             bytes.fromhex(record.content_hash),
             at,

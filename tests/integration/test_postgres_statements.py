@@ -1,0 +1,109 @@
+"""How often storing a batch goes to the server: each step that has nothing to do sends nothing."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
+import pytest
+from msgspec.structs import replace
+
+from clusterinfo.model import Record
+from clusterinfo.postgres.pool import open_pool
+from clusterinfo.postgres.sink import PostgresSink
+from tests.conftest import Database
+from tests.support.records import LANE, Feed, Listing
+
+pytestmark = pytest.mark.embedded_only
+
+
+class CountedConnection:
+    """A connection that notes what is sent over it; a transaction is its BEGIN and its COMMIT."""
+
+    def __init__(self, connection: Any, sent: list[str]) -> None:
+        self._connection, self._sent = connection, sent
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._connection, name)
+
+        async def counted(*arguments: Any, **options: Any) -> Any:
+            self._sent.append(name)
+            return await method(*arguments, **options)
+
+        return counted
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        self._sent.append("begin")
+        async with self._connection.transaction():
+            yield
+        self._sent.append("commit")
+
+
+class CountedPool:
+    """A pool of such connections."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self.sent: list[str] = []
+
+    @asynccontextmanager
+    async def acquire(self, *, timeout: float | None = None) -> AsyncIterator[Any]:
+        async with self._pool.acquire(timeout=timeout) as connection:
+            yield CountedConnection(connection, self.sent)
+
+    async def expire_connections(self) -> None:
+        await self._pool.expire_connections()
+
+
+class Counter:
+    """A sink on a counted pool."""
+
+    def __init__(self, sink: PostgresSink, pool: CountedPool) -> None:
+        self.sink, self.pool, self.feed = sink, pool, Feed()
+
+    async def sent_for(self, *records: Record) -> list[str]:
+        """What is sent to store a batch of these."""
+        self.pool.sent.clear()
+        await self.sink.write(self.feed.batch(*records))
+        return list(self.pool.sent)
+
+
+@pytest.fixture
+async def counter(database: Database) -> AsyncIterator[Counter]:
+    settings = database.settings()
+    async with open_pool(settings) as pool:
+        counted = CountedPool(pool)
+        sink = await PostgresSink.on(counted, settings, lambda _: None)  # type: ignore[arg-type]
+        await sink.open(LANE)
+        yield Counter(sink, counted)
+
+
+def watched(listing: Listing, name: str, version: str, content: str) -> Record:
+    return replace(listing.item(name, version, content), list="", list_version=version)
+
+
+async def test_an_object_that_changed_takes_nine_statements_at_most(
+    counter: Counter, connection: asyncpg.Connection
+) -> None:
+    first = Listing("100")
+    await counter.sent_for(first.item("a", "1", "x"), first.item("b", "2", "x"), first.completed())
+    by_watch = await counter.sent_for(watched(first, "a", "101", "y"))
+    assert by_watch == ["begin", "execute", "fetch", "fetch", "fetch", "copy_records_to_table", "commit"]
+    page = Listing("200")
+    by_list = await counter.sent_for(page.item("a", "150", "z"))
+    assert len(by_list) == 8, by_list
+    seen = await counter.sent_for(watched(first, "b", "2", "x"))
+    assert seen == ["begin", "execute", "fetch", "fetch", "fetch", "commit"]
+    rows = await connection.fetch("select name, resource_version from resource order by name")
+    assert [tuple(row) for row in rows] == [("a", "150"), ("b", "2")]
+
+
+async def test_a_batch_sent_again_takes_four_statements(counter: Counter) -> None:
+    listing = Listing("100")
+    await counter.sent_for(listing.item("a", "1"))
+    counter.feed.next_offset = 0
+    sent = await counter.sent_for(listing.item("a", "1"))
+    assert sent == ["begin", "execute", "fetch", "fetchrow", "commit"]
