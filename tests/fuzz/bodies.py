@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 
 from clusterinfo.json_repair import CUT, MAX_DEPTH, MAX_EXPONENT, MAX_NUMBER_CHARS, repair
-from clusterinfo.postgres.merge.bodies import IDENTITY_ONLY, SANITISED, WHOLE
+from clusterinfo.postgres.merge.bodies import IDENTITY_ONLY, SANITISED, WHOLE, fidelity_of
 from clusterinfo.postgres.merge.chain import BODY_COLUMNS
 from clusterinfo.postgres.merge.jsonb_checks import has_wild_number, is_suspect, sanitise
 from clusterinfo.postgres.merge.rows import Copied, copy
@@ -227,7 +227,8 @@ async def _go_the_products_way(
 ) -> None:
     """`rows.copy` finds out what was found out in bulk, and stores the same."""
     listing, staged = Listing("1"), Staged(is_doubtful=True)
-    rows = [Copied(listing.item(f"a{number}", "1", body=body), (number,)) for number, body in enumerate(bodies)]
+    records = [listing.item(f"a{number}", "1", body=body) for number, body in enumerate(bodies)]
+    rows = [Copied(record, fidelity_of(record), (number,)) for number, record in enumerate(records)]
     await connection.execute("truncate staged_body")
     async with connection.transaction():
         await copy(connection, "staged_body", rows, BODY_COLUMNS, staged)

@@ -83,7 +83,7 @@ class Table:
 async def copied(table: Table, bodies: Sequence[bytes], *, is_doubtful: bool = True) -> Staged:
     """COPY one object of each body, named 0, 1, 2 ..."""
     staged, listing = Staged(is_doubtful=is_doubtful), Listing("100")
-    items = [Copied(listing.item(str(n), "1", body=body), (str(n),)) for n, body in enumerate(bodies)]
+    items = [Copied(listing.item(str(n), "1", body=body), WHOLE, (str(n),)) for n, body in enumerate(bodies)]
     connection: Any = table
     await copy(connection, "resource", items, COLUMNS, staged)
     return staged
@@ -185,7 +185,7 @@ async def test_a_refusal_that_names_no_line_is_raised_for_bisection() -> None:
 
 
 def test_fidelity_is_put_where_the_columns_have_it() -> None:
-    of_row = Copied(Listing("100").item("a", "1", body=FINE), tuple(rows.COLUMNS[:8] + rows.COLUMNS[9:15]))
+    of_row = Copied(Listing("100").item("a", "1", body=FINE), WHOLE, tuple(rows.COLUMNS[:8] + rows.COLUMNS[9:15]))
     values = of_row.values(rows.COLUMNS.index("fidelity"))
     assert values[:8] == rows.COLUMNS[:8]
     assert values[8:] == (WHOLE, *rows.COLUMNS[9:15], FINE, None)
