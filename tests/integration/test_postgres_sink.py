@@ -555,8 +555,7 @@ async def test_a_record_that_is_refused_without_its_body_too_is_a_dead_letter_al
 
 async def test_a_batch_that_takes_too_long_is_bisected(bench: Bench) -> None:
     await bench.connection.execute(
-        "create function slow() returns trigger language plpgsql as "
-        "'begin perform pg_sleep(0.2); return new; end'"
+        "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.2); return new; end'"
     )
     await bench.connection.execute("create trigger slow before insert on resource for each row execute function slow()")
     bench.sink._begin += "set local statement_timeout = '700ms';"
