@@ -34,7 +34,7 @@ CONSUME = ("consume", "--until-idle", UNTIL_IDLE)
 
 STORED = """
 select (select count(*) from resource where not deleted) as rows,
-       (select count(*) from unit where state = 'verified') as kinds,
+       (select count(distinct unit_id) from unit_floor where state = 'verified') as kinds,
        (select coalesce(sum(greatest(count, expected_count)), 0)::bigint
         from list_progress where updated_at >= $1) as listed
 """

@@ -34,13 +34,16 @@ create trigger audit after insert or update on clusterinfo.kafka_offset
 
 create table audit.settled (list uuid not null, count bigint not null);
 create function audit.note_settled() returns trigger language plpgsql as $$ begin
-    insert into audit.settled values (new.list, new.count);
+    if tg_op = 'INSERT' or not old.settled then
+        insert into audit.settled values (new.list, new.count);
+    end if;
     return null;
 end $$;
-create trigger audit after update on clusterinfo.list_progress
-    for each row when (new.settled and not old.settled) execute function audit.note_settled();
+create trigger audit after insert or update on clusterinfo.list_progress
+    for each row when (new.settled) execute function audit.note_settled();
 
--- Deferred to the end of the transaction, so that it sees the state and the floor that the deletion was done under.
+-- Deferred to the end of the transaction, so that it sees the state and the floor that the deletion was done under, and
+-- whether another version stands in the row's place.
 create table audit.deletion (
     at timestamptz not null default clock_timestamp(), api_group text not null, resource text not null,
     namespace text not null, name text not null, uid text not null, is_covered boolean not null, proven_at timestamptz,
@@ -50,9 +53,11 @@ create function audit.note_deletion() returns trigger language plpgsql as $$ beg
     insert into audit.deletion (api_group, resource, namespace, name, uid, is_covered, proven_at, state)
     select u.api_group, u.resource, old.namespace, old.name, old.uid,
         coalesce((f.epoch, f.live_at) >= (old.epoch, old.live_at), false) or u.gone_before > old.last_observed_at,
-        f.proven_at, u.state
+        f.proven_at, coalesce(u.state, f.state, 'unverified')
     from clusterinfo.unit u left join clusterinfo.unit_floor f on f.unit_id = u.id and f.reach = ''
-    where u.id = old.unit_id;
+    where u.id = old.unit_id and not exists (
+        select from clusterinfo.resource r
+        where r.unit_id = old.unit_id and r.namespace = old.namespace and r.name = old.name);
     return null;
 end $$;
 create constraint trigger audit after delete on clusterinfo.resource deferrable initially deferred

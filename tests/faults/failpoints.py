@@ -25,8 +25,8 @@ Action = Literal["kill", "stop"]
 SIGNALS: dict[str, signal.Signals] = {"kill": signal.SIGKILL, "stop": signal.SIGSTOP}
 
 CONSUMER = (
-    "after_fetch", "after_copy", "after_merge", "before_commit", "commit_sent_no_reply", "after_commit",
-    "before_kafka_commit", "mid_revoke", "mid_claim", "mid_bisect",
+    "after_fetch", "after_admit", "after_merge", "mid_copy", "after_copy", "after_refusal", "before_commit",
+    "commit_sent_no_reply", "after_commit", "before_kafka_commit", "mid_revoke", "mid_claim",
 )  # fmt: skip
 COLLECTOR = ("mid_page", "after_last_item_before_completion")
 POINTS = (*CONSUMER, *COLLECTOR)

@@ -40,7 +40,9 @@ STOPS = 20
 SESSION_TIMEOUT_S = 2.0
 STOPPED_S = 2.5 * SESSION_TIMEOUT_S
 """Longer than the group keeps a silent member, and long enough for others to want its partitions."""
-STOP_POINTS = ("after_fetch", "after_copy", "after_merge", "before_commit", "commit_sent_no_reply", "mid_claim")
+STOP_POINTS = (
+    "after_fetch", "after_admit", "after_merge", "mid_copy", "before_commit", "commit_sent_no_reply", "mid_claim",
+)  # fmt: skip
 """Where a consumer holds a batch or a transaction."""
 
 QUIET_S = 3.0

@@ -201,7 +201,7 @@ def _high_water_kib(pid: int) -> int:
 
 # --- what must hold --------------------------------------------------------------------------------------------------
 
-UNPROVEN = "select resource || ': ' || state from unit where state not in ('verified', 'excluded', 'gone') limit 5"
+UNPROVEN = "select resource || ': ' || state from freshness where state not in ('verified', 'excluded', 'gone') limit 5"
 
 TWICE = """
     select namespace, name, resource_version, count(*) from (

@@ -11,7 +11,7 @@ import asyncio
 import ctypes
 import os
 import signal
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -25,8 +25,9 @@ from clusterinfo.kafka.consumer.source import PartitionSource
 from clusterinfo.kafka.producer import KafkaSink
 from clusterinfo.model import Batch, PartitionLane, Record, RecordType
 from clusterinfo.postgres import pool as postgres_connection
+from clusterinfo.postgres import sink as postgres_sink
 from clusterinfo.postgres.merge import rows
-from clusterinfo.postgres.merge.offsets import Positions
+from clusterinfo.postgres.merge.offsets import Claims
 from clusterinfo.postgres.sink import PostgresSink
 from tests.faults.failpoints import Action, Failpoints
 
@@ -45,8 +46,6 @@ class Write:
 
 
 writing: ContextVar[Write | None] = ContextVar("writing", default=None)
-parts: ContextVar[list[int] | None] = ContextVar("parts", default=None)
-"""Sizes of the parts that the bisection under way has begun."""
 
 
 def _detail(batch: Batch) -> dict[str, object]:
@@ -59,6 +58,20 @@ async def _begun(work: Awaitable[Any]) -> asyncio.Future[Any]:
     future = asyncio.ensure_future(work)
     await asyncio.sleep(0)
     return future
+
+
+class Passing(list[Any]):
+    """Rows on their way into COPY; `halfway` is called when half of them are handed over."""
+
+    def __init__(self, rows: Sequence[Any], halfway: Callable[[], None]) -> None:
+        super().__init__(rows)
+        self._halfway = halfway
+
+    def __iter__(self) -> Iterator[Any]:
+        for place, row in enumerate(super().__iter__()):
+            if place == len(self) // 2:
+                self._halfway()
+            yield row
 
 
 class Places:
@@ -77,22 +90,23 @@ class Places:
         return {
             (PartitionSource, "read"): self.read,
             (PostgresSink, "_write"): self.write,
-            (rows, "copy_bodies"): self.copy_bodies,
-            (PostgresSink, "merge"): self.merge,
-            (Positions, "move"): self.move,
+            (Claims, "admit"): self.admit,
+            (rows, "copy"): self.copy,
+            (rows, "_copy_all"): self.copy_all,
+            (rows, "_copy_until_refused"): self.copy_until_refused,
+            (postgres_sink, "apply"): self.apply,
             (Transaction, "_Transaction__commit"): self.commit_transaction,
             (committed, "commit"): self.commit_to_kafka,
             (Lanes, "wait_for_writes"): self.wait_for_writes,
-            (Positions, "claim"): self.claim,
-            (rows, "_copy_or_bisect"): self.bisect,
+            (Claims, "claim"): self.claim,
             (KafkaSink, "_submit_all"): self.submit_all,
         }
 
     def _replace(self, owner: Any, name: str, around: Callable[..., Awaitable[Any]]) -> None:
         original = getattr(owner, name)
 
-        async def replaced(*arguments: Any) -> Any:
-            return await around(original, *arguments)
+        async def replaced(*arguments: Any, **options: Any) -> Any:
+            return await around(original, *arguments, **options)
 
         setattr(owner, name, replaced)
 
@@ -105,36 +119,54 @@ class Places:
             self._points.pass_by("after_fetch", **_detail(batch))
         return batch
 
-    async def write(self, original: Original, sink: PostgresSink, batch: Batch) -> None:
+    async def write(self, original: Original, sink: PostgresSink, batch: Batch, **options: Any) -> None:
         """after_commit: it is stored, the source does not know yet."""
         write = Write(batch)
         token = writing.set(write)
         try:
-            await original(sink, batch)
+            await original(sink, batch, **options)
         finally:
             writing.reset(token)
         if write.is_new:
             self._points.pass_by("after_commit", **_detail(batch))
 
-    async def copy_bodies(self, original: Original, connection: Any, staged: Any, wanted: list[int]) -> Any:
-        """after_copy: the bodies of a batch stand in staging."""
-        learnt = await original(connection, staged, wanted)
-        if wanted:
-            self._pass_in_transaction("after_copy", connection, bodies=len(wanted))
-        return learnt
-
-    async def merge(self, original: Original, sink: PostgresSink, connection: Any, *rest: Any) -> Any:
-        """after_merge: history and rows are written."""
-        plan = await original(sink, connection, *rest)
-        self._pass_in_transaction("after_merge", connection)
-        return plan
-
-    async def move(self, original: Original, positions: Positions, connection: Any, batch: Batch) -> None:
-        """before_commit: everything of the transaction is done but its end."""
-        await original(positions, connection, batch)
-        if write := writing.get():
+    async def admit(self, original: Original, claims: Claims, connection: Any, *rest: Any) -> Any:
+        """after_admit: the position is moved past the batch, and nothing else is written."""
+        admission = await original(claims, connection, *rest)
+        if admission is not None and (write := writing.get()):
             write.is_new = True
-            self._pass_in_transaction("before_commit", connection)
+            self._pass_in_transaction("after_admit", connection)
+        return admission
+
+    async def copy(self, original: Original, connection: Any, table: str, copied: list[Any], *rest: Any) -> float:
+        """after_merge: what is replaced went into history, nothing stands in its place; after_copy: all of it does."""
+        if copied:
+            self._pass_in_transaction("after_merge", connection, rows=len(copied))
+        seconds: float = await original(connection, table, copied, *rest)
+        if copied:
+            self._pass_in_transaction("after_copy", connection, rows=len(copied))
+        return seconds
+
+    async def copy_all(self, original: Original, connection: Any, table: str, copied: list[Any], *rest: Any) -> None:
+        """mid_copy: COPY has begun, and not all of it was handed over."""
+
+        def halfway() -> None:
+            self._pass_in_transaction("mid_copy", connection, rows=len(copied))
+
+        await original(connection, table, Passing(copied, halfway), *rest)
+
+    async def copy_until_refused(self, original: Original, connection: Any, *rest: Any) -> Any:
+        """after_refusal: a row was refused, what was sent with it is rolled back, less of it is not sent yet."""
+        refusal = await original(connection, *rest)
+        if refusal is not None:
+            self._pass_in_transaction("after_refusal", connection, line=refusal[0])
+        return refusal
+
+    async def apply(self, original: Original, connection: Any, *rest: Any, **options: Any) -> Any:
+        """before_commit: everything of the transaction is done but its end."""
+        applied = await original(connection, *rest, **options)
+        self._pass_in_transaction("before_commit", connection)
+        return applied
 
     async def commit_transaction(self, original: Original, transaction: Any) -> None:
         """commit_sent_no_reply: COMMIT is on the wire, its answer is not read."""
@@ -164,27 +196,13 @@ class Places:
         self._points.strike("mid_revoke", action, partitions=sorted(living), in_hand=in_hand)
         await waiting
 
-    async def claim(self, original: Original, positions: Positions, connection: Any, lane: PartitionLane) -> int | None:
+    async def claim(self, original: Original, claims: Claims, connection: Any, lane: PartitionLane) -> int | None:
         """mid_claim: the new generation is written, and not committed."""
-        offset: int | None = await original(positions, connection, lane)
-        generation, backend = positions.generation(lane), connection.get_server_pid()
+        offset: int | None = await original(claims, connection, lane)
+        generation, backend = claims.generation(lane), connection.get_server_pid()
         detail = {"partition": lane.partition, "generation": generation, "offset": offset}
         self._points.pass_by("mid_claim", backend=backend, **detail)
         return offset
-
-    async def bisect(self, original: Original, connection: Any, rows: list[Any], *rest: Any) -> Any:
-        """mid_bisect: a whole was refused, its first half is copied or divided further, another part begins."""
-        begun = parts.get()
-        if begun is None:
-            token = parts.set([])
-            try:
-                return await original(connection, rows, *rest)
-            finally:
-                parts.reset(token)
-        begun.append(len(rows))
-        if len(begun) == 2:
-            self._pass_in_transaction("mid_bisect", connection, parts=begun)
-        return await original(connection, rows, *rest)
 
     def _pass_in_transaction(self, point: str, connection: Any, **detail: object) -> None:
         if write := writing.get():

@@ -25,7 +25,7 @@ async def audited(database: Database) -> AsyncIterator[asyncpg.Connection]:
     await audit.install(connection)
     await connection.execute(
         "insert into cluster (uid, name, label, first_seen, last_seen) values ('c1', 'c1', 'c1', now(), now());"
-        "insert into unit (cluster_id, api_group, resource, state) select id, '', 'pods', 'verified' from cluster;"
+        "insert into unit (cluster_id, api_group, resource) select id, '', 'pods' from cluster;"
         "insert into unit_floor (unit_id, reach, live_at, proven_at) select id, '', 7, to_timestamp(1000) from unit;"
     )
     await put(connection, "resource", live_at=5, content="aa")
@@ -96,24 +96,27 @@ async def test_a_former_owner_that_stores_is_seen(audited: asyncpg.Connection) -
     assert "somebody else than the owner" in str(await audit.wrong_offsets(audited, {0: 5}))
 
 
-async def settle(connection: asyncpg.Connection) -> None:
+async def settle(connection: asyncpg.Connection, *, at_once: bool) -> None:
+    """Whole in one batch, or with its last one."""
     await connection.execute("delete from list_progress")
     await connection.execute(
-        "insert into list_progress (list, unit_id, reach, epoch, live_at) "
-        "select $1::text::uuid, id, '', 0, 7 from unit",
+        "insert into list_progress (list, unit_id, reach, epoch, live_at, settled) "
+        "select $1::text::uuid, id, '', 0, 7, $2 from unit",
         LIST,
+        at_once,
     )
-    await connection.execute("update list_progress set settled = true")
+    await connection.execute("update list_progress set count = 1, settled = true")
 
 
-async def test_lists_are_settled_once_each(audited: asyncpg.Connection) -> None:
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_lists_are_settled_once_each(audited: asyncpg.Connection, at_once: bool) -> None:
     assert "never settled" in str(await audit.miscounted_lists(audited, {LIST: OF}))
-    await settle(audited)
+    await settle(audited, at_once=at_once)
     assert await audit.miscounted_lists(audited, {LIST: OF}) == []
     assert await audit.miscounted_lists(audited, {LIST: OF, "another of that version": OF}) == []
     assert "never settled" in str(await audit.miscounted_lists(audited, {LIST: OF, "a newer": (*OF[:3], "8")}))
     assert "never completed" in str(await audit.miscounted_lists(audited, {}))
-    await settle(audited)
+    await settle(audited, at_once=at_once)
     assert "more than once" in str(await audit.miscounted_lists(audited, {LIST: OF}))
 
 
@@ -147,6 +150,14 @@ async def test_a_deletion_without_proof_is_seen(audited: asyncpg.Connection) -> 
     await audited.execute("update unit_floor set live_at = 4")
     await audited.execute("delete from resource")
     assert "without proof" in await deletions(audited)
+
+
+async def test_a_row_that_another_version_replaces_is_not_deleted(audited: asyncpg.Connection) -> None:
+    await audited.execute("update unit_floor set live_at = 4")
+    async with audited.transaction():
+        await audited.execute("delete from resource")
+        await put(audited, "resource", live_at=8, content="bb", version="8")
+    assert await deletions(audited) == "[]"
 
 
 async def test_a_deletion_of_a_kind_that_is_gone_needs_no_list(audited: asyncpg.Connection) -> None:

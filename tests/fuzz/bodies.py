@@ -2,7 +2,7 @@
 
 Whatever is stored is read back equal to the bytes that were sent, and those are what the judge would make of the body:
 the same where jsonb can hold it; U+FFFD, a text or a cut where it cannot. PostgreSQL refuses what is no JSON even if it
-is read leniently, and nothing else. Thousands share a COPY; some also go the product's own way, `copy_bodies`.
+is read leniently, and nothing else. Thousands share a COPY; some also go the product's own way, `rows.copy`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from typing import Any
 import asyncpg
 
 from clusterinfo.json_repair import CUT, MAX_DEPTH, MAX_EXPONENT, MAX_NUMBER_CHARS, repair
-from clusterinfo.model import Record
+from clusterinfo.postgres.merge.bodies import IDENTITY_ONLY, SANITISED, WHOLE, fidelity_of
+from clusterinfo.postgres.merge.chain import BODY_COLUMNS
 from clusterinfo.postgres.merge.jsonb_checks import has_wild_number, is_suspect, sanitise
-from clusterinfo.postgres.merge.rows import copy_bodies
-from clusterinfo.postgres.merge.staging import IDENTITY_ONLY, SANITISED, Staged
+from clusterinfo.postgres.merge.rows import Copied, copy
+from clusterinfo.postgres.merge.staging import Staged
 from tests.fuzz.making import Maker, mutated, nested
 from tests.fuzz.outcome import Failure, Judged, Outcome, expect
 from tests.fuzz.pages import corpus
@@ -30,7 +31,7 @@ NUMBERS, REFUSED_ONCE = "with numbers repaired", "repaired after a refusal"
 EVERY_SO_MANY = 10
 """Chunks of which one goes the product's own way too."""
 OWN_WAY = 100
-"""Bodies of it: each that is refused costs a dozen COPYs."""
+"""Bodies of it: each that is refused costs some COPYs."""
 
 TAKES = """
 create or replace function pg_temp.refusal(body bytea) returns text language plpgsql as $$
@@ -41,7 +42,7 @@ exception when others then
     return sqlstate;
 end $$
 """
-STAGING = "create temp table if not exists staged_body (ord integer not null, body jsonb, original bytea)"
+STAGING = "create temp table if not exists staged_body (ord integer, fidelity smallint, body jsonb, original bytea)"
 
 _SURROGATE = re.compile("[\ud800-\udfff\0]")
 _EXPONENT = re.compile(r"[eE]([+-]?[0-9]+)\Z")
@@ -62,7 +63,7 @@ def made(random: Random, makers: Sequence[Maker]) -> bytes:
 
 
 def sent(body: bytes) -> tuple[str, bytes]:
-    """How a body is sent the first time, as `copy_bodies` has it."""
+    """How a body is sent the first time, as `bodies.body_of` has it."""
     if has_wild_number(body) and (repaired := repair(body)) != body:
         return NUMBERS, repaired
     if is_suspect(body) and (repaired := sanitise(body)) != body:
@@ -181,11 +182,11 @@ async def run(random: Random, size: int, chunk: int, connection: asyncpg.Connect
     return outcome
 
 
-def _fidelity(how: str, refused_twice: bool) -> int | None:
-    """What `copy_bodies` learns of a body."""
+def _fidelity(how: str, refused_twice: bool) -> int:
+    """How much of a body is stored."""
     if refused_twice:
         return IDENTITY_ONLY
-    return SANITISED if how in (NUMBERS, REFUSED_ONCE) else None
+    return WHOLE if how == AS_IT_IS else SANITISED
 
 
 def _judge(body: bytes, how: str, form: bytes, refusal: str | None, stored: bytes | None) -> str:
@@ -219,26 +220,25 @@ async def _stored(connection: asyncpg.Connection, forms: dict[int, bytes], outco
 async def _go_the_products_way(
     connection: asyncpg.Connection,
     bodies: list[bytes],
-    expected: dict[int, int | None],
+    expected: dict[int, int],
     stored: dict[int, bytes],
     chunk: int,
     outcome: Outcome,
 ) -> None:
-    """`copy_bodies` learns what was found out in bulk, and stores the same."""
-    listing = Listing("1")
-    records: list[Record] = [listing.item(f"a{number}", "1", body=body) for number, body in enumerate(bodies)]
-    staged = Staged(records=records)
+    """`rows.copy` finds out what was found out in bulk, and stores the same."""
+    listing, staged = Listing("1"), Staged(is_doubtful=True)
+    records = [listing.item(f"a{number}", "1", body=body) for number, body in enumerate(bodies)]
+    rows = [Copied(record, fidelity_of(record), (number,)) for number, record in enumerate(records)]
     await connection.execute("truncate staged_body")
     async with connection.transaction():
-        learnt = await copy_bodies(connection, staged, list(range(len(bodies))))
-    rows = await connection.fetch("select ord, body, original from staged_body")
+        await copy(connection, "staged_body", rows, BODY_COLUMNS, staged)
     outcome.counts["bodies that went the product's way too"] += len(bodies)
-    found = {row["ord"]: (row["body"], row["original"]) for row in rows}
+    found = {row["ord"]: tuple(row)[1:] for row in await connection.fetch("select * from staged_body")}
     for number, body in enumerate(bodies):
-        text, original = found.get(number, (None, None))
-        wrong = learnt.get(number) != expected[number] or text != stored.get(number)
-        if wrong or (original not in (None, body)) or (learnt.get(number) == SANITISED and original != body):
-            reason = f"copy_bodies learnt {learnt.get(number)}, not {expected[number]}, or stored something else"
+        original = body if expected[number] == SANITISED else None
+        wanted = expected[number], stored.get(number), original
+        if found.get(number) != wanted:
+            reason = f"rows.copy stored {found.get(number)!r:.300}, not {wanted!r:.300}"
             outcome.failures.append(Failure("bodies", chunk, reason, body))
     if len(staged.dead_letters) != sum(fidelity == IDENTITY_ONLY for fidelity in expected.values()):
         outcome.failures.append(Failure("bodies", chunk, "another number of dead letters", b""))

@@ -19,8 +19,11 @@ import msgspec
 
 from clusterinfo import wire
 from clusterinfo.errors import RecordError
-from clusterinfo.model import INT64_MAX, Batch, Record, RecordType
-from clusterinfo.postgres.merge.staging import CLOCK, VERSION, UnitRow, news_of, stage
+from clusterinfo.model import CLOCK, INT64_MAX, Batch, Record, RecordType
+from clusterinfo.postgres.merge.admission import Admission
+from clusterinfo.postgres.merge.census import Census
+from clusterinfo.postgres.merge.staging import stage
+from clusterinfo.postgres.merge.units import UnitRow
 from tests.fuzz.making import mutated
 from tests.fuzz.outcome import Failure, Judged, Outcome, expect
 from tests.support.records import LANE, NOON, Listing
@@ -30,7 +33,7 @@ Message = tuple[bytes | None, bytes | None, Headers]
 
 TEXTS = (
     b"", b"0", b"1", b"-1", b"4294967296", "٣".encode(), b"\0", b"a\0b", b"\xff", b"\xed\xa0\x80", b"x" * 600, b"null",
-    b"default", "ä😀".encode(), b"5180eaa4-7a47-4e30-81ab-2135c8f2a0e5", b"2026-11-22T12:00:00Z", b"oversize",
+    b"default", b"clock", "ä😀".encode(), b"5180eaa4-7a47-4e30-81ab-2135c8f2a0e5", b"2026-11-22T12:00:00Z", b"oversize",
     b"2026-11-22T12:00:00.5+14:00", b"0001-01-01T00:00:00+10:00", b"9999-12-31T23:59:59.999999Z",
     b"9223372036854775807", b"32767", b"32768",
     b"9223372036854775808", b"018f2f6c-7a47-7e30-81ab-2135c8f2a0e5", b"e677d21f-dbff-7e30-81ab-2135c8f2a0e5",
@@ -55,6 +58,7 @@ def corpus() -> list[Message]:
         pods.failed(403, "Forbidden"), pods.snapshot_started(), deployments.item("web", "x-1"), deployments.completed(),
         pods.snapshot_completed({("", "pods"): "completed", ("apps", "*"): "excluded"}),
         msgspec.structs.replace(pods.item("late", "21"), observed_at=NOON.replace(microsecond=5), list=""),
+        deployments.item("api", "x-2", ordering=CLOCK),
     ]  # fmt: skip
     encoded = [wire.encode(record) for record in records]
     return [(one.key, one.value, [*one.headers]) for one in encoded]
@@ -154,14 +158,17 @@ def _expect_it_fits(record: Record) -> None:
         if isinstance(value, int):
             expect(-1 <= value <= INT64_MAX, f"{name} is no bigint")
     expect(record.observed_at.utcoffset() == dt.timedelta(0), "observed_at is not UTC")
-    for source in (VERSION, CLOCK):
-        units = {unit: UnitRow(1, 1, "", "", None, source) for unit in news_of([record])}
-        staged = stage(Batch(lane=LANE, start=7, end=8, records=[record]), units)
+    census, admission = Census.of([record]), Admission(NOON, {}, {})
+    expect(admission.admits(record), "it was forgotten before it was said")
+    for by_clock in (False, True):
+        units = {unit: UnitRow(1, "", "", namespaced=None, by_clock=by_clock) for unit in census.named_units()}
+        staged = stage(Batch(lane=LANE, start=7, end=8, records=[record]), units, admission)
         for row in staged.rows:
-            expect(0 <= row[7] <= INT64_MAX, "live_at is no bigint")  # type: ignore[operator]
-            expect(len(row[11]) == 16 or record.type is RecordType.DELETED, "no hash")  # type: ignore[arg-type]
-        sayings = len(staged.rows) + len(staged.tallies) + len(staged.failures) + len(staged.snapshots)
-        expect(sayings or staged.dead_letters, "it says nothing")
+            expect(0 <= row.live_at <= INT64_MAX, "live_at is no bigint")
+            expect(len(row.content_hash) == 16 or record.type is RecordType.DELETED, "no hash")
+            expect(row.observed_at <= admission.latest, "it is from the future")
+        sayings = len(staged.rows) + len(staged.tallies) + len(staged.failures) + len(census.snapshots)
+        expect(sayings or staged.dead_letters or census.dead_letters, "it says nothing")
 
 
 async def run(random: Random, size: int, chunk: int, connection: asyncpg.Connection) -> Outcome:

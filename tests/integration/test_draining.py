@@ -124,7 +124,7 @@ async def test_legacy_whose_write_does_not_end(
     # a second signal may come after the end, or when nobody listens any more
     assert ended.code in ((0, 1, -signal.SIGTERM) if code is None else (code,))
     async with checked(database) as connection:
-        assert await connection.fetchval("select count(*) from unit where state = 'verified'") == 0
+        assert await connection.fetchval("select count(*) from freshness where state = 'verified'") == 0
     await converges(api, database, env, "legacy")
 
 

@@ -113,13 +113,13 @@ async def test_forty_bombs_and_three_strangers_stop_nothing(
     ended.expect(0)
     assert ended.peak_mib < MOST_MIB
     assert watch.longest_s < STANDSTILL_S
-    states = await connection.fetch("select resource, state from unit where resource like 'kind%'")
+    states = await connection.fetch("select resource, state from freshness where resource like 'kind%'")
     assert dict(map(tuple, states)) == {listing.resource: "verified" for listing in listings}
-    live = await connection.fetch("select name, live_at_source from resource r join unit u on u.id = r.unit_id")
+    live = await connection.fetch("select name, by_clock from resource r join unit u on u.id = r.unit_id")
     assert sorted(row["name"] for row in live) == sorted(
         [item.name for listing in listings for item in listing.items] + ["far"]
     )
-    assert [row["live_at_source"] for row in live if row["name"] == "far"] == ["clock"]
+    assert [row["name"] for row in live if row["by_clock"]] == ["far"]
     letters = await connection.fetch("select reason, key, headers, value, size_bytes from dead_letter order by id")
     assert len(letters) == BOMBS + 3
     reasons = [letter["reason"] for letter in letters]

@@ -168,7 +168,7 @@ async def test_a_consumer_that_runs_reads_all_of_it_again_and_changes_nothing(
         (await consumer.ended(30)).expect()
     assert await _objects(connection) == objects
     assert await connection.fetchval("select count(*) from resource_history") == 0
-    counts = await connection.fetch("select units_verified, units_failed, objects from snapshot order by id")
+    counts = await connection.fetch("select units_completed, units_failed, objects from snapshot order by id")
     assert len(counts) == 2
     assert counts[0] == counts[1]
     assert counts[0]["objects"] == len(objects)
@@ -236,4 +236,4 @@ async def test_a_topic_that_was_created_anew_is_named_with_the_remedy(
         (await run("offsets", "reset", env=new)).expect()
         (await run("consume", "--until-idle", "1s", env=new)).expect()
     assert await connection.fetchval("select count(*) from resource") == rows
-    assert await connection.fetchval("select count(*) from unit where state <> 'verified' and state <> 'excluded'") == 0
+    assert await connection.fetchval("select count(*) from freshness where state not in ('verified', 'excluded')") == 0

@@ -27,7 +27,7 @@ async def test_a_lowered_epoch_is_reported(bench: Bench, reach: str, at_once: bo
         await bench.store(*lowered)
     assert await bench.live() == {"a": "100"}
     assert await bench.states() == {"configmaps": "failed"}, "what it says is not stored"
-    error = await bench.connection.fetchval("select last_error from unit")
+    error = await bench.connection.fetchval("select last_error from freshness where reach = $1", reach)
     assert "listed under epoch 0, but seen under epoch 1" in error
     await bench.store(*listed("200", 2, "b", epoch=1))
     assert await bench.live() == {"b": "200"}

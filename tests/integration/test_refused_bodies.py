@@ -80,7 +80,7 @@ async def test_it_is_stored_repaired_with_its_bytes_and_proven_with_its_list(to:
         ("a", 3),
         ("z", 3),
     ]
-    assert await to.connection.fetchval("select state from unit") == "verified"
+    assert await to.connection.fetchval("select state from freshness") == "verified"
     assert await to.letters() == 0
 
 
@@ -117,10 +117,7 @@ async def test_no_body_is_sent_again_for_what_was_found_out_late(to: Store) -> N
     await to.connection.execute(
         "create function refuse() returns trigger language plpgsql as 'begin raise exception ''a body''; end'"
     )
-    to.sink._begin += (
-        "drop trigger if exists refuse on staged_body;"
-        "create trigger refuse before insert on staged_body execute function clusterinfo.refuse();"
-    )
+    await to.connection.execute("create trigger refuse before insert on resource execute function refuse()")
 
     await to.store(again, again.item("bad", "2", "x", body=REFUSED["a raw NUL"][0]))
 

@@ -92,7 +92,6 @@ async def test_rows_of_a_kind_that_turned_forbidden_need_attention_when_they_are
         (await run("legacy", "--once", env=env)).expect(0)
         (await run("legacy", "--once", env=env | {"EXCLUDE": "configmaps"})).expect(0)
     (await run("status", env=env)).expect(0)
-    await connection.execute("update unit set last_verified = last_verified - interval '2 days'")
     await connection.execute("update unit_floor set verified_at = verified_at - interval '2 days'")
     report = orjson.loads((await run(*JSON, "--stale", "1d", env=env)).expect(3).stdout)
     why = {one["resource"]: one["why"] for one in report["attention"]}

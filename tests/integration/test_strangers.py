@@ -144,7 +144,7 @@ async def test_each_is_set_aside_as_it_came_and_the_list_between_them_is_proven(
     assert [one.offset for one in seen if isinstance(one, DeadLettered)] == [row["record_offset"] for row in letters]
     live = await connection.fetch("select name from resource where not deleted")
     assert {row["name"] for row in live} == {record.name for record in records}
-    assert await connection.fetchval("select state from unit where resource = 'configmaps'") == "verified"
+    assert await connection.fetchval("select state from freshness where resource = 'configmaps'") == "verified"
     assert await connection.fetchval("select next_offset from kafka_offset") == 2 * len(STRANGERS) + 1
 
 
@@ -161,6 +161,6 @@ async def test_what_can_be_read_of_a_bad_body_is_its_identity(
 
     rows = await connection.fetch("select name, fidelity, deleted from resource order by name")
     assert [tuple(row) for row in rows] == [("a", 3, False), ("bad", 0, False), ("old", 3, True)]
-    assert await connection.fetchval("select state from unit") == "verified"
+    assert await connection.fetchval("select state from freshness") == "verified"
     letters = await connection.fetch("select record_offset, sqlstate, value from dead_letter")
     assert [tuple(row) for row in letters] == [(1, "22P02", b'{"n":hunter2}')]

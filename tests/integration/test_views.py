@@ -23,6 +23,7 @@ RECORDED = Path(__file__).parents[1] / "recorded"
 
 CLUSTER = "prod"
 NOON = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
+BEFORE = NOON - dt.timedelta(minutes=1)
 
 IDENTITY = "cluster text, namespace text, name text, uid text, created_at timestamptz, labels jsonb"
 CLUSTER_IDENTITY = "cluster text, name text, uid text, created_at timestamptz, labels jsonb"
@@ -1032,14 +1033,15 @@ async def test_integers_and_booleans(store: Store) -> None:
 
 
 async def test_freshness_shows_each_reach_and_what_has_none(store: Store) -> None:
-    pods = await store.unit("pods", state="verified", objects=99)
+    pods = await store.unit("pods")
     await store.floor(pods, "", state="verified", objects=7, verified_at=NOON)
     await store.floor(pods, "shop", state="failed", last_error="503")
-    await store.unit("secrets", state="forbidden", last_error="403")
-    gone = await store.unit("widgets", "example.com", "Widget", state="gone", objects=0, last_verified=NOON)
-    await store.floor(gone, "", state="verified", objects=5)
+    await store.unit("secrets")
+    gone = await store.unit("widgets", "example.com", "Widget", state="gone")
+    await store.floor(gone, "", state="verified", objects=5, verified_at=NOON)
+    await store.floor(gone, "shop", state="failed", objects=5, verified_at=BEFORE, last_error="503")
     left_out = await store.unit("leases", "coordination.k8s.io", "Lease", state="excluded")
-    await store.floor(left_out, "shop", state="verified")
+    await store.floor(left_out, "shop", state="forbidden", last_error="403")
     rows = await store.rows(
         "select api_group, resource, kind, reach, objects, state, verified_at, last_error "
         "from clusterinfo.freshness order by resource, reach"
@@ -1048,7 +1050,7 @@ async def test_freshness_shows_each_reach_and_what_has_none(store: Store) -> Non
         ("coordination.k8s.io", "leases", "Lease", "", 0, "excluded", None, None),
         ("", "pods", "Pod", "", 7, "verified", NOON, None),
         ("", "pods", "Pod", "shop", 0, "failed", None, "503"),
-        ("", "secrets", "Secret", "", 0, "forbidden", None, "403"),
+        ("", "secrets", "Secret", "", 0, "unverified", None, None),
         ("example.com", "widgets", "Widget", "", 0, "gone", NOON, None),
     ]
 
@@ -1066,9 +1068,9 @@ async def test_freshness_shows_each_reach_and_what_has_none(store: Store) -> Non
 async def test_rows_of_what_is_not_verified_are_counted_each_once(
     state: str, counted: dict[str, int], store: Store
 ) -> None:
-    pods = await store.unit("pods", state=state, objects=99)
+    pods = await store.unit("pods", state="excluded" if state == "excluded" else None)
     for reach in ("", "blue"):
-        await store.floor(pods, reach, state="forbidden" if state == "excluded" else state, objects=99)
+        await store.floor(pods, reach, state="verified" if state == "excluded" else state, objects=99)
     for name, namespace in (("a", "blue"), ("b", "green"), ("c", "green")):
         await store.put("pods", {}, name=name, namespace=namespace)
     await store.put("pods", {}, name="d", namespace="green", deleted=True)
@@ -1190,9 +1192,8 @@ async def test_tables_made_later_are_readable_too(store: Store) -> None:
     assert await store.rows("select * from clusterinfo.later") == []
 
 
-READER_SQL = (
-    Path(__file__).parents[2].joinpath("clusterinfo/postgres/schema/0005_reader.sql").read_text(encoding="utf-8")
-)
+ROLES_SQL = Path(__file__).parents[2].joinpath("clusterinfo/postgres/schema/0005_roles.sql").read_text(encoding="utf-8")
+READER_SQL, _ = ROLES_SQL.split("-- The months of the history")
 
 
 async def test_without_the_right_to_make_the_role_the_migration_goes_on(database: Database) -> None:

@@ -137,7 +137,7 @@ async def test_no_canary_is_found(
     # All of it was there to be found: objects, a dead letter, an error, debug lines, numbers.
     assert len(sent) > len(PLACES)
     assert await connection.fetchval("select count(*) from dead_letter") == 1
-    assert "hooks.example" in await connection.fetchval("select last_error from unit where resource = 'jobs'")
+    assert "hooks.example" in await connection.fetchval("select last_error from freshness where resource = 'jobs'")
     assert all('"level":"debug"' in log for log in logs)
     assert all("clusterinfo_" in text for text in metrics)
     # And would have been: what nobody asked to be redacted is.

@@ -3,8 +3,7 @@
 -- name: list_letters
 -- The newest first; values stay where they are.
 select id, created_at, topic, partition, record_offset, reason, sqlstate, replayed_at, key, headers,
-    coalesce(size_bytes, length(value), 0) as size_bytes,
-    coalesce(size_bytes > length(value), length(value) >= 1048576, false) as is_cut_off, null::bytea as value
+    size_bytes, size_bytes > coalesce(length(value), 0) as is_cut_off, null::bytea as value
 from dead_letter
 where ($1::text is null or strpos(lower(reason), lower($1)) > 0) and ($2 or replayed_at is null)
 order by id desc limit $3;
@@ -14,10 +13,8 @@ select count(*) from dead_letter
 where ($1::text is null or strpos(lower(reason), lower($1)) > 0) and ($2 or replayed_at is null);
 
 -- name: open_letter
--- An earlier release kept no size: a value of 1 MiB was cut off then.
 select id, created_at, topic, partition, record_offset, reason, sqlstate, replayed_at, key, headers,
-    coalesce(size_bytes, length(value), 0) as size_bytes,
-    coalesce(size_bytes > length(value), length(value) >= 1048576, false) as is_cut_off, value
+    size_bytes, size_bytes > coalesce(length(value), 0) as is_cut_off, value
 from dead_letter where id = $1;
 
 -- name: find_missing_letters

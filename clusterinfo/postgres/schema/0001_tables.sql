@@ -310,6 +310,12 @@ comment on column forgotten.api_group is 'API group of the kind.';
 comment on column forgotten.resource is 'Plural name of the kind; empty: all of the cluster.';
 comment on column forgotten.forgotten_at is 'When that was asked for.';
 
+comment on table schema_migration is 'A file of the schema that was applied here.';
+comment on column schema_migration.version is 'Number of the file.';
+comment on column schema_migration.name is 'Name of the file.';
+comment on column schema_migration.checksum is 'SHA-256 of the file.';
+comment on column schema_migration.applied_at is 'When it was applied.';
+
 create function list_began_at(list uuid, completed_at timestamptz) returns timestamptz
 language sql immutable parallel safe
 begin atomic

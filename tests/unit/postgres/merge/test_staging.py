@@ -2,53 +2,146 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from typing import Any
+
+import msgspec
 import orjson
 import pytest
 
-from clusterinfo.model import Batch, Record, RecordType
-from clusterinfo.postgres.merge.staging import CLOCK, VERSION, UnitRow, news_of, stage
-from tests.support.records import LANE, Listing
+from clusterinfo.model import Batch, Record, RecordType, Rejected, list_start_us
+from clusterinfo.postgres.merge.admission import MOST_AHEAD, Admission
+from clusterinfo.postgres.merge.bodies import SANITISED, STUB, WHOLE
+from clusterinfo.postgres.merge.staging import MAX_NAME_CHARACTERS, Staged, stage
+from clusterinfo.postgres.merge.units import UnitRow
+from tests.support.records import CLUSTER, LANE, NOON, Listing
+
+MINUTE = dt.timedelta(minutes=1)
 
 
-def unit_row(source: str = VERSION) -> UnitRow:
-    return UnitRow(1, 1, "ConfigMap", "v1", True, source)
+def staged_of(
+    *records: Record, by_clock: bool = False, now: dt.datetime = NOON, forgotten: dt.datetime | None = None
+) -> Staged:
+    batch = Batch(lane=LANE, start=0, end=len(records), records=list(records))
+    units = {record.unit: UnitRow(1, "ConfigMap", "v1", namespaced=True, by_clock=by_clock) for record in records}
+    of = {} if forgotten is None else {(CLUSTER, "", ""): forgotten}
+    return stage(batch, units, Admission(now, of, {}))
 
 
-def batch_of(*records: Record) -> Batch:
-    return Batch(lane=LANE, start=0, end=len(records), records=list(records))
-
-
-def test_a_unit_once_ordered_by_time_stays_so() -> None:
-    news = news_of([Listing("100").item("a", "1")])
-    (of_unit,) = news.values()
-    assert of_unit.live_at_source == VERSION
-    assert not of_unit.changes(unit_row(CLOCK))
-    assert of_unit.live_at_source == CLOCK
-
-
-def test_a_failed_list_says_nothing_about_versions() -> None:
-    (of_unit,) = news_of([Listing("100").failed(500, "x")]).values()
-    assert of_unit.live_at_source is None
-
-
-@pytest.mark.parametrize(
-    "body", [b"[]", b"not json", b"{}", b'{"count":"1","digest":"0"}', b'{"count":1,"digest":"x"}']
-)
-def test_a_completion_that_says_nothing_becomes_a_dead_letter(body: bytes) -> None:
+def test_an_object_is_as_old_as_the_list_that_shows_it() -> None:
     listing = Listing("100")
-    completion = listing.record(RecordType.LIST_COMPLETED, body)
-    staged = stage(batch_of(completion), {completion.unit: unit_row()})
-    assert len(staged.dead_letters) == 1
-    assert "list.completed" in staged.dead_letters[0].reason
-    assert staged.dead_letters[0].value == body
+    staged = staged_of(listing.item("a", "17"), listing.deleted("b", "99"))
+    assert [(row.name, row.live_at, row.deleted) for row in staged.rows] == [("a", 100, False), ("b", 99, True)]
+    assert staged.records[0].name == "a"
+
+
+def test_where_versions_order_nothing_it_is_as_old_as_its_list_began() -> None:
+    listing = Listing("100", at=NOON)
+    late = msgspec.structs.replace(listing.item("a", "17"), observed_at=NOON + MINUTE)
+    (row,) = staged_of(late, by_clock=True, now=NOON + MINUTE).rows
+    assert row.live_at == list_start_us(listing.id)
+
+
+def test_a_list_that_began_after_its_objects_were_seen_began_with_them() -> None:
+    """The clock of its collector was set back meanwhile."""
+    listing = Listing("100", at=NOON)
+    early = msgspec.structs.replace(listing.item("a", "17"), observed_at=NOON - MINUTE)
+    (row,) = staged_of(early, by_clock=True).rows
+    assert row.live_at == list_start_us(listing.id) - 60_000_000
+
+
+def test_an_object_without_an_integer_for_a_list_version_is_ordered_by_the_clock() -> None:
+    listing = Listing("abc")
+    (row,) = staged_of(listing.item("a", "17")).rows
+    assert row.live_at == list_start_us(listing.id)
+
+
+def test_a_date_far_ahead_is_the_present() -> None:
+    ahead = [NOON + MOST_AHEAD, NOON + MOST_AHEAD + dt.timedelta(microseconds=1)]
+    listing = Listing("100")
+    items = [msgspec.structs.replace(listing.item(str(at), "1"), observed_at=at) for at in ahead]
+    assert [row.observed_at for row in staged_of(*items).rows] == [NOON + MOST_AHEAD, NOON]
+
+
+def test_what_was_forgotten_is_left_out_with_its_list() -> None:
+    before, after = Listing("100", at=NOON - MINUTE), Listing("101", at=NOON + MINUTE)
+    records = [before.item("a", "1"), before.completed(), after.item("a", "2"), after.completed()]
+    staged = staged_of(*records, forgotten=NOON)
+    assert [row.resource_version for row in staged.rows] == ["2"]
+    assert list(staged.tallies) == [after.id]
+
+
+def test_what_the_batch_shows_more_than_once_is_named() -> None:
+    listing = Listing("100")
+    keys = ("n", "a"), ("n", "b"), ("m", "b"), ("n", "a")
+    items = [listing.item(name, str(place), namespace=ns) for place, (ns, name) in enumerate(keys)]
+    assert staged_of(*items).repeated == [0, 3]
+    assert staged_of(*items[:3]).repeated == []
 
 
 def test_a_tally_adds_up() -> None:
     listing = Listing("100")
     records = [listing.item(name, "1") for name in "abc"]
     completion = listing.completed()
-    staged = stage(batch_of(*records, completion), {completion.unit: unit_row()})
+    staged = staged_of(*records, completion)
     (tally,) = staged.tallies.values()
     statement = orjson.loads(completion.body)
-    assert (tally.count, tally.expected_count) == (3, 3)
+    assert (tally.count, tally.expected_count, tally.completed_at) == (3, 3, NOON)
     assert f"{tally.digest % 2**128:032x}" == statement["digest"]
+
+
+def test_a_deletion_that_was_watched_belongs_to_no_list() -> None:
+    listing = Listing("100")
+    deleted = msgspec.structs.replace(listing.deleted("a", "5"), list=listing.id)
+    assert staged_of(deleted).tallies == {}
+
+
+def test_a_name_that_no_key_holds_is_a_dead_letter_and_counted() -> None:
+    listing = Listing("100")
+    lengths = MAX_NAME_CHARACTERS, MAX_NAME_CHARACTERS + 1
+    staged = staged_of(*(listing.item("a" * length, "1", uid="u") for length in lengths))
+    assert [len(row.name) for row in staged.rows] == [MAX_NAME_CHARACTERS]
+    (letter,) = staged.dead_letters
+    assert letter.reason == "a namespace, name or uid of more than 512 characters"
+    assert staged.tallies[listing.id].count == 2
+
+
+@pytest.mark.parametrize(
+    ("attributes", "fidelity"),
+    [({}, WHOLE), ({"body": rb'{"a":"\u0000"}'}, SANITISED), ({"body": b"{}", "state": "oversize"}, STUB)],
+)
+def test_how_much_of_an_object_can_be_stored(attributes: dict[str, Any], fidelity: int) -> None:
+    (row,) = staged_of(Listing("100").item("a", "1", **attributes)).rows
+    assert row.fidelity == fidelity
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b"not json", b"{}", b'{"count":"1","digest":"0"}', b'{"count":1,"digest":"x"}']
+)
+def test_a_completion_that_says_nothing_becomes_a_dead_letter(body: bytes) -> None:
+    staged = staged_of(Listing("100").record(RecordType.LIST_COMPLETED, body))
+    assert len(staged.dead_letters) == 1
+    assert "list.completed" in staged.dead_letters[0].reason
+    assert staged.dead_letters[0].value == body
+    assert staged.tallies == {}
+
+
+@pytest.mark.parametrize(("status", "state"), [(403, "forbidden"), (500, "failed"), (0, "failed")])
+def test_a_list_that_failed_says_so_and_proves_nothing(status: int, state: str) -> None:
+    listing = Listing("100", reach="shop")
+    staged = staged_of(listing.failed(status, "no\0 luck" * 500))
+    (failure,) = staged.failures
+    assert (failure.reach, failure.state, failure.at) == ("shop", state, NOON)
+    assert failure.error is not None
+    assert failure.error.startswith(f"{status} no\ufffd luck" if status else "no\ufffd luck")
+    assert len(failure.error) == 1000
+    assert staged.failed_lists == [listing.id]
+
+
+def test_what_is_no_record_is_a_dead_letter_as_it_came() -> None:
+    refused = Rejected(offset=3, reason="no ce_type\0", key=b"k", headers=[("h", b"v")], value=b"x", omitted_bytes=9)
+    (letter,) = stage(
+        Batch(lane=LANE, start=3, end=4, records=[], rejected=[refused]), {}, Admission(NOON, {}, {})
+    ).dead_letters
+    assert (letter.offset, letter.reason, letter.key, letter.value) == (3, "no ce_type\ufffd", b"k", b"x")
+    assert letter.size_bytes == 10
