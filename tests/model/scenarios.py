@@ -329,22 +329,33 @@ def belated(history: History, random: Random) -> None:
     _release(history, random)
 
 
-def shuffled(history: History, random: Random) -> None:
+def _in_any_order(size: int) -> Callable[[History, Random], None]:
     """One object changes again and again, is watched, and listed in every shape; all of it comes in any order."""
-    kind = _known(history, random, WATCHED)
-    namespace, name = random.choice(NAMESPACES), random.choice(NAMES)
-    contents = random.choice(((0, 1, 2), (1, 1, 2), (0, 1, REFUSED, NUL, WILD)))
-    history.holds_back = True
-    for _ in range(random.randint(3, 8)):
-        what, watched = random.choice(("put", "put", "put", "delete", "recreate", "")), random.random() < 0.6
-        if what:
-            history.change(0, (Change(kind, namespace, name, what, random.choice(contents), watched),), None)
-        for _ in range(random.choice((0, 1, 1, 2))):
-            reach, rules, stubs = random.choice(("", "", namespace)), random.choice((1, 1, 2)), random.choice((0, 0, 7))
-            history.collect(_wish(random, kind, reach=reach, rules=rules, stubs=stubs), None)
-    history.holds_back = False
-    random.shuffle(history.held)
-    _release(history, random)
+
+    def story(history: History, random: Random) -> None:
+        kind = _known(history, random, WATCHED)
+        key = random.choice(NAMESPACES), random.choice(NAMES)
+        contents = random.choice(((0, 1, 2), (1, 1, 2), (0, 1, REFUSED, NUL, WILD)))
+        history.holds_back = True
+        for _ in range(random.randint(3, 8)):
+            _changes_and_is_listed(history, random, kind, key, contents)
+        history.holds_back = False
+        random.shuffle(history.held)
+        history.deliver_late(len(history.held), None)
+        history.drain(size)
+
+    return story
+
+
+def _changes_and_is_listed(
+    history: History, random: Random, kind: int, key: tuple[str, str], contents: tuple[int | str, ...]
+) -> None:
+    what, watched = random.choice(("put", "put", "put", "delete", "recreate", "")), random.random() < 0.6
+    if what:
+        history.change(0, (Change(kind, *key, what, random.choice(contents), watched),), None)
+    for _ in range(random.choice((0, 1, 1, 2))):
+        reach, rules, stubs = random.choice(("", "", key[0])), random.choice((1, 1, 2)), random.choice((0, 0, 7))
+        history.collect(_wish(random, kind, reach=reach, rules=rules, stubs=stubs), None)
 
 
 SCENES: Mapping[str, Callable[[History, Random], None]] = {
@@ -352,5 +363,6 @@ SCENES: Mapping[str, Callable[[History, Random], None]] = {
     "swapped": _broken("swapped"), "resurrected": resurrected, "buried": buried, "overtaken floor": overtaken_floor,
     "narrow": narrow, "unanswered": unanswered, "usurped": usurped, "crowded": crowded, "hasty": hasty,
     "repeated": repeated, "abolished": abolished, "paged": paged, "backwards": backwards, "sluggish": sluggish,
-    "together": together, "founded": founded, "belated": belated, "shuffled": shuffled,
+    "together": together, "founded": founded, "belated": belated, "shuffled": _in_any_order(100),
+    "singly": _in_any_order(1),
 }  # fmt: skip
