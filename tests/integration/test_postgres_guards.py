@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from typing import Any
 
@@ -13,6 +14,7 @@ from clusterinfo.errors import ConfigError, RestartError
 from clusterinfo.model import Record, digest_hex, item_digest
 from clusterinfo.observations import UnitVerified, Warned
 from clusterinfo.postgres.merge.offsets import forget_offsets, stored_topics
+from tests.conftest import Database
 from tests.integration.test_postgres_sink import MINUTE, Bench, bench
 from tests.support.records import LANE, NOON, Feed, Listing, page
 
@@ -183,3 +185,91 @@ async def test_a_lane_is_told_where_it_stands_not_where_others_do(bench: Bench) 
     await bench.store(Listing("100").item("a", "1"))
     with pytest.raises(RestartError, match="stored up to offset 1, this batch begins at 7"):
         await bench.sink.write(Feed(LANE, 7).batch(Listing("100").item("a", "1")))
+
+
+# --- two clusters under one identity, and gaps -----------------------------------------------------------------------
+
+
+async def _in_turns(bench: Bench, names: str) -> None:
+    for number, name in enumerate(names):
+        listing = Listing(str(100 + number), NOON + number * MINUTE, cluster_name=name)
+        await bench.store(listing.snapshot_started(), listing.item("a", "1"), listing.completed())
+
+
+async def test_one_cluster_is_contested_and_no_other(bench: Bench) -> None:
+    other = Listing("100", NOON, cluster="other", cluster_name="other")
+    await bench.store(other.item("a", "1"), other.completed())
+    await bench.store(Listing("200", NOON + MINUTE, cluster="other", cluster_name="other").item("b", "2"))
+    later = [Listing("300", NOON + n * MINUTE, cluster="other", cluster_name="other") for n in range(10, 16)]
+    await bench.store(*(listing.snapshot_started() for listing in later[:5]))
+    await _in_turns(bench, "ABAB")
+    await bench.store(later[5].snapshot_started())
+    rows = await bench.connection.fetch(
+        "select uid, contested_at is not null, f.state, (select min(live_at) from resource r where r.unit_id = u.id),"
+        " (select count(*) from list_progress p where p.unit_id = u.id and not p.settled)"
+        " from cluster c join unit u on u.cluster_id = c.id join unit_floor f on f.unit_id = u.id order by 1"
+    )
+    contested, untouched = ("unverified", True), ("verified", False)
+    assert {row["uid"]: (row["state"], row[1]) for row in rows} == {Listing("1").cluster: contested, "other": untouched}
+    assert [tuple(row)[3:] for row in rows if row["uid"] == "other"] == [(100, 1)]
+
+
+async def test_an_alarm_leaves_what_has_failed_and_what_is_newer(bench: Bench) -> None:
+    pods, newer = Listing("100", resource="pods"), Listing("100", NOON + 50 * MINUTE, resource="newer")
+    await bench.store(pods.failed(500, "gone wrong"), newer.completed())
+    await _in_turns(bench, "ABAB")
+    rows = await bench.connection.fetch(
+        "select resource, f.state, f.state_at from unit u join unit_floor f on f.unit_id = u.id order by 1"
+    )
+    assert [tuple(row) for row in rows] == [
+        ("configmaps", "unverified", NOON + 3 * MINUTE),
+        ("newer", "unverified", NOON + 50 * MINUTE),
+        ("pods", "failed", NOON + 3 * MINUTE),
+    ]
+
+
+async def test_a_cluster_stays_contested_though_its_snapshots_were_pruned(bench: Bench) -> None:
+    await _in_turns(bench, "ABAB")
+    await bench.connection.execute("delete from snapshot")
+    await bench.store(Listing("200", NOON + 4 * MINUTE, cluster_name="A").snapshot_started())
+    assert await bench.connection.fetchval("select contested_at is not null from cluster")
+
+
+async def _carried_elsewhere(bench: Bench) -> None:
+    """A kind for each lane that is another in one respect."""
+    others = {
+        "partitions": replace_partition(1),
+        "topics": replace_partition(0, "other"),
+        "kafkas": replace_partition(0, kafka_cluster="kafka-0"),
+    }
+    for resource, lane in others.items():
+        await bench.sink.open(lane)
+        await bench.sink.write(Feed(lane).batch(Listing("100", resource=resource).completed()))
+
+
+async def _after_a_gap(bench: Bench, minute: int) -> None:
+    bench.feed.next_offset += 10
+    batch = bench.feed.batch(Listing("300", NOON + minute * MINUTE, cluster="c", cluster_name="c").snapshot_started())
+    await bench.sink.write(replace(batch, start=batch.start - 10, gap=True))
+
+
+async def test_a_gap_leaves_what_other_lanes_carry_and_what_is_newer_or_has_failed(bench: Bench) -> None:
+    await _carried_elsewhere(bench)
+    newer, failed = Listing("200", NOON + 9 * MINUTE, resource="newer"), Listing("200", resource="failed")
+    await bench.store(Listing("200").completed(), newer.completed(), failed.failed(500, "gone wrong"))
+    await _after_a_gap(bench, 5)
+    assert await bench.states() == {
+        "configmaps": "unverified", "newer": "verified", "failed": "failed",
+        "partitions": "verified", "topics": "verified", "kafkas": "verified",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("resource", ["partitions", "topics", "kafkas"])
+async def test_a_gap_waits_for_nothing_that_other_lanes_carry(bench: Bench, database: Database, resource: str) -> None:
+    await _carried_elsewhere(bench)
+    await bench.store(Listing("200").completed())
+    blocker = await database.connect()
+    async with blocker.transaction(), asyncio.timeout(5):
+        await blocker.execute("select from unit where resource = $1 for update", resource)
+        await _after_a_gap(bench, 5)
+    await blocker.close()

@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from textwrap import shorten
 
 _TOKEN = re.compile(r"--[^\n]*|'(?:[^']|'')*'|\$\d+|[\w.]+|::|[<>=!]+|\S")
 _CONDITION_ENDS = {
@@ -21,6 +22,8 @@ _CONDITION_ENDS = {
 }  # fmt: skip
 """What ends a condition, unless it is in parentheses of its own."""
 _BEFORE_OPERAND = frozenset({"select", "where", "on", "having", "when", "then", "else", "or", "set", ","})
+MOST_CHARACTERS = 96
+"""Of the words that a guard is known by: they are to fit a line."""
 _FUNCTIONS = frozenset({"greatest", "least", "coalesce", "nullif"})
 
 
@@ -84,7 +87,7 @@ def _words(tokens: list[_Token], sql: str) -> str:
             kept.append(token.text)
         last = token.end
     words = " ".join("".join(kept).split()).replace("( ", "(").partition(" do update set ")
-    return words[0] + words[1].removesuffix(" set ")
+    return shorten(words[0] + words[1].removesuffix(" set "), MOST_CHARACTERS, placeholder=" ...")
 
 
 def _tokens(sql: str) -> list[_Token]:
