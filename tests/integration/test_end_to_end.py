@@ -149,6 +149,6 @@ SPOILT = {
     "update resource set body = jsonb_set(body, '{metadata,managedFields}', '[]') where name = 'kube-system'": (
         ".metadata.managedFields"
     ),
-    "update unit set last_error = 'SECRET' where resource = 'nodes'": "unit.last_error: ",
+    "update unit_floor set last_error = 'SECRET'": "unit_floor.last_error: ",
 }
 """What is done to the database, and what the checker must say of it."""
