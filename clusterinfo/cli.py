@@ -204,7 +204,7 @@ def _one_of(ids: list[int] | None, flags: dict[str, bool]) -> None:
 
 @app.command()
 def forget(
-    cluster: Annotated[str, typer.Option(metavar="NAME", help="The cluster: its name as views show it, or its uid.")],
+    cluster: Annotated[str, typer.Option(metavar="NAME", help="The cluster: its name as views show it, or its id.")],
     resource: Annotated[
         str | None, typer.Option(metavar="KIND", help="Only this kind of it: pods, deployments.apps.")
     ] = None,

@@ -94,7 +94,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     type: RecordType
     cluster: str
-    """Identity: uid of the kube-system namespace, or the cluster's name where that uid may not be read."""
+    """Identity: what the collector's CLUSTER_ID says, else the uid of the kube-system namespace."""
     cluster_name: str
     """Label a person knows the cluster by."""
     observed_at: dt.datetime

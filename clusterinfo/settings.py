@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -27,6 +28,8 @@ from pydantic import (
 from clusterinfo.errors import ConfigError
 
 MIB = 1024 * 1024
+MAX_CLUSTER_ID_CHARS = 253
+"""As long as the name of a Kubernetes object may be (a DNS subdomain, RFC 1123)."""
 
 _DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS = {"B": 1, "KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
@@ -73,10 +76,20 @@ def _partition(value: Any) -> Any:
     raise ValueError("allowed is a partition number from 0, or auto")
 
 
+def _cluster_id(value: str) -> str:
+    if not value or len(value) > MAX_CLUSTER_ID_CHARS or value != value.strip() or not value.isprintable():
+        raise ValueError(
+            f"allowed are 1 to {MAX_CLUSTER_ID_CHARS} printable characters, without whitespace at either end"
+        )
+    return value
+
+
 Duration = Annotated[float, BeforeValidator(parse_duration)]
 """Seconds."""
 Size = Annotated[int, BeforeValidator(parse_size)]
 """Bytes."""
+ClusterId = Annotated[str, AfterValidator(_cluster_id)]
+"""It goes into every key and `ce_source`, and into the database as it is: no NUL, no half of a surrogate pair."""
 Words = Annotated[list[str], BeforeValidator(_split)]
 """Comma-separated text."""
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
@@ -148,8 +161,12 @@ class Settings(BaseModel):
         default=None, description="kubeconfig file; in-cluster credentials, else ~/.kube/config unless set"
     )
     kube_context: str | None = Field(default=None, description="context of the kubeconfig; its current one unless set")
+    cluster_id: ClusterId | None = Field(
+        default=None,
+        description="what the cluster is known by, for ever; the uid of its kube-system namespace unless set",
+    )
     cluster_name: str | None = Field(
-        default=None, description="name of the cluster; the kubeconfig's, else the cluster's uid, unless set"
+        default=None, description="label of the cluster; the kubeconfig's name for it, else its id, unless set"
     )
     cluster_epoch: int = Field(
         default=0, ge=0, le=2**31 - 1, description="raise by one after a cluster was restored from a backup"

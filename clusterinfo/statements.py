@@ -47,7 +47,6 @@ class SnapshotStarted(msgspec.Struct, frozen=True):
 
     server_version: str = ""
     cluster_name: str = ""
-    identity_known: bool = True
 
 
 class SnapshotCompleted(msgspec.Struct, frozen=True):

@@ -11,7 +11,8 @@ from clusterinfo.errors import ConfigError
 from clusterinfo.exit_codes import EXIT_ATTENTION, EXIT_DONE, EXIT_STOPPED
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.collector import Collector
-from clusterinfo.observations import Connected, Observe, Warned
+from clusterinfo.model import Outcome
+from clusterinfo.observations import Connected, ListEnded, Observation, Observe, UnitFailed, UnitVerified, Warned
 from clusterinfo.pump import Sink, pump
 from clusterinfo.settings import Settings
 from clusterinfo.telemetry.probes import probed
@@ -43,6 +44,7 @@ async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event,
 async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, *, once: bool, do_migrate: bool) -> int:
     """List everything straight into the database."""
     observe(Warned(message=LEGACY_NOTICE, remedy=LEGACY_REMEDY))
+    observe = doubted = DoubtedLists(observe)
     async with AsyncExitStack() as stack:
         ends = KubernetesClient.connect(settings), open_sink(settings, observe, do_migrate=do_migrate)
         if (opened := await _open(stack, stopping, *ends)) is None:
@@ -50,7 +52,33 @@ async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, 
         client, sink = opened
         observe(Connected())
         async with probed(observe, Kubernetes=client.ping):
-            return await _collect_into(sink, client, settings, observe, stopping, once=once)
+            code = await _collect_into(sink, client, settings, observe, stopping, once=once)
+    return EXIT_ATTENTION if once and code == EXIT_DONE and doubted else code
+
+
+class DoubtedLists:
+    """An `Observe` that knows which lists the database did not believe although they were sent whole.
+
+    Such as one whose version went back. With Kafka in between nobody who lists learns that; here its kind has failed.
+    """
+
+    def __init__(self, observe: Observe) -> None:
+        self._observe = observe
+        self._doubted: set[tuple[str, str]] = set()
+        """(resource, reach)"""
+
+    def __call__(self, observation: Observation) -> None:
+        match observation:
+            case UnitFailed(resource=resource, reach=reach):
+                self._doubted.add((resource, reach))
+            case UnitVerified(resource=resource, reach=reach):
+                self._doubted.discard((resource, reach))
+            case ListEnded(resource=resource, reach=reach, outcome=outcome) if outcome != Outcome.COMPLETED:
+                self._doubted.discard((resource, reach))  # the collector's result has it, with what follows from it
+        self._observe(observation)
+
+    def __bool__(self) -> bool:
+        return bool(self._doubted)
 
 
 async def _open(

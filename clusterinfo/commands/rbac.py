@@ -24,7 +24,8 @@ async def print_role(settings: Settings, observe: Observe, account: str, *, disc
     discovery = await _discovered(settings) if discover else _built_in(settings)
     _warn(discovery, observe, discover=discover)
     kinds = rbac.granted(discovery.resources, settings.include)
-    sys.stdout.write(rbac.document(rbac.manifests(kinds, settings.namespaces, bound)))
+    manifests = rbac.manifests(kinds, settings.namespaces, bound, identify=settings.cluster_id is None)
+    sys.stdout.write(rbac.document(manifests))
     return 0
 
 
@@ -35,7 +36,7 @@ def _built_in(settings: Settings) -> Discovery:
 async def _discovered(settings: Settings) -> Discovery:
     from clusterinfo.kubernetes.client import KubernetesClient
 
-    async with KubernetesClient.connect(settings) as client:
+    async with KubernetesClient.connect(settings, identify=False) as client:
         return await client.discover()
 
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
-from clusterinfo.errors import ConfigError, FatalError, TransientError, without_userinfo
+from clusterinfo.errors import ConfigError, FatalError, TransientError, one_line, without_userinfo
 from clusterinfo.kubernetes import discovery
 from clusterinfo.kubernetes.credentials import Credentials, config_errors, load_credentials
 from clusterinfo.kubernetes.errors import (
@@ -56,18 +56,22 @@ AGGREGATED = (
     "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
 )
 JSON = "application/json"
+API_SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
+NOT_AUTOMANAGED = "!kube-aggregator.kubernetes.io/automanaged"
+"""The server labels the APIServices that it makes for its own groups and those of CRDs: hundreds, not asked for."""
+API_SERVICES_A_PAGE, API_SERVICE_PAGES = 500, 20
+KUBE_SYSTEM = "/api/v1/namespaces/kube-system"
 PROBE = "/api"
 """What every authenticated client may read and, unlike /version, nobody else: credentials refused here are no good."""
 
 
 @dataclass(frozen=True, slots=True)
 class ClusterIdentity:
-    """Who the cluster is: `id` the uid of its kube-system namespace, or its name where `identity_known` is False."""
+    """Who the cluster is: `id` is CLUSTER_ID, else the uid of its kube-system namespace; `name` a label."""
 
     id: str
     name: str
     server_version: str
-    identity_known: bool
 
 
 class KubernetesClient:
@@ -81,20 +85,24 @@ class KubernetesClient:
         self._accepted: ApiClient | None = None
         """The session whose credentials were accepted elsewhere when a path refused them."""
         self._renewing = asyncio.Lock()
-        self.cluster = ClusterIdentity("", "", "", identity_known=False)
+        self.cluster = ClusterIdentity("", "", "")
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, settings: Settings) -> AsyncIterator[KubernetesClient]:
+    async def connect(cls, settings: Settings, *, identify: bool = True) -> AsyncIterator[KubernetesClient]:
         """Find credentials, reach the API within 20 s, learn which cluster it is; close everything at the end.
 
-        Raises ConfigError for settings a user can correct, FatalError if the API cannot be reached or refuses us.
+        Unless told to `identify` it, `cluster` is empty: to ask what is served takes no identity. Raises ConfigError
+        for settings a user can correct, FatalError if the API cannot be reached or refuses us.
         """
         credentials = await load_credentials(settings)
         client = cls(settings, credentials)
         host = without_userinfo(str(credentials.configuration.host))
         try:
-            client.cluster = await _within(CONNECT_WITHIN_S, client._identify, host)
+            if identify:
+                client.cluster = await _within(CONNECT_WITHIN_S, client._identify, host)
+            else:
+                await _within(CONNECT_WITHIN_S, client.ping, host)
             yield client
         finally:
             await client._close()
@@ -116,6 +124,23 @@ class KubernetesClient:
         """
         chosen = selection or discovery.Selection(tuple(self._settings.include), tuple(self._settings.exclude))
         return discovery.choose(await self._groups(), chosen)
+
+    async def aggregated_apis(self) -> frozenset[tuple[str, str]]:
+        """(group, version) of the APIs that another server than kube-apiserver serves: see `discovery.py`.
+
+        Usually one answer of a few kB. Raises TransientError, ApiStatusError, PageTooLargeError, or FatalError for
+        documents that are none or never end.
+        """
+        found: set[tuple[str, str]] = set()
+        query = [("labelSelector", NOT_AUTOMANAGED), ("limit", str(API_SERVICES_A_PAGE))]
+        token = ""
+        for _ in range(API_SERVICE_PAGES):
+            further = [("continue", token)] if token else []
+            page, token = discovery.api_services(await self.get(API_SERVICES, query=query + further))
+            found |= page
+            if not token:
+                return frozenset(found)
+        raise FatalError(f"{API_SERVICES} has more than {API_SERVICE_PAGES} pages")
 
     async def get_page(
         self,
@@ -209,16 +234,18 @@ class KubernetesClient:
             self._retired, self._api = self._api, fresh
 
     async def _identify(self) -> ClusterIdentity:
-        """Who this is: the uid of kube-system; only a 403 on it makes the name the identity (docs/DESIGN.md, 4)."""
+        """Who this is (docs/DESIGN.md, 4). With a CLUSTER_ID nobody has to let us read kube-system."""
         version = _decode_version(await self.get("/version"))
-        given = self._settings.cluster_name or self._credentials.cluster_name
+        identity = self._settings.cluster_id or await self._kube_system_uid()
+        return ClusterIdentity(
+            identity, self._settings.cluster_name or self._credentials.cluster_name or identity, version
+        )
+
+    async def _kube_system_uid(self) -> str:
         try:
-            uid = _decode_uid(await self.get("/api/v1/namespaces/kube-system"))
+            return _decode_uid(await self.get(KUBE_SYSTEM))
         except ApiStatusError as error:
-            if error.status != 403:
-                raise FatalError(f"namespace kube-system, whose uid identifies the cluster: {error}") from error
-            return _named(given, version)
-        return ClusterIdentity(uid, given or uid, version, identity_known=True)
+            raise _unidentified(f"cannot be read ({one_line(error)})") from error
 
     async def _groups(self) -> list[discovery.ApiGroup]:
         core, groups = await self.get("/api", accept=AGGREGATED), await self.get("/apis", accept=AGGREGATED)
@@ -291,13 +318,11 @@ async def _within(seconds: float, step: Callable[[], Awaitable[T]], host: str) -
         raise FatalError(f"{host} was not reached within {seconds:.0f} s: {error.__cause__ or 'no answer'}") from error
 
 
-def _named(name: str, version: str) -> ClusterIdentity:
-    if not name:
-        raise ConfigError(
-            "the cluster has no name: namespace kube-system, whose uid identifies it, may not be read; allow get on it "
-            "or set CLUSTER_NAME"
-        )
-    return ClusterIdentity(name, name, version, identity_known=False)
+def _unidentified(why: str) -> ConfigError:
+    return ConfigError(
+        f"the cluster is known by the uid of its namespace kube-system, which {why}: grant the right to get that "
+        "namespace (`clusterinfo rbac` prints it), or set CLUSTER_ID"
+    )
 
 
 class _Version(msgspec.Struct):
@@ -325,5 +350,5 @@ def _decode_uid(body: bytes) -> str:
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise FatalError(f"namespace kube-system cannot be read: {error}") from error
     if not uid:
-        raise FatalError("namespace kube-system has no uid, by which the cluster would be known")
+        raise _unidentified("has no uid")
     return uid

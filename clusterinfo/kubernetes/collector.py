@@ -1,31 +1,37 @@
 """Collector: one cluster into a sink, run after run, every unit as a task.
 
-It has what outlives a run: the byte budget, the permits to list, and the version at which each list was last seen. A
-run discovers, states that it began, lists every unit, and states how each fared. Where the records go is the sink's
-concern, of which nothing is known here but the protocol; what a unit sends is `unit_source.py`'s.
+It has what outlives a run: the byte budget, the permits to list, and what is remembered of each list. A run discovers,
+states that it began, lists every unit, and states how each fared. Where the records go is the sink's
+concern, of which nothing is known here but the protocol; what a unit sends is `unit_lister.py`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from clusterinfo.budget import ByteBudget
-from clusterinfo.errors import FatalError, TransientError, first_of
+from clusterinfo.errors import ClusterinfoError, FatalError, TransientError, first_of, one_line
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.discovery import Discovery
 from clusterinfo.kubernetes.errors import ApiStatusError
 from clusterinfo.kubernetes.list_source import ListContext, ListResult, ListSource, new_id
 from clusterinfo.kubernetes.normalize import Redaction
+from clusterinfo.kubernetes.ordering import ListMemory
 from clusterinfo.kubernetes.recording import Recorder, batch_of
-from clusterinfo.kubernetes.unit_source import UnitResult, UnitSource, worst
-from clusterinfo.model import GroupVersionResource, ListLane, Outcome, Unit, version_number
-from clusterinfo.observations import Discovered, Observe, RunFailed, SnapshotEnded, Warned
+from clusterinfo.kubernetes.unit_lister import UnitLister, UnitResult, worst
+from clusterinfo.model import GroupVersionResource, ListLane, Outcome, Unit
+from clusterinfo.observations import Discovered, Noted, Observe, RunFailed, SnapshotEnded, Warned
 from clusterinfo.pump import Sink, deliver
 from clusterinfo.settings import Settings
 from clusterinfo.statements import WHOLE_GROUP, SnapshotCompleted, SnapshotStarted, UnitOutcome
 from clusterinfo.waiting import Backoff, sleep_unless, unless
+
+AGGREGATED_WITHIN_S = 10.0
+"""For which APIs are aggregated: an answer of a few kB, without which a run goes on."""
 
 Plan = list[tuple[ListLane, GroupVersionResource]]
 """The lists of a run: a unit within a reach, and what to list."""
@@ -68,8 +74,9 @@ class Collector:
         self._observe = observe
         self._budget = budget or ByteBudget()
         self._permits = asyncio.Semaphore(settings.collect_concurrency)
-        self._newest: dict[ListLane, int] = {}
-        """Version at which each list was last seen whole: one that goes backwards fails."""
+        self._memory = ListMemory()
+        self._unasked = ""
+        """Why it was last unknown which APIs are aggregated; "" if it was known."""
 
     async def run(self, stopping: asyncio.Event, *, once: bool) -> RunResult | None:
         """List everything, once or every COLLECT_INTERVAL, until `stopping` is set; then open lists are abandoned.
@@ -108,11 +115,12 @@ class Collector:
         discovery = await self._discover()
         context = self._context()
         cluster = self._client.cluster
-        await self._state(context, SnapshotStarted(cluster.server_version, cluster.name, cluster.identity_known))
+        await self._state(context, SnapshotStarted(cluster.server_version, cluster.name))
         plan = planned(cluster.id, discovery, self._settings.namespaces)
+        await self._ask_for_aggregated(plan)
         units = await self._list_all(plan, context)
         outcomes = outcomes_of(plan, units)
-        await self._state(context, completed(discovery, outcomes))
+        await self._state(context, completed(discovery, outcomes, counts_of(plan, units)))
         result = RunResult(
             outcomes=outcomes,
             objects=sum(unit.objects for unit in units),
@@ -140,21 +148,41 @@ class Collector:
         )
         return discovery
 
+    async def _ask_for_aggregated(self, plan: Plan) -> None:
+        """Have the kinds that other servers than kube-apiserver serve ordered by the clock, as far as that is told.
+
+        Whatever goes wrong here ends no run: what such a server's versions are worth shows in its lists as well.
+        """
+        try:
+            async with asyncio.timeout(AGGREGATED_WITHIN_S):
+                aggregated = await self._client.aggregated_apis()
+        except (ClusterinfoError, TimeoutError) as error:
+            self._note_unasked(one_line(error))
+            return
+        self._unasked = ""
+        self._memory.order_by_clock(lane.unit for lane, gvr in plan if (gvr.group, gvr.version) in aggregated)
+
+    def _note_unasked(self, error: str) -> None:
+        """Once, and again when it is for another reason: a right that is missing is missing in every run."""
+        if error != self._unasked:
+            message = f"which APIs are aggregated is not known ({error}): kinds are judged by their lists alone"
+            self._observe(Noted(message=message))
+        self._unasked = error
+
     async def _list_all(self, plan: Plan, context: ListContext) -> list[UnitResult]:
         """Every unit of the plan, side by side; as many list at once as there are permits."""
 
         def open_list(lane: ListLane, gvr: GroupVersionResource, failure: str) -> ListSource:
-            return ListSource(lane, gvr, context, newest=self._newest.get(lane, 0), failure=failure)
+            ordering, newest = self._memory.ordering(lane.unit), self._memory.newest(lane)
+            return ListSource(lane, gvr, context, newest=newest, ordering=ordering, failure=failure)
 
-        sources = [
-            UnitSource(
-                lane, gvr, self._sink, open_list=open_list, end_list=self._remember_version, observe=self._observe
-            )
+        listers = [
+            UnitLister(lane, gvr, self._sink, open_list=open_list, end_list=self._remember, observe=self._observe)
             for lane, gvr in plan
         ]
         try:
             async with asyncio.TaskGroup() as units:
-                tasks = [units.create_task(source.run(), name=f"list {source.lane}") for source in sources]
+                tasks = [units.create_task(lister.run(), name=f"list {lister.lane}") for lister in listers]
         except BaseExceptionGroup as group:
             raise first_of(group) from group
         return [task.result() for task in tasks]
@@ -183,9 +211,9 @@ class Collector:
 
     # --- how it fared ------------------------------------------------------------------------------------------------
 
-    def _remember_version(self, lane: ListLane, result: ListResult) -> None:
-        if result.outcome is Outcome.COMPLETED and (number := version_number(result.version)) is not None:
-            self._newest[lane] = max(number, self._newest.get(lane, 0))
+    def _remember(self, lane: ListLane, result: ListResult) -> None:
+        if why := self._memory.remember(lane, result.version, result.ordering, result.completed):
+            self._observe(Warned(message=f"{lane}: {why}: ordered by the time of its lists from the next one on"))
 
     def _is_whole(self, discovery: Discovery, outcomes: Outcomes) -> bool:
         fared = set(outcomes.values())
@@ -230,9 +258,17 @@ def outcomes_of(plan: Plan, results: list[UnitResult]) -> Outcomes:
     return {unit: worst(outcomes) for unit, outcomes in found.items()}
 
 
-def completed(discovery: Discovery, outcomes: Outcomes) -> SnapshotCompleted:
+def counts_of(plan: Plan, results: list[UnitResult]) -> Counter[tuple[str, str]]:
+    """(group, resource) -> the objects that the unit's completed lists sent, over all its reaches."""
+    counts = Counter[tuple[str, str]]()
+    for (_, gvr), result in zip(plan, results, strict=True):
+        counts[gvr.group, gvr.resource] += result.count
+    return counts
+
+
+def completed(discovery: Discovery, outcomes: Outcomes, counts: Mapping[tuple[str, str], int]) -> SnapshotCompleted:
     """The statement that closes a run; of a group that was left out and did not answer the resource is `*`."""
-    units = [UnitOutcome(group, resource, outcome) for (group, resource), outcome in outcomes.items()]
+    units = [UnitOutcome(*unit, outcome, counts[unit]) for unit, outcome in outcomes.items()]
     units += [UnitOutcome(gvr.group, gvr.resource, Outcome.EXCLUDED) for gvr in discovery.excluded]
     units += [UnitOutcome(group, WHOLE_GROUP, Outcome.EXCLUDED) for group in discovery.unseen]
     return SnapshotCompleted(discovery.complete, units)

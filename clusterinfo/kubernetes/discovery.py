@@ -342,6 +342,45 @@ def _legacy_resource(group: str, version: str, raw: msgspec.Raw) -> GroupVersion
     return GroupVersionResource(group, version, found.name, found.kind or "", bool(found.namespaced), verbs)
 
 
+# --- who serves what -------------------------------------------------------------------------------------------------
+
+
+class _ListMeta(msgspec.Struct, gc=False):
+    continue_token: str | None = msgspec.field(name="continue", default=None)
+
+
+class _ServiceReference(msgspec.Struct, gc=False):
+    """That there is one is all that matters."""
+
+
+class _ApiServiceSpec(msgspec.Struct, gc=False):
+    group: str = ""
+    version: str = ""
+    service: _ServiceReference | None = None
+
+
+class _ApiService(msgspec.Struct, gc=False):
+    spec: _ApiServiceSpec = msgspec.field(default_factory=_ApiServiceSpec)
+
+
+class _ApiServices(msgspec.Struct, gc=False):
+    metadata: _ListMeta | None = None
+    items: list[_ApiService] | None = None
+
+
+def api_services(document: bytes) -> tuple[set[tuple[str, str]], str]:
+    """A page of APIServices -> (group, version) of those that have another server, and the next continue token.
+
+    "Service is a reference to the service for this API server. [...] If the Service is nil, that means the handling for
+    the API groupversion is handled locally on this server." (apiregistration.k8s.io/v1, APIServiceSpec) Raises
+    FatalError for what is no such page.
+    """
+    page = _decode(document, _ApiServices)
+    specs = [item.spec for item in page.items or ()]
+    token = (page.metadata.continue_token if page.metadata else "") or ""
+    return {(spec.group, spec.version) for spec in specs if spec.service}, token
+
+
 # --- what cannot be read ---------------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ from clusterinfo.kubernetes.pages import ListPage, parse_page
 from clusterinfo.kubernetes.recording import Recorder
 from clusterinfo.model import Batch, GroupVersionResource, Lane, ListLane, Outcome, Position, Receipt, Record
 from clusterinfo.observations import ItemUnreadable, ListEnded, ListRestarted, Observe, PageListed, Warned
+from clusterinfo.statements import ListCompleted
 
 FIRST_PAGE_OBJECT_BYTES = 8 * 1024
 FIRST_PAGE_BYTES = 2 * 1024 * 1024
@@ -102,17 +103,28 @@ class ListResult:
     """True if its continue tokens expired."""
     version: str = ""
     """resourceVersion of the list; "" before its first page."""
+    ordering: str = ""
+    """As its records said it: `model.CLOCK`, or "" by version."""
+    completed: ListCompleted | None = None
+    """What it stated, if it completed."""
 
 
 class ListSource:
     """The batches of one list: a `pump.Source` for one `ListLane`, made for one pump. Its `result` is read afterwards.
 
-    `newest`: the version at which this list was last seen whole (0: never). With a `failure` there is nothing to list:
-    the list only reports that it failed, and why.
+    `newest`: the version at which this list was last seen whole (0: never); `ordering`: what is known of it (see
+    `ordering.py`). With a `failure` there is nothing to list: the list only reports that it failed, and why.
     """
 
     def __init__(
-        self, lane: ListLane, gvr: GroupVersionResource, context: ListContext, *, newest: int = 0, failure: str = ""
+        self,
+        lane: ListLane,
+        gvr: GroupVersionResource,
+        context: ListContext,
+        *,
+        newest: int = 0,
+        ordering: str = "",
+        failure: str = "",
     ) -> None:
         self.lane = lane
         self.gvr = gvr
@@ -125,7 +137,7 @@ class ListSource:
         self._page_share = Share(context.budget)
         self._prefetch: asyncio.Task[bytes] | None = None
         self._began_s = 0.0
-        self._begin(ListState(lane, gvr, "", newest=newest))
+        self._begin(ListState(lane, gvr, "", newest=newest, ordering=ordering))
 
     def _begin(self, attempt: ListState) -> None:
         """Everything that starts again with a new list id."""
@@ -148,6 +160,8 @@ class ListSource:
             error=verdict.error if verdict else "",
             is_too_slow=verdict is not None and verdict.is_too_slow,
             version=self._list.version or "",
+            ordering=self._list.ordering,
+            completed=verdict.statement if verdict and isinstance(verdict.statement, ListCompleted) else None,
         )
 
     # --- pump.Source -------------------------------------------------------------------------------------------------
@@ -256,15 +270,14 @@ class ListSource:
         return items
 
     def _records(self, items: Iterable[NormalizedObject | RecordError], observed_at: dt.datetime) -> list[Record]:
-        """A page's items as records; one that cannot be read is skipped and its list will not complete."""
+        """A page's items as records; one that cannot be read or came before is skipped: its list will not complete."""
         records: list[Record] = []
         context, listed = self._context, self._list
         for item in items:
             if isinstance(item, RecordError):
                 listed.skip(str(item))
                 context.observe(ItemUnreadable(resource=self.gvr.dotted, reason=str(item)))
-            else:
-                listed.add(item.namespace, item.name, item.resource_version)
+            elif listed.add(item.namespace, item.name, item.resource_version):
                 records.append(context.recorder.observed(item, listed, observed_at))
                 if item.is_repaired:
                     self._warn_of_repair(item)

@@ -2,15 +2,17 @@
 
 Pure: no I/O, no clock, no environment. The list source reports pages, items and failures here and learns the next
 continue token or the verdict; who fetches, waits and sends is no concern of this module. A list completes only if all
-its pages came, all of one resourceVersion, none older than the list before, and every item could be read.
+its pages came, all of one resourceVersion, none older than the list before, every item could be read, and none is named
+twice. By what its records are ordered is known at its first page at the latest, and is the same for all of them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clusterinfo.kubernetes.listed_keys import ListedKeys
 from clusterinfo.kubernetes.pages import ListPage
-from clusterinfo.model import GroupVersionResource, ListLane, Outcome, digest_hex, item_digest, version_number
+from clusterinfo.model import CLOCK, GroupVersionResource, ListLane, Outcome, digest_hex, item_digest, version_number
 from clusterinfo.statements import ListCompleted, ListFailed
 
 PAGE_FAILURES = 5
@@ -33,10 +35,13 @@ class Verdict:
 class ListState:
     """One attempt; `again` makes the next one. Not to be used further once a verdict was given.
 
-    `newest` is the version at which this list was last seen whole (0: never); a list that is older fails.
+    `newest` is the version at which this list was last seen whole (0: never); a list that is older fails, unless the
+    kind is ordered by the clock. `ordering` is what is known of that before.
     """
 
-    def __init__(self, lane: ListLane, gvr: GroupVersionResource, list_id: str, *, newest: int = 0) -> None:
+    def __init__(
+        self, lane: ListLane, gvr: GroupVersionResource, list_id: str, *, newest: int = 0, ordering: str = ""
+    ) -> None:
         self.lane = lane
         self.gvr = gvr
         self.id = list_id
@@ -44,12 +49,15 @@ class ListState:
         """Continue token of the next page; "" before the first."""
         self.version: str | None = None
         """resourceVersion of the list: that of its first page; None before that came."""
+        self.ordering = ordering
+        """`model.CLOCK`, or "" by version."""
         self.pages = 0
         self.count = 0
         self.is_whole = False
         """True once no further page is to be fetched."""
         self.defect = ""
         """Why this list may not complete although all its pages came."""
+        self._keys = ListedKeys()
         self._newest = newest
         self._digest = 0
         self._failures = 0
@@ -57,7 +65,7 @@ class ListState:
 
     def again(self, list_id: str) -> ListState:
         """The next attempt, from the first page; it remembers how many continue tokens have expired."""
-        attempt = ListState(self.lane, self.gvr, list_id, newest=self._newest)
+        attempt = ListState(self.lane, self.gvr, list_id, newest=self._newest, ordering=self.ordering)
         attempt._expiries = self._expiries
         return attempt
 
@@ -66,6 +74,8 @@ class ListState:
     def admit(self, page: ListPage) -> bool:
         """Take note of a whole page; False if it cannot belong to this list, whose items are then not to be sent."""
         self._failures = 0
+        if self.version is None and version_number(page.resource_version) is None:
+            self.ordering = CLOCK
         if reason := self._why_foreign(page.resource_version):
             self.defect, self.is_whole = reason, True
             return False
@@ -75,10 +85,14 @@ class ListState:
         self.is_whole = not page.continue_token
         return True
 
-    def add(self, namespace: str, name: str, resource_version: str) -> None:
-        """Count an item that is sent."""
+    def add(self, namespace: str, name: str, resource_version: str) -> bool:
+        """Count an item; False if the list named it before: it is not to be sent, and the list will not complete."""
+        if not self._keys.add(f"{namespace}/{name}"):
+            self.skip(f"the list names {f'{namespace}/' if namespace else ''}{name} twice")
+            return False
         self.count += 1
         self._digest += item_digest(namespace, name, resource_version)
+        return True
 
     def skip(self, reason: str) -> None:
         """Take note of an item that could not be read: the list will not complete."""
@@ -88,6 +102,8 @@ class ListState:
         """Why a page of this resourceVersion cannot belong to this list; "" if it can."""
         if self.version not in (None, version):
             return f"page {self.pages} is of resourceVersion {version}, not {self.version}"
+        if self.ordering == CLOCK:
+            return ""
         if (number := version_number(version)) is not None and number < self._newest:
             return (
                 f"the list's resourceVersion went back from {self._newest} to {number}: if the cluster was restored "
@@ -99,8 +115,8 @@ class ListState:
 
     def verdict(self) -> Verdict:
         """Of a list that is whole."""
-        if self.defect:
-            return self.failed(0, self.defect)
+        if defect := self.defect or self._keys.doubt:
+            return self.failed(0, defect)
         statement = ListCompleted(self.count, digest_hex(self._digest))
         return Verdict(outcome=Outcome.COMPLETED, statement=statement)
 

@@ -37,7 +37,9 @@ NORMALIZATION = 2
 class NormalizedObject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An object as it may leave the cluster: `body` is a whole manifest, `content_hash` 32 hex digits.
 
-    `is_repaired`: it came as something that is no JSON, and is not what came (see `json_repair.py`).
+    Of an object that came without a resourceVersion, as aggregated APIs serve them, `resource_version` is the content
+    hash: other content is another version. `is_repaired`: it came as something that is no JSON, and is not what came
+    (see `json_repair.py`).
     """
 
     body: bytes
@@ -119,6 +121,7 @@ def _normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> N
     redact_members(members, gvr, redaction)
     inner, outer = _pairs(metadata), _pairs(members)
     head = _pairs({"apiVersion": _quote(api_version), "kind": _quote(kind), "metadata": _braced(inner)})
+    content_hash = _content_hash(inner, outer)
     body = _braced(head | outer)
     body.decode()  # msgspec does not check the UTF-8 of what it skips: 0.8 µs
     return NormalizedObject(
@@ -126,8 +129,8 @@ def _normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> N
         namespace=_text(metadata.get("namespace")),
         name=name,
         uid=_text(metadata.get("uid")),
-        resource_version=_text(metadata.get("resourceVersion")),
-        content_hash=_content_hash(inner, outer),
+        resource_version=_text(metadata.get("resourceVersion")) or content_hash,
+        content_hash=content_hash,
         api_version=api_version,
         kind=kind,
     )

@@ -23,7 +23,8 @@ RBAC = "rbac.authorization.k8s.io"
 LINE_WIDTH = 100
 
 HEADER = """\
-# What the collector may do: read. Printed by `clusterinfo rbac` for the settings NAMESPACES, INCLUDE and EXCLUDE.
+# What the collector may do: read. Printed by `clusterinfo rbac` for the settings NAMESPACES, INCLUDE, EXCLUDE and
+# CLUSTER_ID: unless that is set, the collector has to get the namespace kube-system, by whose uid it knows the cluster.
 # A kind that is not here is reported as forbidden, once, and collection goes on. With `--discover` it names the kinds
 # that a cluster serves, custom ones too; without, those that are built into Kubernetes 1.36.
 # Secrets are granted only where INCLUDE names them, as in INCLUDE='*,secrets'.
@@ -103,11 +104,17 @@ def granted(kinds: Iterable[GroupVersionResource], include: Sequence[str]) -> li
     return [kind for kind in kinds if secrets or kind.dotted != "secrets"]
 
 
-def manifests(kinds: Sequence[GroupVersionResource], namespaces: Sequence[str], account: Account) -> list[JSON]:
-    """A ClusterRole and its binding; with `namespaces`, what is in them stands in a Role and a binding in each."""
+def manifests(
+    kinds: Sequence[GroupVersionResource], namespaces: Sequence[str], account: Account, *, identify: bool = True
+) -> list[JSON]:
+    """A ClusterRole and its binding; with `namespaces`, what is in them stands in a Role and a binding in each.
+
+    `identify`: the cluster is known by the uid of kube-system, so that namespace can be read in any case.
+    """
     within = [kind for kind in kinds if kind.namespaced and namespaces]
     above = [kind for kind in kinds if kind not in within]
-    found = _bound("ClusterRole", _rules(above) + _identity(above), account, None)
+    rules = _rules(above) + (_identity(above) if identify else [])
+    found = _bound("ClusterRole", rules, account, None) if rules else []
     for namespace in dict.fromkeys(namespaces) if within else ():
         found += _bound("Role", _rules(within), account, namespace)
     return found
@@ -122,7 +129,7 @@ def _rules(kinds: Iterable[GroupVersionResource]) -> list[JSON]:
 
 
 def _identity(kinds: Iterable[GroupVersionResource]) -> list[JSON]:
-    """A cluster is known by the uid of kube-system: who may not read namespaces at all may read this one."""
+    """Who may not read namespaces at all may read this one."""
     if any(kind.dotted == "namespaces" for kind in kinds):
         return []
     return [{"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"]}]

@@ -55,6 +55,7 @@ class Recorder:
             uid=item.uid,
             resource_version=item.resource_version,
             list_version=listed.version or "",
+            ordering=listed.ordering,
             content_hash=item.content_hash,
             normalization=NORMALIZATION,
         )
@@ -77,6 +78,7 @@ class Recorder:
             api_version=gvr.api_version,
             kind=gvr.kind,
             list_version=listed.version or "",
+            ordering=listed.ordering,
             normalization=NORMALIZATION,
         )
 

@@ -14,7 +14,7 @@ import pytest
 from clusterinfo.errors import RestartError
 from clusterinfo.kafka import producer
 from clusterinfo.kafka.producer import KafkaSink
-from clusterinfo.kubernetes.unit_source import _Names
+from clusterinfo.kubernetes.unit_lister import _Names
 from clusterinfo.model import Batch, Lane, ListLane, PartitionLane, Position, Receipt, Unit
 from clusterinfo.observations import unobserved
 from clusterinfo.postgres import pool as connecting

@@ -19,6 +19,8 @@ from typing import Any
 import aiohttp
 import pytest
 
+from clusterinfo.sandbox.kubernetes import SimulatedCluster, SimulatedKubernetes
+from clusterinfo.sandbox.kubernetes.certificates import make_tls
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from clusterinfo.sandbox.processes import free_port
 from tests.integration.test_troubleshooting import ENTRIES, NEEDS_NO_SERVER
@@ -170,6 +172,17 @@ async def test_the_port_for_metrics_is_taken(postgres: EmbeddedPostgres, tmp_pat
             code, output = await code_of(["sh", "-c", line.replace("8080", str(port))])
             assert code == 0
             assert f"pid={program.pid}," in output
+
+
+async def test_the_cluster_has_no_identity(tmp_path: Path) -> None:
+    line = documented("The cluster has no identity", "kubectl")
+    async with SimulatedKubernetes(SimulatedCluster(), tls=make_tls("127.0.0.1")) as api:
+        env = {"KUBECONFIG": str(api.write_kubeconfig(tmp_path / "kubeconfig")), "HOME": str(tmp_path)}
+        assert (await code_of(line.split(), **env))[0] == 0
+        api.faults.forbid("namespaces", verb="get")
+        code, output = await code_of(line.split(), **env)
+    assert code == 1
+    assert "Forbidden" in output
 
 
 async def test_no_kubeconfig(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.discovery import Discovery
 from clusterinfo.kubernetes.list_source import ListContext, ListResult, ListSource
 from clusterinfo.kubernetes.recording import Recorder
-from clusterinfo.kubernetes.unit_source import UnitSource
+from clusterinfo.kubernetes.unit_lister import UnitLister
 from clusterinfo.model import Batch, GroupVersionResource, Lane, ListLane, Receipt, Record, RecordType, Unit
 from clusterinfo.observations import Observation
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
@@ -127,10 +127,10 @@ class Lists:
         (gvr,) = [gvr for gvr in self.discovery.resources if gvr.dotted == name]
         return ListSource(self.lane(gvr, reach), gvr, self.context, newest=newest)
 
-    def unit(self, name: str, sink: Stored, reach: str = "") -> UnitSource:
+    def unit(self, name: str, sink: Stored, reach: str = "") -> UnitLister:
         """A unit, to be sent to `sink`."""
         (gvr,) = [gvr for gvr in self.discovery.resources if gvr.dotted == name]
-        return UnitSource(
+        return UnitLister(
             self.lane(gvr, reach),
             gvr,
             sink,

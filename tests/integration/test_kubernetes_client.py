@@ -32,28 +32,63 @@ async def test_identifies_the_cluster_by_kube_system(api: SimulatedKubernetes, s
     run = await start()
 
     assert run.client.cluster.id == api.cluster.uid()
-    assert run.client.cluster.identity_known
     assert run.client.cluster.name not in ("", api.cluster.uid())
     assert run.client.cluster.server_version.startswith("v1.")
 
 
-async def test_a_forbidden_kube_system_makes_the_name_the_identity(
+def asked_for_kube_system(api: SimulatedKubernetes) -> bool:
+    return any(one.path.endswith("/kube-system") for one in api.requests)
+
+
+async def test_a_cluster_id_is_the_identity_and_kube_system_is_not_asked_for(
     api: SimulatedKubernetes, make_settings: MakeSettings
 ) -> None:
     api.faults.forbid("namespaces", verb="get")
 
-    async with KubernetesClient.connect(make_settings(cluster_name="blue")) as client:
-        assert (client.cluster.id, client.cluster.name, client.cluster.identity_known) == ("blue", "blue", False)
+    async with KubernetesClient.connect(make_settings(cluster_id="prod/eu 1", cluster_name="blue")) as client:
+        assert (client.cluster.id, client.cluster.name) == ("prod/eu 1", "blue")
+    async with KubernetesClient.connect(make_settings(cluster_id="prod/eu 1")) as client:
+        assert (client.cluster.id, client.cluster.name) == ("prod/eu 1", "sandbox"), "the kubeconfig's name for it"
+    assert not asked_for_kube_system(api)
 
 
-async def test_any_other_error_on_kube_system_fails_the_run(
-    api: SimulatedKubernetes, make_settings: MakeSettings
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_kube_system_that_may_not_be_read_takes_a_right_or_a_cluster_id(
+    api: SimulatedKubernetes, make_settings: MakeSettings, status: int
 ) -> None:
-    api.faults.fail("namespaces", status=404, verb="get")
+    """A name is no identity, whatever it is."""
+    api.faults.fail("namespaces", status=status, verb="get", times=None)
 
-    with pytest.raises(FatalError, match="kube-system"):
+    with pytest.raises(ConfigError) as refusal:
+        async with KubernetesClient.connect(make_settings(cluster_name="blue")):
+            pass
+
+    for part in (str(status), "get that namespace", "`clusterinfo rbac` prints it", "CLUSTER_ID"):
+        assert part in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+async def test_a_kube_system_without_uid_takes_a_cluster_id(
+    api: SimulatedKubernetes, make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def answer(self: KubernetesClient, path: str, **_: Any) -> bytes:
+        return b'{"gitVersion": "v1.36.0"}' if path == "/version" else b'{"metadata": {}}'
+
+    monkeypatch.setattr(KubernetesClient, "get", answer)
+
+    with pytest.raises(ConfigError, match=r"has no uid: .* CLUSTER_ID"):
         async with KubernetesClient.connect(make_settings()):
             pass
+
+
+async def test_who_only_asks_what_is_served_needs_no_identity(
+    api: SimulatedKubernetes, make_settings: MakeSettings
+) -> None:
+    api.faults.forbid("namespaces", verb="get")
+
+    async with KubernetesClient.connect(make_settings(), identify=False) as client:
+        assert (await client.discover()).resources
+    assert not asked_for_kube_system(api)
 
 
 async def test_refused_credentials_are_fatal(api: SimulatedKubernetes, make_settings: MakeSettings) -> None:

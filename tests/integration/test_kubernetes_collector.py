@@ -8,20 +8,36 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import FatalError, LostError, RestartError, TransientError
+from clusterinfo.kubernetes import client as client_module
+from clusterinfo.kubernetes import collector as collector_module
+from clusterinfo.kubernetes import discovery
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.collector import Collector, RunResult
-from clusterinfo.model import Batch, Outcome, Record, RecordType
-from clusterinfo.observations import Discovered, LaneRestarted, Observation, Retrying, RunFailed, SnapshotEnded, Warned
+from clusterinfo.model import CLOCK, Batch, Outcome, Record, RecordType
+from clusterinfo.observations import (
+    Discovered,
+    LaneRestarted,
+    Noted,
+    Observation,
+    Retrying,
+    RunFailed,
+    SnapshotEnded,
+    Warned,
+)
 from clusterinfo.sandbox.kubernetes.populate import populate
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from tests.integration.lists import MakeSettings, Stored, configmap, fetching, until
 
 pytestmark = [pytest.mark.usefixtures("no_waiting"), pytest.mark.embedded_only]
+
+
+APISERVICES = "apiservices.apiregistration.k8s.io"
 
 
 class Collecting:
@@ -98,6 +114,47 @@ async def test_a_run_states_how_every_kind_fared(api: SimulatedKubernetes, colle
     assert (ended.kinds, ended.failed, ended.forbidden, ended.objects) == (3, 1, 1, 25)
     assert ended.size_bytes == result.size_bytes > 0
     assert run.observed(Discovered)[0].units == 3
+
+
+def counts(run: Collecting) -> dict[str, int]:
+    """Of the kinds that were listed, as snapshot.completed has them."""
+    (completed,) = run.of(RecordType.SNAPSHOT_COMPLETED)
+    units = json.loads(completed.body)["units"]
+    return {unit["resource"]: unit["count"] for unit in units if unit["outcome"] != "excluded"}
+
+
+async def test_a_run_states_how_many_objects_its_completed_lists_sent(
+    api: SimulatedKubernetes, collecting: Begin
+) -> None:
+    """What was sent before a list failed is not counted: nobody knows how much of the kind it was."""
+    run = await collecting(include=["configmaps", "namespaces", "secrets"])
+    for number in range(12):
+        api.cluster.create("secrets", configmap(f"s-{number:02}"))
+    api.faults.fail("secrets", status=404, page=2)
+
+    await run.once()
+
+    assert counts(run) == {"configmaps": 25, "namespaces": 5, "secrets": 0}
+
+
+async def test_counts_are_those_of_all_reaches(
+    api: SimulatedKubernetes, collecting: Begin, many_namespaces: list[str]
+) -> None:
+    run = await collecting(namespaces=["team-01", "shop", "team-02"], include=["configmaps"])
+    await run.once()
+    assert counts(run) == {"configmaps": 3 + 25 + 3}
+    api.faults.forbid("configmaps", namespace="shop")
+    await run.once()
+    assert counts(run) == {"configmaps": 3 + 3}
+
+
+async def test_a_kind_listed_namespace_by_namespace_is_counted_once(
+    api: SimulatedKubernetes, collecting: Begin, many_namespaces: list[str]
+) -> None:
+    run = await collecting(include=["configmaps"], page_size=30)
+    api.faults.expire_token("configmaps", times=None)
+    await run.once()
+    assert counts(run) == {"configmaps": 25 + 36}
 
 
 @pytest.mark.parametrize(("include", "is_whole"), [([], True), (["configmaps", "secrets"], False)])
@@ -261,6 +318,144 @@ async def test_runs_follow_each_other_every_interval(collecting: Begin) -> None:
     await running
     snapshots = [record.snapshot for record in run.of(RecordType.SNAPSHOT_STARTED)]
     assert len(set(snapshots)) == len(snapshots) >= 3
+
+
+# --- by what a kind is ordered ---------------------------------------------------------------------------------------
+
+
+def orderings(run: Collecting, *type_: RecordType) -> dict[str, set[str]]:
+    """Resource -> what the records of its lists say (of those types, or of all)."""
+    found: dict[str, set[str]] = {}
+    for record in run.sink.records:
+        if record.list and (not type_ or record.type in type_):
+            found.setdefault(record.resource, set()).add(record.ordering)
+    return found
+
+
+def serve_elsewhere(api: SimulatedKubernetes, group: str, *plurals: str) -> None:
+    """Kinds of a group whose APIService names a server; and hundreds of kube-apiserver's own, as a real one has."""
+    for plural in plurals:
+        api.cluster.add_crd(plural, group, plural.rstrip("s").capitalize())
+        api.cluster.create(f"{plural}.{group}", {"metadata": {"name": "one", "namespace": "shop"}})
+    spec: dict[str, Any] = {"group": group, "version": "v1", "groupPriorityMinimum": 1000, "versionPriority": 1}
+    spec["service"] = {"namespace": "shop", "name": "elsewhere"}
+    api.cluster.create(APISERVICES, {"metadata": {"name": f"v1.{group}"}, "spec": spec})
+    labels = {"kube-aggregator.kubernetes.io/automanaged": "onstart"}
+    for number in range(3):
+        name = f"own-{number}.{group}"
+        own = {"group": name, "version": "v1"}
+        api.cluster.create(APISERVICES, {"metadata": {"name": f"v1.{name}", "labels": labels}, "spec": own})
+
+
+async def test_kinds_of_an_aggregated_api_are_ordered_by_the_clock(
+    api: SimulatedKubernetes, collecting: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_module, "API_SERVICES_A_PAGE", 1)
+    serve_elsewhere(api, "goods.example.com", "apples", "pears")
+    serve_elsewhere(api, "staff.example.com", "clerks")
+    run = await collecting(include=["*.example.com", "configmaps", "namespaces"])
+
+    await run.once()
+
+    clock, version = {CLOCK}, {""}
+    assert orderings(run) == {
+        "apples": clock, "pears": clock, "clerks": clock, "configmaps": version, "namespaces": version,
+    }  # fmt: skip
+    assert {record.ordering for record in run.sink.records if not record.list} == {""}
+    asked = [one for one in api.requests if one.path.endswith("/apiservices")]
+    assert len(asked) == 2, "those that the server made for itself are not asked for"
+
+
+async def test_what_was_aggregated_once_stays_ordered_by_the_clock(api: SimulatedKubernetes, collecting: Begin) -> None:
+    serve_elsewhere(api, "goods.example.com", "apples")
+    run = await collecting(include=["apples.goods.example.com"])
+    await run.once()
+    api.cluster.delete(APISERVICES, "", "v1.goods.example.com")
+    await run.once()
+    assert orderings(run) == {"apples": {CLOCK}}
+
+
+@pytest.mark.parametrize("trouble", ["forbidden", "not served", "down", "silent", "no document"])
+async def test_where_that_is_not_told_a_run_goes_on(
+    api: SimulatedKubernetes, collecting: Begin, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    """It is noted once; and a kind whose list has no version is ordered by the clock all the same."""
+    monkeypatch.setattr(collector_module, "AGGREGATED_WITHIN_S", 0.3)
+    serve_elsewhere(api, "goods.example.com", "apples")
+    api.faults.list_version("apples.goods.example.com", "")
+    run = await collecting(include=["*.goods.example.com", "configmaps"])
+    match trouble:
+        case "forbidden":
+            api.faults.forbid(APISERVICES)
+        case "not served":
+            api.faults.fail(APISERVICES, status=404)
+        case "down":
+            api.faults.fail(APISERVICES, status=503)
+        case "silent":
+            api.faults.stall(APISERVICES, seconds=5, times=None)
+        case _:
+            monkeypatch.setattr(discovery, "api_services", Mock(side_effect=FatalError("it is none")))
+
+    assert (await run.once()).is_whole
+    assert orderings(run) == {"apples": {CLOCK}, "configmaps": {""}}
+    (await run.once())
+
+    (noted,) = run.observed(Noted)
+    assert noted.message.startswith("which APIs are aggregated is not known (")
+    assert "\n" not in noted.message
+
+
+async def test_more_api_services_than_anybody_has_are_not_read_for_ever(
+    api: SimulatedKubernetes, collecting: Begin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await collecting(include=["configmaps"])
+    monkeypatch.setattr(run.client, "get", AsyncMock(return_value=b"{}"))
+    monkeypatch.setattr(discovery, "api_services", lambda document: (set(), "more"))
+    with pytest.raises(FatalError, match="more than 20 pages"):
+        await run.client.aggregated_apis()
+
+
+async def test_a_kind_whose_lists_contradict_each_other_is_ordered_by_the_clock(
+    api: SimulatedKubernetes, collecting: Begin
+) -> None:
+    """Of the list that shows it the statement has been sent by then; the next one is ordered by when it began."""
+    run = await collecting(include=["configmaps", "namespaces"])
+    api.faults.list_version("configmaps", "7")
+    said = []
+    for change in ("none", "none", "one more", "none", "none"):
+        if change == "one more":
+            api.cluster.create("configmaps", configmap("late"))
+        await run.once()
+        said.append(orderings(run)["configmaps"])
+
+    assert said == [{""}, {""}, {""}, {CLOCK}, {CLOCK}]
+    assert orderings(run)["namespaces"] == {""}
+    (warned,) = run.observed(Warned)
+    assert warned.message.startswith("configmaps: two of its lists are of resourceVersion 7 and differ")
+
+
+async def test_what_is_ordered_by_the_clock_cannot_run_backwards(api: SimulatedKubernetes, collecting: Begin) -> None:
+    serve_elsewhere(api, "goods.example.com", "apples")
+    run = await collecting(include=["apples.goods.example.com", "configmaps"])
+    assert (await run.once()).is_whole
+    for name in ("apples.goods.example.com", "configmaps"):
+        api.faults.list_version(name, "3")
+
+    result = await run.once()
+
+    assert result.outcomes == {
+        ("goods.example.com", "apples"): Outcome.COMPLETED,
+        ("", "configmaps"): Outcome.FAILED,
+    }
+    assert orderings(run, RecordType.LIST_FAILED) == {"configmaps": {""}}
+
+
+async def test_a_list_that_fails_says_what_was_known(api: SimulatedKubernetes, collecting: Begin) -> None:
+    serve_elsewhere(api, "goods.example.com", "apples")
+    run = await collecting(include=["apples.goods.example.com"])
+    api.faults.fail("apples.goods.example.com", status=404)
+    await run.once()
+    assert orderings(run) == {"apples": {CLOCK}}
 
 
 # --- stopped, cancelled, broken --------------------------------------------------------------------------------------

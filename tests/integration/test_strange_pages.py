@@ -7,6 +7,7 @@ says why. What could not be proven deletes nothing, and is shown as what it is.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,76 @@ async def test_what_is_no_list_fails_its_kind_and_deletes_nothing(fronted: Front
     assert set(await fronted.live()) == {("default", one) for one in NAMES[:3]}
     state, error = (await fronted.freshness())[""]
     assert (state, why in str(error)) == ("failed", True), error
+
+
+# --- objects without a version, objects that are named twice, lists that run backwards --------------------------------
+
+
+def listing(*items: dict[str, Any], **metadata: str) -> tuple[int, str]:
+    """A whole list of ConfigMaps in the namespace default, as a server computes it for each request."""
+    for item in items:
+        item["metadata"] = {"namespace": "default", **item["metadata"]}
+    return 200, json.dumps({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": metadata, "items": list(items)})
+
+
+async def test_an_object_without_a_version_has_one_for_each_content(fronted: Fronted) -> None:
+    for content in ("one", "one", "two", "one"):
+        answer = listing({"metadata": {"name": "a"}, "data": {"k": content}})
+        fronted.front.answers[CONFIGMAPS_PATH] = answer
+        assert await fronted.run() == EXIT_DONE
+
+    rows = await fronted.connection.fetch(
+        "select h.body #>> '{data,k}' as content, h.resource_version, h.valid_from, h.valid_to from resource_history h "
+        "join unit u on u.id = h.unit_id where u.resource = 'configmaps' order by h.valid_to"
+    )
+    now = await fronted.connection.fetchrow("select resource_version, object #>> '{data,k}' as k from resources where name = 'a'")  # fmt: skip  # noqa: E501
+    changes = await fronted.connection.fetch(
+        "select change from resource_changes('-infinity', 'infinity') where name = 'a' order by at"
+    )
+    assert [row["content"] for row in rows] == ["one", "two"]
+    assert (now["k"], now["resource_version"]) == ("one", rows[0]["resource_version"])
+    assert rows[0]["resource_version"] != rows[1]["resource_version"]
+    assert [row["change"] for row in changes] == ["created", "updated", "updated"]
+    then = await fronted.connection.fetchval(
+        "select object #>> '{data,k}' from resources_as_of($1) where name = 'a'", rows[1]["valid_from"]
+    )
+    assert then == "two"
+    assert await fronted.freshness() == {"": ("verified", None)}
+
+
+@pytest.mark.parametrize("version", [{}, {"resourceVersion": "999999"}], ids=["by the clock", "by version"])
+async def test_an_object_that_a_list_names_twice_fails_it_by_name_and_deletes_nothing(
+    fronted: Fronted, version: dict[str, str]
+) -> None:
+    """As two catalogs that offer one package: which of the two is to be the row?"""
+    for one in NAMES[:3]:
+        fronted.create(one)
+    assert await fronted.run() == EXIT_DONE
+    twice = [{"metadata": {"name": "etcd"}, "data": {"catalog": catalog}} for catalog in ("one", "two")]
+    fronted.front.answers[CONFIGMAPS_PATH] = listing(*twice, **version)
+
+    for _ in range(2):
+        assert await fronted.run() == EXIT_ATTENTION
+
+    assert await fronted.freshness() == {"": ("failed", "the list names default/etcd twice")}
+    assert set(await fronted.live()) == {("default", one) for one in [*NAMES[:3], "etcd"]}
+    stored = await fronted.connection.fetchval("select object #>> '{data,catalog}' from resources where name = 'etcd'")
+    assert stored == "one", "always the first: it does not change with every run"
+
+
+async def test_a_kind_whose_list_version_went_back_is_one_that_failed(collected: Collected) -> None:
+    """Each run is a process of its own, which has not seen the version of the one before: the database has."""
+    for one in NAMES:
+        collected.create(one)
+    collected.api.faults.list_version("configmaps", "1000000")
+    assert await collected.run() == EXIT_DONE
+    collected.api.faults.clear("configmaps")
+
+    assert await collected.run() == EXIT_ATTENTION
+
+    state, error = (await collected.freshness())[""]
+    assert (state, "restored" in str(error)) == ("failed", True)
+    assert set(await collected.live()) == {("default", one) for one in NAMES}
 
 
 async def test_a_list_version_longer_than_an_integer_orders_by_time(collected: Collected) -> None:

@@ -110,6 +110,12 @@ async def forbidden(scene: Scene) -> Ended:
     return (await run("consume", "--until-idle", "1s", env=scene.env)).expect(0)
 
 
+async def unidentified(scene: Scene) -> Ended:
+    await scene.api.control("forbid", resource="namespaces", verb="get")
+    (await run("legacy", "--once", env=scene.direct | {"CLUSTER_ID": "known by this"})).expect(0)
+    return (await run("legacy", "--once", env=scene.direct | {"CLUSTER_NAME": "no identity"})).expect(2)
+
+
 async def failing(scene: Scene) -> Ended:
     await scene.api.control("fail", resource="services", status=500)
     (await run("collect", "--once", env=scene.env)).expect(3)
@@ -195,6 +201,10 @@ TRIED = {
     "The lag grows": Tried(lagging, ("lag",), "6 rows"),
     "No consumer holds a partition": Tried(lagging, ("no consumer holds a partition", "messages wait")),
     "Messages cannot be stored": Tried(stranger, ("Record stored as a dead letter",), "no CloudEvent"),
+    "The cluster has no identity": Tried(
+        unidentified,
+        ("the cluster is known by the uid of its namespace kube-system, which cannot be read", "CLUSTER_ID"),
+    ),
     "A kind is forbidden": Tried(forbidden, ("Kind is not verified", "forbidden"), "secrets"),
     "A kind fails": Tried(failing, ("Kind is not verified", "failed"), "services"),
     "A cluster was restored from a backup": Tried(

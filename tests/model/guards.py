@@ -20,7 +20,7 @@ _CONDITION_ENDS = {
     "cross", "using", "on", "set", "from", "when", "then", "else", "as", ",", ";",
 }  # fmt: skip
 """What ends a condition, unless it is in parentheses of its own."""
-_BEFORE_OPERAND = frozenset({"where", "on", "having", "when", "then", "else", "or", "set", ","})
+_BEFORE_OPERAND = frozenset({"select", "where", "on", "having", "when", "then", "else", "or", "set", ","})
 _FUNCTIONS = frozenset({"greatest", "least", "coalesce", "nullif"})
 
 
@@ -108,6 +108,9 @@ def _cuts(tokens: list[_Token]) -> Iterator[_Cut]:
         elif token.text == "and":
             end = _end(tokens, at + 1, "and", "or")
             yield _Cut(at + 1, end, (at, end), _always)
+            start = _start(tokens, at, "and")
+            if tokens[start - 1].text not in ("and", "where", "on", "having", "when"):
+                yield _Cut(start, at, (start, at + 1), _always)
         elif token.text == "or":
             yield from _alternatives(tokens, at)
         elif token.text in _FUNCTIONS and after == "(":
@@ -149,14 +152,20 @@ def _alternatives(tokens: list[_Token], at: int) -> Iterator[_Cut]:
     """`a or b`: without b, and without a."""
     end = _end(tokens, at + 1, "or")
     yield _Cut(at + 1, end, (at, end), _never)
+    start = _start(tokens, at)
+    yield _Cut(start, at, (start, at + 1), _never)
+
+
+def _start(tokens: list[_Token], at: int, *also: str) -> int:
+    """Where the condition before the `and` or `or` at `at` begins."""
     start, depth = at, tokens[at].depth
-    while tokens[start - 1].depth > depth or not (
-        tokens[start - 1].depth < depth or tokens[start - 1].text in _BEFORE_OPERAND
+    while tokens[start - 1].depth >= depth and not (
+        tokens[start - 1].depth == depth and tokens[start - 1].text in _BEFORE_OPERAND.union(also)
     ):
         start -= 1
-    if tokens[start - 1].text in ("set", ",") and tokens[start + 1].text == "=":
+    if tokens[start - 1].text in ("set", ",") and tokens[start + 1].text == "=" and tokens[start].depth == 0:
         start += 2  # what is assigned
-    yield _Cut(start, at, (start, at + 1), _never)
+    return start
 
 
 def _compares(tokens: list[_Token], at: int) -> bool:

@@ -51,6 +51,8 @@ class History:
         self.topic = f"topic-{self.tag}"
         self.logs: list[list[Record | Rejected]] = [[] for _ in range(MOST_PARTITIONS)]
         self.held: list[Record] = []
+        self.holds_back = False
+        """Whatever is produced is held, to be delivered late."""
         self.partitions = 1
         self.scattered = 0
         self.places: dict[tuple[int, int], int] = {}
@@ -194,7 +196,9 @@ class History:
         self._produce(released)
         self._deliver(plan)
 
-    def snapshot(self, cluster: int, renamed: bool, fates: tuple[str, ...], whole: bool, plan: Plan | None) -> None:
+    def snapshot(
+        self, cluster: int, renamed: bool, fates: tuple[str, ...], whole: bool, plan: Plan | None, late: bool = False
+    ) -> None:
         """A run of lists begins and ends: discovery names the kinds, or no longer."""
         source = self._cluster(cluster)
         if renamed and len(self.world.clusters) == 1:
@@ -204,16 +208,21 @@ class History:
         for kind, fate in zip(KINDS, fates, strict=True):
             self._meets(source, kind, fate, outcomes)
         self.counts["snapshots" if whole else "snapshots of an incomplete discovery"] += 1
-        self._say_snapshot(source, outcomes, whole=whole)
+        self.counts["snapshots that come late"] += late
+        said = self._say_snapshot(source, outcomes, whole=whole)
+        if late:
+            self.held += said
+        else:
+            self._produce(said)
         self._deliver(plan)
 
-    def _say_snapshot(self, source: Cluster, outcomes: dict[tuple[str, str], str], *, whole: bool) -> None:
+    def _say_snapshot(self, source: Cluster, outcomes: dict[tuple[str, str], str], *, whole: bool) -> list[Record]:
         listing = self.world.listing(source, KINDS[0])
         counts = {kind: len(source.objects[kind]) for kind in outcomes}
         SNAPSHOTS[listing.snapshot] = SaidSnapshot(outcomes, whole, counts)
         started = listing.snapshot_started()
         ended = listing.snapshot_completed(outcomes, discovery_complete=whole, counts=counts)
-        self._produce([started, replace(ended, observed_at=self.world.tick())])
+        return [started, replace(ended, observed_at=self.world.tick())]
 
     def _meets(self, source: Cluster, kind: Kind, fate: str, outcomes: dict[tuple[str, str], str]) -> None:
         was_gone = kind.id in source.gone
@@ -358,6 +367,9 @@ class History:
         )  # fmt: skip
 
     def _produce(self, records: list[Record]) -> None:
+        if self.holds_back:
+            self.held += records
+            return
         for record in records:
             unit = next((n for n, kind in enumerate(KINDS) if kind.resource == record.resource), 0)
             if self.scattered:
@@ -422,7 +434,7 @@ class History:
         named = {
             k.id: "excluded" if k.id in cluster.excluded else "completed" for k in KINDS if k.id not in cluster.gone
         }
-        self._say_snapshot(cluster, named, whole=True)
+        self._produce(self._say_snapshot(cluster, named, whole=True))
 
     def drain(self, size: int = 100) -> None:
         """Everything that was sent is stored."""

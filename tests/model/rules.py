@@ -81,7 +81,7 @@ RULES: Mapping[str, Rule] = {
         {
             "cluster": Whole(0, 1), "renamed": Among((False, True)),
             "fates": Many(Among(("completed",) * 5 + ("gone", "excluded", "failed", "forbidden")), 4, 4),
-            "whole": Among((True, True, False)), "plan": DELIVERY,
+            "whole": Among((True, True, False)), "plan": DELIVERY, "late": Among((False, False, True)),
         }
     ),
     "upset": Rule(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from tests.model.events import KINDS, NAMES, NAMESPACES, Change, Job, Plan, Wish
 from tests.model.schedule import AFTER, AT_COMMIT, Crash
-from tests.model.state import SECOND
+from tests.model.state import NUL, REFUSED, SECOND, WILD
 
 if TYPE_CHECKING:
     from tests.model.machine import History
@@ -272,9 +272,57 @@ def sluggish(history: History, random: Random) -> None:
     history.drain()
 
 
+def together(history: History, random: Random) -> None:
+    """Lists of all namespaces and of single ones, of two kinds, are stored at once; between them objects go."""
+    kinds = [_known(history, random, (kind,)) for kind in random.sample(LISTED, 2)]
+    for kind in kinds:
+        history.change(0, _some(random, kind), None)
+        history.collect(_wish(random, kind), None)
+    history.drain()
+    for reach in random.sample(("", *NAMESPACES, "", *NAMESPACES), 4):
+        for kind in kinds:
+            history.change(0, tuple(_delete(_put(random, kind)) for _ in range(2)), None)
+            history.collect(_wish(random, kind, reach=reach), None)
+    history.drain()
+
+
+def belated(history: History, random: Random) -> None:
+    """A snapshot comes late, when its cluster is called otherwise and what it says of a kind is long past."""
+    kind = _known(history, random)
+    served = ("completed",) * len(KINDS)
+    fate = random.choice(("gone", "excluded"))
+    history.snapshot(
+        0, False, tuple(fate if number == kind else "completed" for number in LISTED), True, None, late=True
+    )
+    history.snapshot(0, True, served, random.choice((True, False)), None)
+    history.change(0, (_put(random, kind),), None)
+    history.collect(_wish(random, kind, reach=random.choice(("", *NAMESPACES))), None)
+    history.drain()
+    _release(history, random)
+
+
+def shuffled(history: History, random: Random) -> None:
+    """One object changes again and again, is watched, and listed in every shape; all of it comes in any order."""
+    kind = _known(history, random, WATCHED)
+    namespace, name = random.choice(NAMESPACES), random.choice(NAMES)
+    contents = random.choice(((0, 1, 2), (1, 1, 2), (0, 1, REFUSED, NUL, WILD)))
+    history.holds_back = True
+    for _ in range(random.randint(3, 8)):
+        what, watched = random.choice(("put", "put", "put", "delete", "recreate", "")), random.random() < 0.6
+        if what:
+            history.change(0, (Change(kind, namespace, name, what, random.choice(contents), watched),), None)
+        for _ in range(random.choice((0, 1, 1, 2))):
+            reach, rules, stubs = random.choice(("", "", namespace)), random.choice((1, 1, 2)), random.choice((0, 0, 7))
+            history.collect(_wish(random, kind, reach=reach, rules=rules, stubs=stubs), None)
+    history.holds_back = False
+    random.shuffle(history.held)
+    _release(history, random)
+
+
 SCENES: Mapping[str, Callable[[History, Random], None]] = {
     "superseded": superseded, "stubbed": stubbed, "unlearnt": unlearnt, "incomplete": _broken("lost"),
     "swapped": _broken("swapped"), "resurrected": resurrected, "buried": buried, "overtaken floor": overtaken_floor,
     "narrow": narrow, "unanswered": unanswered, "usurped": usurped, "crowded": crowded, "hasty": hasty,
     "repeated": repeated, "abolished": abolished, "paged": paged, "backwards": backwards, "sluggish": sluggish,
+    "together": together, "belated": belated, "shuffled": shuffled,
 }  # fmt: skip

@@ -53,9 +53,23 @@ CLAUSES = (
         "limit 3": ("limit 3", ""),
     }),
     ("select case a when 1 then b or c end as x", {
-        "when 1 then": ("1", "nullif(1, 1)"), "or c": ("or c", "or ((c) and false)"), "b or": ("b or", "((b) and false) or"),
+        "when 1 then": ("1", "nullif(1, 1)"),
+        "or c": ("or c", "or ((c) and false)"),
+        "b or": ("b or", "((b) and false) or"),
     }),
-    ("update t set a = 1, n = t.n or s.n", {"or s.n": ("s.n", "((s.n) and false)"), "t.n or": ("t.n", "((t.n) and false)")}),
+    ("update t set a = 1, n = t.n or s.n", {
+        "or s.n": ("s.n", "((s.n) and false)"), "t.n or": ("t.n", "((t.n) and false)"),
+    }),
+    ("select a, coalesce(b < 1 and c, false) as x where d or e and f", {
+        "coalesce(b < 1 and c, false)": ("coalesce(b < 1 and c, false)", "(array[b < 1 and c, false])[1]"),
+        "and c": ("and c", "and (c or true)"),
+        "b < 1 and": ("b < 1", "(b < 1 or true)"),
+        "where d": ("where d", "where (d or true)"),
+        "or e and f": ("e and f", "((e and f) and false)"),
+        "d or": ("d or", "((d) and false) or"),
+        "and f": ("and f", "and (f or true)"),
+        "e and": ("e and", "(e or true) and"),
+    }),
     ("select distinct on (a) a from t where case when a then b end and left(c, 1) = 'x' group by a having d > 1", {
         "where case when a then b end": ("case when a then b end", "(case when a then b end or true)"),
         "when a then": ("when a", "when ((a) and false)"),

@@ -31,6 +31,7 @@ MUST_OCCUR = (
     "one partition, two owners at once", "pages", "records sent again", "records spread over partitions",
     "restored backwards, epoch raised", "restored backwards in silence", "restored forwards", "rows deleted by absence",
     "rows deleted with their kind", "slow lists", "snapshots", "snapshots of an incomplete discovery",
+    "snapshots that come late",
     "statements interleaved", "strangers' messages", "tombstones dropped", "topics made to repartition",
     "topics made to scatter", "two collectors at once", "watched deletions", "watched objects",
 )  # fmt: skip

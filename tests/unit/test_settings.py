@@ -93,6 +93,17 @@ def test_passwords_come_from_files(tmp_path: Path) -> None:
         ({"COLLECT_INTERVAL": "5"}, "COLLECT_INTERVAL is '5': allowed is a number and a unit"),
         ({"DB_SCHEMA": "a;drop"}, "DB_SCHEMA is 'a;drop'"),
         ({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, "KAFKA_SASL_MECHANISM is not set"),
+        (
+            {"CLUSTER_ID": " prod"},
+            "CLUSTER_ID is ' prod': allowed are 1 to 253 printable characters, without whitespace",
+        ),
+        ({"CLUSTER_ID": "prod\n"}, "CLUSTER_ID is 'prod\\n': allowed"),
+        ({"CLUSTER_ID": "  "}, "CLUSTER_ID is '  ': allowed"),
+        ({"CLUSTER_ID": "a\0b"}, "CLUSTER_ID is 'a\\x00b': allowed"),
+        ({"CLUSTER_ID": "a\x7fb"}, "CLUSTER_ID is"),
+        ({"CLUSTER_ID": "a\x85b"}, "CLUSTER_ID is"),
+        ({"CLUSTER_ID": "a\udcffb"}, "CLUSTER_ID is"),
+        ({"CLUSTER_ID": "x" * 254}, "CLUSTER_ID is"),
         ({"DB_PASSWORD_FILE": "/nowhere/at/all"}, "DB_PASSWORD_FILE names '/nowhere/at/all', which cannot be read"),
     ],
 )
@@ -101,6 +112,14 @@ def test_a_mistake_is_reported_in_one_line(environment: dict[str, str], expected
         load(environment)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_cluster_id_is_any_text_that_fits() -> None:
+    for text in ("prod", "x" * 253, "Büro/eu 1", "5f0c9f3e-0000-4000-8000-000000000000"):
+        assert load({"CLUSTER_ID": text}).cluster_id == text
+    assert load({"CLUSTER_ID": ""}).cluster_id is None, "an empty variable is not set"
+    with pytest.raises(ConfigError, match="CLUSTER_ID is ''"):
+        load({}, cluster_id="")
 
 
 def test_every_setting_says_what_it_is() -> None:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from clusterinfo import wire
 from clusterinfo.errors import RecordError
-from clusterinfo.model import Record, RecordType
+from clusterinfo.model import CLOCK, Record, RecordType
 from clusterinfo.wire import record_id
 
 NOON = dt.datetime(2026, 11, 22, 12, 0, 0, 5, tzinfo=dt.UTC)
@@ -29,7 +29,7 @@ def observed(**attributes: object) -> Record:
         "body": b'{"metadata":{"name":"web"}}', "epoch": 2, "group": "apps", "resource": "deployments",
         "namespace": "shop", "name": "web", "snapshot": SNAPSHOT, "list": LIST, "reach": "shop",
         "api_version": "apps/v1", "kind": "Deployment", "uid": "u-1", "resource_version": "41", "list_version": "99",
-        "content_hash": "0123456789abcdef" * 2, "normalization": 3,
+        "ordering": CLOCK, "content_hash": "0123456789abcdef" * 2, "normalization": 3,
     }  # fmt: skip
     return Record(**(given_ | attributes))  # type: ignore[arg-type]
 
@@ -48,9 +48,11 @@ def statement(kind: RecordType, **attributes: object) -> Record:
 EVERY_KIND = {
     "observed": observed(),
     "oversize": observed(state="oversize", body=b'{"size_bytes":9,"sha256":"00"}'),
+    "ordered by version": observed(ordering=""),
     "cluster-scoped": observed(group="", resource="nodes", namespace="", reach="", kind="Node", api_version="v1"),
     "deleted": observed(type=RecordType.DELETED, list="", snapshot="", content_hash=""),
     "list.completed": statement(RecordType.LIST_COMPLETED, resource="pods", list=LIST, snapshot=SNAPSHOT),
+    "list.completed by the clock": statement(RecordType.LIST_COMPLETED, resource="pods", list=LIST, ordering=CLOCK),
     "list.failed": statement(RecordType.LIST_FAILED, resource="pods", group="x.io", list=LIST, reach="shop"),
     "snapshot.started": statement(RecordType.SNAPSHOT_STARTED, snapshot=SNAPSHOT),
     "snapshot.completed": statement(RecordType.SNAPSHOT_COMPLETED, snapshot=SNAPSHOT),
@@ -82,6 +84,7 @@ def test_an_independent_reader_understands_every_kind(record: Record) -> None:
         "epoch": str(record.epoch), "apiversion": record.api_version, "kind": record.kind, "uid": record.uid,
         "resourceversion": record.resource_version, "listversion": record.list_version,
         "contenthash": record.content_hash, "normalization": str(record.normalization), "state": record.state,
+        "ordering": record.ordering,
     }  # fmt: skip
     assert {name: event.get_extension(name) or "" for name in wanted} == wanted
 
@@ -107,6 +110,7 @@ def test_the_names_on_the_wire_are_the_contract() -> None:
         "ce_uid": b"u-1",
         "ce_resourceversion": b"41",
         "ce_listversion": b"99",
+        "ce_ordering": b"clock",
         "ce_contenthash": b"0123456789abcdef0123456789abcdef",
         "ce_normalization": b"3",
         "ce_state": b"oversize",
@@ -117,6 +121,7 @@ def test_what_does_not_apply_is_absent_not_empty() -> None:
     headers = dict(wire.encode(EVERY_KIND["snapshot.started"]).headers)
     assert all(headers.values())
     assert "ce_subject" not in headers
+    assert "ce_ordering" not in dict(wire.encode(observed(ordering="")).headers)
     assert dict(wire.encode(EVERY_KIND["cluster-scoped"]).headers)["ce_subject"] == b"core/nodes/-/web"
 
 
@@ -129,10 +134,12 @@ def test_ids_differ_for_what_differs_and_agree_for_what_is_sent_again() -> None:
         observed(list=LIST.replace("2222", "3333")),
         observed(list=""),
     ]
-    different.remove(EVERY_KIND["oversize"])  # the same object of the same list, sent in another form
+    # The same object or completion of the same list, sent in another form.
+    for name in ("oversize", "ordered by version", "list.completed by the clock"):
+        different.remove(EVERY_KIND[name])
     ids = [(record.cluster, record_id(record)) for record in different]
     assert len(set(ids)) == len(ids)
-    assert record_id(observed()) == record_id(observed(state="oversize"))
+    assert record_id(observed()) == record_id(observed(state="oversize")) == record_id(observed(ordering=""))
 
 
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
@@ -197,6 +204,8 @@ def refused() -> Iterator[tuple[str, wire.Message, str]]:
     yield "no apiVersion", without("ce_apiversion"), "api_version"
     yield "list that is no UUIDv7", replaced("ce_list", b"5180eaa4-7a47-4e30-81ab-2135c8f2a0e5"), "UUIDv7"
     yield "list of a year beyond 9999", replaced("ce_list", b"ffffffff-ffff-7cc3-98c4-dc0c0c07398f"), "UUIDv7"
+    yield "unknown ordering", replaced("ce_ordering", b"version"), "ce_ordering is 'version', expected clock or none"
+    yield "an ordering in capitals", replaced("ce_ordering", b"Clock"), "ce_ordering"
     yield "unknown state", replaced("ce_state", b"small"), "ce_state"
     yield "NUL", replaced("ce_uid", b"a\0b"), "NUL"
     yield "not UTF-8", replaced("ce_uid", b"\xff"), "UTF-8"

@@ -26,7 +26,7 @@ returning list, settled, count, completed_at;
 -- name: find_overtaken
 -- Of these lists, those that have nothing more to prove: settled before, or older than what is proven by now.
 select p.list from list_progress p
-join unit_floor f using (unit_id, reach)
+left join unit_floor f using (unit_id, reach)
 where p.list = any ($1::uuid[]) and (p.settled or (p.epoch, p.live_at) <= (f.epoch, f.live_at));
 
 -- name: find_standing_versions

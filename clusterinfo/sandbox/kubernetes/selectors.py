@@ -1,4 +1,4 @@
-"""Equality label selectors (`app=web,tier!=db,team`), the only kind the sandbox understands. Pure."""
+"""Equality label selectors (`app=web,tier!=db,team,!zone`), the only kind the sandbox understands. Pure."""
 
 import orjson
 
@@ -21,4 +21,6 @@ def _holds(labels: dict[str, str], requirement: str) -> bool:
     if "=" in requirement:
         key, value = requirement.replace("==", "=").split("=", 1)
         return labels.get(key) == value
+    if requirement.startswith("!"):
+        return requirement[1:] not in labels
     return requirement in labels

@@ -286,3 +286,27 @@ def test_a_legacy_document_that_cannot_be_read_fails_its_group(
 def test_what_is_no_document_is_fatal() -> None:
     with pytest.raises(FatalError, match="discovery document"):
         discovery.aggregated_groups(b"<html>")
+
+
+# --- APIServices -----------------------------------------------------------------------------------------------------
+
+
+def test_an_api_service_that_names_a_service_is_served_by_it() -> None:
+    local = {"spec": {"group": "apps", "version": "v1"}}
+    null = {"spec": {"group": "", "version": "v1", "service": None}}
+    other = {"spec": {"group": "shop.example.com", "version": "v1", "service": {"namespace": "a", "name": "b"}}}
+    document = {"kind": "APIServiceList", "metadata": {"continue": "more"}, "items": [local, null, other, {}]}
+    assert discovery.api_services(json.dumps(document).encode()) == ({("shop.example.com", "v1")}, "more")
+
+
+@pytest.mark.parametrize("document", [b"{}", b'{"items":null,"metadata":null}', b'{"metadata":{"continue":null}}'])
+def test_no_api_services(document: bytes) -> None:
+    assert discovery.api_services(document) == (set(), "")
+
+
+@pytest.mark.parametrize(
+    "document", [b"<html>", b"[]", b'{"items":[{"spec":{"group":7}}]}', b'{"items":[{"spec":null}]}']
+)
+def test_what_is_no_page_of_api_services(document: bytes) -> None:
+    with pytest.raises(FatalError):
+        discovery.api_services(document)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from clusterinfo.kubernetes import listed_keys
 from clusterinfo.kubernetes.list_state import PAGE_FAILURES, ListState, Verdict
 from clusterinfo.kubernetes.pages import ListPage
-from clusterinfo.model import GroupVersionResource, ListLane, Outcome, Unit, digest_hex, item_digest
+from clusterinfo.model import CLOCK, GroupVersionResource, ListLane, Outcome, Unit, digest_hex, item_digest
 from clusterinfo.statements import ListCompleted, ListFailed
 
 PODS = GroupVersionResource("", "v1", "pods", "Pod", namespaced=True)
 NODES = GroupVersionResource("", "v1", "nodes", "Node", namespaced=False)
 
 
-def begun(gvr: GroupVersionResource = PODS, reach: str = "", newest: int = 0) -> ListState:
-    return ListState(ListLane(Unit("c", gvr.group, gvr.resource), reach), gvr, "list-1", newest=newest)
+def begun(gvr: GroupVersionResource = PODS, reach: str = "", newest: int = 0, ordering: str = "") -> ListState:
+    lane = ListLane(Unit("c", gvr.group, gvr.resource), reach)
+    return ListState(lane, gvr, "list-1", newest=newest, ordering=ordering)
 
 
 def page(version: str = "7", token: str = "") -> ListPage:
@@ -52,14 +54,14 @@ def test_the_order_of_items_does_not_matter_and_what_they_are_does() -> None:
         state = begun()
         state.admit(page())
         for item in items:
-            state.add(*item)
+            assert state.add(*item)
         statement = state.verdict().statement
         assert isinstance(statement, ListCompleted)
         return statement.digest
 
     one, other = ("shop", "a", "1"), ("shop", "b", "2")
     assert digest(one, other) == digest(other, one)
-    assert len({digest(one), digest(other), digest(one, one), digest(("shop", "a", "2"))}) == 4
+    assert len({digest(one), digest(other), digest(one, other), digest(("shop", "a", "2"))}) == 4
 
 
 # --- what keeps it from completing -----------------------------------------------------------------------------------
@@ -84,6 +86,30 @@ def test_a_list_older_than_the_one_before_fails(version: str, newest: int, admit
     assert ("from 10 to 9" in verdict.error, "CLUSTER_EPOCH" in verdict.error) == (not admitted, not admitted)
 
 
+def test_what_is_ordered_by_the_clock_may_be_of_an_older_version() -> None:
+    state = begun(newest=10, ordering=CLOCK)
+    assert state.admit(page("9"))
+    assert (state.verdict().outcome, state.ordering) == (Outcome.COMPLETED, CLOCK)
+
+
+@pytest.mark.parametrize("version", ["", "abc", "0", "-1", "1.5", "9223372036854775808", "1" * 5000])
+def test_a_version_that_is_no_integer_of_64_bits_orders_nothing(version: str) -> None:
+    state = begun(newest=10)
+    assert state.ordering == ""
+    assert state.admit(page(version, token="one"))
+    assert state.ordering == CLOCK
+    assert not state.admit(page("12")), "its pages are of one version all the same"
+    assert state.ordering == CLOCK
+    assert state.again("list-2").ordering == CLOCK
+
+
+def test_a_version_that_is_one_orders_its_list() -> None:
+    state = begun()
+    state.admit(page("9223372036854775807", token="one"))
+    assert not state.admit(page("abc"))
+    assert state.ordering == state.again("list-2").ordering == ""
+
+
 def test_an_item_that_was_skipped_keeps_it_from_completing_and_the_first_says_why() -> None:
     state = begun()
     state.admit(page())
@@ -93,6 +119,34 @@ def test_an_item_that_was_skipped_keeps_it_from_completing_and_the_first_says_wh
     verdict = state.verdict()
     assert (verdict.outcome, verdict.error) == (Outcome.FAILED, "it has no name")
     assert verdict.statement == ListFailed(0, "it has no name", sent=1)
+
+
+@pytest.mark.parametrize(("namespace", "named"), [("shop", "shop/a"), ("", "a")])
+def test_an_item_that_comes_twice_is_not_sent_again_and_keeps_it_from_completing(namespace: str, named: str) -> None:
+    state = begun()
+    state.admit(page(token="one"))
+    assert state.add(namespace, "a", "5")
+    assert state.add(namespace, "b", "6")
+    state.admit(page())
+    assert not state.add(namespace, "a", "7")
+    assert state.verdict().statement == ListFailed(0, f"the list names {named} twice", sent=2)
+    assert state.again("list-2").add(namespace, "a", "5"), "another attempt begins anew"
+
+
+def test_a_name_in_two_namespaces_is_two_items() -> None:
+    state = begun()
+    state.admit(page())
+    assert [state.add(namespace, "a", "5") for namespace in ("shop", "blog", "")] == [True] * 3
+    assert state.verdict().outcome is Outcome.COMPLETED
+
+
+def test_a_list_that_cannot_be_told_to_name_all_once_does_not_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listed_keys, "KEPT", 2)
+    state = begun()
+    state.admit(page())
+    assert all(state.add("shop", name, "5") for name in "bcdea")
+    assert "whether the list names an object twice cannot be told" in reason(state.verdict())
+    assert state.count == 5, "it is sent all the same"
 
 
 # --- failures and refusals -------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import xxhash
 from clusterinfo.errors import RecordError
 from clusterinfo.json_repair import MAX_DEPTH
 from clusterinfo.kubernetes import pages
-from clusterinfo.kubernetes.normalize import Redaction, looks_secret, normalize
+from clusterinfo.kubernetes.normalize import NormalizedObject, Redaction, looks_secret, normalize
 from clusterinfo.kubernetes.pages import parse_page, scan_object
 from clusterinfo.model import GroupVersionResource
 
@@ -102,6 +102,21 @@ def test_splicing_gives_what_a_tree_gives(name: str, gvr: GroupVersionResource) 
         assert (one.uid, one.resource_version) == (metadata["uid"], metadata["resourceVersion"])
         assert (one.api_version, one.kind) == (gvr.api_version, gvr.kind)
         assert one.body.startswith(b'{"apiVersion":"%s","kind":"%s"' % (gvr.api_version.encode(), gvr.kind.encode()))
+
+
+@pytest.mark.parametrize("version", [{}, {"resourceVersion": ""}, {"resourceVersion": None}], ids=["none", "", "null"])
+def test_without_a_version_the_content_is_the_version(version: dict[str, Any]) -> None:
+    def normalized(replicas: int, **labels: str) -> NormalizedObject:
+        metadata = {"name": "a", "namespace": "x", "labels": labels, **version}
+        raw = json.dumps({"metadata": metadata, "spec": {"replicas": replicas}}).encode()
+        return normalize(raw, DEPLOYMENTS, KEYLESS)
+
+    one = normalized(1)
+    assert one.resource_version == one.content_hash
+    assert len(one.resource_version) == 32
+    assert normalized(1).resource_version == one.resource_version
+    assert len({found.resource_version for found in (one, normalized(2), normalized(1, app="web"))}) == 3
+    assert one.resource_version.encode() not in one.body, "the object is stored as it came"
 
 
 @pytest.mark.parametrize(("name", "gvr"), KINDS.items())

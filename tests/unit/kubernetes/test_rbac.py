@@ -62,6 +62,13 @@ def test_the_identity_of_the_cluster_can_always_be_read() -> None:
     assert role["rules"][-1] == KUBE_SYSTEM
 
 
+def test_with_a_cluster_id_only_what_is_listed_can_be_read() -> None:
+    role, _ = rbac.manifests([PODS], [], rbac.Account(), identify=False)
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["pods"], "verbs": rbac.VERBS}]
+    within = rbac.manifests([PODS], ["a"], rbac.Account(), identify=False)
+    assert [one["kind"] for one in within] == ["Role", "RoleBinding"], "no role without a rule"
+
+
 def test_namespaces_divide_the_rules() -> None:
     found = rbac.manifests([PODS, NODES], ["a", "b", "a"], rbac.Account())
     assert [(one["kind"], one["metadata"].get("namespace")) for one in found] == [

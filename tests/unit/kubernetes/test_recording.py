@@ -5,21 +5,24 @@ from __future__ import annotations
 import datetime as dt
 import json
 
+import pytest
+
 from clusterinfo.kubernetes.list_state import ListState
 from clusterinfo.kubernetes.normalize import NORMALIZATION, Redaction, normalize
 from clusterinfo.kubernetes.pages import ListPage
 from clusterinfo.kubernetes.recording import Recorder, batch_of
-from clusterinfo.model import GroupVersionResource, ListLane, RecordType, Unit
-from clusterinfo.statements import ListCompleted, SnapshotStarted, read
+from clusterinfo.model import CLOCK, GroupVersionResource, ListLane, RecordType, Unit
+from clusterinfo.statements import ListCompleted, ListFailed, SnapshotStarted, read
 
 NOON = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
 DEPLOYMENTS = GroupVersionResource("apps", "v1", "deployments", "Deployment", namespaced=True)
 RECORDER = Recorder(cluster="uid", cluster_name="blue", snapshot="run-1", epoch=3)
 
 
-def listed() -> ListState:
-    state = ListState(ListLane(Unit("uid", "apps", "deployments"), "shop"), DEPLOYMENTS, "list-1")
-    state.admit(ListPage(resource_version="7", continue_token="", items=[]))
+def listed(version: str = "7", ordering: str = "") -> ListState:
+    lane = ListLane(Unit("uid", "apps", "deployments"), "shop")
+    state = ListState(lane, DEPLOYMENTS, "list-1", ordering=ordering)
+    state.admit(ListPage(resource_version=version, continue_token="", items=[]))
     return state
 
 
@@ -42,6 +45,19 @@ def test_the_end_of_a_list_names_its_kind_and_version() -> None:
     assert (record.snapshot, record.list, record.list_version, record.reach) == ("run-1", "list-1", "7", "shop")
     assert (record.api_version, record.kind, record.resource) == ("apps/v1", "Deployment", "deployments")
     assert (record.name, record.epoch, record.normalization) == ("", 3, NORMALIZATION)
+
+
+@pytest.mark.parametrize(("version", "known", "said"), [("7", "", ""), ("", "", CLOCK), ("7", CLOCK, CLOCK)])
+def test_all_records_of_a_list_say_by_what_it_is_ordered(version: str, known: str, said: str) -> None:
+    raw = json.dumps({"metadata": {"name": "web", "namespace": "shop", "resourceVersion": "5"}})
+    item, list_ = normalize(raw.encode(), DEPLOYMENTS, Redaction()), listed(version, known)
+    ends = [RECORDER.list_ended(statement, list_, NOON) for statement in (ListCompleted(0, "0"), ListFailed())]
+    assert {record.ordering for record in [RECORDER.observed(item, list_, NOON), *ends]} == {said}
+
+
+def test_a_list_that_failed_at_once_says_what_was_known_before() -> None:
+    unlisted = ListState(ListLane(Unit("uid", "apps", "deployments")), DEPLOYMENTS, "list-1", ordering=CLOCK)
+    assert RECORDER.list_ended(ListFailed(), unlisted, NOON).ordering == CLOCK
 
 
 def test_what_a_run_states_of_itself_is_a_batch_of_no_list() -> None:

@@ -36,6 +36,18 @@ async def test_pages_add_up(client: "Client") -> None:
     assert names(pages) == [f"cm-{number}" for number in range(10)]
 
 
+@pytest.mark.parametrize(
+    ("selector", "chosen"),
+    [("team", ["a", "b"]), ("!team", ["c"]), ("team=one", ["a"]), ("team!=one", ["b", "c"]), ("team,team!=one", ["b"])],
+)
+async def test_labels_select(client: "Client", selector: str, chosen: list[str]) -> None:
+    for name, labels in {"a": {"team": "one"}, "b": {"team": "two"}, "c": {}}.items():
+        body = configmap(name)
+        client.api.cluster.create("configmaps", body | {"metadata": body["metadata"] | {"labels": labels}})
+    _, page = await client.ask("/api/v1/configmaps", labelSelector=selector)
+    assert names([page]) == chosen
+
+
 async def test_later_changes_do_not_show_on_later_pages(client: "Client") -> None:
     cluster = client.api.cluster
     fill(cluster)

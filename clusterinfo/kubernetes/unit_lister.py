@@ -1,4 +1,4 @@
-"""UnitSource: what one unit sends within one reach: pumps one after another, each for a list in a lane of its own.
+"""UnitLister: what one unit sends within one reach: pumps one after another, each for a list in a lane of its own.
 
 First the list that was asked for. A list of all namespaces whose continue tokens expired has failed, and reports so;
 what can be proven still is proven namespace by namespace: each a list of its own reach, with an id and a completion of
@@ -30,11 +30,13 @@ EndList = Callable[[ListLane, ListResult], None]
 class UnitResult:
     """How a unit fared: the worst of its lists' outcomes, the objects they sent, the first of their errors ("": none).
 
-    `size_bytes` is all that was downloaded, also of a list of all namespaces that was given up.
+    `count` is what its completed lists stated, `size_bytes` all that was downloaded, also of a list of all namespaces
+    that was given up.
     """
 
     outcome: Outcome
     objects: int
+    count: int
     size_bytes: int
     error: str = ""
 
@@ -44,7 +46,7 @@ def worst(outcomes: Iterable[Outcome]) -> Outcome:
     return max(outcomes, key=SEVERITY.index)
 
 
-class UnitSource:
+class UnitLister:
     """One unit within one reach; `run` is its task."""
 
     def __init__(
@@ -95,6 +97,7 @@ def _together(lists: list[ListResult], given_up_bytes: int = 0) -> UnitResult:
     return UnitResult(
         outcome=worst(one.outcome for one in lists),
         objects=sum(one.objects for one in lists),
+        count=sum(one.completed.count for one in lists if one.completed),
         size_bytes=given_up_bytes + sum(one.size_bytes for one in lists),
         error=next((one.error for one in lists if one.error), ""),
     )
