@@ -116,6 +116,12 @@ async def unidentified(scene: Scene) -> Ended:
     return (await run("legacy", "--once", env=scene.direct | {"CLUSTER_NAME": "no identity"})).expect(2)
 
 
+async def copied(scene: Scene) -> Ended:
+    for name in ("north", "south", "north"):
+        (await run("legacy", "--once", env=scene.direct | {"CLUSTER_NAME": name})).expect(0)
+    return (await run("legacy", "--once", env=scene.direct | {"CLUSTER_NAME": "south"})).expect(3)
+
+
 async def failing(scene: Scene) -> Ended:
     await scene.api.control("fail", resource="services", status=500)
     (await run("collect", "--once", env=scene.env)).expect(3)
@@ -204,6 +210,9 @@ TRIED = {
     "The cluster has no identity": Tried(
         unidentified,
         ("the cluster is known by the uid of its namespace kube-system, which cannot be read", "CLUSTER_ID"),
+    ),
+    "Two clusters have one identity": Tried(
+        copied, ("clusters named 'north' and 'south' have the same uid", "unverified"), "south"
     ),
     "A kind is forbidden": Tried(forbidden, ("Kind is not verified", "forbidden"), "secrets"),
     "A kind fails": Tried(failing, ("Kind is not verified", "failed"), "services"),
