@@ -35,21 +35,21 @@ create temp table if not exists staged_body (
 ) on commit delete rows;
 
 -- name: stage_elements
--- The records that count, by the decision table in docs/DESIGN.md, section 4, and the rows that they meet (ord -1).
+-- The records that count, by the decision table above `merge_rows` in rows.sql, and the rows that they meet (ord -1).
 with candidate as (
     select r.*
     from staged_record r
     join unit u on u.id = r.unit_id
     left join resource s on s.unit_id = r.unit_id and s.namespace = r.namespace and s.name = r.name
     where case
-        when s.unit_id is null then r.observed_at >= u.gone_before and not exists (
+        when s.unit_id is null then r.observed_at >= u.gone_before and not exists (  -- (4)
             select from unit_floor f
             where f.unit_id = r.unit_id and f.reach in ('', r.namespace)
                 and (f.epoch, f.live_at) >= (r.epoch, r.live_at))
-        when (r.epoch, r.live_at) > (s.epoch, s.live_at) then true
+        when (r.epoch, r.live_at) > (s.epoch, s.live_at) then true  -- (1)
         when (r.epoch, r.live_at) = (s.epoch, s.live_at) and r.resource_version = s.resource_version
             and r.deleted = s.deleted then true
-        else r.epoch = s.epoch and r.resource_version = s.resource_version and not r.deleted and not s.deleted
+        else r.epoch = s.epoch and r.resource_version = s.resource_version and not r.deleted and not s.deleted  -- (2), (3)
             and (r.normalization, r.fidelity) > (s.normalization, s.fidelity)
             and not (s.fidelity in (0, 2) and r.normalization = s.normalization and r.content_hash = s.content_hash)
     end

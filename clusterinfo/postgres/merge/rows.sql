@@ -2,44 +2,48 @@
 -- what it returns is COPYed.
 
 -- name: merge_rows
--- What becomes of each object ($1 to $12, columns of equal length), by the decision table in docs/DESIGN.md, section 4:
---   new        no row, and no floor or end of the kind says that it was gone by then
---   seen       newer, same version, with no more of a body than is stored: the row stays, its position moves
---   known      the row is exactly that, and was observed as late
---   replaced   newer, same content (or newer rules for one version): written anew, without a change in the history
---   changed, deleted, reborn  newer: another content; gone; here again after its tombstone
---   chain      several versions meet in one row, or less of a body may lose: left to the statements in chain.sql
---   older      anything else
--- Rows that are to be written anew go first. Returned are how many fell to each class; of those that are to be COPYed their
--- places, from 1; and of those that replace a row their created, valid_from, first_observed_at and last_observed_at.
+-- What becomes of each object ($1 to $12, columns of equal length), by the decision table of docs/DESIGN.md, section 4:
+--
+--   row present : (epoch, live_at) greater : the record becomes the row; if the version is the same, only live_at moves  (1)
+--                 same epoch and version   : greater (normalization, fidelity), or another hash on the later list,
+--                                            rewrites the body in place and adds no history                           (2)
+--                 else                     : older, ignored                                                           (3)
+--   row absent  : insert iff (epoch, live_at) > every floor that covers its namespace, and the kind was not gone by then (4)
+--   deleted     : a tombstone row, same comparison                                                                    (5)
+--
+-- in these classes: new; seen (the row stays, its position moves); known (it is exactly that row); replaced (written anew
+-- without a change in the history); changed, deleted, reborn (another content; gone; here again after its tombstone); older;
+-- chain (several versions meet in one row, or less of a body may lose: left to the statements in chain.sql). Rows that are to
+-- be written anew go first. Returned are how many fell to each class; of those that are to be COPYed their places, from 1; and
+-- of those that replace a row their created, valid_from, first_observed_at and last_observed_at.
 with compared as materialized (
     select t.*, s.ctid as at, s.created, s.valid_from, s.first_observed_at, s.last_observed_at,
         case
-            when s.unit_id is null then case
+            when s.unit_id is null then case  -- (4)
                 when t.observed_at >= (select u.gone_before from unit u where u.id = t.unit_id) and not exists (
                     select from unit_floor f
                     where f.unit_id = t.unit_id and f.reach in ('', t.namespace)
                         and (f.epoch, f.live_at) >= (t.epoch, t.live_at)) then 'new'
                 else 'older' end
-            when (t.epoch, t.live_at) > (s.epoch, s.live_at) then case
+            when (t.epoch, t.live_at) > (s.epoch, s.live_at) then case  -- (1)
                 when same_version and (same_body or (t.normalization, t.fidelity) < (s.normalization, s.fidelity))
                     then 'seen'
                 when same_version and not (t.normalization > s.normalization and t.uid = s.uid and not t.deleted)
                     then 'chain'
-                when same_version then 'replaced'
-                when t.deleted then case when s.deleted then 'chain' else 'deleted' end
+                when same_version then 'replaced'  -- (2)
+                when t.deleted then case when s.deleted then 'chain' else 'deleted' end  -- (5)
                 when s.deleted then 'reborn'
                 when t.uid <> s.uid then 'chain'
                 when t.content_hash = s.content_hash then 'replaced'
                 else 'changed' end
-            when not same_version then 'older'
-            when (t.epoch, t.live_at) = (s.epoch, s.live_at) then case
+            when not same_version then 'older'  -- (3)
+            when (t.epoch, t.live_at) = (s.epoch, s.live_at) then case  -- sent again, or two looks at one moment
                 when not same_body then 'chain'
                 when t.observed_at > s.last_observed_at then 'seen'
                 else 'known' end
             when not t.deleted and (t.normalization, t.fidelity) > (s.normalization, s.fidelity) and not same_body
-                then 'chain'
-            else 'older'
+                then 'chain'  -- (2)
+            else 'older'  -- (3)
         end as class
     from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],
         $8::boolean[], $9::smallint[], $10::smallint[], $11::bytea[], $12::timestamptz[])
