@@ -20,6 +20,7 @@ from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from clusterinfo.settings import Settings, load
 from tests.support.forkserver import ForkServer
 from tests.support.programs import Launching, Program
+from tests.support.scheduling import Scheduling, longest_first
 from tests.support.scratch import use_memory
 
 TEMPLATE = "clusterinfo_template"
@@ -36,6 +37,12 @@ def pytest_configure() -> None:
     processes.PORTS = processes.PORTS[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Workers side by side begin with what takes longest."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items[:] = longest_first(items)
+
+
 def pytest_collection_finish() -> None:
     """What is there once all tests are collected, half a million objects, stays to the end: each full garbage
     collection, as those that tests of the contract ask for, would go through it again."""
@@ -46,8 +53,6 @@ def pytest_collection_finish() -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Who runs what, among workers side by side: see `Scheduling`."""
-    from tests.support.scheduling import Scheduling
-
     return Scheduling(config, log)
 
 

@@ -1,8 +1,9 @@
 """Programs as their users run them: `clusterinfo` and the simulated API as processes of their own.
 
 A program gets only the environment it is given (no HOME of ours, no in-cluster variables), writes to files, so that no
-pipe can fill up, and is ended by its id when its block ends. Its peak memory is VmHWM, read while it runs: what
-`getrusage` says of a child counts what its parent held at the fork.
+pipe can fill up (or to what these are links to: see `tests.support.terminal`), and is ended by its id when its block
+ends. Its peak memory is VmHWM, read while it runs: what `getrusage` says of a child counts what its parent held at the
+fork.
 """
 
 from __future__ import annotations
@@ -68,9 +69,9 @@ class Program:
         self._out, self._err = directory / "stdout", directory / "stderr"
         self._began = time.monotonic()
         self._peak_kib = 0
-        with self._out.open("wb") as out, self._err.open("wb") as err:
+        with read_by(directory).open("rb") as into, self._out.open("wb") as out, self._err.open("wb") as err:
             self._child = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=directory, env=environment(env, directory)
+                argv, stdin=into, stdout=out, stderr=err, cwd=directory, env=environment(env, directory)
             )
 
     @property
@@ -118,6 +119,13 @@ class Program:
         await self._until(printed, timeout_s, "print")
         return self.stdout().splitlines()[0]
 
+    def wait(self, timeout_s: float = 60) -> int:
+        """Block until it ends; the exit code. Raises TimeoutError."""
+        try:
+            return int(self._child.wait(timeout_s))
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(str(error)) from error
+
     def kill(self) -> None:
         """End it now, if it still runs."""
         if self._child.poll() is None:
@@ -137,6 +145,11 @@ class Program:
             status = Path(f"/proc/{self.pid}/status").read_text()
             line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
             self._peak_kib = max(self._peak_kib, int(line.split()[1]))
+
+
+def read_by(directory: Path) -> Path:
+    """What a program in that directory has as stdin: nothing, unless a file `stdin` is there."""
+    return path if (path := directory / "stdin").exists() else Path(os.devnull)
 
 
 def environment(env: Mapping[str, str], home: Path) -> dict[str, str]:
