@@ -251,7 +251,9 @@ async def test_an_outage_is_waited_out_and_leaving_in_one_returns() -> None:
             await asyncio.sleep(1)
             began = time.monotonic()
             member.stopping.set()
-        assert time.monotonic() - began < 10
+        assert (
+            time.monotonic() - began < 24
+        )  # the grace of 4 s, on a busy machine; a request would be waited for for 45
         os.kill(own.pid or 0, signal.SIGCONT)
 
 
