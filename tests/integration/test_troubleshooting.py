@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -72,10 +73,11 @@ async def api_away(scene: Scene) -> Ended:
     async with running("legacy", env=scene.direct | {"COLLECT_INTERVAL": "100ms"}) as collecting:
         await collecting.wait_for_output("Snapshot ended")
         scene.api.program.kill()
-        await collecting.wait_for_output(
-            "Run of lists failed and starts again", timeout_s=120
-        )  # each kind is tried five times
-    return (await run("legacy", "--once", env=scene.direct)).expect(1)
+        ended, _ = await asyncio.gather(
+            run("legacy", "--once", env=scene.direct),
+            collecting.wait_for_output("Run of lists failed and starts again", timeout_s=120),  # five tries a kind
+        )
+    return ended.expect(1)
 
 
 async def pinned(scene: Scene) -> Ended:
@@ -114,6 +116,12 @@ async def unidentified(scene: Scene) -> Ended:
     await scene.api.control("forbid", resource="namespaces", verb="get")
     (await run("legacy", "--once", env=scene.direct | {"CLUSTER_ID": "known by this"})).expect(0)
     return (await run("legacy", "--once", env=scene.direct | {"CLUSTER_NAME": "no identity"})).expect(2)
+
+
+async def copied(scene: Scene) -> Ended:
+    for name in ("north", "south", "north"):
+        (await run("legacy", "--once", env=scene.direct | {"CLUSTER_NAME": name})).expect(0)
+    return (await run("legacy", "--once", env=scene.direct | {"CLUSTER_NAME": "south"})).expect(3)
 
 
 async def failing(scene: Scene) -> Ended:
@@ -204,6 +212,9 @@ TRIED = {
     "The cluster has no identity": Tried(
         unidentified,
         ("the cluster is known by the uid of its namespace kube-system, which cannot be read", "CLUSTER_ID"),
+    ),
+    "Two clusters have one identity": Tried(
+        copied, ("clusters named 'north' and 'south' have the same uid", "unverified"), "south"
     ),
     "A kind is forbidden": Tried(forbidden, ("Kind is not verified", "forbidden"), "secrets"),
     "A kind fails": Tried(failing, ("Kind is not verified", "failed"), "services"),

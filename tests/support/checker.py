@@ -155,10 +155,12 @@ BODIES = """
 """
 
 ROWS = """
-    select c.uid, c.name as cluster, u.api_group, u.resource, u.kind, u.api_version, u.namespaced, u.state, u.objects,
+    select c.uid, c.name as cluster, u.api_group, u.resource, u.kind, u.api_version, u.namespaced,
+        coalesce(u.state, f.state) as state, f.objects,
         r.namespace, r.name, r.uid, r.resource_version, r.epoch, r.live_at, r.deleted, r.fidelity, r.normalization,
         r.content_hash, r.created, md5(r.body::text) as body
     from resource r join unit u on u.id = r.unit_id join cluster c on c.id = u.cluster_id
+    left join unit_floor f on f.unit_id = u.id and f.reach = ''
     order by u.api_group, u.resource, r.namespace, r.name
 """
 

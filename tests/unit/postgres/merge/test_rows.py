@@ -73,8 +73,9 @@ class Table:
         self, table: str, *, records: Iterable[tuple[Any, ...]], columns: Sequence[str]
     ) -> None:
         assert (table, columns) == ("resource", COLUMNS)
-        for line, row in enumerate(records, 1):
-            self.sent += 1
+        sent = list(records)  # all of it is on its way before the server says a word
+        self.sent += len(sent)
+        for line, row in enumerate(sent, 1):
             if sqlstate := self._refuses(row):
                 raise error_of(self._context and self._context.format(line=line), sqlstate)
             self.stored.append(row)
