@@ -11,8 +11,8 @@ import pytest
 from msgspec.structs import replace
 
 from clusterinfo.errors import ConfigError, RestartError
-from clusterinfo.model import Record, digest_hex, item_digest
-from clusterinfo.observations import UnitVerified, Warned
+from clusterinfo.model import Batch, ListLane, Record, digest_hex, item_digest
+from clusterinfo.observations import BatchStored, UnitVerified, Warned
 from clusterinfo.postgres.merge.offsets import forget_offsets, stored_topics
 from tests.conftest import Database
 from tests.integration.test_postgres_sink import MINUTE, Bench, bench
@@ -74,6 +74,43 @@ async def test_a_kind_that_only_ever_failed_was_never_verified(bench: Bench) -> 
     assert await bench.connection.fetchval("select verified_at from unit_floor") is None
 
 
+# --- objects that a batch shows more than once -----------------------------------------------------------------------
+
+
+async def test_what_became_of_objects_shown_more_than_once_is_reported(bench: Bench) -> None:
+    first = Listing("100")
+    await bench.store(first.item("changed", "1", 1), first.item("same", "2", 1), first.deleted("back", "3"))
+    second = Listing("200", NOON + MINUTE)
+    again = [second.item("changed", "11", 2), replace(second.item("changed", "12", 3), list_version="201")]
+    same = [second.item("same", "2", 1), second.item("same", "2", 1)]
+    back = [second.item("back", "13", 1), second.item("back", "13", 1)]
+    gone = [second.item("gone", "14", 1), second.deleted("gone", "215")]
+    await bench.store(*again, *same, *back, *gone)
+    stored = bench.last(BatchStored)
+    assert (stored.rows_written, stored.rows_unchanged, stored.history_rows) == (3, 1, 3), (
+        "changed, back and a tombstone; same; changed as it was and in between, gone as it was"
+    )
+    bodies = await bench.connection.fetch(
+        "select name, deleted, body is null from resource where name <> 'same' order by 1"
+    )
+    assert [tuple(row) for row in bodies] == [("back", False, False), ("changed", False, False), ("gone", True, True)]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_an_object_is_first_observed_when_its_uid_was(bench: Bench, times: int) -> None:
+    """Whichever record of it comes first; one that a batch shows twice takes another way."""
+    listing = Listing("100", NOON + MINUTE)
+    await bench.store(listing.item("a", "1", 1), listing.item("b", "1", 1))
+    slow = Listing("200", NOON)
+    await bench.store(*[slow.item("a", "2", 2)] * times, *[slow.item("b", "2", 1)] * times)
+    new = Listing("300", NOON + 2 * MINUTE)
+    await bench.store(*[new.item("a", "3", 3, uid="another")] * times)
+    rows = await bench.connection.fetch("select name, first_observed_at, last_observed_at from resource order by 1")
+    assert [tuple(row) for row in rows] == [("a", *[NOON + 2 * MINUTE] * 2), ("b", NOON, NOON + MINUTE)]
+    past = await bench.connection.fetch("select resource_version, first_observed_at from resource_history order by 1")
+    assert [tuple(row) for row in past] == [("1", NOON), ("2", NOON)]
+
+
 # --- kinds -----------------------------------------------------------------------------------------------------------
 
 
@@ -87,12 +124,12 @@ async def test_what_a_record_does_not_say_of_its_kind_stays_known(bench: Bench) 
     assert (unit["kind"], unit["api_version"], unit["namespaced"]) == ("Map", "v2", True)
 
 
-@pytest.mark.parametrize("ordering", ["", "clock"])
+@pytest.mark.parametrize("ordering", ["", "clock"], ids=["version", "clock"])
 async def test_a_list_under_way_goes_on_when_its_kind_is_described_anew(bench: Bench, ordering: str) -> None:
     listing = Listing("100", ordering=ordering)
     first, second = listing.item("a", "1"), replace(listing.item("b", "2"), api_version="v2")
     await bench.store(first)
-    await bench.store(second, listing.completed())
+    await bench.store(second, replace(listing.completed(), api_version="v2"))
     assert await bench.states() == {"configmaps": "verified"}
 
 
@@ -112,7 +149,7 @@ async def test_a_kind_stays_ordered_by_the_clock(bench: Bench) -> None:
 
 async def test_a_kind_is_excluded_and_not_its_namesakes(bench: Bench) -> None:
     units = [Listing("100", resource=resource, group=group) for group in ("", "apps") for resource in ("pods", "sets")]
-    other = Listing("100", resource="pods", cluster="other", cluster_name="other")
+    other = Listing("100", resource="pods", group="apps", cluster="other", cluster_name="other")
     for listing in (*units, other):
         await bench.store(listing.completed())
     ended = Listing("100", NOON + MINUTE).snapshot_completed({("apps", "pods"): "excluded"}, discovery_complete=False)
@@ -121,6 +158,132 @@ async def test_a_kind_is_excluded_and_not_its_namesakes(bench: Bench) -> None:
         "select c.name, api_group, resource from unit u join cluster c on c.id = u.cluster_id where state = 'excluded'"
     )
     assert [tuple(row) for row in excluded] == [("test", "apps", "pods")]
+
+
+async def test_a_kind_is_gone_and_not_its_namesakes(bench: Bench) -> None:
+    units = [Listing("100", resource=resource, group=group) for group in ("", "apps") for resource in ("pods", "sets")]
+    other = Listing("100", resource="pods", group="apps", cluster="other", cluster_name="other")
+    for listing in (*units, other):
+        await bench.store(listing.completed())
+    await bench.store(Listing("200", NOON + 9 * MINUTE, resource="pods").completed())
+    named = {(listing.group, listing.resource): "completed" for listing in units if listing.group != "apps"}
+    await bench.store(Listing("100", NOON + MINUTE).snapshot_completed(named | {("apps", "sets"): "completed"}))
+    gone = await bench.connection.fetch(
+        "select c.name, api_group, resource from unit u join cluster c on c.id = u.cluster_id where state = 'gone'"
+    )
+    assert [tuple(row) for row in gone] == [("test", "apps", "pods")]
+
+
+async def test_an_older_discovery_ends_nothing_that_was_stated_since(bench: Bench) -> None:
+    await bench.store(Listing("100", NOON + 5 * MINUTE).completed())
+    maps = Listing("100", NOON + 5 * MINUTE).snapshot_completed(
+        {("", "pods"): "excluded", ("", "configmaps"): "completed"}
+    )
+    await bench.store(maps)
+    await bench.store(Listing("100", NOON + MINUTE).snapshot_completed({}))
+    assert [(await _unit(bench, resource))["state"] for resource in ("configmaps", "pods")] == [None, "excluded"]
+
+
+async def test_an_older_discovery_lets_nothing_come_back(bench: Bench) -> None:
+    await bench.store(Listing("100").item("a", "1"))
+    for minute in (9, 5):
+        await bench.store(Listing("100", NOON + minute * MINUTE).snapshot_completed({}))
+    await bench.store(Listing("100", NOON + 7 * MINUTE).item("a", "1"))
+    assert await bench.live() == {}
+    assert (await _unit(bench))["gone_before"] == NOON + 9 * MINUTE
+
+
+async def test_a_kind_first_heard_of_late_was_gone(bench: Bench) -> None:
+    await bench.store(Listing("100", NOON + 5 * MINUTE).snapshot_completed({}))
+    await bench.store(Listing("100").item("a", "1"))
+    assert await bench.live() == {}
+    assert (await _unit(bench))["state"] == "gone"
+
+
+async def test_an_older_snapshot_excludes_nothing_that_was_stated_since(bench: Bench) -> None:
+    await bench.store(Listing("100").completed(), Listing("100", NOON + 5 * MINUTE, resource="pods").completed())
+    await bench.store(Listing("100", resource="sets").completed())
+    await bench.store(
+        Listing("100", NOON + 5 * MINUTE).snapshot_completed(
+            {("", "configmaps"): "completed", ("", "pods"): "completed"}
+        )
+    )
+    outcomes = {("", name): "excluded" for name in ("configmaps", "pods", "sets")}
+    await bench.store(Listing("100", NOON + 3 * MINUTE).snapshot_completed(outcomes, discovery_complete=False))
+    states = [(await _unit(bench, resource))["state"] for resource in ("configmaps", "pods", "sets")]
+    assert states == ["excluded", None, "gone"]
+
+
+# --- epochs ----------------------------------------------------------------------------------------------------------
+
+
+async def _raised(bench: Bench, *, says_so: bool = True, resource: str = "configmaps") -> None:
+    """An object that was seen under epoch 1, which a snapshot may have said."""
+    listing = Listing("100", epoch=1, resource=resource)
+    await bench.store(Listing("50", resource="configmaps").completed(), listing.item("a", "1"))
+    if says_so:
+        await bench.store(listing.snapshot_started())
+
+
+@pytest.mark.parametrize(("reach", "state"), [("", "failed"), ("ns", "failed"), ("elsewhere", "verified")])
+async def test_an_object_of_a_higher_epoch_refutes_lists_that_should_show_it(
+    bench: Bench, reach: str, state: str
+) -> None:
+    await _raised(bench)
+    await bench.store(Listing("200", NOON + MINUTE, reach=reach).completed())
+    assert await bench.connection.fetchval("select state from unit_floor where reach = $1", reach) == state
+
+
+async def test_an_object_seen_since_a_list_began_refutes_nothing(bench: Bench) -> None:
+    await _raised(bench)
+    early = Listing("200", NOON - MINUTE)
+    await bench.store(replace(early.completed(), observed_at=NOON + MINUTE))
+    assert await bench.states() == {"configmaps": "verified"}
+
+
+async def test_an_object_of_another_kind_refutes_nothing(bench: Bench) -> None:
+    await _raised(bench, resource="pods")
+    await bench.store(Listing("200", NOON + MINUTE).completed())
+    assert (await bench.states())["configmaps"] == "verified"
+
+
+async def test_an_epoch_that_no_snapshot_has_refutes_nothing(bench: Bench) -> None:
+    await _raised(bench, says_so=False)
+    await bench.store(Listing("200", NOON + MINUTE).completed())
+    assert await bench.states() == {"configmaps": "verified"}
+
+
+async def test_a_newer_object_of_the_same_epoch_refutes_nothing(bench: Bench) -> None:
+    newer = Listing("900")
+    await bench.store(newer.item("a", "900"), _started(0, "", epoch=1))
+    await bench.store(Listing("200", NOON + MINUTE).completed())
+    assert await bench.states() == {"configmaps": "verified"}
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_list_of_another_namespace_refutes_nothing(bench: Bench, at_once: bool) -> None:
+    lists = [Listing("200", reach="one").completed(), Listing("150", NOON + MINUTE, reach="two").completed()]
+    for batch in [lists] if at_once else [[one] for one in lists]:
+        await bench.store(*batch)
+    assert await bench.states() == {"configmaps": "verified"}
+    assert await bench.connection.fetchval("select count(*) from unit_floor where state = 'verified'") == 2
+
+
+async def test_a_restored_cluster_is_told_the_newest_that_was_proven(bench: Bench) -> None:
+    await bench.store(Listing("200").completed())
+    await bench.store(Listing("300", NOON + MINUTE, reach="ns").completed())
+    await bench.store(Listing("100", NOON + 2 * MINUTE, reach="ns").completed())
+    assert "proven at 300 before" in await bench.connection.fetchval(
+        "select last_error from unit_floor where reach = 'ns'"
+    )
+
+
+async def test_one_kind_stands_still_and_no_other(bench: Bench) -> None:
+    first, pods = Listing("100"), Listing("100", resource="pods")
+    await bench.store(first.item("a", "1"), first.completed(), pods.item("p", "1"), pods.completed())
+    second = Listing("100", NOON + MINUTE)
+    await bench.store(second.item("a", "2"), second.completed())
+    assert [(await _unit(bench, resource))["by_clock"] for resource in ("configmaps", "pods")] == [True, False]
 
 
 # --- clusters and snapshots ------------------------------------------------------------------------------------------
@@ -133,7 +296,7 @@ def _started(minute: int, version: str, **attributes: Any) -> Record:
 
 async def test_the_newest_snapshot_that_knows_it_says_the_servers_version(bench: Bench) -> None:
     await bench.store(_started(1, "v1.36.0"), _started(0, "v1.35.0"), _started(2, ""))
-    await bench.store(_started(0, "v1", cluster="other", cluster_name="other"))
+    await bench.store(_started(9, "v1", cluster="other", cluster_name="other"))
     rows = await bench.connection.fetch("select name, server_version from cluster order by 1")
     assert [tuple(row) for row in rows] == [("other", "v1"), ("test", "v1.36.0")]
 
@@ -141,6 +304,21 @@ async def test_the_newest_snapshot_that_knows_it_says_the_servers_version(bench:
 async def test_a_cluster_that_keeps_its_name_is_not_reported(bench: Bench) -> None:
     await bench.store(_started(0, ""), _started(1, ""))
     assert not [seen for seen in bench.seen if isinstance(seen, Warned)]
+
+
+async def test_an_older_snapshot_lowers_what_was_first_and_nothing_else(bench: Bench) -> None:
+    await bench.store(_started(5, "", epoch=3))
+    await bench.store(_started(1, "", epoch=1))
+    await bench.store(_started(3, "", epoch=4))
+    row = await bench.connection.fetchrow("select first_seen, last_seen, epoch from cluster")
+    assert tuple(row) == (NOON + MINUTE, NOON + 5 * MINUTE, 4)
+
+
+async def test_a_snapshot_written_without_kafka_has_no_position(bench: Bench) -> None:
+    started = Listing("100").snapshot_started()
+    await bench.sink.write(Batch(lane=ListLane(started.unit), start=0, end=1, records=[started]))
+    assert await bench.connection.fetchval("select count(*) from kafka_offset where kafka_cluster = ''") == 0
+    assert await bench.connection.fetchval("select count(*) from snapshot") == 1
 
 
 @pytest.mark.parametrize("ended", [False, True])
@@ -173,18 +351,20 @@ async def test_topics_are_told_in_order_each_once(bench: Bench) -> None:
     for lane in (replace_partition(0, "b"), replace_partition(0, "a"), replace_partition(1, "a")):
         await bench.sink.open(lane)
     assert await stored_topics(bench.connection, "clusterinfo") == ["a", "b", LANE.topic]
+    assert await forget_offsets(bench.connection, "clusterinfo", "b") == 1
+    assert await stored_topics(bench.connection, "clusterinfo") == ["a", LANE.topic]
     with pytest.raises(ConfigError, match=r"topic 'a'"):
         await bench.sink.open(type(LANE)(LANE.kafka_cluster, "c", 0, "another"))
 
 
 async def test_a_lane_is_told_where_it_stands_not_where_others_do(bench: Bench) -> None:
-    others = [replace_partition(1), replace_partition(0, "other"), replace_partition(0, kafka_cluster="kafka-0")]
-    for number, lane in enumerate(others, start=1):
+    mine = replace_partition(1)
+    others = [replace_partition(1, "another"), replace_partition(1, kafka_cluster="kafka-0")]
+    for number, lane in enumerate([mine, *others]):
         await bench.sink.open(lane)
         await bench.sink.write(Feed(lane, 1000 * number).batch(Listing("100").item("a", "1")))
-    await bench.store(Listing("100").item("a", "1"))
     with pytest.raises(RestartError, match="stored up to offset 1, this batch begins at 7"):
-        await bench.sink.write(Feed(LANE, 7).batch(Listing("100").item("a", "1")))
+        await bench.sink.write(Feed(mine, 7).batch(Listing("100").item("a", "1")))
 
 
 # --- two clusters under one identity, and gaps -----------------------------------------------------------------------
@@ -203,7 +383,10 @@ async def test_one_cluster_is_contested_and_no_other(bench: Bench) -> None:
     later = [Listing("300", NOON + n * MINUTE, cluster="other", cluster_name="other") for n in range(10, 16)]
     await bench.store(*(listing.snapshot_started() for listing in later[:5]))
     await _in_turns(bench, "ABAB")
+    fresh = Listing("100", NOON, cluster="fresh", cluster_name="fresh")
     await bench.store(later[5].snapshot_started())
+    await bench.store(fresh.snapshot_started())
+    assert await bench.connection.fetch("select from cluster where uid = 'fresh' and contested_at is null")
     rows = await bench.connection.fetch(
         "select uid, contested_at is not null, f.state, (select min(live_at) from resource r where r.unit_id = u.id),"
         " (select count(*) from list_progress p where p.unit_id = u.id and not p.settled)"
@@ -212,6 +395,13 @@ async def test_one_cluster_is_contested_and_no_other(bench: Bench) -> None:
     contested, untouched = ("unverified", True), ("verified", False)
     assert {row["uid"]: (row["state"], row[1]) for row in rows} == {Listing("1").cluster: contested, "other": untouched}
     assert [tuple(row)[3:] for row in rows if row["uid"] == "other"] == [(100, 1)]
+
+
+async def test_names_come_in_turns_whichever_is_stored_first(bench: Bench) -> None:
+    for minute in (2, 0, 3, 1):
+        start = Listing("100", NOON + minute * MINUTE, cluster_name="AB"[minute % 2]).snapshot_started()
+        await bench.store(start)
+    assert await bench.connection.fetchval("select contested_at is not null from cluster")
 
 
 async def test_an_alarm_leaves_what_has_failed_and_what_is_newer(bench: Bench) -> None:

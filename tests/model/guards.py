@@ -119,7 +119,20 @@ def _cuts(tokens: list[_Token]) -> Iterator[_Cut]:
         elif token.text in _FUNCTIONS and after == "(":
             yield from _arguments(tokens, at)
         elif (end := _end_of_clause(tokens, at, after)) > at:
-            yield _Cut(at, end, (at, end), lambda _: "")
+            instead = "order by random()" if token.text == "order" and _is_of_a_window(tokens, at) else ""
+            yield _Cut(at, end, (at, end), partial(_replaced, instead=instead))
+
+
+def _is_of_a_window(tokens: list[_Token], at: int) -> bool:
+    """Rows of a window keep their order even without the clause, as long as something before it has sorted them."""
+    start = at
+    while start and tokens[start - 1].depth >= tokens[at].depth:
+        start -= 1
+    return tokens[start].text == "partition"
+
+
+def _replaced(_: str, instead: str) -> str:
+    return instead
 
 
 def _always(condition: str) -> str:

@@ -46,6 +46,8 @@ class Row:
     hash: str = ""
     last_hash: str = ""
     """Of the newest sighting; `hash` is that of the best one. They differ where rules went back and forth."""
+    created: bool = True
+    """What it shows began with it: there was no object of that name and uid before."""
 
     def same_version(self, other: Row) -> bool:
         return (self.moment[0], self.version, self.deleted) == (other.moment[0], other.version, other.deleted)
@@ -62,6 +64,7 @@ class Past:
     uid: str
     version: str
     content: int | str | None
+    created: bool
     deleted: bool
     since: dt.datetime
     until: dt.datetime
@@ -129,7 +132,7 @@ class UnitTruth:
 
     @staticmethod
     def _past(key: Key, row: Row, deleted: bool, until: dt.datetime) -> Past:
-        return Past(key, row.uid, row.version, row.content, deleted, row.since, until)
+        return Past(key, row.uid, row.version, row.content, row.created, deleted, row.since, until)
 
 
 @dataclass
@@ -377,8 +380,9 @@ class Reference:
             else:
                 new.since = max(new.since, row.since)
                 self._note_older_rules(unit, key, new, row)
+                new.created = row.deleted or new.deleted or new.uid != row.uid
                 if row.same_content(new):
-                    new.since = row.since
+                    new.since, new.created = row.since, row.created
                 else:
                     unit.supersede(key, row, new, self._gone_between(complete, key, row.moment, new.moment))
                 row = new

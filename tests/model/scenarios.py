@@ -244,6 +244,7 @@ def abolished(history: History, random: Random) -> None:
     history.snapshot(0, False, fates, True, None)
     history.drain()
     _release(history, random)
+    _send_again(history, random.choice((1, 100)))
 
 
 def paged(history: History, random: Random) -> None:
@@ -295,7 +296,7 @@ def together(history: History, random: Random) -> None:
     history.drain()
     for reach in random.sample(("", *NAMESPACES, "", *NAMESPACES), 4):
         for kind in kinds:
-            history.change(0, tuple(_delete(_put(random, kind)) for _ in range(2)), None)
+            history.change(0, (_put(random, kind), *(_delete(_put(random, kind)) for _ in range(2))), None)
             history.collect(_wish(random, kind, reach=reach, slow=random.random() < 0.3), None)
     history.drain()
     for partition in range(len(history.logs)):
@@ -333,7 +334,11 @@ def _in_any_order(size: int) -> Callable[[History, Random], None]:
     """One object changes again and again, is watched, and listed in every shape; it comes in order, or in any."""
 
     def story(history: History, random: Random) -> None:
-        kind = _known(history, random, WATCHED)
+        for kind in random.sample(WATCHED, len(WATCHED)):
+            _known(history, random, (kind,))
+            history.change(0, _some(random, kind), None)
+            history.collect(_wish(random, kind), None)
+        history.drain()
         key = random.choice(NAMESPACES), random.choice(NAMES)
         contents = random.choice(((0, 1, 2), (1, 1, 2), (0, 1, REFUSED, NUL, WILD)))
         history.holds_back = True
@@ -344,15 +349,30 @@ def _in_any_order(size: int) -> Callable[[History, Random], None]:
             random.shuffle(history.held)
         history.deliver_late(len(history.held), None)
         history.drain(size)
+        history.change(0, (Change(kind, *key, "delete", 0, False),), None)
+        history.collect(_wish(random, kind, reach=random.choice(("", key[0]))), None)
+        history.drain()
+        _send_again(history, size)
 
     return story
+
+
+def _send_again(history: History, size: int) -> None:
+    """The last records of each partition come twice more."""
+    for partition in range(len(history.logs)):
+        for number in (8, 16):
+            history.upset("send again", 0, partition, number, None)
+    history.drain(size)
 
 
 def _changes_and_is_listed(
     history: History, random: Random, kind: int, key: tuple[str, str], contents: tuple[int | str, ...]
 ) -> None:
-    what, watched = random.choice(("put", "put", "put", "delete", "recreate", "")), random.random() < 0.6
-    if what:
+    what = random.choice(("put", "put", "put", "put", "delete", "recreate", "", "restore backwards"))
+    watched = random.random() < 0.6
+    if what.startswith("restore"):
+        history.upset(what, 0, 0, 1, None)
+    elif what:
         history.change(0, (Change(kind, *key, what, random.choice(contents), watched),), None)
     for _ in range(random.choice((0, 1, 1, 2))):
         reach, rules, stubs = random.choice(("", "", key[0])), random.choice((1, 1, 2)), random.choice((0, 0, 7))
