@@ -15,6 +15,9 @@ SANDBOX := $(VENV)/.clusterinfo-sandbox
 DEV := $(VENV)/.clusterinfo-dev
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# Every worker and every program would compile what it imports again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help demo test lint bench faults install lock clean
 .DELETE_ON_ERROR:
 

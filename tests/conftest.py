@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -19,6 +20,8 @@ from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from clusterinfo.settings import Settings, load
 from tests.support.forkserver import ForkServer
 from tests.support.programs import Launching, Program
+from tests.support.scheduling import Scheduling, longest_first
+from tests.support.scratch import use_memory
 
 TEMPLATE = "clusterinfo_template"
 
@@ -29,15 +32,27 @@ hypothesis.settings.load_profile("busy")
 
 def pytest_configure() -> None:
     """Workers side by side (pytest-xdist) look for free ports in places of their own: no port is found free twice."""
+    use_memory()
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     processes.PORTS = processes.PORTS[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Workers side by side begin with what takes longest."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items[:] = longest_first(items)
+
+
+def pytest_collection_finish() -> None:
+    """What is there once all tests are collected, half a million objects, stays to the end: each full garbage
+    collection, as those that tests of the contract ask for, would go through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
     """Who runs what, among workers side by side: see `Scheduling`."""
-    from tests.support.scheduling import Scheduling
-
     return Scheduling(config, log)
 
 
@@ -87,7 +102,7 @@ async def fresh_database(postgres: EmbeddedPostgres) -> AsyncIterator[Database]:
     """A migrated database, dropped afterwards."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     admin = await asyncpg.connect(postgres.dsn(), timeout=10)
-    await admin.execute(f"create database {name} template {TEMPLATE}")
+    await admin.execute(f"create database {name} template {TEMPLATE} strategy file_copy")
     yield Database(name, postgres.env(name), postgres.dsn(name))
     await admin.execute(f"drop database {name} with (force)")
     await admin.close()

@@ -33,6 +33,8 @@ def of_kubernetes() -> dict[str, str]:
 class ShippedKafka(ApacheKafka):
     """Kafka as the image `apache/kafka` would configure it from these variables."""
 
+    is_formatted_alike = False
+
     def __init__(self, variables: Mapping[str, str]) -> None:
         super().__init__()
         self._variables = variables

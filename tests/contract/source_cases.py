@@ -18,6 +18,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import RestartError
+from clusterinfo.kafka.aiokafka_patches.pacing import pace_empty_fetches
 from clusterinfo.kafka.client import client_arguments
 from clusterinfo.kafka.consumer import batching, connection, partition, source
 from clusterinfo.kafka.consumer.batching import Limits
@@ -43,6 +44,8 @@ SOURCES: dict[type, str] = {ListSource: "list_source", PartitionSource: "partiti
 
 PERMITS = 2
 SHORT_S = 0.5
+PAUSE_S = 0.02
+"""Between two fetches that bring nothing: the embedded broker holds none back, and a core would do nothing else."""
 
 
 class SourceCase:
@@ -229,6 +232,7 @@ async def partition_source(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> A
             **client_arguments(settings) | connection.CONSUMER | {"request_timeout_ms": int(2 * SHORT_S * 1000)}
         )
         await consumer.start()
+        pace_empty_fetches(consumer, PAUSE_S)
         consumer.assign([TopicPartition(settings.kafka_topic, 0)])
         lane, budget, stopping = PartitionLane("kafka", settings.kafka_topic, 0, "group"), ByteBudget(), asyncio.Event()
         limits = Limits(10, 1 << 20, 0.05)

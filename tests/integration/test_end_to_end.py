@@ -6,17 +6,18 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest
 
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
-from tests.conftest import TEMPLATE, Database
+from tests.conftest import Database, fresh_database
 from tests.integration.brokers import IS_APACHE
 from tests.support import checker
 from tests.support.programs import Api, Program, run, simulated_api
 
-OBJECTS = int(os.environ.get("CLUSTERINFO_TEST_OBJECTS", "5000"))
+OBJECTS = int(os.environ.get("CLUSTERINFO_TEST_OBJECTS", "3000"))
 """20,000 take a minute and a half: for a closer look."""
+PAGES = {"PAGE_SIZE": "300"}
+"""Two kinds have more than one."""
 KINDS = 12
 PARTITIONS = 6  # as `kafka_env` says
 CONSUMERS = 3 if IS_APACHE else 1
@@ -30,27 +31,23 @@ async def api() -> AsyncIterator[Api]:
 
 
 @pytest.fixture
-async def other(postgres: EmbeddedPostgres, database: Database) -> AsyncIterator[Database]:
+async def other(postgres: EmbeddedPostgres) -> AsyncIterator[Database]:
     """A second database."""
-    name = f"{database.name}_b"
-    admin = await asyncpg.connect(postgres.dsn(), timeout=10)
-    await admin.execute(f"create database {name} template {TEMPLATE}")
-    yield Database(name, postgres.env(name), postgres.dsn(name))
-    await admin.execute(f"drop database {name} with (force)")
-    await admin.close()
+    async with fresh_database(postgres) as fresh:
+        yield fresh
 
 
 async def test_the_database_equals_the_api_by_either_way(
     api: Api, database: Database, other: Database, kafka_env: dict[str, str]
 ) -> None:
-    env = api.env | kafka_env | database.env
+    env = api.env | kafka_env | database.env | PAGES
     collected = await run("collect", "--once", env=env, timeout_s=120, launch=Program)
     collected.expect(0)
     consuming = [run("consume", "--until-idle", "5s", env=env, timeout_s=120, launch=Program) for _ in range(CONSUMERS)]
     consumers = await asyncio.gather(*consuming)
     for consumer in consumers:
         consumer.expect(0)
-    direct = await run("legacy", "--once", env=api.env | other.env, timeout_s=120, launch=Program)
+    direct = await run("legacy", "--once", env=api.env | other.env | PAGES, timeout_s=120, launch=Program)
     direct.expect(0)
 
     truth = await checker.truth(api.url, api.token)

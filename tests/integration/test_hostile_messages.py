@@ -27,6 +27,7 @@ MIB = 1024 * 1024
 PARTITIONS = 6
 BOMBS = 40
 MOST_MIB = 150
+PATIENCE_S = 240.0
 STANDSTILL_S = 15.0
 """Nearly all of it is the group's; alone on two cores it is under 3 s."""
 
@@ -80,7 +81,7 @@ class Watch:
                 last, since = stored, time.monotonic()
             elif stored != self._end:
                 self.longest_s = max(self.longest_s, time.monotonic() - since)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.1)
 
 
 @pytest.mark.parametrize("bomb", BOMB)
@@ -108,7 +109,7 @@ async def test_forty_bombs_and_three_strangers_stop_nothing(
     # a forked program counts the memory of what forked it
     async with running("consume", "--until-idle", "1s", env=kafka_env | database.env, launch=Program) as program:
         watch = Watch(connection, program, sent)
-        _, ended = await asyncio.gather(watch.until_the_end(), program.ended(120))
+        _, ended = await asyncio.gather(watch.until_the_end(), program.ended(PATIENCE_S))
     print(f"{bomb}: peak {ended.peak_mib:.0f} MiB, longest standstill {watch.longest_s:.2f} s, {ended.seconds:.1f} s")
     ended.expect(0)
     assert ended.peak_mib < MOST_MIB

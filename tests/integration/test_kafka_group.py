@@ -238,7 +238,7 @@ async def test_what_is_stored_can_be_seen_in_kafka(broker: Broker) -> None:
 
 async def test_an_outage_is_waited_out_and_leaving_in_one_returns() -> None:
     async with running_broker() as own:
-        settings, store = kafka_settings(own, kafka_topic_partitions=2, shutdown_grace_s=9), Store()
+        settings, store = kafka_settings(own, kafka_topic_partitions=2, shutdown_grace_s=4), Store()
         sent = await fill(settings)
         async with running(settings, into(store), session_timeout_s=10) as member:
             await until(lambda: store.names() == sent)
@@ -251,7 +251,9 @@ async def test_an_outage_is_waited_out_and_leaving_in_one_returns() -> None:
             await asyncio.sleep(1)
             began = time.monotonic()
             member.stopping.set()
-        assert time.monotonic() - began < 15
+        assert (
+            time.monotonic() - began < 24
+        )  # the grace of 4 s, on a busy machine; a request would be waited for for 45
         os.kill(own.pid or 0, signal.SIGCONT)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -72,10 +73,11 @@ async def api_away(scene: Scene) -> Ended:
     async with running("legacy", env=scene.direct | {"COLLECT_INTERVAL": "100ms"}) as collecting:
         await collecting.wait_for_output("Snapshot ended")
         scene.api.program.kill()
-        await collecting.wait_for_output(
-            "Run of lists failed and starts again", timeout_s=120
-        )  # each kind is tried five times
-    return (await run("legacy", "--once", env=scene.direct)).expect(1)
+        ended, _ = await asyncio.gather(
+            run("legacy", "--once", env=scene.direct),
+            collecting.wait_for_output("Run of lists failed and starts again", timeout_s=120),  # five tries a kind
+        )
+    return ended.expect(1)
 
 
 async def pinned(scene: Scene) -> Ended:

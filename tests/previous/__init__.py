@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
-from tests.support.programs import Ended, Program, started
+from tests.support.programs import PATIENCE_S, Ended, Program, started
 
 HERE = Path(__file__).parent
 (WHEEL,) = HERE.glob("clusterinfo-*.whl")
@@ -43,7 +43,7 @@ async def running(*args: str, env: Mapping[str, str]) -> AsyncIterator[Program]:
         yield program
 
 
-async def run(*args: str, env: Mapping[str, str], timeout_s: float = 60) -> Ended:
+async def run(*args: str, env: Mapping[str, str], timeout_s: float = PATIENCE_S) -> Ended:
     """The previous `clusterinfo ARGS` until it ends by itself."""
     async with running(*args, env=env) as program:
         return await program.ended(timeout_s)

@@ -2,7 +2,8 @@
 
 A start of the executable costs a second of processor time, nearly all of it imports; hundreds of starts would be mostly
 that. A forked program is a process like any other, with a pid, sockets, an environment and output of its own, and an
-interpreter that ends as always. Only its memory is not its own: what the server has imported counts.
+interpreter that ends as always, but for not taking apart what the server has imported. Only its memory is not its own:
+what that has imported counts. A release in a wheel, which PYTHONPATH names, has a server of its own.
 
 `python -m tests.support.forkserver` is that server: it takes a request as a line of JSON on stdin, and answers with the
 pid. Only a parent can wait for a process, so between the two stands a keeper that does, and writes into a file how the
@@ -11,6 +12,7 @@ program ended. Everything dies with whoever asked: the server at the end of its 
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import gc
 import importlib
@@ -20,17 +22,18 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, NoReturn, Self
 
-from tests.support.programs import EXECUTABLE, Program, environment
+from tests.support.programs import EXECUTABLE, Program, environment, read_by
 
 ROOT = Path(__file__).parents[2]
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-MODULES = ("clusterinfo.sandbox.kubernetes", "tests.faults.program")
+MODULES = ("clusterinfo", "clusterinfo.sandbox.kubernetes", "tests.faults.program")
 """What is forked as `python -m MODULE`, beside the executable."""
 IMPORTED = (
     "clusterinfo.cli", "clusterinfo.commands.dead_letters", "clusterinfo.commands.pipelines",
@@ -91,7 +94,7 @@ class ForkServer:
     """`with ForkServer() as server: server.launch(argv, env, directory)`. It starts with the first launch."""
 
     def __init__(self) -> None:
-        self._server: subprocess.Popen[bytes] | None = None
+        self._servers: dict[str, subprocess.Popen[bytes]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -99,27 +102,30 @@ class ForkServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._server is not None:
-            self._pipe(self._server.stdin).close()
-            self._server.wait(END_S)
-            self._pipe(self._server.stdout).close()
+        for server in self._servers.values():
+            self._pipe(server.stdin).close()
+            server.wait(END_S)
+            self._pipe(server.stdout).close()
 
     def launch(self, argv: tuple[str, ...], env: Mapping[str, str], directory: Path) -> Program:
         """Fork what can be forked; start the rest, and what brings modules of its own, as it is."""
-        if not is_forkable(argv) or env.get("PYTHONPATH", str(ROOT)) != str(ROOT):
+        path = env.get("PYTHONPATH", str(ROOT))
+        if not is_forkable(argv) or not (path == str(ROOT) or path.endswith(".whl")):
             return Program(argv, env, directory)
-        if self._server is None:
-            self._server = self._start()
+        if path not in self._servers:
+            self._servers[path] = self._start(path)
+        server = self._servers[path]
         for name in ("stdout", "stderr"):  # they may be read before the program has come to open them
             (directory / name).touch()
         request = {"argv": argv, "env": environment(env, directory), "directory": str(directory)}
-        into = self._pipe(self._server.stdin)
+        into = self._pipe(server.stdin)
         into.write(json.dumps(request).encode() + b"\n")
         into.flush()
-        return ForkedProgram(int(self._pipe(self._server.stdout).readline()), argv, directory)
+        return ForkedProgram(int(self._pipe(server.stdout).readline()), argv, directory)
 
-    def _start(self) -> subprocess.Popen[bytes]:
-        env = environment({}, Path("/"))
+    def _start(self, path: str) -> subprocess.Popen[bytes]:
+        # safe: what is imported is not looked for in the working directory first, where today's program lies
+        env = environment({"PYTHONPATH": f"{path}{os.pathsep}{ROOT}", "PYTHONSAFEPATH": "1"}, Path("/"))
         argv = [sys.executable, "-m", __name__]
         return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env=env)
 
@@ -140,7 +146,11 @@ def is_forkable(argv: tuple[str, ...]) -> bool:
 def serve() -> Any:
     """Fork a program for every line on stdin. Returns the request, in the program alone."""
     for name in IMPORTED:
-        importlib.import_module(name)
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            if ".whl" not in os.environ["PYTHONPATH"]:  # else it is newer than that release
+                raise
     gc.freeze()
     keepers = 0
     for line in sys.stdin.buffer:
@@ -175,20 +185,37 @@ def become(request: Mapping[str, Any]) -> None:
     """Be the program that was asked for, from its first line to its last."""
     directory, argv = Path(request["directory"]), request["argv"]
     for number, path, flags in (
-        (0, Path(os.devnull), os.O_RDONLY),
+        (0, read_by(directory), os.O_RDONLY),
         (1, directory / "stdout", os.O_WRONLY),
         (2, directory / "stderr", os.O_WRONLY),
     ):
-        os.dup2(os.open(path, flags), number)
+        os.dup2(os.open(path, flags | os.O_NOCTTY), number)
     os.environ.clear()
     os.environ.update(request["env"])
     os.chdir(directory)
-    if argv[0] == str(EXECUTABLE):
-        sys.argv = argv
-        runpy.run_path(argv[0], run_name="__main__")
-    else:
-        sys.argv = argv[2:]
-        runpy.run_module(argv[2], run_name="__main__", alter_sys=True)
+    try:
+        if argv[0] == str(EXECUTABLE):
+            sys.argv = argv
+            runpy.run_path(argv[0], run_name="__main__")
+        else:
+            sys.argv = argv[2:]
+            runpy.run_module(argv[2], run_name="__main__", alter_sys=True)
+    except SystemExit as end:
+        _end(end)
+    _end(SystemExit())
+
+
+def _end(end: SystemExit) -> NoReturn:
+    """End as the interpreter does, warnings of what was left open included, but leave to the kernel what was imported
+    before the fork: to take it apart costs as much as all the rest of a short program."""
+    if end.code is not None and not isinstance(end.code, int):
+        raise end
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
+    atexit._run_exitfuncs()
+    gc.collect()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit((end.code or 0) & 0xFF)
 
 
 if __name__ == "__main__":

@@ -6,14 +6,20 @@ would want a mark beside each such fixture, and groups nothing under pytest 9.2.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from xdist.scheduler import LoadScopeScheduling
 
 ROOT = Path(__file__).parents[2]
 OWN_SERVERS = ("tests/apache", "tests/security")
 """Folders whose session has an Apache Kafka of its own: seconds to start, half a gigabyte."""
+OWN_PROGRAMS = ("tests/integration/test_previous.py",)
+"""Files whose programs are another release's: whoever runs them imports it first."""
+LONG = ("tests/integration", "tests/contract")
+"""Folders of tests that take seconds; those of milliseconds come last, and fill up whatever the others leave."""
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
@@ -24,7 +30,13 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has
         file = nodeid.partition("::")[0]
         if (folder := str(Path(file).parent)) in OWN_SERVERS:
             return folder
-        return file if _shares_fixtures(file) else nodeid
+        return file if file in OWN_PROGRAMS or _shares_fixtures(file) else nodeid
+
+
+def longest_first(items: Iterable[Any]) -> list[Any]:
+    """Collected tests, those of LONG in front; else whoever gets one of a minute at the end is waited for."""
+    ranks = {folder: rank for rank, folder in enumerate(LONG)}
+    return sorted(items, key=lambda item: ranks.get(str(Path(item.nodeid.partition("::")[0]).parent), len(LONG)))
 
 
 @cache

@@ -8,14 +8,13 @@ import fcntl
 import os
 import re
 import struct
-import subprocess
 import tempfile
 import termios
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.programs import EXECUTABLE, environment
+from tests.support.programs import EXECUTABLE, Launching, Program
 
 COLUMNS, LINES = 80, 24
 _STYLE = re.compile(r"\x1b\[[\d;]*m")
@@ -87,30 +86,29 @@ async def on_terminal(
     """
     ours, its = os.openpty()
     fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
-    with tempfile.TemporaryDirectory(prefix="clusterinfo-test-") as directory:
-        out = Path(directory) / "stdout"
-        try:
-            with out.open("wb") as piped:
-                child = subprocess.Popen(
-                    (str(EXECUTABLE), *args),
-                    stdin=its,
-                    stdout=piped if pipe else its,
-                    stderr=its,
-                    cwd=directory,
-                    env=environment({"TERM": "xterm-256color", **env}, Path(directory)),
-                    start_new_session=True,
-                )
-        finally:
-            os.close(its)
-        try:
-            async with asyncio.timeout(timeout_s):
-                written = await asyncio.to_thread(_read, ours, typed)
-                code = await asyncio.to_thread(child.wait)
-        finally:
-            child.kill()  # before the thread that reads is waited for: it ends with the program
-            child.wait(10)
-            os.close(ours)
-        return Shown(code, written, out.read_text())
+    with tempfile.TemporaryDirectory(prefix="clusterinfo-test-") as name, contextlib.ExitStack() as stack:
+        stack.callback(os.close, ours)
+        directory = Path(name)
+        for stream in ("stdin", "stderr") if pipe else ("stdin", "stdout", "stderr"):
+            (directory / stream).symlink_to(os.ttyname(its))
+        with os.fdopen(its):
+            program = Launching.launch((str(EXECUTABLE), *args), {"TERM": "xterm-256color", **env}, directory)
+            stack.callback(program.kill)  # before the thread that reads is waited for: it ends with the program
+            await _holds(program, os.ttyname(its))
+        async with asyncio.timeout(timeout_s):
+            written = await asyncio.to_thread(_read, ours, typed)
+            code = await asyncio.to_thread(program.wait, timeout_s)
+        return Shown(code, written, program.stdout() if pipe else "")
+
+
+async def _holds(program: Program, terminal: str) -> None:
+    """Wait until it has opened its terminal, or it has ended: who closes it last ends what is read of it."""
+    async with asyncio.timeout(30):
+        while program.is_running:
+            with contextlib.suppress(FileNotFoundError, PermissionError):  # it is just ending
+                if str(Path(f"/proc/{program.pid}/fd/2").readlink()) == terminal:
+                    return
+            await asyncio.sleep(0.005)
 
 
 def _read(terminal: int, typed: str) -> str:

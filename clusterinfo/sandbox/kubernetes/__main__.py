@@ -14,7 +14,7 @@ from pathlib import Path
 import orjson
 
 from clusterinfo.sandbox.kubernetes.certificates import make_tls
-from clusterinfo.sandbox.kubernetes.populate import churn, populate
+from clusterinfo.sandbox.kubernetes.populate import churn, populate, serve_few
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
 
@@ -25,6 +25,12 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--objects", type=int, default=5000, help="objects to generate, 0 for none (default 5000)")
     parser.add_argument("--kinds", type=int, default=None, help="of how many kinds (default: all 24 known ones)")
+    parser.add_argument(
+        "--empty",
+        default=None,
+        metavar="KIND,...",
+        help="serve no other kinds without objects (default: all)",
+    )
     parser.add_argument("--seed", type=int, default=0, help="decides names, uids and contents (default 0)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=0, help="TCP port, 0 for any free one (default 0)")
@@ -45,6 +51,8 @@ async def serve(options: argparse.Namespace) -> None:
     cluster = SimulatedCluster(seed=options.seed)
     if options.objects:
         populate(cluster, options.objects, options.kinds, options.seed)
+        if options.empty is not None:
+            serve_few(cluster, options.empty.split(","))
         gc.freeze()  # these stay: no collection need visit them again
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

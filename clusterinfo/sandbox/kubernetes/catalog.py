@@ -5,7 +5,7 @@ v2), in its order. All else - legacy documents, routes - is derived from that.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from importlib import resources
 from typing import Any
@@ -121,6 +121,15 @@ class Catalog:
             self.groups.remove(found)
         self._index()
 
+    def keep(self, names: Collection[str]) -> None:
+        """Stop serving whatever can be listed and is not among these qualified names."""
+        for group in self.groups:
+            for version in group.versions:
+                version["resources"] = [one for one in version["resources"] if _is_kept(one, group.name, names)]
+            group.versions = [version for version in group.versions if version["resources"]]
+        self.groups = [group for group in self.groups if group.versions]
+        self._index()
+
     def _index(self) -> None:
         self._routes = {(one.group, one.version, one.resource): one for one in self._resources()}
 
@@ -137,3 +146,7 @@ class Catalog:
                         verbs=frozenset(entry["verbs"]),
                         custom=group.custom,
                     )
+
+
+def _is_kept(entry: JSON, group: str, names: Collection[str]) -> bool:
+    return "list" not in entry["verbs"] or f"{entry['resource']}.{group}".rstrip(".") in names

@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from clusterinfo.sandbox.kubernetes import CANARY_MARKS, SimulatedCluster
-from clusterinfo.sandbox.kubernetes.populate import KINDS, churn, plan, populate
+from clusterinfo.sandbox.kubernetes.populate import KINDS, churn, plan, populate, serve_few
 
 NOW = dt.datetime(2026, 11, 22, tzinfo=dt.UTC)
 
@@ -86,3 +86,16 @@ def test_churn_changes_that_much_and_is_reproducible() -> None:
     assert churn(second, 100, seed=9) == done
     assert content(first) == content(second)
     assert first.count() == second.count() == 200 + 5 + done["create"] - done["delete"]
+
+
+def test_few_kinds_may_be_served() -> None:
+    """Those with objects, those named, and whatever cannot be listed."""
+    cluster = SimulatedCluster(seed=1)
+    populate(cluster, 60, 12)
+    full = cluster.resources()
+    serve_few(cluster, ["events", "leases.coordination.k8s.io"])
+    served = {one.qualified for one in cluster.catalog._resources() if "list" in one.verbs}
+    assert served == {*full, "events", "leases.coordination.k8s.io"}
+    assert cluster.resources() == full
+    assert cluster.catalog.preferred("selfsubjectaccessreviews.authorization.k8s.io")
+    assert not cluster.catalog.group("flowcontrol.apiserver.k8s.io")
