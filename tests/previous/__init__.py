@@ -1,7 +1,7 @@
 """The previous release, in the wheel that lies here, run beside today's program.
 
 After every release this is replaced by it: `python -m tests.previous v1.2.3`, and commit. Until there is one it is the
-program as it was before `0006_doubts.sql`, the first migration of a schema that something had written to (d79809e).
+program that is to be 0.1.0, as of the last change of its schema.
 
 A wheel is a zip file that Python imports from, so nothing is installed and no network is needed. What the program
 depends on is today's: a release that leaves the range of the one before needs a virtual environment here.

@@ -1,7 +1,9 @@
 """A rolling upgrade to write through, and what must hold after every step of it.
 
-The previous release has made and filled the schema; today's `migrate` runs beside it, then both write for a while.
-After every step the rows equal the API, and history holds exactly what the API no longer says.
+The previous release has made and filled the schema; today's `migrate` runs beside it, then both write for a while. So
+that this proves something as long as no file of the schema is newer than that release, every table gets what a newer
+one may bring: a column that neither program knows. After every step the rows equal the API, and history holds exactly
+what the API no longer says.
 """
 
 from __future__ import annotations
@@ -29,6 +31,22 @@ HISTORY = """
     select c.uid, u.api_group, u.resource, h.namespace, h.name, h.uid, h.resource_version
     from resource_history h join unit u on u.id = h.unit_id join cluster c on c.id = u.cluster_id
 """
+
+
+NEWER = """
+    do $$
+    declare
+        name text;
+    begin
+        for name in select tablename from pg_tables where schemaname = 'clusterinfo' and not exists (
+            select from pg_inherits where inhrelid = format('clusterinfo.%I', tablename)::regclass)
+        loop
+            execute format('alter table clusterinfo.%I add column newer text default ''newer''', name);
+        end loop;
+    end
+    $$
+"""
+"""What a file of a later release may do at most, to every table."""
 
 
 @dataclass
@@ -78,9 +96,11 @@ class Upgrade:
         return [row["name"] for row in rows]
 
     async def migrate(self) -> None:
-        """Today's `migrate`, as its own step before anything else of today's."""
+        """Today's `migrate`, as its own step before anything else of today's, and a column in every table."""
         (await run("migrate", env=self.env)).expect(0)
         assert await self.applied() == [migration.name for migration in migrations()]
+        await self.connection.execute(NEWER)
+        assert await self.connection.fetchval("select count(newer) from resource") == len(self.truth)
 
 
 @pytest.fixture
