@@ -111,6 +111,79 @@ async def test_an_object_is_first_observed_when_its_uid_was(bench: Bench, times:
     assert [tuple(row) for row in past] == [("1", NOON), ("2", NOON)]
 
 
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_list_of_another_namespace_hides_nothing(bench: Bench, times: int) -> None:
+    await bench.store(Listing("300", reach="elsewhere").completed())
+    await bench.store(*[Listing("200").item("a", "1")] * times)
+    assert await bench.live() == {"a": "1"}
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_of_two_versions_as_of_one_moment_the_first_stays(bench: Bench, times: int) -> None:
+    listing = Listing("100")
+    await bench.store(listing.item("a", "100"))
+    await bench.store(*[listing.item("a", "99", 2)] * times)
+    await bench.store(*[listing.deleted("a", "100")] * times)
+    assert await bench.live() == {"a": "100"}
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_an_older_sighting_in_better_shape_is_of_an_object(bench: Bench, times: int) -> None:
+    """A deletion has no shape, and no body to be bettered."""
+    await bench.store(Listing("200").item("a", "5"), Listing("200").deleted("b", "200"))
+    better = Listing("100", normalization=2)
+    deletion = replace(better.deleted("a", "100"), resource_version="5")
+    await bench.store(*[deletion] * times, *[better.item("b", "200")] * times)
+    assert await bench.live() == {"a": "5"}
+    assert await bench.connection.fetchval("select max(normalization) from resource") == 1
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_an_older_sighting_in_no_better_shape_is_no_sighting(bench: Bench, times: int) -> None:
+    await bench.store(Listing("200").item("a", "5"))
+    await bench.store(*[Listing("100", NOON + MINUTE).item("a", "5")] * times)
+    row = await bench.connection.fetchrow("select live_at, last_observed_at from resource")
+    assert tuple(row) == (200, NOON)
+
+
+async def test_only_lists_that_should_have_named_it_show_that_an_object_was_gone(bench: Bench) -> None:
+    first, last = Listing("100"), Listing("200", NOON + 5 * MINUTE)
+    between = [
+        Listing("150", NOON + MINUTE, reach="elsewhere").completed(),
+        Listing("150", NOON + MINUTE, resource="pods").completed(),
+    ]
+    await bench.store(first.item("a", "1"), *between, last.item("a", "2", uid="another"))
+    assert await bench.connection.fetchval("select valid_to from resource_history") == NOON + 5 * MINUTE
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_an_object_that_a_slow_list_showed_was_there_until_then(bench: Bench, at_once: bool) -> None:
+    """A newer list that does not name it began meanwhile."""
+    shown = replace(Listing("100").item("a", "1"), observed_at=NOON + 5 * MINUTE)
+    between = replace(Listing("150", NOON + MINUTE).completed(), observed_at=NOON + 6 * MINUTE)
+    again = Listing("200", NOON + 10 * MINUTE).item("a", "2", uid="another")
+    for batch in [[shown, between, again]] if at_once else [[shown], [between], [again]]:
+        await bench.store(*batch)
+    past = await bench.connection.fetchrow("select valid_from, valid_to from resource_history")
+    assert tuple(past) == (NOON + 5 * MINUTE, NOON + 5 * MINUTE)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_what_a_slow_list_shows_later_counts_from_what_was_known(bench: Bench, times: int) -> None:
+    """Dates never go back, whichever list comes first."""
+    slow = Listing("100", NOON)
+    await bench.store(*[replace(slow.item(name, "1", 1), observed_at=NOON + 5 * MINUTE) for name in "abcd"])
+    quick = Listing("200", NOON + MINUTE)
+    await bench.store(
+        *[quick.item("a", "2", 2)] * times, *[quick.item("b", "2", 1)] * times, *[quick.item("c", "1", 1)] * times,
+        *[replace(quick.deleted("d", "200"), observed_at=NOON + MINUTE)] * times,
+    )  # fmt: skip
+    rows = await bench.connection.fetch("select valid_from, last_observed_at from resource")
+    assert {tuple(row) for row in rows} == {(NOON + 5 * MINUTE, NOON + 5 * MINUTE)}
+    past = await bench.connection.fetch("select valid_from, valid_to from resource_history")
+    assert {tuple(row) for row in past} == {(NOON + 5 * MINUTE, NOON + 5 * MINUTE)}
+
+
 # --- kinds -----------------------------------------------------------------------------------------------------------
 
 

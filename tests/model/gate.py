@@ -62,7 +62,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of a test that is given something besides, the variant that is meant is kept. Raises UsageError if one is none."""
+    """Of a test that is given something besides, the variant that is meant is kept. Raises UsageError."""
     kept = [item for item in items if _is_meant(item)]
     files = {item.nodeid.partition("::")[0] for item in items}
     wanted = {one.guard.name: one.missed_by for missed in tests_that_miss_one().values() for one in missed}
