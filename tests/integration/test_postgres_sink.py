@@ -550,6 +550,7 @@ async def test_a_record_that_is_refused_without_its_body_too_is_a_dead_letter_al
     letters = await bench.connection.fetch("select record_offset, reason, value is not null as kept from dead_letter")
     assert [(row["record_offset"], row["kept"]) for row in letters] == [(3, True)]
     assert "refused the record" in letters[0]["reason"]
+    assert bench.last(BatchStored).rows_written == 6
     assert await bench.connection.fetchval("select next_offset from kafka_offset") == 7
 
 

@@ -90,10 +90,15 @@ class Copied:
         self.body, self.error = NOTHING, error
         return self._tried == 2
 
+    @property
+    def is_lost(self) -> bool:
+        """True if even its identity was refused."""
+        return self._tried > 2
+
     def letter(self) -> DeadLetter:
         """What PostgreSQL refused of it, the body or all of it, as a dead letter."""
         assert self.error is not None
-        what = "body" if self._tried == 2 else "record"
+        what = "record" if self.is_lost else "body"
         reason = f"PostgreSQL refused the {what}: {server_message(self.error)}"
         return dead_letter(self.record, reason, self.error.sqlstate)
 
@@ -114,11 +119,12 @@ async def merge_single(connection: Connection, staged: Staged) -> tuple[Merged, 
         for name in _WRITTEN & classes.keys()
         for place, times in _times(rows, classes[name])
     ]
+    copy_s = await copy(connection, "resource", written, COLUMNS, staged)
     merged = Merged(
-        written=len(written),
+        written=sum(not copied.is_lost for copied in written),
         unchanged=counts["seen"] + counts["known"],
         history=counts["changed"] + counts["deleted"],
-        copy_s=await copy(connection, "resource", written, COLUMNS, staged),
+        copy_s=copy_s,
     )
     return merged, [at[place - 1] for place in classes["chain"]["places"]] if "chain" in classes else []
 
