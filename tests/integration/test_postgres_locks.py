@@ -1,13 +1,13 @@
 """Units are locked one after the other by their ids, whatever else would put them in order: so no two batches deadlock.
 
-Here everything else puts them the other way round: their names, where their rows lie, and the order of the records. A
-batch that waits for the first of them must not hold the second.
+Here everything else puts them the other way round: their names, where their rows lie, and the order of the records; and
+PostgreSQL reads tables as they lie. A batch that waits for the first of them must not hold the second.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
 
 import asyncpg
@@ -31,6 +31,9 @@ async def blocker(bench: Bench, database: Database) -> AsyncIterator[asyncpg.Con
         await bench.store(_listing(resource, 0).item("a", "1"))
     # A new version of the row lies behind the others.
     await bench.connection.execute("update unit set kind = kind where resource = 'zebras'")
+    for plan in ("indexscan", "bitmapscan", "nestloop"):
+        await bench.connection.execute(f"alter database {database.name} set enable_{plan} = off")
+    await bench.sink._pool.expire_connections()
     connection = await database.connect()
     async with connection.transaction():
         await connection.execute("select from unit where resource = 'zebras' for update")
@@ -42,16 +45,18 @@ def _listing(resource: str, minute: int) -> Listing:
     return Listing(str(100 + minute), NOON + minute * MINUTE, resource=resource)
 
 
-async def _holds_none(bench: Bench, blocker: asyncpg.Connection, writing: Coroutine[Any, Any, Any]) -> None:
-    """While it waits for the first unit, all others are free."""
+async def _holds_none(
+    bench: Bench, blocker: asyncpg.Connection, writing: Coroutine[Any, Any, Any], free: Sequence[str] = ("apples",)
+) -> None:
+    """While it waits for the first unit, or for what else is blocked, these are free."""
     task = asyncio.create_task(writing)
     try:
         async with asyncio.timeout(5):
             while not await blocker.fetchval("select count(*) from pg_locks where not granted"):
                 assert not task.done(), "it waits for nobody"
                 await asyncio.sleep(0.01)
-        free = await bench.connection.fetch("select resource from unit for update skip locked")
-        assert [row["resource"] for row in free] == ["apples"]
+        rows = await bench.connection.fetch("select resource from unit for update skip locked")
+        assert sorted(row["resource"] for row in rows) == sorted(free)
     finally:
         task.cancel()
         await asyncio.wait([task])
@@ -82,3 +87,34 @@ async def test_an_alarm_waits_for_the_first_unit_of_its_cluster_and_holds_none(
 ) -> None:
     starts = [replace(_listing("apples", n).snapshot_started(), cluster_name=name) for n, name in enumerate("ABAB")]
     await _holds_none(bench, blocker, bench.store(*starts))
+
+
+async def test_a_completed_snapshot_and_kinds_of_another_cluster_are_locked_in_one_order(
+    bench: Bench, blocker: asyncpg.Connection
+) -> None:
+    await bench.store(replace(_listing("pears", 0).item("p", "1"), cluster="other", cluster_name="other"))
+    ended = replace(_listing("pears", 1).snapshot_completed({}), cluster="other", cluster_name="other")
+    item = _listing("zebras", 1).item("a", "2")
+    await _holds_none(bench, blocker, bench.store(ended, item), free=["apples", "pears"])
+
+
+async def test_a_completed_snapshot_waits_for_no_kind_that_it_is_not_about(
+    bench: Bench, blocker: asyncpg.Connection
+) -> None:
+    ended = replace(_listing("pears", 1).snapshot_completed({}), cluster="other", cluster_name="other")
+    async with asyncio.timeout(5):
+        await bench.store(ended, _listing("apples", 1).item("a", "2"))
+
+
+async def test_no_unit_is_held_while_another_is_made(
+    bench: Bench, blocker: asyncpg.Connection, database: Database
+) -> None:
+    other = await database.connect()
+    async with other.transaction():
+        await other.execute("select from cluster for update")
+        await blocker.execute("rollback")
+        await blocker.execute("begin")
+        new = _listing("pears", 1).item("a", "1")
+        later = _listing("zebras", 1).item("a", "2")
+        await _holds_none(bench, other, bench.store(new, later), free=["apples", "zebras"])
+    await other.close()

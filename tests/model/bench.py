@@ -30,7 +30,8 @@ EMPTY_EVERY = 60
 STORED = """
 select c.uid as cluster, u.api_group, u.resource, u.state, u.state_at, u.api_version, u.by_clock,
     (select json_agg(json_build_array(namespace, name, uid, resource_version, epoch, live_at, deleted, normalization,
-        fidelity)) from resource r where r.unit_id = u.id) as rows,
+        fidelity, created, extract(epoch from valid_from)::text, extract(epoch from last_observed_at)::text,
+        deleted and body is not null)) from resource r where r.unit_id = u.id) as rows,
     (select json_agg(json_build_array(reach, epoch, live_at, state, extract(epoch from state_at)::text, last_error))
         from unit_floor f where f.unit_id = u.id) as floors,
     (select json_agg(json_build_array(list, count, digest::text, settled)) from list_progress p where p.unit_id = u.id)
@@ -38,6 +39,11 @@ select c.uid as cluster, u.api_group, u.resource, u.state, u.state_at, u.api_ver
     (select count(*) from resource_history h where h.unit_id = u.id) as past
 from unit u join cluster c on c.id = u.cluster_id
 where c.uid = any ($1::text[]) and ($2::text[] is null or u.api_group || '/' || u.resource = any ($2))
+"""
+
+CLUSTERS = """
+select uid, name, first_seen, last_seen, epoch, nullif(discovered_before, '-infinity'), contested_at from cluster
+where uid = any ($1::text[])
 """
 
 SNAPSHOT_ROWS = """
@@ -177,6 +183,7 @@ class Judge:
                 self._compare_alarms(unit_id, row)
         await self._compare_offsets()
         await self._compare_snapshots()
+        await self._compare_clusters()
 
     def _compare_alarms(self, unit_id: UnitId, row: Any) -> None:
         """Who was never restored backwards in silence is never reported so, however slow its collectors are."""
@@ -191,10 +198,14 @@ class Judge:
         for key in rows.keys() - truth.rows.keys():
             expect(False, "phantom", (unit_id, key, rows[key]))
         for key, must in truth.rows.items():
-            uid, version, epoch, live_at, deleted, normalization, fidelity = rows[key]
+            uid, version, epoch, live_at, deleted, normalization, fidelity, created, *dates, has_body = rows[key]
             shape = must.shape if must.deleted else (normalization, fidelity)
-            is_ = (uid, version, (epoch, live_at), deleted, shape)
-            must_be = (must.uid, must.version, must.moment, must.deleted, must.shape)
+            since, seen = (dt.datetime.fromtimestamp(float(at), dt.UTC) for at in dates)
+            is_ = (uid, version, (epoch, live_at), deleted, shape, created, since, seen, has_body)
+            must_be = (
+                must.uid, must.version, must.moment, must.deleted, must.shape, must.created, must.since, must.seen,
+                False,
+            )  # fmt: skip
             expect(is_ == must_be, "wrong", (unit_id, key, "is", is_, "must be", must_be))
         counts = {r[0]: (r[1], int(r[2]), r[3]) for r in _loads(row["progress"])}
         held = {list_id: (c.count, c.digest, c.settled) for list_id, c in truth.counts.items()}
@@ -236,7 +247,6 @@ class Judge:
     async def end(self) -> None:
         """After the last list: the rows are the truth, history is in order, nothing was dead-lettered twice."""
         await self.look()
-        await self._compare_clusters()
         rows = await self.bench.admin.fetch(PAST, self.uids)
         chains: dict[tuple[UnitId, Key], list[Any]] = {}
         for row in rows:
@@ -250,9 +260,14 @@ class Judge:
 
     async def _compare_clusters(self) -> None:
         """Each bears the name that it was given last; names that were given one after the other raise no alarm."""
-        rows = await self.bench.admin.fetch("select * from cluster where uid = any ($1)", self.uids)
-        stored = {row["uid"]: (row["name"], row["epoch"], row["contested_at"]) for row in rows}
-        must = {cluster.uid: (cluster.name, cluster.epoch, None) for cluster in self.world.clusters}
+        rows = await self.bench.admin.fetch(CLUSTERS, self.uids)
+        stored = {row["uid"]: tuple(row.values())[1:] for row in rows}
+        must = {
+            self.world.clusters[number].uid: (
+                truth.name, truth.first_seen, truth.last_seen, truth.epoch, self.reference.discovered.get(number), None,
+            )
+            for number, truth in self.reference.clusters.items()
+        }  # fmt: skip
         expect(stored == must, "wrong", ("clusters", stored, "must be", must))
 
     def _compare_with_truth(self, chains: dict[tuple[UnitId, Key], list[Any]]) -> None:
@@ -306,9 +321,9 @@ class Judge:
             return
         truth = self.reference.units[unit_id]
         past = [past for past in truth.past if past.key == key]
-        must = sorted((p.since, p.until, p.uid, p.version, p.deleted) for p in past)
+        must = sorted((p.since, p.until, p.uid, p.version, p.created, p.deleted) for p in past)
         is_ = sorted(
-            (row["valid_from"], row["valid_to"], row["uid"], row["resource_version"], row["deleted"])
+            (row["valid_from"], row["valid_to"], row["uid"], row["resource_version"], row["created"], row["deleted"])
             for row in chain
             if row["valid_to"]
         )

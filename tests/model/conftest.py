@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,7 +13,7 @@ from tests.model.hunting import on_a_server
 
 def pytest_configure(config: pytest.Config) -> None:
     """Whoever runs this folder as a whole runs the mutation gate as a whole."""
-    if Path(__file__).parent in [Path(argument).resolve() for argument in config.args]:
+    if gate.is_whole(config):
         config.pluginmanager.register(gate)
         gate.add_tests(config)
 

@@ -35,6 +35,11 @@ def tests_that_miss_one() -> dict[str, list[Mutation]]:
     return found
 
 
+def is_whole(config: pytest.Config) -> bool:
+    """True if the folder of the model is run as a whole."""
+    return Path(__file__).parent in [Path(argument).resolve() for argument in config.args]
+
+
 def add_tests(config: pytest.Config) -> None:
     """Let `config` collect these tests too."""
     files = sorted({str(ROOT / test.partition("[")[0]) for test in tests_that_miss_one()})
@@ -56,9 +61,16 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("mutation", list(chosen.values()), ids=list(chosen))
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a test that is given something besides, the variant that is meant is kept."""
-    items[:] = [item for item in items if _is_meant(item)]
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a test that is given something besides, the variant that is meant is kept. Raises UsageError if one is none."""
+    kept = [item for item in items if _is_meant(item)]
+    files = {item.nodeid.partition("::")[0] for item in items}
+    wanted = {one.guard.name: one.missed_by for missed in tests_that_miss_one().values() for one in missed}
+    wanted = {name: test for name, test in wanted.items() if test.partition("::")[0] in files}
+    found = {mutation.guard.name for item in kept if (mutation := _mutation(item))}
+    if is_whole(config) and (lost := {name: test for name, test in wanted.items() if name not in found}):
+        raise pytest.UsageError(f"no such tests: {lost}")
+    items[:] = kept
 
 
 def _is_meant(item: pytest.Item) -> bool:

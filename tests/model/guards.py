@@ -13,6 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from textwrap import shorten
 
 _TOKEN = re.compile(r"--[^\n]*|'(?:[^']|'')*'|\$\d+|[\w.]+|::|[<>=!]+|\S")
 _CONDITION_ENDS = {
@@ -21,6 +22,8 @@ _CONDITION_ENDS = {
 }  # fmt: skip
 """What ends a condition, unless it is in parentheses of its own."""
 _BEFORE_OPERAND = frozenset({"select", "where", "on", "having", "when", "then", "else", "or", "set", ","})
+MOST_CHARACTERS = 96
+"""Of the words that a guard is known by: they are to fit a line."""
 _FUNCTIONS = frozenset({"greatest", "least", "coalesce", "nullif"})
 
 
@@ -84,7 +87,7 @@ def _words(tokens: list[_Token], sql: str) -> str:
             kept.append(token.text)
         last = token.end
     words = " ".join("".join(kept).split()).replace("( ", "(").partition(" do update set ")
-    return words[0] + words[1].removesuffix(" set ")
+    return shorten(words[0] + words[1].removesuffix(" set "), MOST_CHARACTERS, placeholder=" ...")
 
 
 def _tokens(sql: str) -> list[_Token]:
@@ -116,7 +119,20 @@ def _cuts(tokens: list[_Token]) -> Iterator[_Cut]:
         elif token.text in _FUNCTIONS and after == "(":
             yield from _arguments(tokens, at)
         elif (end := _end_of_clause(tokens, at, after)) > at:
-            yield _Cut(at, end, (at, end), lambda _: "")
+            instead = "order by random()" if token.text == "order" and _is_of_a_window(tokens, at) else ""
+            yield _Cut(at, end, (at, end), partial(_replaced, instead=instead))
+
+
+def _is_of_a_window(tokens: list[_Token], at: int) -> bool:
+    """Rows of a window keep their order even without the clause, as long as something before it has sorted them."""
+    start = at
+    while start and tokens[start - 1].depth >= tokens[at].depth:
+        start -= 1
+    return tokens[start].text == "partition"
+
+
+def _replaced(_: str, instead: str) -> str:
+    return instead
 
 
 def _always(condition: str) -> str:

@@ -1,13 +1,13 @@
 """Who notices each guard of the merge that is gone: a scene of the model, or a test of the merge named beside it.
 
-Every guard of every statement in `clusterinfo/postgres/merge/*.sql` (see `guards.py`) stands here once, by its words;
-`test_mutations.py` fails where one is missing or is no more. Whoever writes a guard finds out who misses it by
-`python -m tests.model.survey STATEMENT`, and writes the test that does where nobody does.
+Every guard of every statement in `clusterinfo/postgres/merge/*.sql` (see `guards.py`) stands once in `missed.py`, by
+its words; `test_mutations.py` fails where one is missing or is no more. Whoever writes a guard finds out who misses it
+by `python -m tests.model.survey STATEMENT`, and writes the test that does where nobody does.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -15,9 +15,8 @@ from importlib.resources import files
 
 from clusterinfo.postgres.sql import parse, statements
 from tests.model.guards import Guard, guards_of
+from tests.model.missed import MISSED_BY, UNMISSED
 from tests.model.scenarios import SCENES
-
-Words = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -70,11 +69,5 @@ def listed() -> list[str]:
     ]
     return missed + [f"{statement}: {words}" for statement, parts in UNMISSED.items() for words in parts]
 
-
-MISSED_BY: Mapping[str, Mapping[str, Words]] = {}
-"""Statement -> scene or test -> the guards that it misses."""
-
-UNMISSED: Mapping[str, Mapping[str, str]] = {}
-"""Statement -> guard -> why nothing stored differs without it."""
 
 assert all("::" in one or one in SCENES for parts in MISSED_BY.values() for one in parts)

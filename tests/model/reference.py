@@ -46,6 +46,8 @@ class Row:
     hash: str = ""
     last_hash: str = ""
     """Of the newest sighting; `hash` is that of the best one. They differ where rules went back and forth."""
+    created: bool = True
+    """What it shows began with it: there was no object of that name and uid before."""
 
     def same_version(self, other: Row) -> bool:
         return (self.moment[0], self.version, self.deleted) == (other.moment[0], other.version, other.deleted)
@@ -62,6 +64,7 @@ class Past:
     uid: str
     version: str
     content: int | str | None
+    created: bool
     deleted: bool
     since: dt.datetime
     until: dt.datetime
@@ -129,7 +132,32 @@ class UnitTruth:
 
     @staticmethod
     def _past(key: Key, row: Row, deleted: bool, until: dt.datetime) -> Past:
-        return Past(key, row.uid, row.version, row.content, deleted, row.since, until)
+        return Past(key, row.uid, row.version, row.content, row.created, deleted, row.since, until)
+
+
+@dataclass
+class ClusterTruth:
+    """A cluster's own row; `last_seen` as of which its name is."""
+
+    name: str
+    first_seen: dt.datetime
+    last_seen: dt.datetime
+    epoch: int
+
+    @classmethod
+    def of(cls, record: Record) -> ClusterTruth:
+        """As the first record of it that is stored makes it."""
+        since = record.list or record.snapshot
+        at = min(began(since), record.observed_at) if since else record.observed_at
+        return cls(record.cluster_name, at, at, record.epoch)
+
+    def learn(self, record: Record) -> None:
+        """Take in a statement about a snapshot."""
+        at = record.observed_at
+        if record.type is RecordType.SNAPSHOT_STARTED and at >= self.last_seen:
+            self.name = record.cluster_name
+        self.first_seen, self.last_seen = min(self.first_seen, at), max(self.last_seen, at)
+        self.epoch = max(self.epoch, record.epoch)
 
 
 class Reference:
@@ -138,6 +166,7 @@ class Reference:
     def __init__(self, world: World, counts: Counter[str]) -> None:
         self.world, self.stats = world, counts
         self.units: dict[UnitId, UnitTruth] = {}
+        self.clusters: dict[int, ClusterTruth] = {}
         self.discovered: dict[int, dt.datetime] = {}
         self.snapshots: dict[str, dt.datetime] = {}
         """Completed ones and when they ended."""
@@ -185,6 +214,7 @@ class Reference:
             self.letters.update((batch.lane.partition, rejected.offset) for rejected in batch.rejected)
         elif batch.list:
             self.pages[batch.list] += 1
+        self._take_clusters(batch.records)
         by_unit: dict[UnitId, list[Record]] = {}
         for record in batch.records:
             if record.resource:
@@ -199,6 +229,13 @@ class Reference:
         for record in sorted(done, key=lambda record: record.observed_at):
             touched |= self._discover(record)
         return touched
+
+    def _take_clusters(self, records: list[Record]) -> None:
+        for record in records:
+            self.clusters.setdefault(self.cluster_of(record), ClusterTruth.of(record))
+        for record in sorted(records, key=lambda record: record.observed_at):
+            if record.type in (RecordType.SNAPSHOT_STARTED, RecordType.SNAPSHOT_COMPLETED):
+                self.clusters[self.cluster_of(record)].learn(record)
 
     def _unit(self, unit_id: UnitId) -> UnitTruth:
         if unit_id not in self.units:
@@ -343,8 +380,9 @@ class Reference:
             else:
                 new.since = max(new.since, row.since)
                 self._note_older_rules(unit, key, new, row)
+                new.created = row.deleted or new.deleted or new.uid != row.uid
                 if row.same_content(new):
-                    new.since = row.since
+                    new.since, new.created = row.since, row.created
                 else:
                     unit.supersede(key, row, new, self._gone_between(complete, key, row.moment, new.moment))
                 row = new

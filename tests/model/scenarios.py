@@ -50,8 +50,17 @@ def _some(random: Random, kind: int) -> tuple[Change, ...]:
     ) or (_put(random, kind),)
 
 
-def _wish(random: Random, kind: int, fate: str = "whole", *, reach: str = "", rules: int = 1, stubs: int = 0) -> Wish:
-    return Wish(0, kind, reach, rules, stubs, False, fate, random.randrange(6))
+def _wish(
+    random: Random,
+    kind: int,
+    fate: str = "whole",
+    *,
+    reach: str = "",
+    rules: int = 1,
+    stubs: int = 0,
+    slow: bool = False,
+) -> Wish:
+    return Wish(0, kind, reach, rules, stubs, slow, fate, random.randrange(6))
 
 
 def _known(history: History, random: Random, kinds: tuple[int, ...] = LISTED) -> int:
@@ -137,6 +146,8 @@ def buried(history: History, random: Random) -> None:
     history.change(0, (_delete(change, watched=True),), None)
     history.drain()
     _release(history, random)
+    history.collect(_wish(random, kind), None)  # as of the deletion itself
+    history.drain()
 
 
 def overtaken_floor(history: History, random: Random) -> None:
@@ -222,14 +233,18 @@ def repeated(history: History, random: Random) -> None:
 
 
 def abolished(history: History, random: Random) -> None:
-    """A kind is gone; what was seen of it before comes late."""
+    """A kind is gone, with all there was of it; what was seen of it before comes late."""
     kind = _known(history, random)
+    history.change(0, _some(random, kind), None)
+    history.collect(_wish(random, kind), None)
+    history.drain()
     history.change(0, (_put(random, kind),), None)
     history.collect(_wish(random, kind, "late"), None)
     fates = tuple("gone" if number == kind else "completed" for number in range(len(KINDS)))
     history.snapshot(0, False, fates, True, None)
     history.drain()
     _release(history, random)
+    _send_again(history, random.choice((1, 100)))
 
 
 def paged(history: History, random: Random) -> None:
@@ -281,9 +296,23 @@ def together(history: History, random: Random) -> None:
     history.drain()
     for reach in random.sample(("", *NAMESPACES, "", *NAMESPACES), 4):
         for kind in kinds:
-            history.change(0, tuple(_delete(_put(random, kind)) for _ in range(2)), None)
-            history.collect(_wish(random, kind, reach=reach), None)
+            history.change(0, (_put(random, kind), *(_delete(_put(random, kind)) for _ in range(2))), None)
+            history.collect(_wish(random, kind, reach=reach, slow=random.random() < 0.3), None)
     history.drain()
+    for partition in range(len(history.logs)):
+        history.upset("send again", 0, partition, 3, None)
+    history.drain()
+
+
+def founded(history: History, random: Random) -> None:
+    """Two partitions bring the first that is heard of a cluster, at the same time."""
+    before = history.partitions
+    history.partitions = 2
+    for kind in WATCHED:
+        history.change(0, (_put(random, kind, watched=True),), None)
+    runs = tuple(random.randint(1, 6) for _ in range(6))
+    history.consume(Plan(Job(0, 9, False), Job(1, 9, False), runs, None))
+    history.partitions = before
 
 
 def belated(history: History, random: Random) -> None:
@@ -301,22 +330,53 @@ def belated(history: History, random: Random) -> None:
     _release(history, random)
 
 
-def shuffled(history: History, random: Random) -> None:
-    """One object changes again and again, is watched, and listed in every shape; all of it comes in any order."""
-    kind = _known(history, random, WATCHED)
-    namespace, name = random.choice(NAMESPACES), random.choice(NAMES)
-    contents = random.choice(((0, 1, 2), (1, 1, 2), (0, 1, REFUSED, NUL, WILD)))
-    history.holds_back = True
-    for _ in range(random.randint(3, 8)):
-        what, watched = random.choice(("put", "put", "put", "delete", "recreate", "")), random.random() < 0.6
-        if what:
-            history.change(0, (Change(kind, namespace, name, what, random.choice(contents), watched),), None)
-        for _ in range(random.choice((0, 1, 1, 2))):
-            reach, rules, stubs = random.choice(("", "", namespace)), random.choice((1, 1, 2)), random.choice((0, 0, 7))
-            history.collect(_wish(random, kind, reach=reach, rules=rules, stubs=stubs), None)
-    history.holds_back = False
-    random.shuffle(history.held)
-    _release(history, random)
+def _in_any_order(size: int) -> Callable[[History, Random], None]:
+    """One object changes again and again, is watched, and listed in every shape; it comes in order, or in any."""
+
+    def story(history: History, random: Random) -> None:
+        for kind in random.sample(WATCHED, len(WATCHED)):
+            _known(history, random, (kind,))
+            history.change(0, _some(random, kind), None)
+            history.collect(_wish(random, kind), None)
+        history.drain()
+        key = random.choice(NAMESPACES), random.choice(NAMES)
+        contents = random.choice(((0, 1, 2), (1, 1, 2), (0, 1, REFUSED, NUL, WILD)))
+        history.holds_back = True
+        for _ in range(random.randint(4, 12)):
+            _changes_and_is_listed(history, random, kind, key, contents)
+        history.holds_back = False
+        if random.random() < 0.5:
+            random.shuffle(history.held)
+        history.deliver_late(len(history.held), None)
+        history.drain(size)
+        history.change(0, (Change(kind, *key, "delete", 0, False),), None)
+        history.collect(_wish(random, kind, reach=random.choice(("", key[0]))), None)
+        history.drain()
+        _send_again(history, size)
+
+    return story
+
+
+def _send_again(history: History, size: int) -> None:
+    """The last records of each partition come twice more."""
+    for partition in range(len(history.logs)):
+        for number in (8, 16):
+            history.upset("send again", 0, partition, number, None)
+    history.drain(size)
+
+
+def _changes_and_is_listed(
+    history: History, random: Random, kind: int, key: tuple[str, str], contents: tuple[int | str, ...]
+) -> None:
+    what = random.choice(("put", "put", "put", "put", "delete", "recreate", "", "restore backwards"))
+    watched = random.random() < 0.6
+    if what.startswith("restore"):
+        history.upset(what, 0, 0, 1, None)
+    elif what:
+        history.change(0, (Change(kind, *key, what, random.choice(contents), watched),), None)
+    for _ in range(random.choice((0, 1, 1, 2))):
+        reach, rules, stubs = random.choice(("", "", key[0])), random.choice((1, 1, 2)), random.choice((0, 0, 7))
+        history.collect(_wish(random, kind, reach=reach, rules=rules, stubs=stubs), None)
 
 
 SCENES: Mapping[str, Callable[[History, Random], None]] = {
@@ -324,5 +384,6 @@ SCENES: Mapping[str, Callable[[History, Random], None]] = {
     "swapped": _broken("swapped"), "resurrected": resurrected, "buried": buried, "overtaken floor": overtaken_floor,
     "narrow": narrow, "unanswered": unanswered, "usurped": usurped, "crowded": crowded, "hasty": hasty,
     "repeated": repeated, "abolished": abolished, "paged": paged, "backwards": backwards, "sluggish": sluggish,
-    "together": together, "belated": belated, "shuffled": shuffled,
+    "together": together, "founded": founded, "belated": belated, "shuffled": _in_any_order(100),
+    "singly": _in_any_order(1),
 }  # fmt: skip

@@ -60,6 +60,9 @@ CLAUSES = (
     ("update t set a = 1, n = t.n or s.n", {
         "or s.n": ("s.n", "((s.n) and false)"), "t.n or": ("t.n", "((t.n) and false)"),
     }),
+    ("select lag(a) over b from t window b as (partition by c order by d)", {
+        "order by d": ("order by d", "order by random()"),
+    }),
     ("select a, coalesce(b < 1 and c, false) as x where d or e and f", {
         "coalesce(b < 1 and c, false)": ("coalesce(b < 1 and c, false)", "(array[b < 1 and c, false])[1]"),
         "and c": ("and c", "and (c or true)"),

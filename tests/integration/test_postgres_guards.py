@@ -1,0 +1,465 @@
+"""Conditions of the merge that no history of the model can tell from their absence: one test for each."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from typing import Any
+
+import orjson
+import pytest
+from msgspec.structs import replace
+
+from clusterinfo.errors import ConfigError, RestartError
+from clusterinfo.model import Batch, ListLane, Record, digest_hex, item_digest
+from clusterinfo.observations import BatchStored, UnitVerified, Warned
+from clusterinfo.postgres.merge.offsets import forget_offsets, stored_topics
+from tests.conftest import Database
+from tests.integration.test_postgres_sink import MINUTE, Bench, bench
+from tests.support.records import LANE, NOON, Feed, Listing, page
+
+__all__ = ["bench"]
+
+
+async def _unit(bench: Bench, resource: str = "configmaps") -> Any:
+    return await bench.connection.fetchrow("select * from unit where resource = $1", resource)
+
+
+async def _progress(bench: Bench) -> list[str]:
+    rows = await bench.connection.fetch(
+        "select resource from list_progress p join unit u on u.id = p.unit_id order by 1"
+    )
+    return [row["resource"] for row in rows]
+
+
+# --- lists -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+@pytest.mark.parametrize("wrong", ["count", "digest"])
+async def test_a_list_is_proven_by_its_count_and_its_digest(bench: Bench, wrong: str, at_once: bool) -> None:
+    listing = Listing("100")
+    item, completed = listing.item("a", "1"), listing.completed()
+    body = {"count": 1, "digest": digest_hex(item_digest("ns", "a", "1"))} | {
+        wrong: 2 if wrong == "count" else digest_hex(1)
+    }
+    for batch in (
+        [[item, replace(completed, body=orjson.dumps(body))]]
+        if at_once
+        else [[item], [replace(completed, body=orjson.dumps(body))]]
+    ):
+        await bench.store(*batch)
+    assert await bench.states() == {"configmaps": "unverified"}
+
+
+async def test_a_tombstone_is_not_counted_as_deleted(bench: Bench) -> None:
+    listing = Listing("100")
+    await bench.store(listing.item("a", "1"), listing.completed())
+    await bench.store(listing.deleted("a", "110"))
+    await bench.store(Listing("120", NOON + MINUTE).completed())
+    assert bench.last(UnitVerified).deleted == 0
+    assert await bench.connection.fetchval("select count(*) from resource") == 0
+
+
+async def test_a_failure_leaves_what_the_last_proven_list_said(bench: Bench) -> None:
+    listing = Listing("100")
+    await bench.store(listing.item("a", "1"), listing.completed())
+    await bench.store(Listing("200", NOON + MINUTE).failed(500, "gone wrong"))
+    floor = await bench.connection.fetchrow("select * from unit_floor")
+    assert (floor["state"], floor["objects"], floor["verified_at"]) == ("failed", 1, NOON)
+
+
+async def test_a_kind_that_only_ever_failed_was_never_verified(bench: Bench) -> None:
+    await bench.store(Listing("200").failed(500, "gone wrong"))
+    assert await bench.connection.fetchval("select verified_at from unit_floor") is None
+
+
+# --- objects that a batch shows more than once -----------------------------------------------------------------------
+
+
+async def test_what_became_of_objects_shown_more_than_once_is_reported(bench: Bench) -> None:
+    first = Listing("100")
+    await bench.store(first.item("changed", "1", 1), first.item("same", "2", 1), first.deleted("back", "3"))
+    second = Listing("200", NOON + MINUTE)
+    again = [second.item("changed", "11", 2), replace(second.item("changed", "12", 3), list_version="201")]
+    same = [second.item("same", "2", 1), second.item("same", "2", 1)]
+    back = [second.item("back", "13", 1), second.item("back", "13", 1)]
+    gone = [second.item("gone", "14", 1), second.deleted("gone", "215")]
+    await bench.store(*again, *same, *back, *gone)
+    stored = bench.last(BatchStored)
+    assert (stored.rows_written, stored.rows_unchanged, stored.history_rows) == (3, 1, 3), (
+        "changed, back and a tombstone; same; changed as it was and in between, gone as it was"
+    )
+    bodies = await bench.connection.fetch(
+        "select name, deleted, body is null from resource where name <> 'same' order by 1"
+    )
+    assert [tuple(row) for row in bodies] == [("back", False, False), ("changed", False, False), ("gone", True, True)]
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_an_object_is_first_observed_when_its_uid_was(bench: Bench, times: int) -> None:
+    """Whichever record of it comes first; one that a batch shows twice takes another way."""
+    listing = Listing("100", NOON + MINUTE)
+    await bench.store(listing.item("a", "1", 1), listing.item("b", "1", 1))
+    slow = Listing("200", NOON)
+    await bench.store(*[slow.item("a", "2", 2)] * times, *[slow.item("b", "2", 1)] * times)
+    new = Listing("300", NOON + 2 * MINUTE)
+    await bench.store(*[new.item("a", "3", 3, uid="another")] * times)
+    rows = await bench.connection.fetch("select name, first_observed_at, last_observed_at from resource order by 1")
+    assert [tuple(row) for row in rows] == [("a", *[NOON + 2 * MINUTE] * 2), ("b", NOON, NOON + MINUTE)]
+    past = await bench.connection.fetch("select resource_version, first_observed_at from resource_history order by 1")
+    assert [tuple(row) for row in past] == [("1", NOON), ("2", NOON)]
+
+
+# --- kinds -----------------------------------------------------------------------------------------------------------
+
+
+async def test_what_a_record_does_not_say_of_its_kind_stays_known(bench: Bench) -> None:
+    listing = Listing("100")
+    await bench.store(listing.item("a", "1"))
+    silent = replace(listing.deleted("a", "110"), kind="", api_version="v2")
+    await bench.store(silent)
+    await bench.store(replace(listing.deleted("a", "111"), kind="Map", api_version=""))
+    unit = await _unit(bench)
+    assert (unit["kind"], unit["api_version"], unit["namespaced"]) == ("Map", "v2", True)
+
+
+@pytest.mark.parametrize("ordering", ["", "clock"], ids=["version", "clock"])
+async def test_a_list_under_way_goes_on_when_its_kind_is_described_anew(bench: Bench, ordering: str) -> None:
+    listing = Listing("100", ordering=ordering)
+    first, second = listing.item("a", "1"), replace(listing.item("b", "2"), api_version="v2")
+    await bench.store(first)
+    await bench.store(second, replace(listing.completed(), api_version="v2"))
+    assert await bench.states() == {"configmaps": "verified"}
+
+
+async def test_lists_of_other_kinds_go_on_when_one_is_ordered_by_the_clock(bench: Bench) -> None:
+    maps, pods = Listing("100"), Listing("100", resource="pods")
+    await bench.store(maps.item("a", "1"), pods.item("p", "1"))
+    await bench.store(Listing("100", NOON + MINUTE, ordering="clock").item("a", "1"), pods.deleted("x", "1"))
+    assert await _progress(bench) == ["configmaps", "pods"], "the new list of one, the old one of the other"
+    assert [(await _unit(bench, resource))["by_clock"] for resource in ("configmaps", "pods")] == [True, False]
+
+
+async def test_a_kind_stays_ordered_by_the_clock(bench: Bench) -> None:
+    await bench.store(Listing("100", ordering="clock").item("a", "1"))
+    await bench.store(replace(Listing("200", NOON + MINUTE).item("a", "1"), api_version="v2"))
+    assert (await _unit(bench))["by_clock"]
+
+
+async def test_a_kind_is_excluded_and_not_its_namesakes(bench: Bench) -> None:
+    units = [Listing("100", resource=resource, group=group) for group in ("", "apps") for resource in ("pods", "sets")]
+    other = Listing("100", resource="pods", group="apps", cluster="other", cluster_name="other")
+    for listing in (*units, other):
+        await bench.store(listing.completed())
+    ended = Listing("100", NOON + MINUTE).snapshot_completed({("apps", "pods"): "excluded"}, discovery_complete=False)
+    await bench.store(replace(ended, observed_at=NOON + MINUTE))
+    excluded = await bench.connection.fetch(
+        "select c.name, api_group, resource from unit u join cluster c on c.id = u.cluster_id where state = 'excluded'"
+    )
+    assert [tuple(row) for row in excluded] == [("test", "apps", "pods")]
+
+
+async def test_a_kind_is_gone_and_not_its_namesakes(bench: Bench) -> None:
+    units = [Listing("100", resource=resource, group=group) for group in ("", "apps") for resource in ("pods", "sets")]
+    other = Listing("100", resource="pods", group="apps", cluster="other", cluster_name="other")
+    for listing in (*units, other):
+        await bench.store(listing.completed())
+    await bench.store(Listing("200", NOON + 9 * MINUTE, resource="pods").completed())
+    named = {(listing.group, listing.resource): "completed" for listing in units if listing.group != "apps"}
+    await bench.store(Listing("100", NOON + MINUTE).snapshot_completed(named | {("apps", "sets"): "completed"}))
+    gone = await bench.connection.fetch(
+        "select c.name, api_group, resource from unit u join cluster c on c.id = u.cluster_id where state = 'gone'"
+    )
+    assert [tuple(row) for row in gone] == [("test", "apps", "pods")]
+
+
+async def test_an_older_discovery_ends_nothing_that_was_stated_since(bench: Bench) -> None:
+    await bench.store(Listing("100", NOON + 5 * MINUTE).completed())
+    maps = Listing("100", NOON + 5 * MINUTE).snapshot_completed(
+        {("", "pods"): "excluded", ("", "configmaps"): "completed"}
+    )
+    await bench.store(maps)
+    await bench.store(Listing("100", NOON + MINUTE).snapshot_completed({}))
+    assert [(await _unit(bench, resource))["state"] for resource in ("configmaps", "pods")] == [None, "excluded"]
+
+
+async def test_an_older_discovery_lets_nothing_come_back(bench: Bench) -> None:
+    await bench.store(Listing("100").item("a", "1"))
+    for minute in (9, 5):
+        await bench.store(Listing("100", NOON + minute * MINUTE).snapshot_completed({}))
+    await bench.store(Listing("100", NOON + 7 * MINUTE).item("a", "1"))
+    assert await bench.live() == {}
+    assert (await _unit(bench))["gone_before"] == NOON + 9 * MINUTE
+
+
+async def test_a_kind_first_heard_of_late_was_gone(bench: Bench) -> None:
+    await bench.store(Listing("100", NOON + 5 * MINUTE).snapshot_completed({}))
+    await bench.store(Listing("100").item("a", "1"))
+    assert await bench.live() == {}
+    assert (await _unit(bench))["state"] == "gone"
+
+
+async def test_an_older_snapshot_excludes_nothing_that_was_stated_since(bench: Bench) -> None:
+    await bench.store(Listing("100").completed(), Listing("100", NOON + 5 * MINUTE, resource="pods").completed())
+    await bench.store(Listing("100", resource="sets").completed())
+    await bench.store(
+        Listing("100", NOON + 5 * MINUTE).snapshot_completed(
+            {("", "configmaps"): "completed", ("", "pods"): "completed"}
+        )
+    )
+    outcomes = {("", name): "excluded" for name in ("configmaps", "pods", "sets")}
+    await bench.store(Listing("100", NOON + 3 * MINUTE).snapshot_completed(outcomes, discovery_complete=False))
+    states = [(await _unit(bench, resource))["state"] for resource in ("configmaps", "pods", "sets")]
+    assert states == ["excluded", None, "gone"]
+
+
+# --- epochs ----------------------------------------------------------------------------------------------------------
+
+
+async def _raised(bench: Bench, *, says_so: bool = True, resource: str = "configmaps") -> None:
+    """An object that was seen under epoch 1, which a snapshot may have said."""
+    listing = Listing("100", epoch=1, resource=resource)
+    await bench.store(Listing("50", resource="configmaps").completed(), listing.item("a", "1"))
+    if says_so:
+        await bench.store(listing.snapshot_started())
+
+
+@pytest.mark.parametrize(("reach", "state"), [("", "failed"), ("ns", "failed"), ("elsewhere", "verified")])
+async def test_an_object_of_a_higher_epoch_refutes_lists_that_should_show_it(
+    bench: Bench, reach: str, state: str
+) -> None:
+    await _raised(bench)
+    await bench.store(Listing("200", NOON + MINUTE, reach=reach).completed())
+    assert await bench.connection.fetchval("select state from unit_floor where reach = $1", reach) == state
+
+
+async def test_an_object_seen_since_a_list_began_refutes_nothing(bench: Bench) -> None:
+    await _raised(bench)
+    early = Listing("200", NOON - MINUTE)
+    await bench.store(replace(early.completed(), observed_at=NOON + MINUTE))
+    assert await bench.states() == {"configmaps": "verified"}
+
+
+async def test_an_object_of_another_kind_refutes_nothing(bench: Bench) -> None:
+    await _raised(bench, resource="pods")
+    await bench.store(Listing("200", NOON + MINUTE).completed())
+    assert (await bench.states())["configmaps"] == "verified"
+
+
+async def test_an_epoch_that_no_snapshot_has_refutes_nothing(bench: Bench) -> None:
+    await _raised(bench, says_so=False)
+    await bench.store(Listing("200", NOON + MINUTE).completed())
+    assert await bench.states() == {"configmaps": "verified"}
+
+
+async def test_a_newer_object_of_the_same_epoch_refutes_nothing(bench: Bench) -> None:
+    newer = Listing("900")
+    await bench.store(newer.item("a", "900"), _started(0, "", epoch=1))
+    await bench.store(Listing("200", NOON + MINUTE).completed())
+    assert await bench.states() == {"configmaps": "verified"}
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_list_of_another_namespace_refutes_nothing(bench: Bench, at_once: bool) -> None:
+    lists = [Listing("200", reach="one").completed(), Listing("150", NOON + MINUTE, reach="two").completed()]
+    for batch in [lists] if at_once else [[one] for one in lists]:
+        await bench.store(*batch)
+    assert await bench.states() == {"configmaps": "verified"}
+    assert await bench.connection.fetchval("select count(*) from unit_floor where state = 'verified'") == 2
+
+
+async def test_a_restored_cluster_is_told_the_newest_that_was_proven(bench: Bench) -> None:
+    await bench.store(Listing("200").completed())
+    await bench.store(Listing("300", NOON + MINUTE, reach="ns").completed())
+    await bench.store(Listing("100", NOON + 2 * MINUTE, reach="ns").completed())
+    assert "proven at 300 before" in await bench.connection.fetchval(
+        "select last_error from unit_floor where reach = 'ns'"
+    )
+
+
+async def test_one_kind_stands_still_and_no_other(bench: Bench) -> None:
+    first, pods = Listing("100"), Listing("100", resource="pods")
+    await bench.store(first.item("a", "1"), first.completed(), pods.item("p", "1"), pods.completed())
+    second = Listing("100", NOON + MINUTE)
+    await bench.store(second.item("a", "2"), second.completed())
+    assert [(await _unit(bench, resource))["by_clock"] for resource in ("configmaps", "pods")] == [True, False]
+
+
+# --- clusters and snapshots ------------------------------------------------------------------------------------------
+
+
+def _started(minute: int, version: str, **attributes: Any) -> Record:
+    record = Listing("100", NOON + minute * MINUTE, **attributes).snapshot_started()
+    return replace(record, body=orjson.dumps({"server_version": version} if version else {}))
+
+
+async def test_the_newest_snapshot_that_knows_it_says_the_servers_version(bench: Bench) -> None:
+    await bench.store(_started(1, "v1.36.0"), _started(0, "v1.35.0"), _started(2, ""))
+    await bench.store(_started(9, "v1", cluster="other", cluster_name="other"))
+    rows = await bench.connection.fetch("select name, server_version from cluster order by 1")
+    assert [tuple(row) for row in rows] == [("other", "v1"), ("test", "v1.36.0")]
+
+
+async def test_a_cluster_that_keeps_its_name_is_not_reported(bench: Bench) -> None:
+    await bench.store(_started(0, ""), _started(1, ""))
+    assert not [seen for seen in bench.seen if isinstance(seen, Warned)]
+
+
+async def test_an_older_snapshot_lowers_what_was_first_and_nothing_else(bench: Bench) -> None:
+    await bench.store(_started(5, "", epoch=3))
+    await bench.store(_started(1, "", epoch=1))
+    await bench.store(_started(3, "", epoch=4))
+    row = await bench.connection.fetchrow("select first_seen, last_seen, epoch from cluster")
+    assert tuple(row) == (NOON + MINUTE, NOON + 5 * MINUTE, 4)
+
+
+async def test_a_snapshot_written_without_kafka_has_no_position(bench: Bench) -> None:
+    started = Listing("100").snapshot_started()
+    await bench.sink.write(Batch(lane=ListLane(started.unit), start=0, end=1, records=[started]))
+    assert await bench.connection.fetchval("select count(*) from kafka_offset where kafka_cluster = ''") == 0
+    assert await bench.connection.fetchval("select count(*) from snapshot") == 1
+
+
+@pytest.mark.parametrize("ended", [False, True])
+async def test_a_snapshot_began_in_the_past_whatever_its_clock_says(bench: Bench, ended: bool) -> None:
+    """A clock that is a little ahead is believed, but for this."""
+    listing = Listing("100", dt.datetime.now(dt.UTC) + 3 * MINUTE)
+    await bench.store(listing.snapshot_completed({}) if ended else listing.snapshot_started())
+    assert await bench.connection.fetchval("select started_at <= now() from snapshot")
+
+
+# --- positions -------------------------------------------------------------------------------------------------------
+
+
+async def test_lists_written_without_kafka_belong_to_no_group_and_no_topic(bench: Bench) -> None:
+    listing = Listing("100")
+    await bench.sink.write(page(listing, 0, listing.item("a", "1")))
+    assert await bench.sink.open(replace_partition(1)) is None, "another group would be refused"
+    assert await stored_topics(bench.connection, "clusterinfo") == [LANE.topic]
+    assert await forget_offsets(bench.connection, "clusterinfo", listing.id) == 0
+    with pytest.raises(ConfigError, match=f"belongs to consumer group '{LANE.group_id}'"):
+        await bench.sink.open(type(LANE)(LANE.kafka_cluster, LANE.topic, 0, "another"))
+
+
+def replace_partition(partition: int, topic: str = LANE.topic, kafka_cluster: str = LANE.kafka_cluster) -> Any:
+    """Another lane of the same group."""
+    return type(LANE)(kafka_cluster, topic, partition, LANE.group_id)
+
+
+async def test_topics_are_told_in_order_each_once(bench: Bench) -> None:
+    for lane in (replace_partition(0, "b"), replace_partition(0, "a"), replace_partition(1, "a")):
+        await bench.sink.open(lane)
+    assert await stored_topics(bench.connection, "clusterinfo") == ["a", "b", LANE.topic]
+    assert await forget_offsets(bench.connection, "clusterinfo", "b") == 1
+    assert await stored_topics(bench.connection, "clusterinfo") == ["a", LANE.topic]
+    with pytest.raises(ConfigError, match=r"topic 'a'"):
+        await bench.sink.open(type(LANE)(LANE.kafka_cluster, "c", 0, "another"))
+
+
+async def test_a_lane_is_told_where_it_stands_not_where_others_do(bench: Bench) -> None:
+    mine = replace_partition(1)
+    others = [replace_partition(1, "another"), replace_partition(1, kafka_cluster="kafka-0")]
+    for number, lane in enumerate([mine, *others]):
+        await bench.sink.open(lane)
+        await bench.sink.write(Feed(lane, 1000 * number).batch(Listing("100").item("a", "1")))
+    with pytest.raises(RestartError, match="stored up to offset 1, this batch begins at 7"):
+        await bench.sink.write(Feed(mine, 7).batch(Listing("100").item("a", "1")))
+
+
+# --- two clusters under one identity, and gaps -----------------------------------------------------------------------
+
+
+async def _in_turns(bench: Bench, names: str) -> None:
+    for number, name in enumerate(names):
+        listing = Listing(str(100 + number), NOON + number * MINUTE, cluster_name=name)
+        await bench.store(listing.snapshot_started(), listing.item("a", "1"), listing.completed())
+
+
+async def test_one_cluster_is_contested_and_no_other(bench: Bench) -> None:
+    other = Listing("100", NOON, cluster="other", cluster_name="other")
+    await bench.store(other.item("a", "1"), other.completed())
+    await bench.store(Listing("200", NOON + MINUTE, cluster="other", cluster_name="other").item("b", "2"))
+    later = [Listing("300", NOON + n * MINUTE, cluster="other", cluster_name="other") for n in range(10, 16)]
+    await bench.store(*(listing.snapshot_started() for listing in later[:5]))
+    await _in_turns(bench, "ABAB")
+    fresh = Listing("100", NOON, cluster="fresh", cluster_name="fresh")
+    await bench.store(later[5].snapshot_started())
+    await bench.store(fresh.snapshot_started())
+    assert await bench.connection.fetch("select from cluster where uid = 'fresh' and contested_at is null")
+    rows = await bench.connection.fetch(
+        "select uid, contested_at is not null, f.state, (select min(live_at) from resource r where r.unit_id = u.id),"
+        " (select count(*) from list_progress p where p.unit_id = u.id and not p.settled)"
+        " from cluster c join unit u on u.cluster_id = c.id join unit_floor f on f.unit_id = u.id order by 1"
+    )
+    contested, untouched = ("unverified", True), ("verified", False)
+    assert {row["uid"]: (row["state"], row[1]) for row in rows} == {Listing("1").cluster: contested, "other": untouched}
+    assert [tuple(row)[3:] for row in rows if row["uid"] == "other"] == [(100, 1)]
+
+
+async def test_names_come_in_turns_whichever_is_stored_first(bench: Bench) -> None:
+    for minute in (2, 0, 3, 1):
+        start = Listing("100", NOON + minute * MINUTE, cluster_name="AB"[minute % 2]).snapshot_started()
+        await bench.store(start)
+    assert await bench.connection.fetchval("select contested_at is not null from cluster")
+
+
+async def test_an_alarm_leaves_what_has_failed_and_what_is_newer(bench: Bench) -> None:
+    pods, newer = Listing("100", resource="pods"), Listing("100", NOON + 50 * MINUTE, resource="newer")
+    await bench.store(pods.failed(500, "gone wrong"), newer.completed())
+    await _in_turns(bench, "ABAB")
+    rows = await bench.connection.fetch(
+        "select resource, f.state, f.state_at from unit u join unit_floor f on f.unit_id = u.id order by 1"
+    )
+    assert [tuple(row) for row in rows] == [
+        ("configmaps", "unverified", NOON + 3 * MINUTE),
+        ("newer", "unverified", NOON + 50 * MINUTE),
+        ("pods", "failed", NOON + 3 * MINUTE),
+    ]
+
+
+async def test_a_cluster_stays_contested_though_its_snapshots_were_pruned(bench: Bench) -> None:
+    await _in_turns(bench, "ABAB")
+    await bench.connection.execute("delete from snapshot")
+    await bench.store(Listing("200", NOON + 4 * MINUTE, cluster_name="A").snapshot_started())
+    assert await bench.connection.fetchval("select contested_at is not null from cluster")
+
+
+async def _carried_elsewhere(bench: Bench) -> None:
+    """A kind for each lane that is another in one respect."""
+    others = {
+        "partitions": replace_partition(1),
+        "topics": replace_partition(0, "other"),
+        "kafkas": replace_partition(0, kafka_cluster="kafka-0"),
+    }
+    for resource, lane in others.items():
+        await bench.sink.open(lane)
+        await bench.sink.write(Feed(lane).batch(Listing("100", resource=resource).completed()))
+
+
+async def _after_a_gap(bench: Bench, minute: int) -> None:
+    bench.feed.next_offset += 10
+    batch = bench.feed.batch(Listing("300", NOON + minute * MINUTE, cluster="c", cluster_name="c").snapshot_started())
+    await bench.sink.write(replace(batch, start=batch.start - 10, gap=True))
+
+
+async def test_a_gap_leaves_what_other_lanes_carry_and_what_is_newer_or_has_failed(bench: Bench) -> None:
+    await _carried_elsewhere(bench)
+    newer, failed = Listing("200", NOON + 9 * MINUTE, resource="newer"), Listing("200", resource="failed")
+    await bench.store(Listing("200").completed(), newer.completed(), failed.failed(500, "gone wrong"))
+    await _after_a_gap(bench, 5)
+    assert await bench.states() == {
+        "configmaps": "unverified", "newer": "verified", "failed": "failed",
+        "partitions": "verified", "topics": "verified", "kafkas": "verified",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("resource", ["partitions", "topics", "kafkas"])
+async def test_a_gap_waits_for_nothing_that_other_lanes_carry(bench: Bench, database: Database, resource: str) -> None:
+    await _carried_elsewhere(bench)
+    await bench.store(Listing("200").completed())
+    blocker = await database.connect()
+    async with blocker.transaction(), asyncio.timeout(5):
+        await blocker.execute("select from unit where resource = $1 for update", resource)
+        await _after_a_gap(bench, 5)
+    await blocker.close()

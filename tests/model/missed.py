@@ -1,0 +1,683 @@
+"""Which scene or test misses each guard of the merge: the table of `mutations.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+GAPS = "tests/integration/test_postgres_gaps.py::"
+GUARDS = "tests/integration/test_postgres_guards.py::"
+LOCKS = "tests/integration/test_postgres_locks.py::"
+SINK = "tests/integration/test_postgres_sink.py::"
+
+MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "ensure_cluster": {
+        "founded": ("on conflict (uid) do nothing",),
+    },
+    "rename_cluster": {
+        "belated": (
+            "where id = $1",
+            "and last_seen <= $3",
+        ),
+        GUARDS + "test_a_cluster_that_keeps_its_name_is_not_reported": ("and name <> $2",),
+    },
+    "record_name": {
+        "belated": ("on conflict (cluster_id, name) do update",),
+        GUARDS + "test_names_come_in_turns_whichever_is_stored_first": (
+            "least(n.first_said, excluded.first_said)",
+            "greatest(n.last_said, excluded.last_said) #2",
+        ),
+        GAPS + "test_whatever_order_snapshots_come_in_the_cluster_is_contested": (
+            "least(n.first_said, excluded.first_said) #2",
+            "greatest(n.last_said, excluded.last_said)",
+        ),
+    },
+    "contest_cluster": {
+        GUARDS + "test_a_cluster_stays_contested_though_its_snapshots_were_pruned": (
+            "coalesce(min(started_at), '-infinity')",
+        ),
+        GUARDS + "test_one_cluster_is_contested_and_no_other": (
+            "where cluster_id = $1",
+            "where cluster_id = $1 #2",
+            "where c.id = $1",
+        ),
+        GAPS + "test_what_two_clusters_mixed_is_corrected_once_one_has_an_identity_of_its_own[B]": (
+            "order by started_at desc",
+            "and earlier.last_said >= recent.since",
+            "or c.contested_at is not null",
+        ),
+        GAPS + "test_what_two_clusters_mixed_is_corrected_once_one_has_an_identity_of_its_own[A]": (
+            "limit 5",
+            "greatest(c.contested_at, named.turned_at)",
+            "when c.contested_at >= recent.since then",
+        ),
+        GAPS + "test_a_name_given_back_is_one_cluster": (
+            "and earlier.first_said < later.first_said",
+            "and later.first_said < earlier.last_said",
+            "and earlier.last_said < later.last_said",
+        ),
+        GAPS + "test_two_clusters_under_one_identity_are_reported_once_they_take_turns": (
+            "when named.names is not null then",
+            "named.names is not null or",
+        ),
+    },
+    "lock_cluster_units": {
+        GUARDS + "test_one_cluster_is_contested_and_no_other": ("where cluster_id = $1",),
+        LOCKS + "test_an_alarm_waits_for_the_first_unit_of_its_cluster_and_holds_none": (
+            "order by id",
+            "for update",
+        ),
+    },
+    "distrust_units": {
+        GUARDS + "test_one_cluster_is_contested_and_no_other": (
+            "where unit_id = any ($1::bigint[])",
+            "where unit_id = any ($1)",
+            "where unit_id = any ($1) #2",
+        ),
+        GUARDS + "test_an_alarm_leaves_what_has_failed_and_what_is_newer": (
+            "when state = 'verified' then",
+            "greatest(state_at, $2)",
+            "greatest(state_at, $2) #2",
+        ),
+    },
+    "bury": {
+        "narrow": (
+            "where r.unit_id = a.unit_id",
+            "and (a.reach = '' or r.namespace = a.reach)",
+        ),
+        "together": (
+            "or r.namespace = a.reach",
+            "and case when a.unseen_since is not null then r.last_observed_at < a.unseen_since when ...",
+            "coalesce(a.unseen_since, (...))",
+            "where p.list = any ($6::uuid[])",
+            "and p.unit_id = r.unit_id",
+            "and p.reach in ('', r.namespace)",
+            "and (p.epoch, p.live_at) > (r.epoch, r.live_at)",
+            "greatest(valid_from, gone_at)",
+            "greatest(valid_from, gone_at) #2",
+        ),
+        "buried": (
+            "a.reach = '' or",
+            "when r.deleted then",
+            "where not deleted",
+        ),
+        "abolished": ("when a.unseen_since is not null then",),
+        GUARDS + "test_a_tombstone_is_not_counted_as_deleted": ("where not deleted #2",),
+    },
+    "add_progress": {
+        "hasty": (
+            "coalesce(expected_count = count and expected_digest::numeric = digest::numeric, false)",
+            "on conflict (list) do update",
+            "coalesce(excluded.completed_at, p.completed_at)",
+            "coalesce(coalesce(excluded.expected_count, p.expected_count) = p.count + excluded.count and ...",
+            "coalesce(excluded.expected_count, p.expected_count) #2",
+            "coalesce(excluded.expected_digest, p.expected_digest) #2",
+        ),
+        GUARDS + "test_a_list_is_proven_by_its_count_and_its_digest[digest-True]": (
+            "and expected_digest::numeric = digest::numeric",
+        ),
+        GUARDS + "test_a_list_is_proven_by_its_count_and_its_digest[count-True]": ("expected_count = count and",),
+        "stubbed": (
+            "coalesce(excluded.expected_count, p.expected_count)",
+            "coalesce(excluded.expected_digest, p.expected_digest)",
+        ),
+        GUARDS + "test_a_list_is_proven_by_its_count_and_its_digest[digest-False]": (
+            "and coalesce(excluded.expected_digest, p.expected_digest) = mod(p.digest + excluded.digest, ...",
+        ),
+        GUARDS + "test_a_list_is_proven_by_its_count_and_its_digest[count-False]": (
+            "coalesce(excluded.expected_count, p.expected_count) = p.count + excluded.count and",
+        ),
+        "repeated": ("where not p.settled",),
+    },
+    "find_overtaken": {
+        "stubbed": ("and (p.settled or (p.epoch, p.live_at) <= (f.epoch, f.live_at))",),
+        "crowded": ("or (p.epoch, p.live_at) <= (f.epoch, f.live_at)",),
+        "together": ("p.settled or",),
+    },
+    "find_standing_versions": {
+        "narrow": (
+            "where list = any ($1::uuid[])",
+            "and exists (...)",
+        ),
+        GUARDS + "test_one_kind_stands_still_and_no_other": ("where u.id = v.unit_id",),
+        "together": (
+            "where f.unit_id = v.unit_id",
+            "and (f.epoch, f.live_at) = (v.epoch, v.live_at)",
+            "where o.unit_id = v.unit_id",
+            "and o.reach = v.reach",
+            "and (o.epoch, o.live_at) = (v.epoch, v.live_at)",
+            "and o.digest <> v.digest",
+        ),
+        SINK + "test_one_version_seen_by_lists_of_all_and_of_one_namespace_stands_for_one_state": (
+            "and f.reach = v.reach",
+        ),
+        "unlearnt": ("and f.digest <> v.digest",),
+    },
+    "drop_unit_progress": {
+        SINK + "test_two_lists_of_one_version_with_other_contents_prove_nothing[False]": (
+            "where unit_id = any ($1::bigint[])",
+        ),
+    },
+    "find_backwards": {
+        "backwards": (
+            "where list = any ($1::uuid[])",
+            "where f.unit_id = v.unit_id",
+            "where o.unit_id = v.unit_id",
+            "on c.id = u.cluster_id",
+            "where u.id = v.unit_id",
+            "where (v.epoch, v.live_at) < (b.epoch, b.live_at)",
+        ),
+        GUARDS + "test_a_list_of_another_namespace_refutes_nothing[False]": ("and f.reach in ('', v.reach)",),
+        "sluggish": ("and f.proven_at < v.began_at",),
+        GUARDS + "test_a_list_of_another_namespace_refutes_nothing[True]": ("and o.reach in ('', v.reach)",),
+        "together": ("and o.completed_at < v.began_at",),
+        GUARDS + "test_an_object_of_another_kind_refutes_nothing": ("where r.unit_id = v.unit_id",),
+        GUARDS + "test_an_object_of_a_higher_epoch_refutes_lists_that_should_show_it[elsewhere-verified]": (
+            "and (v.reach = '' or r.namespace = v.reach)",
+        ),
+        GUARDS + "test_an_object_of_a_higher_epoch_refutes_lists_that_should_show_it[ns-failed]": (
+            "or r.namespace = v.reach",
+        ),
+        GUARDS + "test_an_object_of_a_higher_epoch_refutes_lists_that_should_show_it[-failed]": ("v.reach = '' or",),
+        GUARDS + "test_a_newer_object_of_the_same_epoch_refutes_nothing": ("and r.epoch > v.epoch",),
+        GUARDS + "test_an_object_seen_since_a_list_began_refutes_nothing": ("and r.last_observed_at < v.began_at",),
+        GUARDS + "test_an_epoch_that_no_snapshot_has_refutes_nothing": ("and v.epoch < (...)",),
+        GUARDS + "test_a_restored_cluster_is_told_the_newest_that_was_proven": (
+            "order by 1 desc, 2 desc",
+            "limit 1",
+        ),
+    },
+    "set_states": {
+        "together": ("order by unit_id, reach, state_at desc, state desc",),
+        "abolished": (
+            "where u.id = s.unit_id",
+            "and u.state_at <= s.state_at",
+        ),
+        GUARDS + "test_a_failure_leaves_what_the_last_proven_list_said": (
+            "when state = 'verified' then",
+            "coalesce(excluded.objects, f.objects)",
+            "coalesce(excluded.verified_at, f.verified_at)",
+        ),
+        "hasty": ("on conflict (unit_id, reach) do update",),
+        "overtaken floor": ("where f.state_at <= excluded.state_at",),
+    },
+    "raise_floors": {
+        "together": (
+            "where list = any ($1::uuid[])",
+            "order by unit_id, reach, epoch desc, live_at desc, completed_at desc",
+        ),
+        "narrow": (
+            "where f.unit_id = v.unit_id",
+            "and f.reach = v.reach",
+        ),
+        "overtaken floor": ("and (v.epoch, v.live_at) > (f.epoch, f.live_at)",),
+    },
+    "drop_covered": {
+        "overtaken floor": (
+            "where v.list = any ($1::uuid[])",
+            "and (p.epoch, p.live_at) <= (v.epoch, v.live_at)",
+        ),
+        "narrow": (
+            "and p.unit_id = v.unit_id",
+            "and p.reach = v.reach",
+            "and p.list <> v.list",
+            "and w.unit_id = v.unit_id",
+            "and w.reach = ''",
+            "and f.unit_id = v.unit_id",
+            "and f.reach <> ''",
+        ),
+        "shuffled": (
+            "where v.list = any ($2::uuid[])",
+            "and v.reach = ''",
+            "and f.state_at <= w.proven_at",
+        ),
+        "together": ("and (f.epoch, f.live_at) <= (w.epoch, w.live_at)",),
+    },
+    "drop_progress": {
+        "incomplete": ("where list = any ($1::uuid[])",),
+    },
+    "stage_elements": {
+        "shuffled": (
+            "on u.id = r.unit_id",
+            "on s.unit_id = r.unit_id",
+            "and s.namespace = r.namespace",
+            "and s.name = r.name",
+            "where case when s.unit_id is null then r.observed_at >= u.gone_before and not exists (...) ...",
+            "when s.unit_id is null then",
+            "and not exists (...)",
+            "r.observed_at >= u.gone_before and",
+            "where f.unit_id = r.unit_id",
+            "and f.reach in ('', r.namespace)",
+            "and (f.epoch, f.live_at) >= (r.epoch, r.live_at)",
+            "when (r.epoch, r.live_at) > (s.epoch, s.live_at) then",
+            "when (r.epoch, r.live_at) = (s.epoch, s.live_at) and r.resource_version = s.resource_version ...",
+            "when (r.epoch, r.live_at) = (s.epoch, s.live_at)",
+            "and r.resource_version = s.resource_version",
+            "and r.deleted = s.deleted",
+            "and r.resource_version = s.resource_version #2",
+            "r.epoch = s.epoch and",
+            "and not r.deleted",
+            "and not s.deleted",
+            "and (r.normalization, r.fidelity) > (s.normalization, s.fidelity)",
+            "and not (s.fidelity in (0, 2) and r.normalization = s.normalization and r.content_hash = ...",
+            "and r.normalization = s.normalization",
+            "s.fidelity in (0, 2) and",
+            "and r.content_hash = s.content_hash",
+            "on s.unit_id = c.unit_id",
+            "and s.namespace = c.namespace",
+            "and s.name = c.name",
+        ),
+    },
+    "link_elements": {
+        "shuffled": (
+            "coalesce(epoch = lag(epoch) over chain and resource_version = lag(resource_version) over ...",
+            "and resource_version = lag(resource_version) over chain",
+            "epoch = lag(epoch) over chain and",
+            "and deleted = lag(deleted) over chain",
+            "and not deleted",
+            "uid = lag(uid) over chain and",
+            "and not lag(deleted) over chain",
+            "coalesce(content_hash = lag(content_hash) over chain and deleted = lag(deleted) over chain ...",
+            "and deleted = lag(deleted) over chain #2",
+            "content_hash = lag(content_hash) over chain and",
+            "and (deleted or uid = lag(uid) over chain)",
+            "or uid = lag(uid) over chain",
+            "deleted or",
+            "coalesce(content_hash = lag(content_hash) over chain and normalization = lag(normalization) ...",
+            "and normalization = lag(normalization) over chain",
+            "content_hash = lag(content_hash) over chain and #2",
+            "and (fidelity <= lag(fidelity) over chain or lag(fidelity) over chain in (0, 2))",
+            "or lag(fidelity) over chain in (0, 2)",
+            "fidelity <= lag(fidelity) over chain or",
+            "where not same_version",
+            "or same_content",
+            "same_version or",
+            "where not (same_life or deleted and same_version)",
+            "or deleted and same_version",
+            "same_life or",
+            "and same_version",
+            "deleted and",
+            "where not (same_version and same_body)",
+            "and same_body",
+            "same_version and",
+            "order by epoch, live_at, ord #2",
+        ),
+        "crowded": (
+            "coalesce(uid = lag(uid) over chain and not deleted and not lag(deleted) over chain, false)",
+            "order by epoch, live_at, ord",
+            "where not (same_version or same_content)",
+        ),
+    },
+    "describe_runs": {
+        "shuffled": (
+            "order by epoch, live_at, ord",
+            "order by epoch, live_at, ord #2",
+            "when deleted then",
+            "when ord = -1 then",
+            "order by origin_normalization desc, origin_fidelity desc, epoch desc, live_at desc, ...",
+            "order by (ord <> -1), epoch, live_at, ord",
+            "order by epoch, live_at, ord #3",
+        ),
+        "crowded": ("where next_run_no is distinct from run_no",),
+    },
+    "plan_rows": {
+        "shuffled": (
+            "order by run_no",
+            "order by run_no #2",
+            "when body_ord = -1 and deleted then",
+            "when body_ord = -1",
+            "or next_is_another_life",
+            "next_deleted or",
+            "when next_is_another_life and not next_deleted then",
+            "when next_is_another_life",
+            "and not next_deleted",
+            "greatest(starts_at, coalesce((...), next_starts_at))",
+            "greatest(starts_at, coalesce((...), next_starts_at)) #2",
+            "coalesce((...), next_starts_at)",
+            "where p.list = any ($1::uuid[])",
+            "and p.unit_id = f.unit_id",
+            "and p.reach in ('', f.namespace)",
+            "and (p.epoch, p.live_at) > (f.epoch, f.live_at)",
+            "and (p.epoch, p.live_at) < (f.next_epoch, f.next_live_at)",
+        ),
+        "crowded": ("and deleted",),
+    },
+    "read_plan": {
+        "crowded": ("coalesce(array_agg(distinct body_ord) filter (where body_ord >= 0), '{}')",),
+        GUARDS + "test_what_became_of_objects_shown_more_than_once_is_reported": (
+            "where body_ord >= 0",
+            "where valid_to is null",
+            "and body_ord <> -1",
+            "where valid_to is null #2",
+            "and body_ord = -1",
+            "where valid_to is not null",
+            "and not deleted",
+        ),
+    },
+    "replan": {
+        "shuffled": ("where r.ord = l.ord",),
+    },
+    "apply_plan": {
+        "shuffled": (
+            "when p.body_ord = -1 then",
+            "when p.body_ord = -1 then #2",
+            "on b.ord = p.body_ord",
+            "on p.body_ord = -1",
+            "and s.unit_id = p.unit_id",
+            "and s.namespace = p.namespace",
+            "and s.name = p.name",
+            "and not p.deleted",
+            "where p.valid_to is null",
+            "and p.body_ord = -1",
+            "and s.unit_id = p.unit_id #2",
+            "and s.namespace = p.namespace #2",
+            "and s.name = p.name #2",
+            "on b.ord = p.body_ord #2",
+            "where p.valid_to is null #2",
+            "on conflict (unit_id, namespace, name) do update",
+        ),
+        "crowded": (
+            "where p.valid_to is not null",
+            "and p.body_ord <> -1",
+        ),
+    },
+    "merge_rows": {
+        "stubbed": (
+            "when s.unit_id is null then",
+            "when t.observed_at >= (...) and not exists (...) then",
+            "where u.id = t.unit_id",
+            "where f.unit_id = t.unit_id",
+            "and (f.epoch, f.live_at) >= (t.epoch, t.live_at)",
+            "when (t.epoch, t.live_at) > (s.epoch, s.live_at) then",
+            "where r.unit_id = t.unit_id",
+            "and r.name = t.name",
+            "and s.ctid = c.at",
+            "where c.class in ('replaced', 'changed', 'deleted', 'reborn')",
+        ),
+        "abolished": ("when t.observed_at >= (...)",),
+        "resurrected": ("and not exists (...)",),
+        "singly": (
+            "and f.reach in ('', t.namespace)",
+            "when same_version and (same_body or (t.normalization, t.fidelity) < (s.normalization, ...",
+            "when same_version",
+            "and (same_body or (t.normalization, t.fidelity) < (s.normalization, s.fidelity))",
+            "or (t.normalization, t.fidelity) < (s.normalization, s.fidelity)",
+            "same_body or",
+            "when same_version and not (t.normalization > s.normalization and t.uid = s.uid and not ...",
+            "when same_version #2",
+            "and not (t.normalization > s.normalization and t.uid = s.uid and not t.deleted)",
+            "and t.uid = s.uid",
+            "t.normalization > s.normalization and",
+            "and not t.deleted",
+            "when same_version then",
+            "when t.deleted then",
+            "when s.deleted then",
+            "when s.deleted then #2",
+            "when t.uid <> s.uid then",
+            "when t.content_hash = s.content_hash then",
+            "when not same_version then",
+            "when (t.epoch, t.live_at) = (s.epoch, s.live_at) then",
+            "when not same_body then",
+            "when t.observed_at > s.last_observed_at then",
+            "when not t.deleted and (t.normalization, t.fidelity) > (s.normalization, s.fidelity) and not ...",
+            "when not t.deleted",
+            "and (t.normalization, t.fidelity) > (s.normalization, s.fidelity)",
+            "and not same_body",
+            "and r.namespace = t.namespace",
+            "and t.resource_version = s.resource_version",
+            "t.epoch = s.epoch and",
+            "and t.deleted = s.deleted",
+            "and t.normalization = s.normalization",
+            "t.content_hash = s.content_hash and",
+            "and (t.fidelity <= s.fidelity or s.fidelity in (0, 2))",
+            "or s.fidelity in (0, 2)",
+            "t.fidelity <= s.fidelity or",
+            "greatest(s.last_observed_at, c.observed_at)",
+            "greatest(s.last_observed_at, c.observed_at) #2",
+            "greatest(valid_from, observed_at) #2",
+            "where c.class not in ('seen', 'known', 'older')",
+            "when 'replaced' then",
+            "greatest(c.valid_from, c.observed_at) #2",
+            "greatest(c.last_observed_at, c.observed_at)",
+            "greatest(c.last_observed_at, c.observed_at) #2",
+            "where c.class in ('replaced', 'changed', 'deleted', 'reborn') #2",
+        ),
+        "superseded": ("where c.class = 'seen'",),
+        "crowded": (
+            "and s.ctid = c.at #2",
+            "greatest(valid_from, observed_at)",
+        ),
+        GUARDS + "test_an_object_is_first_observed_when_its_uid_was[1]": (
+            "when class = 'changed' then",
+            "least(first_observed_at, observed_at)",
+            "least(first_observed_at, observed_at) #2",
+            "when c.class in ('replaced', 'changed') then",
+            "least(c.first_observed_at, c.observed_at)",
+            "least(c.first_observed_at, c.observed_at) #2",
+        ),
+        "shuffled": (
+            "where class in ('changed', 'deleted')",
+            "when 'replaced' then #2",
+            "greatest(c.valid_from, c.observed_at)",
+        ),
+    },
+    "update_cluster": {
+        "belated": (
+            "greatest(last_seen, $2)",
+            "greatest(last_seen, $2) #2",
+            "least(first_seen, $2) #2",
+        ),
+        GUARDS + "test_an_older_snapshot_lowers_what_was_first_and_nothing_else": (
+            "least(first_seen, $2)",
+            "greatest(epoch, $3)",
+            "greatest(epoch, $3) #2",
+        ),
+        GUARDS + "test_the_newest_snapshot_that_knows_it_says_the_servers_version": (
+            "when $2 >= last_seen then",
+            "coalesce($4, server_version)",
+            "where id = $1",
+        ),
+    },
+    "start_snapshot": {
+        GUARDS + "test_a_snapshot_began_in_the_past_whatever_its_clock_says[False]": ("least($3, now())",),
+        "belated": (
+            "least($3, now()) #2",
+            "on conflict (id) do nothing",
+        ),
+    },
+    "complete_snapshot": {
+        GUARDS + "test_a_snapshot_began_in_the_past_whatever_its_clock_says[True]": ("least($3, now())",),
+        "belated": (
+            "least($3, now()) #2",
+            "on conflict (id) do update",
+        ),
+    },
+    "exclude_units": {
+        GUARDS + "test_a_kind_is_excluded_and_not_its_namesakes": (
+            "where u.cluster_id = $1",
+            "and u.api_group = x.api_group",
+            "and u.resource = x.resource",
+        ),
+        GUARDS + "test_an_older_snapshot_excludes_nothing_that_was_stated_since": (
+            "and u.state_at <= $4",
+            "where f.unit_id = u.id",
+            "and f.state_at > $4",
+        ),
+        "belated": ("and not exists (...)",),
+    },
+    "find_gone": {
+        GUARDS + "test_an_older_discovery_ends_nothing_that_was_stated_since": (
+            "u.state_at < $5 and",
+            "and f.state_at >= $5",
+        ),
+        "belated": (
+            "and not exists (...)",
+            "and not exists (...) #2",
+            "where u.id = n.id",
+        ),
+        GUARDS + "test_a_kind_is_gone_and_not_its_namesakes": (
+            "where f.unit_id = u.id",
+            "where u.cluster_id = $1",
+            "where u.api_group = x.api_group",
+            "and x.resource in (u.resource, '*')",
+        ),
+        "abolished": (
+            "when n.is_gone then",
+            "when n.is_gone then #2",
+        ),
+        GUARDS + "test_an_older_discovery_lets_nothing_come_back": (
+            "greatest(u.gone_before, $5)",
+            "greatest(u.gone_before, $5) #2",
+        ),
+    },
+    "remember_discovery": {
+        "belated": (
+            "greatest(discovered_before, $2)",
+            "greatest(discovered_before, $2) #2",
+            "where id = $1",
+        ),
+    },
+    "ensure_units": {
+        GUARDS + "test_a_kind_first_heard_of_late_was_gone": ("when c.discovered_before > '-infinity' then",),
+        "abolished": ("on c.id = u.cluster_id",),
+        "founded": ("on conflict (cluster_id, api_group, resource) do nothing",),
+    },
+    "lock_units": {
+        LOCKS + "test_no_unit_is_held_while_another_is_made": ("where cardinality($1) = (...)",),
+        LOCKS + "test_a_batch_waits_for_its_first_unit_and_holds_none": ("order by u.id",),
+        "crowded": ("for update of u",),
+    },
+    "lock_completed": {
+        SINK + "test_a_completed_snapshot_waits_for_its_kinds_while_it_holds_no_later_one": (
+            "where u.cluster_id = any ($1::bigint[])",
+            "u.cluster_id = any ($1::bigint[]) or",
+            "for update of u",
+        ),
+        LOCKS + "test_a_completed_snapshot_and_kinds_of_another_cluster_are_locked_in_one_order": ("or exists (...)",),
+        LOCKS + "test_a_completed_snapshot_waits_for_no_kind_that_it_is_not_about": (
+            "where (u.cluster_id, u.api_group, u.resource) = (wanted.cluster_id, wanted.api_group, ...",
+        ),
+        LOCKS + "test_a_completed_snapshot_waits_for_its_first_unit_and_holds_none": ("order by u.id",),
+    },
+    "describe_units": {
+        GUARDS + "test_lists_of_other_kinds_go_on_when_one_is_ordered_by_the_clock": (
+            "where p.unit_id = d.id",
+            "or d.by_clock",
+            "where u.id = d.id",
+        ),
+        GUARDS + "test_a_list_under_way_goes_on_when_its_kind_is_described_anew[version]": ("and d.by_clock",),
+        GUARDS + "test_a_list_under_way_goes_on_when_its_kind_is_described_anew[clock]": ("and not u.by_clock",),
+        GUARDS + "test_what_a_record_does_not_say_of_its_kind_stays_known": (
+            "coalesce(nullif(d.kind, ''), u.kind)",
+            "nullif(d.kind, '')",
+            "coalesce(nullif(d.api_version, ''), u.api_version)",
+            "nullif(d.api_version, '')",
+            "coalesce(d.namespaced, u.namespaced)",
+        ),
+        GUARDS + "test_a_kind_stays_ordered_by_the_clock": ("u.by_clock or",),
+    },
+    "admit": {
+        GUARDS + "test_a_snapshot_written_without_kafka_has_no_position": ("where $1 is not null",),
+        "usurped": ("where o.generation = excluded.generation",),
+        "unanswered": (
+            "and coalesce(o.next_offset, $5::bigint) = $5",
+            "coalesce(o.next_offset, $5::bigint)",
+        ),
+    },
+    "read_offset": {
+        GUARDS + "test_a_lane_is_told_where_it_stands_not_where_others_do": (
+            "where kafka_cluster = $1",
+            "and topic = $2",
+            "and partition = $3",
+        ),
+    },
+    "claim_partition": {
+        SINK + "test_a_second_consumer_group_is_refused": ("where not exists (...)",),
+        GUARDS + "test_a_lane_is_told_where_it_stands_not_where_others_do": ("where group_id <> $4",),
+        GUARDS + "test_lists_written_without_kafka_belong_to_no_group_and_no_topic": ("and kafka_cluster <> ''",),
+        "usurped": ("on conflict (kafka_cluster, topic, partition) do update",),
+    },
+    "find_other_group": {
+        GUARDS + "test_lists_written_without_kafka_belong_to_no_group_and_no_topic": ("and kafka_cluster <> ''",),
+        GUARDS + "test_topics_are_told_in_order_each_once": ("order by topic",),
+    },
+    "stored_topics": {
+        GUARDS + "test_lists_written_without_kafka_belong_to_no_group_and_no_topic": ("where kafka_cluster <> ''",),
+        GUARDS + "test_topics_are_told_in_order_each_once": ("order by topic",),
+    },
+    "forget_offsets": {
+        GUARDS + "test_topics_are_told_in_order_each_once": ("where topic = $1",),
+        GUARDS + "test_lists_written_without_kafka_belong_to_no_group_and_no_topic": ("and kafka_cluster <> ''",),
+    },
+    "carry_units": {
+        "usurped": ("on conflict do nothing",),
+    },
+    "lock_carried_units": {
+        GUARDS + "test_a_gap_waits_for_nothing_that_other_lanes_carry[partitions]": (
+            "on p.unit_id = u.id",
+            "and p.partition = $3",
+        ),
+        GUARDS + "test_a_gap_waits_for_nothing_that_other_lanes_carry[kafkas]": ("and p.kafka_cluster = $1",),
+        GUARDS + "test_a_gap_waits_for_nothing_that_other_lanes_carry[topics]": ("and p.topic = $2",),
+        LOCKS + "test_a_gap_waits_for_the_first_unit_of_its_partition_and_holds_none": (
+            "order by u.id",
+            "for update of u",
+        ),
+    },
+    "unverify_carried_units": {
+        GUARDS + "test_a_gap_leaves_what_other_lanes_carry_and_what_is_newer_or_has_failed": (
+            "where kafka_cluster = $1",
+            "and topic = $2",
+            "and partition = $3",
+            "where f.unit_id = c.unit_id",
+            "and f.state = 'verified'",
+            "and f.state_at <= $4",
+        ),
+    },
+}
+"""Statement -> scene or test -> the guards that it misses."""
+
+UNMISSED: Mapping[str, Mapping[str, str]] = {
+    "find_clusters": {
+        "where uid = any ($1::text[])": "it reads more clusters than it has to",
+    },
+    "contest_cluster": {
+        "order by name": "`distinct` sorts them as well",
+        "greatest(c.contested_at, named.turned_at) #2": "no turn is older than one that was found before",
+        "and (named.names is not null or c.contested_at is not null)": "it spares an update that changes nothing",
+    },
+    "find_overtaken": {
+        "where p.list = any ($1::uuid[])": "it reads more lists than it has to",
+    },
+    "find_standing_versions": {
+        "and not u.by_clock": "no two lists begin at one microsecond",
+    },
+    "set_states": {
+        "and u.state is not null": "it spares an update that changes nothing",
+        "order by unit_id, reach": "nobody else writes floors of units that are locked",
+    },
+    "merge_rows": {
+        "limit 1": "it is one by its key",
+    },
+    "find_gone": {
+        "and u.gone_before < $5": "where a kind ended later, something was stated later",
+    },
+    "ensure_units": {
+        "order by 1, 2, 3": "an insert follows the order of its arrays",
+    },
+    "admit": {
+        "on conflict (kafka_cluster, topic, partition) do update": "without it a parameter has no type",
+        "where f.cluster = any ($7::text[])": "it reads more than it has to",
+        "where c.uid = any ($7)": "it reads more than it has to",
+    },
+    "claim_partition": {
+        "where o.group_id = $4": "the condition before it refuses another group, unless both are the first",
+    },
+    "find_other_group": {
+        "where group_id <> $1": "a database has positions of one group",
+        "limit 1": "one row is read of it",
+    },
+    "carry_units": {
+        "order by 1": "nobody else writes rows of a partition whose position is locked",
+    },
+}
+"""Statement -> guard -> why nothing that is stored differs without it."""
