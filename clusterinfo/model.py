@@ -134,15 +134,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return Unit(self.cluster, self.group, self.resource)
 
     @property
-    def began_at(self) -> dt.datetime:
-        """When its list or snapshot began, to the millisecond; what was watched, when it was observed.
-
-        Never after it was observed: where that had to be put right (see `postgres/merge/admission.py`), so has this.
-        """
-        began = self.list or self.snapshot
-        return min(list_start(began), self.observed_at) if began else self.observed_at
-
-    @property
     def is_object(self) -> bool:
         """True for an observation or a deletion, False for a statement."""
         return self.type is RecordType.OBSERVED or self.type is RecordType.DELETED

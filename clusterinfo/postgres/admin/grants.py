@@ -1,7 +1,7 @@
 """The rights of the two roles beside the owner, as SQL: one that stores and one that reads. Pure; nothing connects.
 
 The owner is whoever runs `clusterinfo migrate`: schema and tables are its own. Partitions of the history are made for
-the writer by functions that run as the owner (see schema/0008_roles.sql), so that it needs no right to create.
+the writer by functions that run as the owner (see schema/0005_roles.sql), so that it needs no right to create.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ async def maintain_history(connection: Connection, schema: str, today: dt.date, 
     """Make this and the next months' partitions, drop expired ones, and delete expired rows of the default one.
 
     Bookkeeping of abandoned lists goes after a day. A month whose rows already are in the default partition is left
-    there. One process at a time; others return at once. Needs no right to create tables: see schema/0008_roles.sql.
+    there. One process at a time; others return at once. Needs no right to create tables: see schema/0005_roles.sql.
     Where the server's date is earlier than `today`, it counts: by a clock that is ahead all history would be dropped.
     """
     try:
