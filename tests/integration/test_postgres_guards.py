@@ -192,6 +192,7 @@ async def test_what_a_record_does_not_say_of_its_kind_stays_known(bench: Bench) 
     await bench.store(listing.item("a", "1"))
     silent = replace(listing.deleted("a", "110"), kind="", api_version="v2")
     await bench.store(silent)
+    assert (await _unit(bench))["kind"] == "ConfigMap"
     await bench.store(replace(listing.deleted("a", "111"), kind="Map", api_version=""))
     unit = await _unit(bench)
     assert (unit["kind"], unit["api_version"], unit["namespaced"]) == ("Map", "v2", True)
@@ -354,9 +355,23 @@ async def test_a_restored_cluster_is_told_the_newest_that_was_proven(bench: Benc
 async def test_one_kind_stands_still_and_no_other(bench: Bench) -> None:
     first, pods = Listing("100"), Listing("100", resource="pods")
     await bench.store(first.item("a", "1"), first.completed(), pods.item("p", "1"), pods.completed())
+    await bench.store(Listing("100", resource="sets").item("s", "1"))
     second = Listing("100", NOON + MINUTE)
     await bench.store(second.item("a", "2"), second.completed())
+    assert await _progress(bench) == ["pods", "sets"], "what was under way of the others"
     assert [(await _unit(bench, resource))["by_clock"] for resource in ("configmaps", "pods")] == [True, False]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_one_version_shows_one_state_to_lists_of_every_reach(bench: Bench, at_once: bool) -> None:
+    everything, some = Listing("100"), Listing("100", NOON + MINUTE, reach="ns")
+    lists = [
+        [everything.item("a", "1"), everything.item("b", "2", namespace="other"), everything.completed()],
+        [some.item("a", "1"), some.completed()],
+    ]
+    for batch in [lists[0] + lists[1]] if at_once else lists:
+        await bench.store(*batch)
+    assert not (await _unit(bench))["by_clock"]
 
 
 # --- clusters and snapshots ------------------------------------------------------------------------------------------
@@ -381,8 +396,8 @@ async def test_a_cluster_that_keeps_its_name_is_not_reported(bench: Bench) -> No
 
 async def test_an_older_snapshot_lowers_what_was_first_and_nothing_else(bench: Bench) -> None:
     await bench.store(_started(5, "", epoch=3))
-    await bench.store(_started(1, "", epoch=1))
     await bench.store(_started(3, "", epoch=4))
+    await bench.store(_started(1, "", epoch=1))
     row = await bench.connection.fetchrow("select first_seen, last_seen, epoch from cluster")
     assert tuple(row) == (NOON + MINUTE, NOON + 5 * MINUTE, 4)
 
