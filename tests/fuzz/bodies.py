@@ -15,9 +15,16 @@ from typing import Any
 import asyncpg
 
 from clusterinfo.json_repair import CUT, MAX_DEPTH, MAX_EXPONENT, MAX_NUMBER_CHARS, repair
-from clusterinfo.postgres.merge.bodies import IDENTITY_ONLY, SANITISED, WHOLE, fidelity_of
+from clusterinfo.postgres.merge.bodies import (
+    IDENTITY_ONLY,
+    SANITISED,
+    WHOLE,
+    fidelity_of,
+    has_wild_number,
+    is_suspect,
+    sanitise,
+)
 from clusterinfo.postgres.merge.chain import BODY_COLUMNS
-from clusterinfo.postgres.merge.jsonb_checks import has_wild_number, is_suspect, sanitise
 from clusterinfo.postgres.merge.rows import Copied, copy
 from clusterinfo.postgres.merge.staging import Staged
 from tests.fuzz.making import Maker, mutated, nested

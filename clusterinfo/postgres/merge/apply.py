@@ -65,7 +65,9 @@ async def apply(
     """
     if admission.forgotten:
         census = Census.of(record for record in batch.records if admission.admits(record))
-    clusters, warnings = await know_clusters(connection, census, admission)
+    clusters, observations = admission.clusters, list[Observation]()
+    if census.snapshots or not census.clusters.keys() <= clusters.keys():
+        clusters, observations = await know_clusters(connection, census, admission)
     units = await lock_units(connection, census, clusters)
     new = await carried.store(connection, batch, units)
     staged = stage(batch, units, admission, is_doubtful=is_doubtful)
@@ -74,15 +76,15 @@ async def apply(
         staged.tallies.clear()
     proven = await count_lists(connection, staged)
     merged, left = await merge_single(connection, staged)
-    merged.add(await merge_chain(connection, staged, sorted([*staged.repeated, *left]), list(proven)))
-    await mark_gap_unverified(connection, batch, admission)
+    if staged.repeated or left:
+        merged.add(await merge_chain(connection, staged, sorted([*staged.repeated, *left]), list(proven)))
+    if batch.gap:
+        await mark_gap_unverified(connection, batch, admission)
     closed = await close_lists(connection, staged, proven, clusters)
-    applied = await apply_snapshots(connection, census, admission, clusters)
-    await add_dead_letters(connection, batch.lane, staged.dead_letters)
-    return Applied(
-        new,
-        staged,
-        merged,
-        closed.deleted + applied.deleted,
-        [*warnings, *closed.observations, *applied.observations],
-    )
+    deleted, observations = closed.deleted, [*observations, *closed.observations]
+    if census.snapshots:
+        applied = await apply_snapshots(connection, census, admission, clusters)
+        deleted, observations = deleted + applied.deleted, [*observations, *applied.observations]
+    if staged.dead_letters:
+        await add_dead_letters(connection, batch.lane, staged.dead_letters)
+    return Applied(new, staged, merged, deleted, observations)

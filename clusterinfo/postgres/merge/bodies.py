@@ -1,16 +1,26 @@
 """What is stored of an object's body, and the less that is tried when PostgreSQL refuses it. Pure.
 
-Each record is tried as it came; repaired, with the bytes as they came beside it; by its identity alone, and a dead
-letter has the body. What is refused even so is a dead letter and no more.
+What jsonb and text cannot hold is found by cheap searches, which every body meets; a body is never parsed here. What
+they do not find PostgreSQL refuses, or takes: for what it refuses see `json_repair.py`. Each record is tried as it
+came; repaired, with the bytes as they came beside it; by its identity alone, and a dead letter has the body. What is
+refused even so is a dead letter and no more.
+
+Source: PostgreSQL manual, 8.14, "RFC 7159 permits JSON strings to contain Unicode escape sequences denoted by \\uXXXX.
+[...] the jsonb input function is stricter: it disallows \\u0000 [...] and requires surrogate pairs to be correct".
 """
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
-from clusterinfo.json_repair import repair
+from clusterinfo.json_repair import repair, repair_escapes
 from clusterinfo.model import Record, RecordType
-from clusterinfo.postgres.merge.jsonb_checks import has_wild_number, is_suspect, sanitise
+
+# NUL, and whatever begins a surrogate; one search for a prefix takes a third of what three of `in` take.
+_REFUSED = re.compile(rb"\\u(?:0000|[dD])")
+# Two patterns, each with a letter in front: together four times as fast as one with a choice of letters.
+_WILD = re.compile(rb"e[+-]?[0-9]{4,}\s*[,}\]]"), re.compile(rb"E[+-]?[0-9]{4,}\s*[,}\]]")
 
 IDENTITY_ONLY, STUB, SANITISED, WHOLE = range(4)
 """Fidelity: how much of an object is stored."""
@@ -49,3 +59,32 @@ def body_of(record: Record, fidelity: int) -> Body:
 def repaired_body_of(record: Record) -> Body:
     """The same once PostgreSQL refused it."""
     return Body(STUB if record.state == "oversize" else SANITISED, repair(record.body), record.body)
+
+
+# --- what jsonb and text cannot hold ---------------------------------------------------------------------------------
+
+
+def is_suspect(body: bytes) -> bool:
+    """True if `body` may hold an escape jsonb refuses.
+
+    A body without a backslash, as most are, costs one memchr: 0.1 µs for 6 kB; the search behind it 3 µs.
+    """
+    return b"\\" in body and _REFUSED.search(body) is not None
+
+
+def has_wild_number(body: bytes) -> bool:
+    """True if `body` may hold a number that is short to write and long to read; 10 µs for 6 kB.
+
+    PostgreSQL takes `1e131071` in 8 bytes and gives it back in 131,072.
+    """
+    return any(pattern.search(body) for pattern in _WILD)
+
+
+def sanitise(body: bytes) -> bytes:
+    """`body` with every escape jsonb refuses replaced by U+FFFD; the same bytes if there is none."""
+    return repair_escapes(body)
+
+
+def plain(text: str) -> str:
+    """`text` as PostgreSQL's type text can hold it."""
+    return text.replace("\0", "\ufffd")

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from clusterinfo.errors import RecordError
 from clusterinfo.model import CLOCK, Record, RecordType, Unit, version_number
+from clusterinfo.postgres.merge.bodies import plain
 from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
-from clusterinfo.postgres.merge.jsonb_checks import plain
 from clusterinfo.statements import WHOLE_GROUP, SnapshotCompleted, SnapshotStarted, read
 
 

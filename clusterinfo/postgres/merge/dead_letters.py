@@ -16,7 +16,7 @@ import orjson
 
 from clusterinfo.model import Lane, PartitionLane, Record
 from clusterinfo.postgres.connection import Connection
-from clusterinfo.postgres.merge.jsonb_checks import plain, sanitise
+from clusterinfo.postgres.merge.bodies import plain, sanitise
 from clusterinfo.postgres.sql import statements
 from clusterinfo.wire import attributes_of, key_of
 

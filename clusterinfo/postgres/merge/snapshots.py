@@ -14,10 +14,10 @@ from clusterinfo.model import Outcome, Record, Unit
 from clusterinfo.observations import Observation, UnitGone
 from clusterinfo.postgres.connection import Connection, Row
 from clusterinfo.postgres.merge.admission import Admission, ClusterRow, Clusters
+from clusterinfo.postgres.merge.bodies import plain
 from clusterinfo.postgres.merge.bury import Absence, bury
 from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.merge.clusters import name_cluster
-from clusterinfo.postgres.merge.jsonb_checks import plain
 from clusterinfo.postgres.sql import statements
 from clusterinfo.statements import WHOLE_GROUP, SnapshotCompleted, SnapshotStarted, UnitOutcome
 

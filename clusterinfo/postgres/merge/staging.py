@@ -12,9 +12,8 @@ from typing import NamedTuple
 from clusterinfo.errors import RecordError
 from clusterinfo.model import Batch, Record, RecordType, Rejected, Unit, item_digest, list_start_us, version_number
 from clusterinfo.postgres.merge.admission import Admission
-from clusterinfo.postgres.merge.bodies import fidelity_of
+from clusterinfo.postgres.merge.bodies import fidelity_of, plain
 from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
-from clusterinfo.postgres.merge.jsonb_checks import plain
 from clusterinfo.postgres.merge.units import UnitRow, Units
 from clusterinfo.statements import ListCompleted, ListFailed, read
 
