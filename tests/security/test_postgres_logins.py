@@ -146,13 +146,13 @@ def environment(case: Case, running: EmbeddedPostgres, certificates: Certificate
 async def test_who_gets_in_and_how(
     case: Case, servers: dict[str, EmbeddedPostgres], certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A server that hangs up on a certificate may be one that starts, so it is asked again: not for 20 s here.
-    monkeypatch.setattr(postgres_connection, "FIRST_CONNECTION_S", 1.0)
     monkeypatch.setenv("HOME", "/nowhere")  # where libpq's default root certificate would be
     env = environment(case, servers[case.server], certificates)
     if case.expected in (PLAIN, ENCRYPTED):
         assert await _is_encrypted(load(env)) == (case.expected == ENCRYPTED)
         return
+    # A server that hangs up on a certificate may be one that starts, so it is asked again: not for 20 s here.
+    monkeypatch.setattr(postgres_connection, "FIRST_CONNECTION_S", 1.0)
     with pytest.raises(ClusterinfoError, match=case.expected) as caught:
         await _is_encrypted(load(env))
     assert caught.value.exit_code == case.code

@@ -163,9 +163,10 @@ async def test_a_redaction_key_is_read_again(api: Api, database: Database, tmp_p
         before = await connection.fetchval(fingerprint)
         assert before.startswith("hmac-sha256:")
         secret.write_text(NEW)
-        await api.control("tick")  # at one and the same list version neither fingerprint is the later one
 
         async def another() -> bool:
+            # At one and the same list version neither fingerprint is the later one, and a run may be under way.
+            await api.control("tick")
             return bool(before != await connection.fetchval(fingerprint))
 
         await until(another, [program])

@@ -21,7 +21,7 @@ class Peaks:
     consume_mib: float
 
 
-async def measure(objects: int, bootstrap: str, settings: Mapping[str, str], timeout_s: float = 60) -> Peaks:
+async def measure(objects: int, bootstrap: str, settings: Mapping[str, str], timeout_s: float = 240) -> Peaks:
     """Collect and consume a cluster of that many objects of 12 kinds.
 
     `settings`: the DB_* variables of an empty database, and whatever is not to be as it is by default.
