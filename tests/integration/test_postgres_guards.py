@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from clusterinfo.errors import ConfigError, RestartError
 from clusterinfo.model import Batch, ListLane, Record, digest_hex, item_digest
 from clusterinfo.observations import BatchStored, UnitVerified, Warned
+from clusterinfo.postgres.merge.bodies import SANITISED
 from clusterinfo.postgres.merge.offsets import forget_offsets, stored_topics
 from tests.conftest import Database
 from tests.integration.test_postgres_sink import MINUTE, Bench, bench
@@ -144,6 +145,17 @@ async def test_an_older_sighting_in_no_better_shape_is_no_sighting(bench: Bench,
     await bench.store(*[Listing("100", NOON + MINUTE).item("a", "5")] * times)
     row = await bench.connection.fetchrow("select live_at, last_observed_at from resource")
     assert tuple(row) == (200, NOON)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_history_keeps_the_bytes_as_they_came(bench: Bench, times: int) -> None:
+    """Of what PostgreSQL cannot hold, although another version meets it in its row."""
+    listing = Listing("100")
+    refused = listing.item("a", "1", "\0")
+    await bench.store(refused)
+    await bench.store(*[Listing("200", NOON + MINUTE).item("a", "2")] * times)
+    past = await bench.connection.fetchrow("select fidelity, original, body is null from resource_history")
+    assert tuple(past) == (SANITISED, refused.body, False)
 
 
 async def test_only_lists_that_should_have_named_it_show_that_an_object_was_gone(bench: Bench) -> None:
@@ -360,6 +372,19 @@ async def test_one_kind_stands_still_and_no_other(bench: Bench) -> None:
     await bench.store(second.item("a", "2"), second.completed())
     assert await _progress(bench) == ["pods", "sets"], "what was under way of the others"
     assert [(await _unit(bench, resource))["by_clock"] for resource in ("configmaps", "pods")] == [True, False]
+
+
+async def test_a_list_under_way_does_not_show_that_versions_stand_still(bench: Bench) -> None:
+    """What has arrived of it has another digest than the whole has."""
+    first, again = Listing("100"), Listing("100", NOON + MINUTE)
+    names = [("a", "1"), ("b", "2")]
+    await bench.store(*[first.item(*name) for name in names], first.completed())
+    items = [again.item(*name) for name in names]
+    await bench.store(items[0])
+    await bench.store(Listing("100", resource="pods").completed())
+    assert not (await _unit(bench))["by_clock"]
+    await bench.store(items[1], again.completed())
+    assert await bench.states() == {"configmaps": "verified", "pods": "verified"}
 
 
 @pytest.mark.parametrize("at_once", [True, False])
