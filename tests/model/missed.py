@@ -60,6 +60,9 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "when named.names is not null then",
             "named.names is not null or",
         ),
+        GUARDS + "test_the_last_turn_that_was_seen_counts_though_it_is_none_any_more": (
+            "greatest(c.contested_at, named.turned_at) #2",
+        ),
     },
     "lock_cluster_units": {
         GUARDS + "test_one_cluster_is_contested_and_no_other": ("where cluster_id = $1",),
@@ -343,6 +346,12 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "and p.unit_id = f.unit_id",
             "and p.reach in ('', f.namespace)",
         ),
+        GUARDS + "test_what_a_batch_says_of_an_object_goes_before_a_list_that_does_not_name_it[changed]": (
+            "when next_is_another_life",
+        ),
+        GUARDS + "test_what_a_batch_says_of_an_object_goes_before_a_list_that_does_not_name_it[deleted]": (
+            "and not next_deleted",
+        ),
     },
     "read_plan": {
         "crowded": ("coalesce(array_agg(distinct body_ord) filter (where body_ord >= 0), '{}')",),
@@ -599,6 +608,7 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         GUARDS + "test_a_lane_is_told_where_it_stands_not_where_others_do": ("where group_id <> $4",),
         GUARDS + "test_lists_written_without_kafka_belong_to_no_group_and_no_topic": ("and kafka_cluster <> ''",),
         "usurped": ("on conflict (kafka_cluster, topic, partition) do update",),
+        GUARDS + "test_of_two_groups_that_come_first_at_once_one_is_refused": ("where o.group_id = $4",),
     },
     "find_other_group": {
         GUARDS + "test_lists_written_without_kafka_belong_to_no_group_and_no_topic": ("and kafka_cluster <> ''",),
@@ -646,7 +656,6 @@ UNMISSED: Mapping[str, Mapping[str, str]] = {
     },
     "contest_cluster": {
         "order by name": "`distinct` sorts them as well",
-        "greatest(c.contested_at, named.turned_at) #2": "no turn is older than one that was found before",
         "and (named.names is not null or c.contested_at is not null)": "it spares an update that changes nothing",
     },
     "find_overtaken": {
@@ -658,10 +667,6 @@ UNMISSED: Mapping[str, Mapping[str, str]] = {
     "set_states": {
         "and u.state is not null": "it spares an update that changes nothing",
         "order by unit_id, reach": "nobody else writes floors of units that are locked",
-    },
-    "plan_rows": {
-        "when next_is_another_life": "a list that does not name an object that lives on contradicts what shows it",
-        "and not next_deleted": "a list that does not name an object that lives on contradicts what shows it",
     },
     "apply_plan": {
         "on p.body_ord = -1": "what is joined is read of the stored body alone",
@@ -678,9 +683,6 @@ UNMISSED: Mapping[str, Mapping[str, str]] = {
         "on conflict (kafka_cluster, topic, partition) do update": "without it a parameter has no type",
         "where f.cluster = any ($7::text[])": "it reads more than it has to",
         "where c.uid = any ($7)": "it reads more than it has to",
-    },
-    "claim_partition": {
-        "where o.group_id = $4": "the condition before it refuses another group, unless both are the first",
     },
     "find_other_group": {
         "where group_id <> $1": "a database has positions of one group",
