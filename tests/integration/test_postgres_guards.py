@@ -6,6 +6,7 @@ import asyncio
 import datetime as dt
 from typing import Any
 
+import asyncpg
 import orjson
 import pytest
 from msgspec.structs import replace
@@ -13,7 +14,9 @@ from msgspec.structs import replace
 from clusterinfo.errors import ConfigError, RestartError
 from clusterinfo.model import Batch, ListLane, Record, digest_hex, item_digest
 from clusterinfo.observations import BatchStored, UnitVerified, Warned
+from clusterinfo.postgres.merge.bodies import SANITISED
 from clusterinfo.postgres.merge.offsets import forget_offsets, stored_topics
+from clusterinfo.postgres.sql import statements
 from tests.conftest import Database
 from tests.integration.test_postgres_sink import MINUTE, Bench, bench
 from tests.support.records import LANE, NOON, Feed, Listing, page
@@ -146,6 +149,17 @@ async def test_an_older_sighting_in_no_better_shape_is_no_sighting(bench: Bench,
     assert tuple(row) == (200, NOON)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+async def test_history_keeps_the_bytes_as_they_came(bench: Bench, times: int) -> None:
+    """Of what PostgreSQL cannot hold, although another version meets it in its row."""
+    listing = Listing("100")
+    refused = listing.item("a", "1", "\0")
+    await bench.store(refused)
+    await bench.store(*[Listing("200", NOON + MINUTE).item("a", "2")] * times)
+    past = await bench.connection.fetchrow("select fidelity, original, body is null from resource_history")
+    assert tuple(past) == (SANITISED, refused.body, False)
+
+
 async def test_only_lists_that_should_have_named_it_show_that_an_object_was_gone(bench: Bench) -> None:
     first, last = Listing("100"), Listing("200", NOON + 5 * MINUTE)
     between = [
@@ -166,6 +180,18 @@ async def test_an_object_that_a_slow_list_showed_was_there_until_then(bench: Ben
         await bench.store(*batch)
     past = await bench.connection.fetchrow("select valid_from, valid_to from resource_history")
     assert tuple(past) == (NOON + 5 * MINUTE, NOON + 5 * MINUTE)
+
+
+@pytest.mark.parametrize("then", ["deleted", "deleted as another", "changed"])
+async def test_what_a_batch_says_of_an_object_goes_before_a_list_that_does_not_name_it(bench: Bench, then: str) -> None:
+    """Unless it came back as another; whether the version before is of the same batch or stored already."""
+    first, last = Listing("100"), Listing("200", NOON + 10 * MINUTE)
+    uid = "another" if then == "deleted as another" else ""
+    followed = [last.item(n, "2", 2) if then == "changed" else last.deleted(n, "200", uid=uid) for n in "ab"]
+    await bench.store(first.item("b", "1"))
+    await bench.store(first.item("a", "1"), Listing("150", NOON + MINUTE).completed(), *followed)
+    past = await bench.connection.fetch("select name, deleted, valid_to from resource_history order by 1")
+    assert [tuple(row) for row in past] == [(name, then != "changed", NOON + 10 * MINUTE) for name in "ab"]
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -362,6 +388,19 @@ async def test_one_kind_stands_still_and_no_other(bench: Bench) -> None:
     assert [(await _unit(bench, resource))["by_clock"] for resource in ("configmaps", "pods")] == [True, False]
 
 
+async def test_a_list_under_way_does_not_show_that_versions_stand_still(bench: Bench) -> None:
+    """What has arrived of it has another digest than the whole has."""
+    first, again = Listing("100"), Listing("100", NOON + MINUTE)
+    names = [("a", "1"), ("b", "2")]
+    await bench.store(*[first.item(*name) for name in names], first.completed())
+    items = [again.item(*name) for name in names]
+    await bench.store(items[0])
+    await bench.store(Listing("100", resource="pods").completed())
+    assert not (await _unit(bench))["by_clock"]
+    await bench.store(items[1], again.completed())
+    assert await bench.states() == {"configmaps": "verified", "pods": "verified"}
+
+
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_one_version_shows_one_state_to_lists_of_every_reach(bench: Bench, at_once: bool) -> None:
     everything, some = Listing("100"), Listing("100", NOON + MINUTE, reach="ns")
@@ -435,6 +474,24 @@ def replace_partition(partition: int, topic: str = LANE.topic, kafka_cluster: st
     return type(LANE)(kafka_cluster, topic, partition, LANE.group_id)
 
 
+async def test_of_two_groups_that_come_first_at_once_one_is_refused(
+    connection: asyncpg.Connection, database: Database
+) -> None:
+    """The second does not see the first before it waits for it."""
+    claim, one, another = statements()["claim_partition"], await database.connect(), await database.connect()
+    try:
+        async with asyncio.timeout(5):
+            async with one.transaction():
+                assert await one.fetchrow(claim, "kafka", "topic", 0, "one")
+                waiting = asyncio.create_task(another.fetchrow(claim, "kafka", "topic", 0, "another"))
+                while not await connection.fetchval("select count(*) from pg_locks where not granted"):
+                    await asyncio.sleep(0.01)
+            assert await waiting is None
+    finally:
+        await one.close()
+        await another.close()
+
+
 async def test_topics_are_told_in_order_each_once(bench: Bench) -> None:
     for lane in (replace_partition(0, "b"), replace_partition(0, "a"), replace_partition(1, "a")):
         await bench.sink.open(lane)
@@ -490,6 +547,14 @@ async def test_names_come_in_turns_whichever_is_stored_first(bench: Bench) -> No
         start = Listing("100", NOON + minute * MINUTE, cluster_name="AB"[minute % 2]).snapshot_started()
         await bench.store(start)
     assert await bench.connection.fetchval("select contested_at is not null from cluster")
+
+
+async def test_the_last_turn_that_was_seen_counts_though_it_is_none_any_more(bench: Bench) -> None:
+    """X before Y is no turn once X goes on; that of Q is older."""
+    await _in_turns(bench, "PQXYPQXY")
+    assert await bench.connection.fetchval("select contested_at from cluster") == NOON + 6 * MINUTE
+    await bench.store(Listing("200", NOON + 8 * MINUTE, cluster_name="X").snapshot_started())
+    assert await bench.connection.fetchval("select contested_at from cluster") == NOON + 6 * MINUTE
 
 
 async def test_an_alarm_leaves_what_has_failed_and_what_is_newer(bench: Bench) -> None:

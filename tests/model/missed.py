@@ -1,11 +1,10 @@
 """Which scene or test misses each guard of the merge: the table of `mutations.py`."""
 
-# ruff: noqa: E501 - the words of a guard are one line
-
 from __future__ import annotations
 
 from collections.abc import Mapping
 
+DECISIONS = "tests/integration/test_postgres_decisions.py::"
 GAPS = "tests/integration/test_postgres_gaps.py::"
 GUARDS = "tests/integration/test_postgres_guards.py::"
 LOCKS = "tests/integration/test_postgres_locks.py::"
@@ -60,6 +59,9 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         GAPS + "test_two_clusters_under_one_identity_are_reported_once_they_take_turns": (
             "when named.names is not null then",
             "named.names is not null or",
+        ),
+        GUARDS + "test_the_last_turn_that_was_seen_counts_though_it_is_none_any_more": (
+            "greatest(c.contested_at, named.turned_at) #2",
         ),
     },
     "lock_cluster_units": {
@@ -150,6 +152,7 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         GUARDS + "test_one_version_shows_one_state_to_lists_of_every_reach[False]": ("and f.reach = v.reach",),
         "unlearnt": ("and f.digest <> v.digest",),
         GUARDS + "test_one_version_shows_one_state_to_lists_of_every_reach[True]": ("and o.reach = v.reach",),
+        GUARDS + "test_a_list_under_way_does_not_show_that_versions_stand_still": ("where list = any ($1::uuid[])",),
     },
     "drop_unit_progress": {
         GUARDS + "test_one_kind_stands_still_and_no_other": ("where unit_id = any ($1::bigint[])",),
@@ -257,6 +260,18 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         GUARDS + "test_an_older_sighting_in_no_better_shape_is_no_sighting[2]": (
             "and (r.normalization, r.fidelity) > (s.normalization, s.fidelity)",
         ),
+        DECISIONS + "test_a_chain_is_of_what_is_stored_and_of_what_is_not_older": (
+            "on u.id = r.unit_id",
+            "r.observed_at >= u.gone_before and",
+            "and not r.deleted",
+            "and not s.deleted",
+            "and not (s.fidelity in (0, 2) and r.normalization = s.normalization and r.content_hash = ...",
+            "and r.normalization = s.normalization",
+            "and r.content_hash = s.content_hash",
+            "on s.unit_id = c.unit_id",
+            "and s.namespace = c.namespace",
+            "and s.name = c.name",
+        ),
     },
     "link_elements": {
         "shuffled": (
@@ -282,6 +297,22 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "order by epoch, live_at, ord",
             "where not (same_version or same_content)",
         ),
+        DECISIONS + "test_elements_of_a_chain_are_linked": (
+            "and deleted = lag(deleted) over chain",
+            "and not lag(deleted) over chain",
+            "and deleted = lag(deleted) over chain #2",
+            "and (deleted or uid = lag(uid) over chain)",
+            "deleted or",
+            "content_hash = lag(content_hash) over chain and #2",
+            "or lag(fidelity) over chain in (0, 2)",
+            "fidelity <= lag(fidelity) over chain or",
+            "or deleted and same_version",
+            "and same_version",
+            "deleted and",
+            "where not (same_version and same_body)",
+            "coalesce(epoch = lag(epoch) over chain and resource_version = lag(resource_version) over ...",
+            "coalesce(content_hash = lag(content_hash) over chain and deleted = lag(deleted) over chain ...",
+        ),
     },
     "describe_runs": {
         "shuffled": (
@@ -292,12 +323,15 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "order by (ord <> -1), epoch, live_at, ord",
         ),
         "crowded": ("where next_run_no is distinct from run_no",),
+        DECISIONS + "test_a_run_is_dated_by_the_first_that_shows_it": (
+            "order by epoch, live_at, ord #3",
+            "when deleted then",
+        ),
     },
     "plan_rows": {
         "shuffled": (
             "order by run_no",
             "order by run_no #2",
-            "or next_is_another_life",
             "when next_is_another_life and not next_deleted then",
             "greatest(starts_at, coalesce((...), next_starts_at))",
             "coalesce((...), next_starts_at)",
@@ -305,13 +339,18 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "and (p.epoch, p.live_at) > (f.epoch, f.live_at)",
             "and (p.epoch, p.live_at) < (f.next_epoch, f.next_live_at)",
         ),
-        "crowded": ("and deleted",),
         GUARDS + "test_an_object_that_a_slow_list_showed_was_there_until_then[True]": (
             "greatest(starts_at, coalesce((...), next_starts_at)) #2",
         ),
         GUARDS + "test_only_lists_that_should_have_named_it_show_that_an_object_was_gone": (
             "and p.unit_id = f.unit_id",
             "and p.reach in ('', f.namespace)",
+        ),
+        GUARDS + "test_what_a_batch_says_of_an_object_goes_before_a_list_that_does_not_name_it[changed]": (
+            "when next_is_another_life",
+        ),
+        GUARDS + "test_what_a_batch_says_of_an_object_goes_before_a_list_that_does_not_name_it[deleted]": (
+            "and not next_deleted",
         ),
     },
     "read_plan": {
@@ -348,6 +387,7 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "where p.valid_to is not null",
             "and p.body_ord <> -1",
         ),
+        GUARDS + "test_history_keeps_the_bytes_as_they_came[2]": ("when p.body_ord = -1 then #2",),
     },
     "merge_rows": {
         "stubbed": (
@@ -405,6 +445,34 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "where class in ('changed', 'deleted')",
             "when 'replaced' then #2",
             "greatest(c.valid_from, c.observed_at)",
+        ),
+        DECISIONS + "test_each_object_falls_to_its_class": (
+            "when same_version and (same_body or (t.normalization, t.fidelity) < (s.normalization, ...",
+            "or (t.normalization, t.fidelity) < (s.normalization, s.fidelity)",
+            "same_body or",
+            "when same_version and not (t.normalization > s.normalization and t.uid = s.uid and not ...",
+            "when same_version #2",
+            "and not (t.normalization > s.normalization and t.uid = s.uid and not t.deleted)",
+            "and t.uid = s.uid",
+            "t.normalization > s.normalization and",
+            "and not t.deleted",
+            "when s.deleted then",
+            "when s.deleted then #2",
+            "when not same_version then",
+            "when not t.deleted",
+            "and (t.normalization, t.fidelity) > (s.normalization, s.fidelity)",
+            "and not same_body",
+            "and t.deleted = s.deleted",
+            "t.content_hash = s.content_hash and",
+            "or s.fidelity in (0, 2)",
+            "t.fidelity <= s.fidelity or",
+        ),
+        DECISIONS + "test_what_replaces_a_row_is_told_its_times[later]": (
+            "least(first_observed_at, observed_at) #2",
+            "where c.class not in ('seen', 'known', 'older')",
+            "when c.class in ('replaced', 'changed') then",
+            "least(c.first_observed_at, c.observed_at) #2",
+            "where c.class in ('replaced', 'changed', 'deleted', 'reborn') #2",
         ),
     },
     "update_cluster": {
@@ -540,6 +608,7 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         GUARDS + "test_a_lane_is_told_where_it_stands_not_where_others_do": ("where group_id <> $4",),
         GUARDS + "test_lists_written_without_kafka_belong_to_no_group_and_no_topic": ("and kafka_cluster <> ''",),
         "usurped": ("on conflict (kafka_cluster, topic, partition) do update",),
+        GUARDS + "test_of_two_groups_that_come_first_at_once_one_is_refused": ("where o.group_id = $4",),
     },
     "find_other_group": {
         GUARDS + "test_lists_written_without_kafka_belong_to_no_group_and_no_topic": ("and kafka_cluster <> ''",),
@@ -587,7 +656,6 @@ UNMISSED: Mapping[str, Mapping[str, str]] = {
     },
     "contest_cluster": {
         "order by name": "`distinct` sorts them as well",
-        "greatest(c.contested_at, named.turned_at) #2": "no turn is older than one that was found before",
         "and (named.names is not null or c.contested_at is not null)": "it spares an update that changes nothing",
     },
     "find_overtaken": {
@@ -600,30 +668,13 @@ UNMISSED: Mapping[str, Mapping[str, str]] = {
         "and u.state is not null": "it spares an update that changes nothing",
         "order by unit_id, reach": "nobody else writes floors of units that are locked",
     },
-    "link_elements": {
-        "coalesce(epoch = lag(epoch) over chain and resource_version = lag(resource_version) over ...": "what is first in a chain then counts 0 instead of 1",
-        "coalesce(content_hash = lag(content_hash) over chain and deleted = lag(deleted) over chain ...": "what is first in a chain then counts 0 instead of 1",
-        "coalesce(content_hash = lag(content_hash) over chain and normalization = lag(normalization) ...": "what is first in a chain then counts 0 instead of 1",
-    },
-    "describe_runs": {
-        "when deleted then": "plan_rows sees to it, and a deletion has no body",
-    },
-    "plan_rows": {
-        "when body_ord = -1 and deleted then": "describe_runs has seen to tombstones",
-        "when body_ord = -1": "describe_runs has seen to tombstones",
-        "next_deleted or": "a tombstone begins another life",
-        "when next_is_another_life": "a list that does not name an object that lives on contradicts what shows it",
-        "and not next_deleted": "a list that does not name an object that lives on contradicts what shows it",
-    },
     "apply_plan": {
         "on p.body_ord = -1": "what is joined is read of the stored body alone",
+        "where p.valid_to is null": "the statement after it writes such rows whole",
         "and p.body_ord = -1": "the statement after it writes such rows whole",
     },
     "merge_rows": {
         "limit 1": "it is one by its key",
-    },
-    "find_gone": {
-        "and u.gone_before < $5": "where a kind ended later, something was stated later",
     },
     "ensure_units": {
         "order by 1, 2, 3": "an insert follows the order of its arrays",
@@ -632,9 +683,6 @@ UNMISSED: Mapping[str, Mapping[str, str]] = {
         "on conflict (kafka_cluster, topic, partition) do update": "without it a parameter has no type",
         "where f.cluster = any ($7::text[])": "it reads more than it has to",
         "where c.uid = any ($7)": "it reads more than it has to",
-    },
-    "claim_partition": {
-        "where o.group_id = $4": "the condition before it refuses another group, unless both are the first",
     },
     "find_other_group": {
         "where group_id <> $1": "a database has positions of one group",
@@ -645,65 +693,3 @@ UNMISSED: Mapping[str, Mapping[str, str]] = {
     },
 }
 """Statement -> guard -> why nothing that is stored differs without it."""
-
-OPEN: Mapping[str, tuple[str, ...]] = {
-    "find_standing_versions": ("where list = any ($1::uuid[])",),
-    "stage_elements": (
-        "on u.id = r.unit_id",
-        "r.observed_at >= u.gone_before and",
-        "and not r.deleted",
-        "and not s.deleted",
-        "and not (s.fidelity in (0, 2) and r.normalization = s.normalization and r.content_hash = ...",
-        "and r.normalization = s.normalization",
-        "and r.content_hash = s.content_hash",
-        "on s.unit_id = c.unit_id",
-        "and s.namespace = c.namespace",
-        "and s.name = c.name",
-    ),
-    "link_elements": (
-        "and deleted = lag(deleted) over chain",
-        "and not lag(deleted) over chain",
-        "and deleted = lag(deleted) over chain #2",
-        "and (deleted or uid = lag(uid) over chain)",
-        "deleted or",
-        "content_hash = lag(content_hash) over chain and #2",
-        "or lag(fidelity) over chain in (0, 2)",
-        "fidelity <= lag(fidelity) over chain or",
-        "or deleted and same_version",
-        "and same_version",
-        "deleted and",
-        "where not (same_version and same_body)",
-    ),
-    "describe_runs": ("order by epoch, live_at, ord #3",),
-    "apply_plan": (
-        "when p.body_ord = -1 then #2",
-        "where p.valid_to is null",
-    ),
-    "merge_rows": (
-        "when same_version and (same_body or (t.normalization, t.fidelity) < (s.normalization, ...",
-        "or (t.normalization, t.fidelity) < (s.normalization, s.fidelity)",
-        "same_body or",
-        "when same_version and not (t.normalization > s.normalization and t.uid = s.uid and not ...",
-        "when same_version #2",
-        "and not (t.normalization > s.normalization and t.uid = s.uid and not t.deleted)",
-        "and t.uid = s.uid",
-        "t.normalization > s.normalization and",
-        "and not t.deleted",
-        "when s.deleted then",
-        "when s.deleted then #2",
-        "when not same_version then",
-        "when not t.deleted",
-        "and (t.normalization, t.fidelity) > (s.normalization, s.fidelity)",
-        "and not same_body",
-        "and t.deleted = s.deleted",
-        "t.content_hash = s.content_hash and",
-        "or s.fidelity in (0, 2)",
-        "t.fidelity <= s.fidelity or",
-        "least(first_observed_at, observed_at) #2",
-        "where c.class not in ('seen', 'known', 'older')",
-        "when c.class in ('replaced', 'changed') then",
-        "least(c.first_observed_at, c.observed_at) #2",
-        "where c.class in ('replaced', 'changed', 'deleted', 'reborn') #2",
-    ),
-}
-"""Statement -> guards of which nobody has shown yet who misses them."""

@@ -11,6 +11,7 @@ import pytest
 
 from clusterinfo.postgres.sql import statements
 from tests.model.bench import Bench
+from tests.model.gate import ROOT
 from tests.model.hunting import Bias, find, numbered, play
 from tests.model.mutations import Mutation, all_guards, listed, mutations
 
@@ -25,6 +26,15 @@ def test_every_guard_is_known_to_be_missed() -> None:
     assert sorted(set(all_guards()) - set(listed())) == [], "who misses them? python -m tests.model.survey STATEMENT"
     assert sorted(set(listed()) - set(all_guards())) == [], "there are no such guards any more"
     assert len(set(listed())) == len(listed()), "each once"
+
+
+def test_the_documents_say_how_many_guards_there_are() -> None:
+    text = " ".join((ROOT / "docs/FAULTS.md").read_text(encoding="utf-8").split())
+    scenes = sum(mutation.is_missed_by_a_scene for mutation in mutations())
+    guards, missed = len(all_guards()), len(mutations())
+    assert f"Each of the {guards} guards" in text
+    assert f"a scene of these histories ({scenes}) or a test of the merge ({missed - scenes})" in text
+    assert f"for the {guards - missed} others" in text
 
 
 async def test_postgresql_takes_each_statement_without_a_guard(connection: asyncpg.Connection) -> None:

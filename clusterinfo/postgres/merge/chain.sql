@@ -64,6 +64,7 @@ join resource s on s.unit_id = c.unit_id and s.namespace = c.namespace and s.nam
 
 -- name: link_elements
 -- Each element compared with the one before it in its chain; what goes together has one number.
+-- The first of a chain has none before it: it is no version seen again, so that nobody asks for its same_body.
 with compared as (
     select e.*,
         coalesce(epoch = lag(epoch) over chain and resource_version = lag(resource_version) over chain
@@ -71,8 +72,8 @@ with compared as (
         coalesce(uid = lag(uid) over chain and not deleted and not lag(deleted) over chain, false) as same_life,
         coalesce(content_hash = lag(content_hash) over chain and deleted = lag(deleted) over chain
             and (deleted or uid = lag(uid) over chain), false) as same_content,
-        coalesce(content_hash = lag(content_hash) over chain and normalization = lag(normalization) over chain
-            and (fidelity <= lag(fidelity) over chain or lag(fidelity) over chain in (0, 2)), false) as same_body
+        content_hash = lag(content_hash) over chain and normalization = lag(normalization) over chain
+            and (fidelity <= lag(fidelity) over chain or lag(fidelity) over chain in (0, 2)) as same_body
     from staged_element e
     window chain as (partition by unit_id, namespace, name order by epoch, live_at, ord)
 )
@@ -140,9 +141,8 @@ with bounded as (
 )
 insert into staged_plan
 select
-    case when body_ord = -1 and deleted then -2 else body_ord end,
-    unit_id, namespace, name, uid, resource_version, epoch, live_at, deleted, fidelity, normalization, content_hash,
-    created, next_deleted or next_is_another_life, starts_at,
+    body_ord, unit_id, namespace, name, uid, resource_version, epoch, live_at, deleted, fidelity, normalization, content_hash,
+    created, next_is_another_life, starts_at,
     case when next_is_another_life and not next_deleted then greatest(starts_at, coalesce((
         select min(list_began_at(p.list, p.completed_at)) from list_progress p
         where p.list = any ($1::uuid[]) and p.unit_id = f.unit_id and p.reach in ('', f.namespace)

@@ -32,7 +32,7 @@ where u.cluster_id = $1 and u.api_group = x.api_group and u.resource = x.resourc
 -- and what was last observed before it does not come back late, even where another collector's list is newer. A resource
 -- `*` names all of a group: one that was left out on purpose and did not answer.
 with unnamed as (
-    select u.id, u.state_at < $5 and u.gone_before < $5 and not exists (
+    select u.id, u.state_at < $5 and not exists (
             select from unit_floor f where f.unit_id = u.id and f.state_at >= $5) as is_gone
     from unit u
     where u.cluster_id = $1 and not exists (
