@@ -53,7 +53,10 @@ class Row:
         return (self.moment[0], self.version, self.deleted) == (other.moment[0], other.version, other.deleted)
 
     def same_content(self, other: Row) -> bool:
-        return not (self.deleted or other.deleted) and (self.uid, self.last_hash) == (other.uid, other.last_hash)
+        """Of two deletions in a row, that of another uid included, the first one says since when it is gone."""
+        if self.deleted or other.deleted:
+            return self.deleted and other.deleted and self.last_hash == other.last_hash
+        return (self.uid, self.last_hash) == (other.uid, other.last_hash)
 
 
 @dataclass(frozen=True)
