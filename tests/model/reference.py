@@ -423,12 +423,13 @@ class Reference:
         for count in best.values():
             unit.floors[count.reach] = count.moment
             unit.floors_done[count.reach] = count.done_at
-        self._forget(unit, complete)
+        self._forget(unit, complete, raised="" in best)
 
     @staticmethod
-    def _forget(unit: UnitTruth, complete: dict[str, Count]) -> None:
+    def _forget(unit: UnitTruth, complete: dict[str, Count], *, raised: bool) -> None:
+        """What needs no bookkeeping any more; `raised`: a list of all namespaces raised its floor."""
         whole = unit.floors_done.get("")
-        if any(count.reach == "" and count.done_at == whole for count in complete.values()):
+        if raised:
             for reach, (_, at) in list(unit.reach_states.items()):
                 if reach and unit.floors.get(reach, (0, -1)) <= unit.floors[""] and whole and at <= whole:
                     del unit.reach_states[reach]
