@@ -386,6 +386,8 @@ class Reference:
                 new.created = row.deleted or new.deleted or new.uid != row.uid
                 if row.same_content(new):
                     new.since, new.created = row.since, row.created
+                    if (key, row.version) in unit.seen_by_older_rules:
+                        unit.seen_by_older_rules.add((key, new.version))
                 else:
                     unit.supersede(key, row, new, self._gone_between(complete, key, row.moment, new.moment))
                 row = new
