@@ -44,7 +44,7 @@ async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event,
 async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, *, once: bool, do_migrate: bool) -> int:
     """List everything straight into the database."""
     observe(Warned(message=LEGACY_NOTICE, remedy=LEGACY_REMEDY))
-    observe = doubted = DoubtedLists(observe)
+    observe = unverified = UnverifiedLists(observe)
     async with AsyncExitStack() as stack:
         ends = KubernetesClient.connect(settings), open_sink(settings, observe, do_migrate=do_migrate)
         if (opened := await _open(stack, stopping, *ends)) is None:
@@ -53,32 +53,32 @@ async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, 
         observe(Connected())
         async with probed(observe, Kubernetes=client.ping):
             code = await _collect_into(sink, client, settings, observe, stopping, once=once)
-    return EXIT_ATTENTION if once and code == EXIT_DONE and doubted else code
+    return EXIT_ATTENTION if once and code == EXIT_DONE and unverified else code
 
 
-class DoubtedLists:
-    """An `Observe` that knows which lists the database did not believe although they were sent whole.
+class UnverifiedLists:
+    """An `Observe` that knows which lists were sent whole and are not verified.
 
     Such as one whose version went back. With Kafka in between nobody who lists learns that; here its kind has failed.
     """
 
     def __init__(self, observe: Observe) -> None:
         self._observe = observe
-        self._doubted: set[tuple[str, str]] = set()
+        self._unverified: set[tuple[str, str]] = set()
         """(resource, reach)"""
 
     def __call__(self, observation: Observation) -> None:
         match observation:
             case UnitFailed(resource=resource, reach=reach):
-                self._doubted.add((resource, reach))
+                self._unverified.add((resource, reach))
             case UnitVerified(resource=resource, reach=reach):
-                self._doubted.discard((resource, reach))
+                self._unverified.discard((resource, reach))
             case ListEnded(resource=resource, reach=reach, outcome=outcome) if outcome != Outcome.COMPLETED:
-                self._doubted.discard((resource, reach))  # the collector's result has it, with what follows from it
+                self._unverified.discard((resource, reach))  # the collector's result has it, with what follows from it
         self._observe(observation)
 
     def __bool__(self) -> bool:
-        return bool(self._doubted)
+        return bool(self._unverified)
 
 
 async def _open(

@@ -115,7 +115,7 @@ class ListState:
 
     def verdict(self) -> Verdict:
         """Of a list that is whole."""
-        if defect := self.defect or self._keys.doubt:
+        if defect := self.defect or self._keys.defect:
             return self.failed(0, defect)
         statement = ListCompleted(self.count, digest_hex(self._digest))
         return Verdict(outcome=Outcome.COMPLETED, statement=statement)

@@ -26,8 +26,8 @@ class ListedKeys:
     """The keys of one list, in the order in which they came."""
 
     def __init__(self) -> None:
-        self.doubt = ""
-        """Why it cannot be told whether an object is named twice; "" if it can."""
+        self.defect = ""
+        """Why it is unknown whether an object is named twice; "" if it can."""
         self._last = ""
         """The greatest key: the one before, as long as they are in order."""
         self._is_in_order = True
@@ -47,7 +47,7 @@ class ListedKeys:
             return self._remember(hash(key) & _64_BITS)
         self._parts.clear()
         if not self._is_in_order:
-            self.doubt = self.doubt or (
+            self.defect = self.defect or (
                 f"whether the list names an object twice cannot be told: it has more than {KEPT} in no order; set "
                 "NAMESPACES, so that each has a list"
             )

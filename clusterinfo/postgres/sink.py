@@ -97,7 +97,7 @@ class PostgresSink:
         record that is refused alone becomes a dead letter.
         """
         try:
-            await self._write_or_doubt(batch)
+            await self._write_with_fallback(batch)
         except FOREIGN as error:
             is_too_much = is_timeout(error) or isinstance(error, TookTooLongError)
             if not (is_of_the_record(error) or is_too_much) or not (parts := bisect(batch, error)):
@@ -106,23 +106,23 @@ class PostgresSink:
                 await self.write(part)
         return Receipt(lane=batch.lane, position=batch.end)
 
-    async def _write_or_doubt(self, batch: Batch) -> None:
+    async def _write_with_fallback(self, batch: Batch) -> None:
         """Savepoints cost every batch two round trips: they are set where something was refused."""
         try:
             await self._write(batch)
         except asyncpg.PostgresError as error:
             if not is_of_the_record(error):
                 raise
-            await self._write(batch, is_doubtful=True)
+            await self._write(batch, uses_savepoints=True)
 
-    async def _write(self, batch: Batch, *, is_doubtful: bool = False) -> None:
+    async def _write(self, batch: Batch, *, uses_savepoints: bool = False) -> None:
         began = time.perf_counter()
         census = Census.of(batch.records)
         async with self.transaction() as connection:
             admission = await self.claims.admit(connection, batch, census)
             if admission is None:
                 return  # the answer to an earlier commit was lost
-            applied = await apply(connection, batch, census, admission, self.carried, is_doubtful=is_doubtful)
+            applied = await apply(connection, batch, census, admission, self.carried, uses_savepoints=uses_savepoints)
             merged = time.perf_counter()
         # Only what is committed may be remembered or reported.
         self.carried.remember(batch, applied.carried)

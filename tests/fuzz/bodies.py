@@ -233,7 +233,7 @@ async def _go_the_products_way(
     outcome: Outcome,
 ) -> None:
     """`rows.copy` finds out what was found out in bulk, and stores the same."""
-    listing, staged = Listing("1"), Staged(is_doubtful=True)
+    listing, staged = Listing("1"), Staged(uses_savepoints=True)
     records = [listing.item(f"a{number}", "1", body=body) for number, body in enumerate(bodies)]
     rows = [Copied(record, fidelity_of(record), (number,)) for number, record in enumerate(records)]
     await connection.execute("truncate staged_body")

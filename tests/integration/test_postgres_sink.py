@@ -390,14 +390,14 @@ async def test_a_list_version_that_stands_still_gives_way_to_time(bench: Bench) 
         await bench.store(*[listing.item(name, "1") for name in names], listing.completed())
         if minute == 1:
             assert await bench.states() == {"configmaps": "unverified"}, "what does not move proves nothing"
-    assert "stood still" in next(seen.message for seen in bench.seen if isinstance(seen, Warned))
+    assert "stalled" in next(seen.message for seen in bench.seen if isinstance(seen, Warned))
     assert await bench.live() == {"a": "1"}
     assert await bench.states() == {"configmaps": "verified"}
 
 
 @pytest.mark.parametrize("at_once", [True, False])
 async def test_two_lists_of_one_version_with_other_contents_prove_nothing(bench: Bench, at_once: bool) -> None:
-    """The alarm for a server whose versions stand still, which its collector could not see: `collect --once`."""
+    """The alarm for a server whose versions stall, which its collector could not see: `collect --once`."""
     batches: list[list[Record]] = []
     for minute, version in enumerate(("2", "3")):
         listing = Listing("100", NOON + minute * MINUTE)

@@ -71,7 +71,7 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "for update",
         ),
     },
-    "distrust_units": {
+    "unverify_units": {
         GUARDS + "test_one_cluster_is_contested_and_no_other": (
             "where unit_id = any ($1::bigint[])",
             "where unit_id = any ($1)",
@@ -139,7 +139,7 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "crowded": ("or (p.epoch, p.live_at) <= (f.epoch, f.live_at)",),
         "together": ("p.settled or",),
     },
-    "find_standing_versions": {
+    "find_stalled_versions": {
         GUARDS + "test_one_kind_stands_still_and_no_other": ("where u.id = v.unit_id",),
         "narrow": ("and exists (...)",),
         "together": (
@@ -661,7 +661,7 @@ UNMISSED: Mapping[str, Mapping[str, str]] = {
     "find_overtaken": {
         "where p.list = any ($1::uuid[])": "it reads more lists than it has to",
     },
-    "find_standing_versions": {
+    "find_stalled_versions": {
         "and not u.by_clock": "no two lists begin at one microsecond",
     },
     "set_states": {

@@ -58,10 +58,10 @@ class WatchedSink(PostgresSink):
         finally:
             self.claimed = None
 
-    async def _write(self, batch: Batch, *, is_doubtful: bool = False) -> None:
+    async def _write(self, batch: Batch, *, uses_savepoints: bool = False) -> None:
         self.batch = batch
         try:
-            await super()._write(batch, is_doubtful=is_doubtful)
+            await super()._write(batch, uses_savepoints=uses_savepoints)
         finally:
             self.batch = None
 

@@ -46,7 +46,7 @@ async def _store(sink: PostgresSink, connection: Connection, record: Record) -> 
     if record.is_object:
         await connection.execute(statements()["expect_body"], *_version(record))
     applied = await apply(
-        connection, batch, census, admission, sink.carried, counts=not record.is_object, is_doubtful=True
+        connection, batch, census, admission, sink.carried, counts=not record.is_object, uses_savepoints=True
     )
     if applied.staged.dead_letters:
         raise RecordError(applied.staged.dead_letters[0].reason)

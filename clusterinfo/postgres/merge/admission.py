@@ -34,7 +34,7 @@ class ClusterRow:
 
     id: int
     is_contested: bool
-    """True if two names are given in turns under its identity: nothing of it is verified."""
+    """True if two names alternate under its identity: nothing of it is verified."""
 
 
 Clusters = Mapping[str, ClusterRow]

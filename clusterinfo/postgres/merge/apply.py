@@ -2,7 +2,7 @@
 
 Theory of operation. This order is what makes any number of writers safe side by side:
 
-1. (before: `Claims.admit`) the lane's position is moved, which locks it and shows that it stood there; what was
+1. (before: `Claims.admit`) the lane's position is moved, which locks it and shows that the batch is next; what was
    forgotten is read, and locked with that;
 2. missing clusters and units are made, the batch's units are locked in id order: from here on nobody else changes their
    rows, since whoever does holds the same locks;
@@ -56,12 +56,12 @@ async def apply(
     carried: CarriedUnits,
     *,
     counts: bool = True,
-    is_doubtful: bool = False,
+    uses_savepoints: bool = False,
 ) -> Applied:
     """Merge a batch in the transaction that admitted it.
 
-    Without `counts` its objects belong to no list's count. `is_doubtful`: PostgreSQL is known to refuse something of
-    it; what is refused otherwise aborts the transaction.
+    Without `counts` its objects belong to no list's count. `uses_savepoints`: what PostgreSQL refuses is
+    stored with less; otherwise it aborts the transaction.
     """
     if admission.forgotten:
         census = Census.of(record for record in batch.records if admission.admits(record))
@@ -70,7 +70,7 @@ async def apply(
         clusters, observations = await know_clusters(connection, census, admission)
     units = await lock_units(connection, census, clusters)
     new = await carried.store(connection, batch, units)
-    staged = stage(batch, units, admission, is_doubtful=is_doubtful)
+    staged = stage(batch, units, admission, uses_savepoints=uses_savepoints)
     staged.dead_letters += census.dead_letters
     if not counts:
         staged.tallies.clear()

@@ -162,7 +162,7 @@ from staged_plan;
 
 -- name: replan
 -- What COPY found out about bodies, that they had to be repaired or cannot be stored at all, is their records' fidelity from
--- now on. Less of an object may lose against what is stored: everything from `stage_elements` on runs once more.
+-- now on. Less of an object may lose against what is stored: everything from `stage_elements` on runs again.
 with elements as (delete from staged_element), links as (delete from staged_link), runs as (delete from staged_run),
 plan as (delete from staged_plan)
 update staged_record r set fidelity = l.fidelity

@@ -1,8 +1,8 @@
 """Clusters: making the rows that are missing, and the alarm for two clusters under one identity.
 
-A cluster that is renamed has one name after the other. Names in turns (A, B, A, B) are two clusters that write to one
-row: a copied etcd keeps the uid of its kube-system namespace. Nothing is split or joined by guesswork: the cluster is
-*contested*, nothing of it is verified until that ends, and CLUSTER_ID tells the two apart. What they mixed counts as
+A cluster that is renamed has one name after the other. Names that alternate (A, B, A, B) are two clusters that write to
+one row: a copied etcd keeps the uid of its kube-system namespace. Nothing is split or joined by guesswork: the cluster
+is *contested*, nothing of it is verified until that ends, and CLUSTER_ID separates the two. What they mixed counts as
 older than whatever comes next, once when it begins and once when it ends, so that the next list corrects everything.
 """
 
@@ -64,7 +64,7 @@ async def name_cluster(
     if row is None:
         return observations
     if row["is_contested"] is not cluster.is_contested:
-        await _distrust(connection, cluster.id, at)
+        await _unverify(connection, cluster.id, at)
     if row["names"]:
         observations.append(_contested(record.cluster, row["names"]))
     return observations
@@ -78,7 +78,7 @@ def _contested(uid: str, names: list[str]) -> Warned:
     )
 
 
-async def _distrust(connection: Connection, cluster_id: int, at: dt.datetime) -> None:
+async def _unverify(connection: Connection, cluster_id: int, at: dt.datetime) -> None:
     """What is stored of a cluster counts as older than whatever comes next."""
     units = [row["id"] for row in await connection.fetch(statements()["lock_cluster_units"], cluster_id)]
-    await connection.execute(statements()["distrust_units"], units, at, CONTESTED)
+    await connection.execute(statements()["unverify_units"], units, at, CONTESTED)

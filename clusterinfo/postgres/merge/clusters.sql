@@ -21,7 +21,7 @@ on conflict (cluster_id, name) do update set
     first_said = least(n.first_said, excluded.first_said), last_said = greatest(n.last_said, excluded.last_said);
 
 -- name: contest_cluster
--- Names in turns, whichever order the statements come in: one began before another, went on after that began, and ended
+-- Names that alternate, whichever order the statements come in: one began before another, went on after that began, and ended
 -- before that ended, and is among the last five snapshots. A cluster is no longer contested when the last turn is more
 -- than five snapshots ago. No row: nothing of the sort.
 with recent as (
@@ -49,7 +49,7 @@ returning c.contested_at is not null as is_contested, named.names;
 -- name: lock_cluster_units
 select id from unit where cluster_id = $1 order by id for update;
 
--- name: distrust_units
+-- name: unverify_units
 -- Nothing of these kinds counts as newer than what comes next, and lists that are under way prove nothing.
 with progress as (
     delete from list_progress where unit_id = any ($1::bigint[])

@@ -1,7 +1,7 @@
 """The lists of a batch: progress, proof, deletion by absence, floors, states.
 
 A list proves a unit within a reach if count and digest of what arrived agree with its completion. Two things refute it
-all the same: it runs backwards, or its version stood still while the objects changed. The latter is for its collector
+all the same: it runs backwards, or its version stalled while the objects changed. The latter is for its collector
 to see, which then orders the kind by the clock; where the collector could not, the two digests show it here.
 """
 
@@ -23,7 +23,7 @@ from clusterinfo.postgres.sql import statements
 Proven = Mapping[str, Row]
 """List id -> (count, completed_at) of the lists that a batch settled: what arrived is what was announced."""
 
-STANDING = "its list version stood still while its objects changed: ordered by the clock from the next list on"
+STALLED = "its list version stalled while its objects changed: ordered by the clock from the next list on"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +110,11 @@ async def _find_refuted(
     """Lists whose count and digest agree and that still prove nothing, with their states; and what to warn of."""
     warnings: list[Observation] = []
     refuted: dict[str, State] = {}
-    units = [row["id"] for row in await connection.fetch(statements()["find_standing_versions"], list(proven))]
+    units = [row["id"] for row in await connection.fetch(statements()["find_stalled_versions"], list(proven))]
     for list_id, tally in _tallies(staged, proven):
         if tally.unit_id in units:
-            refuted[list_id] = _refuted(tally, proven[list_id], "unverified", STANDING)
-            warnings.append(Warned(message=f"{tally.unit.dotted}: {STANDING}"))
+            refuted[list_id] = _refuted(tally, proven[list_id], "unverified", STALLED)
+            warnings.append(Warned(message=f"{tally.unit.dotted}: {STALLED}"))
     for row in await connection.fetch(statements()["find_backwards"], list(proven)):
         list_id = str(row["list"])
         refuted[list_id] = _refuted(staged.tallies[list_id], proven[list_id], "failed", _backwards(row))

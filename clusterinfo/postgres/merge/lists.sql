@@ -29,7 +29,7 @@ select p.list from list_progress p
 left join unit_floor f using (unit_id, reach)
 where p.list = any ($1::uuid[]) and (p.settled or (p.epoch, p.live_at) <= (f.epoch, f.live_at));
 
--- name: find_standing_versions
+-- name: find_stalled_versions
 -- Kinds of which a list, or two of these, has the version of the proven list before it and another digest: the version stood
 -- still while the objects changed, which orders nothing. Such a kind is ordered by the clock from now on.
 with list as (

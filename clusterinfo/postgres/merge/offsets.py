@@ -66,7 +66,7 @@ class Claims:
             batch.end,
             list(census.clusters),
         )
-        if place is not None and not await _stands_there(connection, batch, place, is_new=row["is_new"]):
+        if place is not None and not await _was_moved(connection, batch, place, is_new=row["is_new"]):
             return None
         return Admission.from_row(row)
 
@@ -82,7 +82,7 @@ def _arguments(place: _Place) -> tuple[str, str, int, int]:
     return place.kafka_cluster, place.topic, place.partition, place.generation
 
 
-async def _stands_there(connection: Connection, batch: Batch, place: _Place, *, is_new: bool | None) -> bool:
+async def _was_moved(connection: Connection, batch: Batch, place: _Place, *, is_new: bool | None) -> bool:
     """True if the position was moved; False if the batch is stored already."""
     is_partition = bool(place.kafka_cluster)
     if is_new is False or (is_new and not is_partition and batch.start == 0):

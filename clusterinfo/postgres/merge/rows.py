@@ -4,7 +4,7 @@ Objects that a batch shows once, as nearly all are, are compared with what is st
 what they replace; then they are COPYed into their table, with no staging and no second write. The others go through
 `chain.py`.
 
-What COPY refuses aborts the transaction, which is done once more, behind savepoints. COPY names the line: what stands
+What COPY refuses aborts the transaction, which is repeated behind savepoints. COPY names the line: what stands
 before it is COPYed, the one that was refused is tried with less (`bodies.py`), and what follows goes on as before, so
 that nothing is sent more than a few times.
 """
@@ -145,14 +145,14 @@ def _identity(row: ObjectRow) -> tuple[Any, ...]:
 
 
 async def copy(connection: Connection, table: str, rows: list[Copied], columns: Sequence[str], staged: Staged) -> float:
-    """COPY rows into a table; of a batch that is doubtful, what is refused becomes dead letters. Returns seconds.
+    """COPY rows into a table; behind savepoints what is refused becomes dead letters. Returns seconds.
 
     A refusal ends the COPY at its line; after it less is sent at once, so that many refusals do not send all that
     follows as many times.
     """
     began = time.perf_counter()
     fidelity_at = columns.index("fidelity")
-    if rows and not staged.is_doubtful:
+    if rows and not staged.uses_savepoints:
         await _copy_all(connection, table, rows, columns, fidelity_at)
         return time.perf_counter() - began
     refused: dict[int, Copied] = {}

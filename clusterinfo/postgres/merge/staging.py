@@ -81,13 +81,13 @@ class Staged:
     failures: list[State] = field(default_factory=list)
     failed_lists: list[str] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
-    is_doubtful: bool = False
-    """True if PostgreSQL is known to refuse something of it: COPY goes behind savepoints, row by row if need be."""
+    uses_savepoints: bool = False
+    """True if PostgreSQL refused something of it before: COPY goes behind savepoints, row by row if need be."""
 
 
-def stage(batch: Batch, units: Units, admission: Admission, *, is_doubtful: bool = False) -> Staged:
+def stage(batch: Batch, units: Units, admission: Admission, *, uses_savepoints: bool = False) -> Staged:
     """Turn a batch into rows. `units` has every unit that admitted records are about."""
-    staged = Staged(is_doubtful=is_doubtful, dead_letters=[_letter(message) for message in batch.rejected])
+    staged = Staged(uses_savepoints=uses_savepoints, dead_letters=[_letter(message) for message in batch.rejected])
     latest, forgotten = admission.latest, admission.forgotten
     for record in batch.records:
         if forgotten and not admission.admits(record):

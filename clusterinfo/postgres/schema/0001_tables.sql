@@ -25,7 +25,7 @@ comment on column cluster.last_seen is 'When the newest snapshot stored was obse
 comment on column cluster.discovered_before is
     'When the newest snapshot with a complete discovery began: kinds it did not name were gone by then.';
 comment on column cluster.contested_at is
-    'When two names were last given in turns under this identity (a copied etcd): nothing of it is verified until that ends.';
+    'When names last alternated under this identity (a copied etcd): nothing of it is verified until that ends.';
 
 create table cluster_name (
     cluster_id bigint not null references cluster on delete cascade,

@@ -121,11 +121,11 @@ class Catalog:
             self.groups.remove(found)
         self._index()
 
-    def keep(self, names: Collection[str]) -> None:
+    def restrict_to(self, names: Collection[str]) -> None:
         """Stop serving whatever can be listed and is not among these qualified names."""
         for group in self.groups:
             for version in group.versions:
-                version["resources"] = [one for one in version["resources"] if _is_kept(one, group.name, names)]
+                version["resources"] = [one for one in version["resources"] if _is_served(one, group.name, names)]
             group.versions = [version for version in group.versions if version["resources"]]
         self.groups = [group for group in self.groups if group.versions]
         self._index()
@@ -148,5 +148,5 @@ class Catalog:
                     )
 
 
-def _is_kept(entry: JSON, group: str, names: Collection[str]) -> bool:
+def _is_served(entry: JSON, group: str, names: Collection[str]) -> bool:
     return "list" not in entry["verbs"] or f"{entry['resource']}.{group}".rstrip(".") in names

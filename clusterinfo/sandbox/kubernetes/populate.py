@@ -83,7 +83,7 @@ def populate(cluster: SimulatedCluster, objects: int = 5000, kinds: int | None =
 
 def serve_few(cluster: SimulatedCluster, empty: Collection[str]) -> None:
     """Serve what there are objects of, and the kinds named in `empty`, in place of the 60 of a real cluster."""
-    cluster.catalog.keep({*cluster.resources(), *empty})
+    cluster.catalog.restrict_to({*cluster.resources(), *empty})
 
 
 def churn(cluster: SimulatedCluster, changes: int = 100, seed: int = 0) -> dict[str, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clusterinfo.commands.pipelines import DoubtedLists
+from clusterinfo.commands.pipelines import UnverifiedLists
 from clusterinfo.model import Outcome
 from clusterinfo.observations import ListEnded, Observation, UnitFailed, UnitVerified
 
@@ -19,29 +19,29 @@ def ended(outcome: Outcome, reach: str = "") -> ListEnded:
     return ListEnded(resource="pods", reach=reach, outcome=outcome, objects=1, size_bytes=1, seconds=1)
 
 
-def doubts(*seen: Observation) -> bool:
+def is_unverified(*seen: Observation) -> bool:
     passed_on: list[Observation] = []
-    observe = DoubtedLists(passed_on.append)
+    observe = UnverifiedLists(passed_on.append)
     for observation in seen:
         observe(observation)
     assert passed_on == [*seen]
     return bool(observe)
 
 
-def test_a_list_that_was_sent_whole_and_not_believed_is_doubted() -> None:
-    assert not doubts()
-    assert not doubts(verified(), ended(Outcome.COMPLETED))
-    assert doubts(failed(), ended(Outcome.COMPLETED))
-    assert doubts(failed(state="unverified"), ended(Outcome.COMPLETED))
+def test_a_list_that_was_sent_whole_and_not_believed_is_unverified() -> None:
+    assert not is_unverified()
+    assert not is_unverified(verified(), ended(Outcome.COMPLETED))
+    assert is_unverified(failed(), ended(Outcome.COMPLETED))
+    assert is_unverified(failed(state="unverified"), ended(Outcome.COMPLETED))
 
 
 def test_one_that_is_believed_after_all_is_not() -> None:
-    assert not doubts(failed(state="unverified"), verified(), ended(Outcome.COMPLETED))
-    assert doubts(failed("shop"), verified("blog"), ended(Outcome.COMPLETED, "shop"))
+    assert not is_unverified(failed(state="unverified"), verified(), ended(Outcome.COMPLETED))
+    assert is_unverified(failed("shop"), verified("blog"), ended(Outcome.COMPLETED, "shop"))
 
 
 def test_what_the_collector_knows_to_have_failed_is_its_own_affair() -> None:
     """What is forbidden is no failure unless it was asked for; namespaces may prove what a list of all cannot."""
-    assert not doubts(failed(state="forbidden"), ended(Outcome.FORBIDDEN))
-    assert not doubts(failed(), ended(Outcome.FAILED), verified("shop"), ended(Outcome.COMPLETED, "shop"))
-    assert doubts(failed(), ended(Outcome.COMPLETED), failed(resource="nodes"), ended(Outcome.FAILED))
+    assert not is_unverified(failed(state="forbidden"), ended(Outcome.FORBIDDEN))
+    assert not is_unverified(failed(), ended(Outcome.FAILED), verified("shop"), ended(Outcome.COMPLETED, "shop"))
+    assert is_unverified(failed(), ended(Outcome.COMPLETED), failed(resource="nodes"), ended(Outcome.FAILED))

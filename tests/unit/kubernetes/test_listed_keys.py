@@ -14,7 +14,7 @@ from clusterinfo.kubernetes.listed_keys import ListedKeys
 
 def added(*keys: str) -> tuple[list[bool], str]:
     listed = ListedKeys()
-    return [listed.add(key) for key in keys], listed.doubt
+    return [listed.add(key) for key in keys], listed.defect
 
 
 def truth(keys: list[str]) -> list[bool]:
@@ -31,11 +31,11 @@ def test_whatever_the_order_a_key_is_new_once(keys: list[str]) -> None:
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c", "d"]), max_size=12), st.integers(0, 4))
-def test_nothing_that_comes_twice_is_both_new_and_beyond_doubt(keys: list[str], kept: int) -> None:
+def test_nothing_that_comes_twice_is_both_new_and_beyond_question(keys: list[str], kept: int) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(listed_keys, "KEPT", kept)
-        new, doubt = added(*keys)
-    assert doubt or new == truth(keys)
+        new, defect = added(*keys)
+    assert defect or new == truth(keys)
     assert not any(was_new and not is_new for is_new, was_new in zip(new, truth(keys), strict=True)), "no false alarm"
 
 
@@ -59,16 +59,16 @@ def test_a_long_list_in_order_is_forgotten_and_needs_no_memory(monkeypatch: pyte
     for key in numbered(1000):
         assert listed.add(key)
         most = max(most, sum(map(len, listed._parts)))
-    assert (most, listed._parts, listed.doubt) == (100, [], "")
+    assert (most, listed._parts, listed.defect) == (100, [], "")
     assert not listed.add("shop/cm-00999"), "in a row it is noticed all the same"
 
 
 @pytest.mark.parametrize("breaks_at", [50, 150], ids=["before it is too long", "after"])
-def test_a_long_list_in_no_order_is_in_doubt(monkeypatch: pytest.MonkeyPatch, breaks_at: int) -> None:
+def test_a_long_list_in_no_order_may_not_complete(monkeypatch: pytest.MonkeyPatch, breaks_at: int) -> None:
     monkeypatch.setattr(listed_keys, "KEPT", 100)
     keys = numbered(200)
     keys.insert(breaks_at, "shop/a")
-    new, doubt = added(*keys)
+    new, defect = added(*keys)
     assert all(new)
-    assert "more than 100 in no order; set NAMESPACES" in doubt
-    assert "\n" not in doubt
+    assert "more than 100 in no order; set NAMESPACES" in defect
+    assert "\n" not in defect

@@ -81,9 +81,9 @@ class Table:
             self.stored.append(row)
 
 
-async def copied(table: Table, bodies: Sequence[bytes], *, is_doubtful: bool = True) -> Staged:
+async def copied(table: Table, bodies: Sequence[bytes], *, uses_savepoints: bool = True) -> Staged:
     """COPY one object of each body, named 0, 1, 2 ..."""
-    staged, listing = Staged(is_doubtful=is_doubtful), Listing("100")
+    staged, listing = Staged(uses_savepoints=uses_savepoints), Listing("100")
     items = [Copied(listing.item(str(n), "1", body=body), WHOLE, (str(n),)) for n, body in enumerate(bodies)]
     connection: Any = table
     await copy(connection, "resource", items, COLUMNS, staged)
@@ -97,18 +97,18 @@ def refuses(*bodies: bytes, sqlstate: str = "22P02") -> Refuses:
 NAN, REPAIRED, FINE = b'{"a":NaN}', b'{"a":"NaN"}', b'{"a":1}'
 
 
-@pytest.mark.parametrize("is_doubtful", [False, True])
-async def test_what_is_not_refused_is_copied_at_once(is_doubtful: bool) -> None:
+@pytest.mark.parametrize("uses_savepoints", [False, True])
+async def test_what_is_not_refused_is_copied_at_once(uses_savepoints: bool) -> None:
     table = Table(refuses())
-    staged = await copied(table, [FINE] * 7, is_doubtful=is_doubtful)
+    staged = await copied(table, [FINE] * 7, uses_savepoints=uses_savepoints)
     assert table.stored == [(str(n), WHOLE, FINE, None) for n in range(7)]
-    assert (table.sent, table.savepoints, staged.dead_letters) == (7, int(is_doubtful), [])
+    assert (table.sent, table.savepoints, staged.dead_letters) == (7, int(uses_savepoints), [])
 
 
-async def test_what_is_refused_of_a_batch_that_nobody_doubted_is_raised() -> None:
+async def test_what_is_refused_without_savepoints_is_raised() -> None:
     table = Table(refuses(NAN))
     with pytest.raises(asyncpg.PostgresError):
-        await copied(table, [FINE, NAN], is_doubtful=False)
+        await copied(table, [FINE, NAN], uses_savepoints=False)
     assert table.savepoints == 0
 
 
