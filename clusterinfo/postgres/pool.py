@@ -171,10 +171,8 @@ async def ping(pool: Pool) -> None:
 
 async def _first_connection(settings: Settings, arguments: dict[str, object]) -> asyncpg.Pool:
     where, logins = f"at {settings.db_host}:{settings.db_port}", _Logins()
-    last: BaseException | None = None
 
     async def connect() -> asyncpg.Pool:
-        nonlocal last
         try:
             return await asyncpg.create_pool(
                 min_size=0,  # nothing reconnects in the background: what fails is seen by its caller
@@ -186,12 +184,13 @@ async def _first_connection(settings: Settings, arguments: dict[str, object]) ->
                 **arguments,
             )
         except FOREIGN as error:
-            last = error
             raise _first_failure(error, settings, where) from error
 
     try:
         return await retried_within(FIRST_CONNECTION_S, connect, pause_s=1)
     except TimeoutError as error:
+        failure = error.__cause__  # the last attempt's, behind which is what asyncpg raised; None: no attempt ended
+        last = failure.__cause__ if failure else None
         raise _unreachable(last, settings, where) from (last or error)
 
 

@@ -12,8 +12,9 @@ Dates that are a little ahead, and all that lie in the past, are taken as they a
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from clusterinfo.model import Record, list_start
 from clusterinfo.observations import Observe, Warned
@@ -41,6 +42,11 @@ Clusters = Mapping[str, ClusterRow]
 """Identity -> row."""
 
 
+def clusters_of(rows: Iterable[Any]) -> Clusters:
+    """Of rows (identity, id, whether it is contested)."""
+    return {uid: ClusterRow(id_, contested) for uid, id_, contested in rows}
+
+
 @dataclass(frozen=True, slots=True)
 class Admission:
     """What decides which records of a batch are stored, and as of when."""
@@ -57,7 +63,7 @@ class Admission:
         return cls(
             now=row["now"],
             forgotten={(cluster, group, resource): at for cluster, group, resource, at in row["forgotten"]},
-            clusters={uid: ClusterRow(id_, contested) for uid, id_, contested in row["clusters"]},
+            clusters=clusters_of(row["clusters"]),
         )
 
     @property

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from clusterinfo.model import Batch
+from clusterinfo.model import Batch, PartitionLane
 from clusterinfo.observations import Observation
 from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.merge.admission import Admission
@@ -78,8 +78,8 @@ async def apply(
     merged, left = await merge_single(connection, staged)
     if staged.repeated or left:
         merged.add(await merge_chain(connection, staged, sorted([*staged.repeated, *left]), list(proven)))
-    if batch.gap:
-        await mark_gap_unverified(connection, batch, admission)
+    if batch.gap and isinstance(batch.lane, PartitionLane):
+        await mark_gap_unverified(connection, batch.lane, batch, admission)
     closed = await close_lists(connection, staged, proven, clusters)
     deleted, observations = closed.deleted, [*observations, *closed.observations]
     if census.snapshots:

@@ -32,8 +32,6 @@ class Plan(NamedTuple):
 
 async def merge_chain(connection: Connection, staged: Staged, places: Sequence[int], proven: list[str]) -> Merged:
     """Store the objects at these places of `staged.rows`; `proven` are the lists that this batch completes."""
-    if not places:
-        return Merged()
     await connection.execute(statements()["begin_chain"])
     rows = [(place, *staged.rows[place]) for place in places]
     await connection.copy_records_to_table("staged_record", records=rows, columns=RECORD_COLUMNS)

@@ -13,7 +13,7 @@ import datetime as dt
 from clusterinfo.model import Record
 from clusterinfo.observations import Observation, Warned
 from clusterinfo.postgres.connection import Connection
-from clusterinfo.postgres.merge.admission import Admission, ClusterRow, Clusters
+from clusterinfo.postgres.merge.admission import Admission, ClusterRow, Clusters, clusters_of
 from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.sql import statements
 
@@ -36,8 +36,7 @@ async def know_clusters(
     observations = [
         warning for record in missing for warning in await _make_cluster(connection, record, admission.began_at(record))
     ]
-    rows = await connection.fetch(statements()["find_clusters"], list(census.clusters))
-    return {uid: ClusterRow(id_, contested) for uid, id_, contested in rows}, observations
+    return clusters_of(await connection.fetch(statements()["find_clusters"], list(census.clusters))), observations
 
 
 async def _make_cluster(connection: Connection, record: Record, began_at: dt.datetime) -> list[Observation]:

@@ -51,8 +51,6 @@ def dead_letter(record: Record, reason: str, sqlstate: str | None = None) -> Dea
 
 async def add_dead_letters(connection: Connection, lane: Lane, letters: Sequence[DeadLetter]) -> None:
     """Store the dead letters of a batch."""
-    if not letters:
-        return
     topic, partition = (lane.topic, lane.partition) if isinstance(lane, PartitionLane) else ("", -1)
     await connection.execute(
         statements()["add_dead_letters"],

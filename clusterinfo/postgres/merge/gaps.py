@@ -40,11 +40,8 @@ class CarriedUnits:
         self._known.pop(lane, None)
 
 
-async def mark_gap_unverified(connection: Connection, batch: Batch, admission: Admission) -> None:
-    """Messages of the batch's partition were lost: what it carries is unverified as of the first one after them."""
-    if not (batch.gap and isinstance(batch.lane, PartitionLane)):
-        return
-    lane = batch.lane
+async def mark_gap_unverified(connection: Connection, lane: PartitionLane, batch: Batch, admission: Admission) -> None:
+    """Messages of a partition were lost before this batch: what it carries is unverified as of the first one after."""
     at = min((admission.date(record) for record in batch.records), default=admission.now)
     error = f"messages of {lane} were deleted from Kafka before they were stored: unproven until the next list"
     arguments = lane.kafka_cluster, lane.topic, lane.partition

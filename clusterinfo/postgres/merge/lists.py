@@ -8,7 +8,7 @@ to see, which then orders the kind by the clock; where the collector could not, 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clusterinfo.model import DIGEST_MODULUS
@@ -111,9 +111,10 @@ async def _find_refuted(
     warnings: list[Observation] = []
     refuted: dict[str, State] = {}
     units = [row["id"] for row in await connection.fetch(statements()["find_stalled_versions"], list(proven))]
-    for list_id, tally in _tallies(staged, proven):
+    for list_id, row in proven.items():
+        tally = staged.tallies[list_id]
         if tally.unit_id in units:
-            refuted[list_id] = _refuted(tally, proven[list_id], "unverified", STALLED)
+            refuted[list_id] = _refuted(tally, row, "unverified", STALLED)
             warnings.append(Warned(message=f"{tally.unit.dotted}: {STALLED}"))
     for row in await connection.fetch(statements()["find_backwards"], list(proven)):
         list_id = str(row["list"])
@@ -121,10 +122,6 @@ async def _find_refuted(
     if units:
         await connection.execute(statements()["drop_unit_progress"], units)
     return refuted, warnings
-
-
-def _tallies(staged: Staged, lists: Iterable[str]) -> list[tuple[str, Tally]]:
-    return [(list_id, staged.tallies[list_id]) for list_id in lists]
 
 
 def _refuted(tally: Tally, row: Row, state: str, error: str) -> State:

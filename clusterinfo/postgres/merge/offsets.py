@@ -6,7 +6,7 @@ is the number of its pages that are stored; a list has one writer, and no genera
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from clusterinfo.errors import ConfigError, LostError, RestartError
 from clusterinfo.model import Batch, PartitionLane
@@ -17,8 +17,7 @@ from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.sql import statements
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     """The row of a batch's position, and the generation that its writer holds."""
 
     kafka_cluster: str
@@ -61,7 +60,7 @@ class Claims:
         place = self._place(batch)
         (row,) = await connection.fetch(
             statements()["admit"],
-            *(None, None, None, None) if place is None else _arguments(place),
+            *(place or (None,) * len(_Place._fields)),
             batch.start,
             batch.end,
             list(census.clusters),
@@ -78,16 +77,12 @@ class Claims:
         return _Place("", batch.list, 0, 0) if batch.list else None
 
 
-def _arguments(place: _Place) -> tuple[str, str, int, int]:
-    return place.kafka_cluster, place.topic, place.partition, place.generation
-
-
 async def _was_moved(connection: Connection, batch: Batch, place: _Place, *, is_new: bool | None) -> bool:
     """True if the position was moved; False if the batch is stored already."""
     is_partition = bool(place.kafka_cluster)
     if is_new is False or (is_new and not is_partition and batch.start == 0):
         return True
-    row = None if is_new else await connection.fetchrow(statements()["read_offset"], *_arguments(place)[:3])
+    row = None if is_new else await connection.fetchrow(statements()["read_offset"], *place[:3])
     generation, stored = (row["generation"], row["next_offset"]) if row else (0, None)
     if generation > place.generation:
         raise LostError(f"{batch.lane} was claimed by another consumer (generation {generation})")

@@ -91,9 +91,11 @@ async def _delete_gone(connection: Connection, run: _Run, units: Sequence[UnitOu
     if not rows:
         return AppliedSnapshots()
     deleted = await bury(connection, [Absence(row["id"], unseen_since=run.began_at) for row in rows], [])
-    uid = run.record.cluster
-    observations = [_gone(uid, row, count) for row, count in zip(rows, deleted, strict=True) if row["is_gone"]]
-    return AppliedSnapshots(deleted=sum(deleted), observations=list[Observation](observations))
+    applied = AppliedSnapshots(deleted=sum(deleted))
+    for row, count in zip(rows, deleted, strict=True):
+        if row["is_gone"]:
+            applied.observations.append(_gone(run.record.cluster, row, count))
+    return applied
 
 
 def _names(units: Sequence[UnitOutcome]) -> tuple[list[str], list[str]]:

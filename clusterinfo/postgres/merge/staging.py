@@ -88,11 +88,10 @@ class Staged:
 def stage(batch: Batch, units: Units, admission: Admission, *, uses_savepoints: bool = False) -> Staged:
     """Turn a batch into rows. `units` has every unit that admitted records are about."""
     staged = Staged(uses_savepoints=uses_savepoints, dead_letters=[_letter(message) for message in batch.rejected])
-    latest, forgotten = admission.latest, admission.forgotten
     for record in batch.records:
-        if forgotten and not admission.admits(record):
+        if admission.forgotten and not admission.admits(record):
             continue
-        at = record.observed_at if record.observed_at <= latest else admission.now
+        at = admission.date(record)
         try:
             if record.is_object:
                 _stage_object(staged, record, units[record.unit], at)
