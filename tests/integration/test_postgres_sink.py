@@ -698,6 +698,17 @@ async def test_a_second_consumer_group_is_refused(bench: Bench) -> None:
             await bench.sink.open(PartitionLane("kafka-1", topic, 0, "another-group"))
 
 
+async def test_a_page_of_a_list_that_never_began_begins_none(bench: Bench) -> None:
+    listing = Listing("100")
+    first, second = page(listing, 0, listing.item("a", "1")), page(listing, 1, listing.item("b", "2"))
+    with pytest.raises(RestartError, match="0 pages of its list are stored, this is page 1"):
+        await bench.sink.write(second)
+    assert await bench.live() == {}
+    await bench.sink.write(first)
+    await bench.sink.write(second)
+    assert await bench.live() == {"a": "1", "b": "2"}
+
+
 async def test_pages_without_kafka_are_stored_once_and_in_order(bench: Bench) -> None:
     listing = Listing("100")
     first, second = page(listing, 0, listing.item("a", "1")), page(listing, 1, listing.item("b", "2"))
