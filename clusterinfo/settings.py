@@ -147,7 +147,7 @@ class Settings(BaseModel):
     db_port: Annotated[int, BeforeValidator(_port)] = Field(default=5432, ge=1, le=65535, description="PostgreSQL port")
     db_user: str = Field(default="postgres", min_length=1, description="PostgreSQL user")
     db_password: SecretStr | None = Field(default=None, description="PostgreSQL password; or DB_PASSWORD_FILE")
-    db_name: str = Field(default="postgres", min_length=1, description="PostgreSQL database")
+    db_name: str = Field(default="postgres", min_length=1, description="PostgreSQL database, of encoding UTF8")
     db_ssl_mode: SslMode = Field(default="disable", description="libpq's sslmode; a remote host needs `verify-full`")
     db_ssl_root_cert: Path | None = Field(default=None, description="CA certificates (PEM) of the server")
     db_ssl_cert: Path | None = Field(default=None, description="client certificate (PEM)")

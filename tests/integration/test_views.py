@@ -545,7 +545,7 @@ def condition(name: str, status: str = "True", **more: str) -> dict[str, Any]:
 
 
 INIT = {"initContainers": [{"name": "one"}, {"name": "app"}]}
-SIDECAR = {"initContainers": [{"name": "app", "restartPolicy": "Always"}]}
+SIDECAR: dict[str, Any] = {"initContainers": [{"name": "app", "restartPolicy": "Always"}]}
 DELETED = {"deletionTimestamp": "2026-11-22T10:00:00Z"}
 
 # What it is; metadata, spec, status; phase, reason and restarts shown. Source: printPod's tests and code.
@@ -746,15 +746,15 @@ def resized(
     asked: str, has: str | None, promised: str | None, name: str = "c"
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """A container of a pod that is resized in place, and its status; `has`: None for no `resources` in it."""
-    amounts = {} if has is None else {"resources": {"requests": {"cpu": has}, "limits": {"cpu": has}}}
+    amounts: dict[str, Any] = {} if has is None else {"resources": {"requests": {"cpu": has}, "limits": {"cpu": has}}}
     allocated = {} if promised is None else {"allocatedResources": {"cpu": promised}}
     return container(name, cpu=asked), {"name": name, **amounts, **allocated}
 
 
-PENDING = {"type": "PodResizePending", "status": "True"}
-INFEASIBLE = {"conditions": [{"type": "Ready"}, PENDING | {"reason": "Infeasible"}]}
-DEFERRED = {"conditions": [PENDING | {"reason": "Deferred"}]}
-SIDECAR = {"restartPolicy": "Always"}
+PENDING: dict[str, Any] = {"type": "PodResizePending", "status": "True"}
+INFEASIBLE: dict[str, Any] = {"conditions": [{"type": "Ready"}, PENDING | {"reason": "Infeasible"}]}
+DEFERRED: dict[str, Any] = {"conditions": [PENDING | {"reason": "Deferred"}]}
+RESTARTS: dict[str, Any] = {"restartPolicy": "Always"}
 
 # name, containers with their statuses, init containers with theirs, more of spec, more of status, request, limit
 RESIZED: list[tuple[str, list[Any], list[Any], dict[str, Any], dict[str, Any], str | None, str | None]] = [
@@ -770,7 +770,7 @@ RESIZED: list[tuple[str, list[Any], list[Any], dict[str, Any], dict[str, Any], s
     ("promised more than it has or asks for", [resized("1", "1", "3")], [], {}, {}, "3", "1"),
     ("promised, without resources", [resized("1", None, "3")], [], {}, {}, "1", "1"),
     ("two ways at once", [resized("1", "3", "3"), resized("4", "2", "2", "d")], [], {}, {}, "7", "7"),
-    ("a sidecar", [resized("1", "1", "1")], [resized("1", "3", "3", "s")], SIDECAR, {}, "4", "4"),
+    ("a sidecar", [resized("1", "1", "1")], [resized("1", "3", "3", "s")], RESTARTS, {}, "4", "4"),
     ("an init container is not resized", [resized("1", "1", "1")], [resized("2", "5", "5", "s")], {}, {}, "2", "2"),
     ("a status of another name", [(container("c", cpu="1"), resized("1", "9", "9", "d")[1])], [], {}, {}, "1", "1"),
     ("null and odd", [(container("c", cpu="1"), {"name": "c", "resources": None})], [], {}, {}, "1", "1"),
@@ -870,8 +870,8 @@ async def test_a_running_job_has_lasted_until_now(store: Store) -> None:
 
 async def test_a_job_that_failed_lasted_until_then(store: Store) -> None:
     started = "2026-11-20T00:00:00Z"
-    failed = {"type": "Failed", "status": "True", "lastTransitionTime": "2026-11-20T00:10:00Z"}
-    jobs = {
+    failed: dict[str, Any] = {"type": "Failed", "status": "True", "lastTransitionTime": "2026-11-20T00:10:00Z"}
+    jobs: dict[str, dict[str, Any]] = {
         "failed": {"conditions": [{"type": "FailureTarget", "status": "True"}, failed]},
         "failed, nobody says when": {"conditions": [{"type": "Failed", "status": "True"}]},
         "complete": {"completionTime": "2026-11-20T00:05:00Z", "conditions": [{"type": "Complete", "status": "True"}]},
