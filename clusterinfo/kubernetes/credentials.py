@@ -121,13 +121,13 @@ async def _of_entries(cluster: Entry, user: Entry) -> Credentials:
         raise cluster.wrong(
             "`server` has no scheme: expected https:// (kubectl takes it for HTTP, without credentials)"
         )
+    headers = impersonation_headers(user.value, user.name) + _compression(given)
     configuration = _configured(given, address.url, proxy, authority)
     if own is None and header is None and asker.exec is not None:
-        told = told_of_cluster(given, address.url, proxy, authority) if asker.exec.provide_cluster_info else None
+        told = told_of_cluster(given, address.url, authority) if asker.exec.provide_cluster_info else None
         await _ask_plugin(configuration, ExecPlugin(asker.exec, user, told))
     else:
         _authenticate(configuration, own, header)
-    headers = impersonation_headers(user.value, user.name) + _compression(given)
     return Credentials(configuration, cluster.name, headers)
 
 

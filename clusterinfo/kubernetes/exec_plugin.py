@@ -23,6 +23,7 @@ import msgspec
 
 from clusterinfo.errors import ConfigError, TransientError, one_line
 from clusterinfo.kubernetes.kubeconfig import EXEC_EXTENSION, Cluster, Entry, Exec, without_nulls
+from clusterinfo.settings import SECRET_FIELDS
 
 EXEC_INFO = "KUBERNETES_EXEC_INFO"
 API_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
@@ -110,10 +111,12 @@ class ExecPlugin:
         return shutil.which(command) or command
 
     def _environment(self, interactive: bool) -> dict[str, str]:
+        """Ours, but for the secrets in it that are none of a plugin's business."""
         spec: dict[str, Any] = {"interactive": interactive} | ({"cluster": self.told} if self.told is not None else {})
         info = {"kind": "ExecCredential", "apiVersion": self.plugin.api_version, "spec": spec}
         added = {variable.name: variable.value for variable in self.plugin.env}
-        return os.environ | added | {EXEC_INFO: json.dumps(info)}
+        ours = {name: value for name, value in os.environ.items() if name.lower() not in SECRET_FIELDS}
+        return ours | added | {EXEC_INFO: json.dumps(info)}
 
     def _read(self, stdout: bytes) -> PluginStatus:
         try:
@@ -157,7 +160,7 @@ def check_plugin(plugin: Exec, user: Entry) -> None:
         raise user.wrong("`exec` has an environment variable without a name")
 
 
-def told_of_cluster(cluster: Cluster, url: str, proxy: str | None, authority: bytes) -> dict[str, Any]:
+def told_of_cluster(cluster: Cluster, url: str, authority: bytes) -> dict[str, Any]:
     """`spec.cluster` of an ExecCredential. Source: client-go, rest/exec.go, ConfigToExecCluster."""
     config = next((one.extension for one in cluster.extensions if one.name == EXEC_EXTENSION), None)
     told = {
@@ -165,7 +168,7 @@ def told_of_cluster(cluster: Cluster, url: str, proxy: str | None, authority: by
         "tls-server-name": cluster.tls_server_name,
         "insecure-skip-tls-verify": cluster.insecure_skip_tls_verify,
         "certificate-authority-data": base64.b64encode(authority).decode(),
-        "proxy-url": proxy,
+        "proxy-url": cluster.proxy_url,
         "disable-compression": cluster.disable_compression,
         "config": config,
     }

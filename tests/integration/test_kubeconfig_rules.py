@@ -542,9 +542,13 @@ def test_the_table_says_of_every_line_what_kubectl_does() -> None:
 # What takes more than one line
 
 
-async def test_a_plugin_is_told_of_the_cluster_if_it_asks_for_that(server: Server) -> None:
+async def test_a_plugin_is_told_of_the_cluster_if_it_asks_for_that(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     extension = {"name": "client.authentication.k8s.io/exec", "extension": {"audience": "x", "none": None}}
     told = {"tls-server-name": "127.0.0.1", "disable-compression": True, "proxy-url": "", "extensions": [extension]}
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:pw@127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.0/8")
     line = Line("", execute(provideClusterInfo=True), TOKEN, cluster=told)
 
     async with KubernetesClient.connect(Settings(kubeconfig=server.write(line)), identify=False):
@@ -571,6 +575,17 @@ async def test_a_plugin_is_told_of_the_cluster_if_it_asks_for_that(server: Serve
 async def test_a_plugin_that_does_not_ask_is_not_told_of_the_cluster(server: Server) -> None:
     async with KubernetesClient.connect(Settings(kubeconfig=server.write(Line("", execute(), TOKEN))), identify=False):
         assert json.loads((server.folder / "info").read_text())["spec"] == {"interactive": False}
+
+
+async def test_a_plugin_has_our_environment_but_for_our_secrets(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_PROFILE", "t")
+    monkeypatch.setenv("DB_PASSWORD", SECRET)
+    plugin = (server.folder / "plugin.sh").read_text().replace("TOKEN-of-the-plugin", "AWS_PROFILE")
+    (server.folder / "plugin.sh").write_text(plugin.replace("$*", "$DB_PASSWORD"))
+    async with KubernetesClient.connect(Settings(kubeconfig=server.write(Line("", execute(), TOKEN))), identify=False):
+        assert server.sent() == TOKEN
 
 
 async def test_a_plugin_that_takes_too_long_is_ended(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

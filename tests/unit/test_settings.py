@@ -130,7 +130,9 @@ def test_a_secret_where_its_file_is_expected_is_not_quoted(variable: str, secret
 @pytest.mark.parametrize(
     "text", ["me:canary/2@host", "postgres://me:canary@host", "//me:can#ary@host:1", "me@canary@host"]
 )
-@pytest.mark.parametrize("variable", ["DB_HOST", "KAFKA_BROKERS", "DB_PORT", "DB_SCHEMA", "LOG_FORMAT", "PAGE_BYTES"])
+@pytest.mark.parametrize(
+    "variable", ["DB_HOST", "KAFKA_BROKERS", "METRICS_ADDRESS", "DB_PORT", "DB_SCHEMA", "LOG_FORMAT", "PAGE_BYTES"]
+)
 def test_user_and_password_before_a_host_are_refused_and_not_quoted(variable: str, text: str) -> None:
     with pytest.raises(ConfigError, match=f"^{variable}, whose value is not shown") as caught:
         load({variable: text})
