@@ -72,6 +72,13 @@ def one_line(error: BaseException | str) -> str:
     return text if len(text) <= MAX_LINE_CHARS else f"{text[: MAX_LINE_CHARS - 3]}..."
 
 
+def quoted_path(path: object) -> str:
+    """What a variable has where a PEM file is to be named, unless it looks like what belongs into that file."""
+    text = str(path)
+    is_content = "BEGIN" in text or any(char.isspace() for char in text) or len(text) > MAX_LINE_CHARS
+    return "something that is no path and is not shown" if is_content else repr(text)
+
+
 def first_of(group: BaseExceptionGroup[BaseException], passed_over: type[BaseException] | None = None) -> BaseException:
     """What to raise for all that went wrong at once: an error of ours before a bug, and either before `passed_over`."""
     leaves = list(_leaves(group))

@@ -61,6 +61,12 @@ def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
+def _host(value: str) -> str:
+    if "@" in value or "://" in value:
+        raise ValueError("allowed is the name or address of a host, without user, password and scheme")
+    return value
+
+
 def _port(value: Any) -> Any:
     if isinstance(value, str) and value.startswith("tcp://"):
         raise ValueError(
@@ -90,6 +96,8 @@ Size = Annotated[int, BeforeValidator(parse_size)]
 """Bytes."""
 ClusterId = Annotated[str, AfterValidator(_cluster_id)]
 """It goes into every key and `ce_source`, and into the database as it is: no NUL, no half of a surrogate pair."""
+Host = Annotated[str, AfterValidator(_host)]
+"""Or the directory of a socket, or `host:port`: what is connected to, and named in messages."""
 Words = Annotated[list[str], BeforeValidator(_split)]
 """Comma-separated text."""
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
@@ -103,7 +111,7 @@ class Settings(BaseModel):
     kafka_enabled: bool = Field(
         default=False, description="true sends to Kafka; false makes `collect` store directly (deprecated)"
     )
-    kafka_brokers: Words = Field(
+    kafka_brokers: Annotated[list[Host], BeforeValidator(_split)] = Field(
         default=["localhost:9092"], min_length=1, description="Kafka brokers to bootstrap from, comma-separated"
     )
     kafka_topic: str = Field(default="cluster-info", min_length=1, description="Kafka topic")
@@ -135,11 +143,11 @@ class Settings(BaseModel):
     kafka_ssl_cert_file: Path | None = Field(default=None, description="client certificate (PEM)")
     kafka_ssl_key_file: Path | None = Field(default=None, description="key of the client certificate (PEM)")
 
-    db_host: str = Field(default="localhost", min_length=1, description="PostgreSQL host, or directory of its socket")
+    db_host: Host = Field(default="localhost", min_length=1, description="PostgreSQL host, or directory of its socket")
     db_port: Annotated[int, BeforeValidator(_port)] = Field(default=5432, ge=1, le=65535, description="PostgreSQL port")
     db_user: str = Field(default="postgres", min_length=1, description="PostgreSQL user")
     db_password: SecretStr | None = Field(default=None, description="PostgreSQL password; or DB_PASSWORD_FILE")
-    db_name: str = Field(default="postgres", min_length=1, description="PostgreSQL database")
+    db_name: str = Field(default="postgres", min_length=1, description="PostgreSQL database, of encoding UTF8")
     db_ssl_mode: SslMode = Field(default="disable", description="libpq's sslmode; a remote host needs `verify-full`")
     db_ssl_root_cert: Path | None = Field(default=None, description="CA certificates (PEM) of the server")
     db_ssl_cert: Path | None = Field(default=None, description="client certificate (PEM)")
@@ -198,7 +206,7 @@ class Settings(BaseModel):
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
     log_format: Literal["json", "console"] = Field(default="json", description="`console` for people")
-    metrics_address: str = Field(
+    metrics_address: Host = Field(
         default=":8080", description="where `/metrics`, `/healthz` and `/readyz` are served; empty switches it off"
     )
     shutdown_grace_s: float = Field(default=25.0, gt=0, description="seconds to finish the batch in hand after SIGTERM")
@@ -264,16 +272,18 @@ def _secret_files(environment: Mapping[str, str], given: dict[str, Any]) -> dict
         variable = f"{field.upper()}_FILE"
         if path := environment.get(variable):
             if field in given:
-                raise ConfigError(f"{variable} is {path!r}, but {field.upper()} is set too: set one of them")
+                raise ConfigError(f"{variable} and {field.upper()} are both set: set one of them")
             found[field] = path
     return found
 
 
 def _read_secret(variable: str, path: str) -> str:
+    """`path` is not quoted: it may be the secret itself, put there by mistake."""
     try:
         return Path(path).read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{variable} names {path!r}, which cannot be read: {error}") from None
+    except (OSError, ValueError) as error:  # UnicodeDecodeError is a ValueError, a NUL in the name another
+        why = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise ConfigError(f"{variable} names a file that cannot be read: {why}; expected the path of a file") from None
 
 
 def _explain(entry: Any) -> str:
@@ -283,4 +293,7 @@ def _explain(entry: Any) -> str:
     message = str(entry["msg"]).removeprefix("Value error, ")
     if field in SECRET_FIELDS:
         return f"{field.upper()}: {message}"
-    return f"{field.upper()} is {entry['input']!r}: {message[:1].lower()}{message[1:]}"
+    expected = f"{message[:1].lower()}{message[1:]}"
+    if "@" in str(entry["input"]):  # a password may stand before it, in whatever spelling
+        return f"{field.upper()}, whose value is not shown as it has an @ in it: {expected}"
+    return f"{field.upper()} is {entry['input']!r}: {expected}"

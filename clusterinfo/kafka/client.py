@@ -11,7 +11,7 @@ from aiokafka.abc import AbstractTokenProvider
 from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import collect_hosts
 
-from clusterinfo.errors import ConfigError, one_line
+from clusterinfo.errors import ConfigError, one_line, quoted_path
 from clusterinfo.kafka.aiokafka_patches import bootstrap, codecs, login, reading
 from clusterinfo.settings import Settings
 
@@ -74,7 +74,7 @@ def _blaming(variable: str, path: str) -> Iterator[None]:
     try:
         yield
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
-        raise ConfigError(f"{variable} names {path!r}, which cannot be used: {one_line(error)}") from error
+        raise ConfigError(f"{variable} names {quoted_path(path)}, which cannot be used: {one_line(error)}") from error
 
 
 def _sasl(settings: Settings) -> dict[str, Any]:

@@ -280,6 +280,9 @@ def _open_api(credentials: Credentials) -> ApiClient:
     with config_errors("the certificates of the kubeconfig cannot be used"):
         api = ApiClient(credentials.configuration)
     api.user_agent = "clusterinfo"
+    # The proxy is known by now; ~/.netrc would be read at every request, and each that has a token refused if it names
+    # the API's host.
+    api.rest_client.pool_manager._trust_env = False
     api.rest_client.pool_manager.headers.extend(credentials.headers)  # the client's own are a dict: no name twice
     return api
 

@@ -1,24 +1,25 @@
 """Credentials for a Kubernetes API: of the Pod's service account, or of a kubeconfig; and how they stay fresh.
 
-kubernetes_asyncio finds them; it is imported only when they are needed: it takes 37 MB.
+What a kubeconfig means is the business of `kubeconfig.py`, `endpoint.py`, `authentication.py` and `exec_plugin.py`;
+kubernetes_asyncio, which makes the session, is imported only when it is needed: it takes 37 MB.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import stat
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
-from clusterinfo.errors import ClusterinfoError, ConfigError, TransientError, one_line, without_userinfo
+from clusterinfo.errors import ClusterinfoError, ConfigError, TransientError, one_line
+from clusterinfo.kubernetes import authentication, endpoint
+from clusterinfo.kubernetes.authentication import Header, Pair
+from clusterinfo.kubernetes.exec_plugin import ExecPlugin, told_of_cluster
 from clusterinfo.kubernetes.impersonation import Headers, impersonation_headers
-from clusterinfo.kubernetes.kubeconfig import Kubeconfig, read_kubeconfig
+from clusterinfo.kubernetes.kubeconfig import Cluster, Entry, Kubeconfig, User, is_file, read_kubeconfig
 from clusterinfo.settings import Settings
 
 if TYPE_CHECKING:
@@ -54,30 +55,7 @@ async def load_credentials(settings: Settings) -> Credentials:
                 found = await _load_kubeconfig(settings)
         except TimeoutError as error:
             raise TransientError(f"the kubeconfig's plugin gave no credentials within {CREDENTIALS_S:.0f} s") from error
-    with config_errors("the address of the API cannot be used"):
-        host = urlsplit(str(found.configuration.host)).hostname or ""
-    _obey_ranges(host)
     return found
-
-
-def _obey_ranges(host: str) -> None:
-    """Where NO_PROXY has a range with the API's address in it, let it have that address too: Python knows no ranges.
-
-    Go does, so that clusters set `10.0.0.0/8` for all that runs in them.
-    """
-    with suppress(ValueError):  # a name: ranges do not concern it, in Go neither
-        address = ip_address(host)
-        for variable in {"no_proxy", "NO_PROXY"} & os.environ.keys():
-            entries = [entry.strip() for entry in os.environ[variable].split(",")]
-            if host not in entries and any(_is_within(address, entry) for entry in entries):
-                os.environ[variable] += f",{host}"
-
-
-def _is_within(address: IPv4Address | IPv6Address, entry: str) -> bool:
-    try:
-        return "/" in entry and address in ip_network(entry, strict=False)
-    except ValueError:
-        return False
 
 
 def _in_cluster() -> bool:
@@ -95,6 +73,8 @@ def _load_in_cluster() -> Credentials:
     except (ConfigException, OSError) as error:
         raise ConfigError(f"the Pod's service account cannot be used: {error}; or set KUBECONFIG") from error
     _strip_token(configuration)
+    address = endpoint.api_address(str(configuration.host), ConfigError)
+    configuration.proxy = endpoint.proxy_of_environment(address)
     reread: Callable[[Configuration], object] = configuration.refresh_api_key_hook  # type: ignore[assignment]
 
     def refresh(current: Configuration) -> None:
@@ -122,41 +102,117 @@ def _strip_token(configuration: Configuration) -> None:
 
 
 async def _load_kubeconfig(settings: Settings) -> Credentials:
-    from kubernetes_asyncio.config.kube_config import KubeConfigLoader
-
     paths = _kubeconfig_paths(settings)
     with config_errors(f"KUBECONFIG {os.pathsep.join(paths)!r} cannot be read"):
         merged = read_kubeconfig(paths)
-    context = settings.kube_context or merged.current
-    _check_context(merged, context, settings)
+    context = _context(merged, settings)
+    with config_errors(f"context {context.name!r} of the kubeconfig cannot be used"):
+        cluster, user = merged.cluster_of(context), merged.user_of(context)
+        return await _of_entries(cluster, user)
+
+
+async def _of_entries(cluster: Entry, user: Entry) -> Credentials:
+    given, asker = cluster.read(Cluster), user.read(User)
+    authentication.check_user(asker, user)
+    address, authority = endpoint.api_address(given.server, cluster.wrong), _authority(given, cluster)
+    proxy = endpoint.proxy_of_kubeconfig(given.proxy_url, cluster.wrong) or endpoint.proxy_of_environment(address)
+    own, header = authentication.client_certificate(asker, user), _header(address, asker, user)
+    if address.is_bare and (own or header or asker.exec or authority):
+        raise cluster.wrong(
+            "`server` has no scheme: expected https:// (kubectl takes it for HTTP, without credentials)"
+        )
+    headers = impersonation_headers(user.value, user.name) + _compression(given)
+    configuration = _configured(given, address.url, proxy, authority)
+    if own is None and header is None and asker.exec is not None:
+        told = told_of_cluster(given, address.url, authority) if asker.exec.provide_cluster_info else None
+        await _ask_plugin(configuration, ExecPlugin(asker.exec, user, told))
+    else:
+        _authenticate(configuration, own, header)
+    return Credentials(configuration, cluster.name, headers)
+
+
+def _configured(given: Cluster, url: str, proxy: str | None, authority: bytes) -> Configuration:
     configuration = _new_configuration()
-    with config_errors(f"context {context!r} of the kubeconfig cannot be used"):
-        loader = KubeConfigLoader(config_dict=merged.as_node(), active_context=context, config_base_path=None)
-        chosen: Any = loader.current_context
-        headers = _check_user(*merged.user_of(chosen["context"]))
-        await loader.load_and_set(configuration)
-        _check_proxy(configuration.proxy)
-        _strip_token(configuration)
-    if getattr(loader, "exec_plugin_expiry", None) is not None:
-        configuration.refresh_api_key_hook = _exec_refresh(loader)
-    return Credentials(configuration, str(chosen["context"]["cluster"]), headers)
+    configuration.host, configuration.proxy = url, proxy
+    configuration.verify_ssl = not given.insecure_skip_tls_verify
+    configuration.tls_server_name = given.tls_server_name or None
+    configuration.ssl_ca_cert = _as_file(authority) if authority else None
+    return configuration
 
 
-def _check_user(name: str, user: Mapping[str, Any], path: str) -> Headers:
-    """What the loader ignores, or quotes in its errors: a key or token that stands where a file's name is expected."""
-    for member in ("tokenFile", "client-certificate", "client-key"):
-        data = "token" if member == "tokenFile" else f"{member}-data"
-        if data not in user and member in user and not _is_file(Path(path).parent / str(user[member])):
-            raise ConfigError(f"user {name!r} of the kubeconfig: `{member}` names no file, as seen from {path}")
-    return impersonation_headers(user, name)
+def _header(address: endpoint.Address, asker: User, user: Entry) -> Header | None:
+    """Go's HTTP client lets a login in the address go before everything else."""
+    if address.login is not None:
+        return authentication.fixed(authentication.basic(*address.login))
+    return authentication.own_header(asker, user)
 
 
-def _check_proxy(url: str | None) -> None:
-    """aiohttp would take any other proxy for one of HTTP."""
-    if url and not str(url).startswith(("http://", "https://")):
-        text = str(url)
-        shown = without_userinfo(text) if "//" in text else without_userinfo(f"//{text}").removeprefix("//")
-        raise ConfigError(f"the kubeconfig's proxy-url is {shown!r}: allowed is http:// or https://")
+def _compression(given: Cluster) -> Headers:
+    return [("Accept-Encoding", "identity")] if given.disable_compression else []
+
+
+def _authority(given: Cluster, cluster: Entry) -> bytes:
+    """The CA certificates (PEM) to trust; nothing: the system's. Raises ConfigError, PermissionError."""
+    file, data = given.certificate_authority, given.certificate_authority_data
+    if file and data:
+        raise cluster.wrong("it has `certificate-authority` and `certificate-authority-data`: leave out either")
+    if (file or data) and given.insecure_skip_tls_verify:
+        raise cluster.wrong("it has a certificate authority and `insecure-skip-tls-verify`: leave out either")
+    if file:
+        return Path(cluster.file("certificate-authority", file)).read_bytes()
+    return cluster.data("certificate-authority-data", data)
+
+
+def _authenticate(configuration: Configuration, own: Pair | None, header: Header | None) -> None:
+    if own is not None:
+        configuration.cert_file, configuration.key_file = _as_file(own.certificate), _as_file(own.key)
+    if header is not None:
+        configuration.api_key["BearerToken"] = ""  # without it nobody asks the hook
+        configuration.refresh_api_key_hook = _asked_each_time(header)
+
+
+async def _ask_plugin(configuration: Configuration, plugin: ExecPlugin) -> None:
+    """A certificate that has expired is answered with 401, and all is read again; a token is asked for before."""
+    status = await plugin.status()
+    certificate, key = status.client_certificate_data.encode(), status.client_key_data.encode()
+    own = Pair(certificate, key) if key else None
+    _authenticate(configuration, own, _plugin_header(plugin) if status.token else None)
+
+
+def _plugin_header(plugin: ExecPlugin) -> Header:
+    """What has worked once is no mistake of a user's any more: it is tried again, as while a plugin is updated."""
+
+    async def header() -> str:
+        try:
+            async with asyncio.timeout(CREDENTIALS_S):
+                return f"Bearer {(await plugin.status()).token.strip()}"
+        except TimeoutError as error:
+            raise TransientError(f"the kubeconfig's plugin gave no token within {CREDENTIALS_S:.0f} s") from error
+        except ConfigError as error:
+            raise TransientError(str(error)) from error
+
+    return header
+
+
+def _asked_each_time(header: Header) -> Callable[[Configuration], Awaitable[None]]:
+    """What kubernetes_asyncio calls before each request."""
+
+    async def refresh(configuration: Configuration) -> None:
+        configuration.api_key["BearerToken"] = await header()
+
+    return refresh
+
+
+def _as_file(content: bytes | str) -> str:
+    """The name of a file with `content`, where that is no name itself; it goes when the program ends.
+
+    OpenSSL reads keys from files only.
+    """
+    if isinstance(content, str):
+        return content
+    from kubernetes_asyncio.config.kube_config import FileOrData
+
+    return str(FileOrData({"data": content}, "file", "data", base64_file_content=False).as_file())
 
 
 def _kubeconfig_paths(settings: Settings) -> list[str]:
@@ -166,7 +222,7 @@ def _kubeconfig_paths(settings: Settings) -> list[str]:
         raise ConfigError("KUBECONFIG holds a kubeconfig itself, or part of one: expected the name of a file that does")
     paths = [Path(path).expanduser() for path in given.split(os.pathsep) if path]
     with config_errors(f"KUBECONFIG {given!r} cannot be read"):
-        found = [str(path) for path in paths if _is_file(path)]
+        found = [str(path) for path in paths if is_file(path)]
     if found:
         return found
     looked_for = ", ".join(str(path) for path in paths)
@@ -176,16 +232,6 @@ def _kubeconfig_paths(settings: Settings) -> list[str]:
         f"there is no kubeconfig: KUBECONFIG is not set, {looked_for} does not exist, and this is no Pod with a "
         "service account; set KUBECONFIG to a kubeconfig file"
     )
-
-
-def _is_file(path: Path) -> bool:
-    """False if there is none. Raises PermissionError where we may not look; Path.is_file() of 3.14 hides that."""
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except PermissionError:
-        raise
-    except (OSError, ValueError):  # it does not exist, or its name is too long
-        return False
 
 
 @contextmanager
@@ -202,28 +248,15 @@ def config_errors(what: str) -> Iterator[None]:
         raise ConfigError(f"{what}: {one_line(error)}; check KUBECONFIG and KUBE_CONTEXT") from error
 
 
-def _check_context(merged: Kubeconfig, context: str | None, settings: Settings) -> None:
-    known = sorted(str(entry["name"]) for entry in merged.sections["contexts"])
-    if context in known:
-        return
+def _context(merged: Kubeconfig, settings: Settings) -> Entry:
+    """Raises ConfigError, with the contexts that there are."""
+    name = settings.kube_context or merged.current
+    contexts = merged.sections["contexts"]
+    if name and name in contexts:
+        return contexts[name]
+    known = sorted(filter(None, contexts))
     allowed = f"allowed is one of {', '.join(known)}" if known else "the kubeconfig has no contexts"
     if settings.kube_context:
-        raise ConfigError(f"KUBE_CONTEXT is {context!r}: {allowed}")
-    found = f"its current-context is {context!r}" if context else "the kubeconfig has no current-context"
+        raise ConfigError(f"KUBE_CONTEXT is {name!r}: {allowed}")
+    found = f"its current-context is {name!r}" if name else "the kubeconfig has no current-context"
     raise ConfigError(f"KUBE_CONTEXT is not set and {found}: {allowed}")
-
-
-def _exec_refresh(loader: Any) -> Callable[[Configuration], Awaitable[None]]:
-    """A hook that asks the exec plugin again when its token nears its end; the library itself asks once only."""
-    lock = asyncio.Lock()
-
-    async def refresh(configuration: Configuration) -> None:
-        async with lock:
-            try:
-                async with asyncio.timeout(CREDENTIALS_S):
-                    await loader.load_from_exec_plugin()  # returns at once while the token is good for 5 minutes
-            except Exception as error:
-                raise TransientError(f"the kubeconfig's plugin gave no token: {one_line(error)}") from error
-            configuration.api_key["BearerToken"] = loader.token.strip()
-
-    return refresh

@@ -46,7 +46,8 @@ def migrations() -> tuple[Migration, ...]:
 async def migrate(connection: Connection, schema: str) -> list[str]:
     """Apply what is missing, in one transaction; return the names of the files applied.
 
-    Waits for another migration to end. Raises FatalError when rights are missing, or a file applied before has changed.
+    Waits for another migration to end. Raises FatalError when rights are missing, the database's encoding is another
+    than UTF8, or a file applied before has changed.
     """
     try:
         async with connection.transaction():
@@ -68,7 +69,19 @@ async def check_migrated(connection: Connection, schema: str) -> None:
         raise FatalError(f"schema {schema} lacks {', '.join(missing)}: run `clusterinfo migrate`")
 
 
+async def _check_encoding(connection: Connection) -> None:
+    """Raise FatalError unless the database holds every character: else it refuses objects later, one by one or all."""
+    encoding = await connection.fetchval("show server_encoding")
+    if encoding != "UTF8":
+        name = await connection.fetchval("select current_database()")
+        raise FatalError(
+            f"database {name} has the encoding {encoding}, which cannot hold what Kubernetes serves: expected UTF8; "
+            f"create another one (createdb -E UTF8 -T template0 NAME) and set DB_NAME"
+        )
+
+
 async def _migrate(connection: Connection, schema: str) -> list[str]:
+    await _check_encoding(connection)
     await connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'; set local statement_timeout = 0")
     await connection.execute("select pg_advisory_xact_lock($1)", LOCK_KEY)
     if not await connection.fetchval("select exists (select from pg_namespace where nspname = $1)", schema):

@@ -18,7 +18,7 @@ from urllib.parse import urlencode
 
 import asyncpg
 
-from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError, TransientError, one_line
+from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError, TransientError, one_line, quoted_path
 from clusterinfo.postgres.connection import Pool
 from clusterinfo.postgres.errors import FOREIGN, READ_ONLY, Next, next_after, server_message, translate
 from clusterinfo.settings import Settings
@@ -46,8 +46,9 @@ def connection_arguments(settings: Settings) -> dict[str, object]:
     query: dict[str, str] = {"sslmode": settings.db_ssl_mode}
     for option, (variable, path) in files.items():
         if path is not None:
-            if not path.is_file():
-                raise ConfigError(f"{variable} names {str(path)!r}, which is no file: expected a PEM file")
+            if not _is_file(path):
+                found = "a file that is not there" if option == "sslkey" else f"{quoted_path(path)}, which is no file"
+                raise ConfigError(f"{variable} names {found}: expected a PEM file")
             query[option] = str(path)
     _check_certificates(settings)
     return {
@@ -63,6 +64,13 @@ def connection_arguments(settings: Settings) -> dict[str, object]:
         "target_session_attrs": "read-write",
         "server_settings": {"application_name": "clusterinfo"},
     }
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # too long for a name: what belongs into the file, most likely
+        return False
 
 
 def _check_certificates(settings: Settings) -> None:
@@ -83,7 +91,7 @@ def _naming(variable: str, path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:  # ssl.SSLError is one
-        raise ConfigError(f"{variable} names {str(path)!r}, which cannot be used: {one_line(error)}") from error
+        raise ConfigError(f"{variable} names {quoted_path(path)}, which cannot be used: {one_line(error)}") from error
 
 
 class _Logins:

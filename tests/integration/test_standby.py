@@ -1,9 +1,13 @@
-"""A database whose address answers as a read-only standby: for those who write it is away, until it is promoted."""
+"""A database whose address answers as a read-only standby: for those who write it is away, until it is promoted.
+
+And the failover of which that is the middle: a primary that dies, an address that moves to its replica.
+"""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -15,11 +19,12 @@ from clusterinfo.postgres.migrations import migrate
 from clusterinfo.postgres.pool import open_pool, ping
 from clusterinfo.postgres.sink import PostgresSink
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
-from clusterinfo.sandbox.processes import give, unprivileged_account
+from clusterinfo.sandbox.processes import Process, give, unprivileged_account
 from clusterinfo.settings import Settings
 from tests.conftest import Database
 from tests.support import checker
 from tests.support.programs import QUIET, Api, run, run_all, running, simulated_api
+from tests.support.proxy import Proxy
 from tests.support.records import LANE, Feed, Listing
 
 COMMAND_TIMEOUT_S = 120.0
@@ -63,6 +68,27 @@ class Replica(EmbeddedPostgres):
             async with asyncio.timeout(10):
                 while await connection.fetchval("show default_transaction_read_only") != value:
                     await asyncio.sleep(0.02)
+        finally:
+            await connection.close()
+
+
+class Follower(EmbeddedPostgres):
+    """A standby of its own, which streams from `primary` as it runs."""
+
+    def __init__(self, primary: EmbeddedPostgres) -> None:
+        super().__init__(primary.settings)
+        self._primary = primary
+        self.password = primary.password
+
+    async def _initialize(self) -> None:
+        argv: list[str | Path] = [self._binaries / "pg_basebackup", "-D", self.data, "-R", "-d", self._primary.dsn()]
+        copying = Process.start("pg_basebackup", argv, log=self.log, cwd=self.directory, account=self._account)
+        await copying.finish(60)
+
+    async def promote(self) -> None:
+        connection = await asyncpg.connect(self.dsn(), timeout=10)
+        try:
+            assert await connection.fetchval("select pg_promote()")
         finally:
             await connection.close()
 
@@ -200,6 +226,33 @@ async def test_legacy_waits_in_the_middle_of_a_run(replica: Replica, standing: D
         await converged(api, standing)
         assert program.is_running
         assert "Traceback" not in program.stderr()
+
+
+async def test_a_consumer_follows_an_address_that_moves_to_a_replica_and_finds_it_promoted(
+    api: Api, kafka_env: dict[str, str]
+) -> None:
+    """What had not reached the replica yet is stored again: where to go on stands in the same database."""
+    async with (
+        Replica({"wal_level": "replica", "max_wal_senders": "4"}) as primary,
+        Follower(primary) as follower,
+        Proxy(primary.host, primary.port) as address,
+    ):
+        env = api.env | primary.env() | {"DB_HOST": address.host, "DB_PORT": str(address.port)} | kafka_env | QUIET
+        (await run("migrate", env=env)).expect(0)
+        (await run("collect", "--once", env=env, timeout_s=120)).expect(0)
+        async with running("consume", env=env) as consumer:
+            await converged(api, Database(primary.database, primary.env(), primary.dsn()))
+            await primary.stop("immediate")
+            address.refuse()
+            await api.control("churn", changes=50)
+            (await run("collect", "--once", env=env, timeout_s=120)).expect(0)
+            address.lead_to(follower.host, follower.port)
+            await address.restore()
+            await consumer.wait_for_output(READ_ONLY, 60)
+            await follower.promote()
+            await converged(api, Database(follower.database, follower.env(), follower.dsn()))
+            assert consumer.is_running
+            assert "Traceback" not in consumer.stderr()
 
 
 async def converged(api: Api, database: Database) -> None:

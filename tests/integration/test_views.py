@@ -53,9 +53,9 @@ COLUMNS = {
     "configmaps": f"{IDENTITY}, data_keys text[], immutable boolean",
     "secrets": f"{IDENTITY}, type text, data_keys text[], immutable boolean",
     "persistentvolumes": f"{CLUSTER_IDENTITY}, phase text, capacity_bytes bigint, access_modes text[], "
-    "reclaim_policy text, storage_class text, claim_namespace text, claim_name text, source text",
+    "reclaim_policy text, storage_class text, claim_namespace text, claim_name text, source text, status text",
     "persistentvolumeclaims": f"{IDENTITY}, phase text, requested_bytes bigint, capacity_bytes bigint, "
-    "access_modes text[], storage_class text, volume_name text",
+    "access_modes text[], storage_class text, volume_name text, status text",
     "namespaces": f"{CLUSTER_IDENTITY}, phase text",
     "replicasets": f"{IDENTITY}, replicas integer, current_replicas integer, ready_replicas integer, "
     "containers text[], images text[], selector jsonb, owner_kind text, owner_name text",
@@ -316,6 +316,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "claim_namespace": "shop",
         "claim_name": "data-db-0",
         "source": "ebs.csi.aws.com",
+        "status": "Bound",
     },
     "persistentvolumeclaims": {
         "phase": "Bound",
@@ -324,6 +325,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "access_modes": ["ReadWriteOnce", "ReadOnlyMany"],
         "storage_class": "gp3",
         "volume_name": "pvc-7c0e",
+        "status": "Bound",
     },
     "namespaces": {"phase": "Terminating"},
     "replicasets": {
@@ -543,7 +545,7 @@ def condition(name: str, status: str = "True", **more: str) -> dict[str, Any]:
 
 
 INIT = {"initContainers": [{"name": "one"}, {"name": "app"}]}
-SIDECAR = {"initContainers": [{"name": "app", "restartPolicy": "Always"}]}
+SIDECAR: dict[str, Any] = {"initContainers": [{"name": "app", "restartPolicy": "Always"}]}
 DELETED = {"deletionTimestamp": "2026-11-22T10:00:00Z"}
 
 # What it is; metadata, spec, status; phase, reason and restarts shown. Source: printPod's tests and code.
@@ -740,6 +742,107 @@ async def test_requests_and_limits_are_what_the_scheduler_reckons(store: Store) 
     }
 
 
+def resized(
+    asked: str, has: str | None, promised: str | None, name: str = "c"
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A container of a pod that is resized in place, and its status; `has`: None for no `resources` in it."""
+    amounts: dict[str, Any] = {} if has is None else {"resources": {"requests": {"cpu": has}, "limits": {"cpu": has}}}
+    allocated = {} if promised is None else {"allocatedResources": {"cpu": promised}}
+    return container(name, cpu=asked), {"name": name, **amounts, **allocated}
+
+
+PENDING: dict[str, Any] = {"type": "PodResizePending", "status": "True"}
+INFEASIBLE: dict[str, Any] = {"conditions": [{"type": "Ready"}, PENDING | {"reason": "Infeasible"}]}
+DEFERRED: dict[str, Any] = {"conditions": [PENDING | {"reason": "Deferred"}]}
+RESTARTS: dict[str, Any] = {"restartPolicy": "Always"}
+
+# name, containers with their statuses, init containers with theirs, more of spec, more of status, request, limit
+RESIZED: list[tuple[str, list[Any], list[Any], dict[str, Any], dict[str, Any], str | None, str | None]] = [
+    ("not resized", [resized("1", "1", "1")], [], {}, {}, "1", "1"),
+    ("before Kubernetes 1.33", [resized("1", None, None)], [], {}, {}, "1", "1"),
+    ("growing, not given yet", [resized("2", "1", "1")], [], {}, {}, "2", "2"),
+    ("growing, promised", [resized("2", "1", "2")], [], {}, {}, "2", "2"),
+    ("growing, on a node that is full now", [resized("2", "1", "1")], [], {}, DEFERRED, "2", "2"),
+    ("growing beyond the node", [resized("60", "1", "1")], [], {}, INFEASIBLE, "1", "1"),
+    ("growing beyond the node, as 1.32 said it", [resized("60", "1", "1")], [], {}, {"resize": "Infeasible"}, "1", "1"),
+    ("shrinking", [resized("500m", "2", "2")], [], {}, {}, "2", "2"),
+    ("shrinking, promised", [resized("500m", "2", "500m")], [], {}, {}, "2", "2"),
+    ("promised more than it has or asks for", [resized("1", "1", "3")], [], {}, {}, "3", "1"),
+    ("promised, without resources", [resized("1", None, "3")], [], {}, {}, "1", "1"),
+    ("two ways at once", [resized("1", "3", "3"), resized("4", "2", "2", "d")], [], {}, {}, "7", "7"),
+    ("a sidecar", [resized("1", "1", "1")], [resized("1", "3", "3", "s")], RESTARTS, {}, "4", "4"),
+    ("an init container is not resized", [resized("1", "1", "1")], [resized("2", "5", "5", "s")], {}, {}, "2", "2"),
+    ("a status of another name", [(container("c", cpu="1"), resized("1", "9", "9", "d")[1])], [], {}, {}, "1", "1"),
+    ("null and odd", [(container("c", cpu="1"), {"name": "c", "resources": None})], [], {}, {}, "1", "1"),
+    (
+        "as a whole, shrinking, with overhead",
+        [resized("1", "1", "1")],
+        [],
+        {"resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "3"}}, "overhead": {"cpu": "250m"}},
+        {
+            "resources": {"requests": {"cpu": "4250m"}, "limits": {"cpu": "6250m"}},
+            "allocatedResources": {"cpu": "3250m"},
+        },
+        "4.25",
+        "6.25",
+    ),
+    (
+        "as a whole, growing beyond the node",
+        [resized("1", "1", "1")],
+        [],
+        {"resources": {"requests": {"cpu": "60"}}},
+        INFEASIBLE | {"resources": {"requests": {"cpu": "2"}}, "allocatedResources": {"cpu": "3"}},
+        "3",
+        "1",
+    ),
+    (
+        "as a whole, growing beyond the node, where the status does not tell",
+        [resized("1", "1", "1")],
+        [],
+        {"resources": {"requests": {"cpu": "60"}}},
+        INFEASIBLE,
+        "60",
+        "1",
+    ),
+    (
+        "of another resource as a whole",
+        [resized("1", "1", "1")],
+        [],
+        {"resources": {"requests": {"memory": "1Gi"}}},
+        {},
+        "1",
+        "1",
+    ),
+]
+
+
+async def test_of_a_pod_that_is_resized_the_most_of_what_it_asks_for_and_has_is_reckoned(store: Store) -> None:
+    """Source: PodRequests and PodLimits of k8s.io/component-helpers/resource, Kubernetes 1.33 to 1.36."""
+    for name, containers, inits, more_spec, more_status, _, _ in RESIZED:
+        sort = {key: value for key, value in more_spec.items() if key == "restartPolicy"}
+        spec = {
+            "containers": [one for one, _ in containers],
+            "initContainers": [one | sort for one, _ in inits],
+            **{key: value for key, value in more_spec.items() if key not in sort},
+        }
+        status = {"containerStatuses": [s for _, s in containers], "initContainerStatuses": [s for _, s in inits]}
+        await store.put(
+            "pods", {"metadata": {}, "spec": spec, "status": status | more_status}, name=name, namespace="x"
+        )
+    query = "select name, cpu_request_cores::text, cpu_limit_cores::text from clusterinfo.pods"
+    shown = {row[0]: row[1:] for row in await store.rows(query)}
+    assert shown == {line[0]: line[-2:] for line in RESIZED}
+
+
+async def test_volumes_and_claims_that_are_being_deleted_say_terminating(store: Store) -> None:
+    for resource in ("persistentvolumes", "persistentvolumeclaims"):
+        await store.put(resource, {"metadata": DELETED, "spec": {}, "status": {"phase": "Bound"}}, name="gone")
+        await store.put(resource, {"metadata": {}, "spec": {}, "status": {"phase": "Lost"}}, name="kept")
+        await store.put(resource, {"metadata": {"deletionTimestamp": None}, "spec": {}, "status": {}}, name="new")
+        rows = await store.rows(f"select name, phase, status from clusterinfo.{resource} order by name")
+        assert rows == [("gone", "Bound", "Terminating"), ("kept", "Lost", "Lost"), ("new", None, None)]
+
+
 JOB_STATES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("Running", {}, {}),
     ("Failed", {}, condition("Failed")),
@@ -765,11 +868,52 @@ async def test_a_running_job_has_lasted_until_now(store: Store) -> None:
     assert row["completed_at"] is None
 
 
+async def test_a_job_that_failed_lasted_until_then(store: Store) -> None:
+    started = "2026-11-20T00:00:00Z"
+    failed: dict[str, Any] = {"type": "Failed", "status": "True", "lastTransitionTime": "2026-11-20T00:10:00Z"}
+    jobs: dict[str, dict[str, Any]] = {
+        "failed": {"conditions": [{"type": "FailureTarget", "status": "True"}, failed]},
+        "failed, nobody says when": {"conditions": [{"type": "Failed", "status": "True"}]},
+        "complete": {"completionTime": "2026-11-20T00:05:00Z", "conditions": [{"type": "Complete", "status": "True"}]},
+        "failed once": {"completionTime": "2026-11-20T00:05:00Z", "conditions": [failed | {"status": "False"}]},
+    }
+    for name, status in jobs.items():
+        await store.put("jobs", {"spec": {}, "status": {"startTime": started, **status}}, name=name, namespace="x")
+    rows = dict(await store.rows("select name, duration_s from clusterinfo.jobs"))
+    assert rows == {"failed": 600, "failed, nobody says when": None, "complete": 300, "failed once": 300}
+
+
+MAPS = {
+    "resources": ["labels", "annotations"],
+    "services": ["labels", "selector"],
+    "daemonsets": ["labels", "node_selector", "selector"],
+    **{view: ["labels", "selector"] for view in ("replicasets", "jobs", "cronjobs")},
+    **{view: ["labels"] for view in ("pods", "nodes", "secrets", "events", "namespaces")},
+}
+
+
+@pytest.mark.parametrize("odd", [None, "text", 7, [], ["a"]])
+async def test_a_map_that_is_null_or_none_reads_as_an_empty_one(store: Store, odd: Any) -> None:
+    """So that jsonb_each(labels) fails for no row of a view."""
+    template = {"spec": {"nodeSelector": odd}}
+    spec = {"selector": odd, "template": template, "jobTemplate": {"spec": {"selector": odd}}}
+    body = {"metadata": {"labels": odd, "annotations": odd}, "spec": spec, "status": {}}
+    for resource in (view for view in MAPS if view != "resources"):
+        await store.put(resource, body, name="a", namespace="x")
+    for view, columns in [*MAPS.items(), ("resources_as_of(now())", MAPS["resources"])]:
+        for column in columns:
+            rows = await store.rows(
+                f"select distinct {column}, (select count(*) from jsonb_each({column})) from clusterinfo.{view}"
+            )
+            assert rows == [({}, 0)], (view, column)
+
+
 async def test_kinds_have_more_than_one_way_to_say_it(store: Store) -> None:
     await store.put("services", {"spec": {"type": "ExternalName", "externalName": "db.example.net"}}, name="s")
     await store.put("ingresses", {"metadata": {"annotations": {"kubernetes.io/ingress.class": "old"}}}, name="i")
     await store.put("persistentvolumes", {"spec": {"nfs": {"server": "n"}, "capacity": {"storage": "1.5G"}}}, name="v")
-    await store.put("persistentvolumeclaims", {"spec": {"accessModes": ["ReadWriteMany"]}, "status": {}}, name="c")
+    pending = {"spec": {"accessModes": ["ReadWriteMany"]}, "status": {"accessModes": None}}
+    await store.put("persistentvolumeclaims", pending, name="c")
     await store.put("events", {"eventTime": "2026-11-20T08:16:00.123456Z", "reportingComponent": "scheduler"}, name="e")
     await store.put(
         "events", {"series": {"count": 3, "lastObservedTime": "2026-11-20T09:00:00.5Z"}, "count": 1}, name="f"

@@ -73,6 +73,10 @@ class Proxy:
         self._deafen()
         self.cut()
 
+    def lead_to(self, host: str, port: int) -> None:
+        """From now on new connections go there; those that are open stay where they are."""
+        self._target = host, port
+
     def go_silent(self) -> None:
         """Make every connection half-open, and those to come: accepted, and never answered."""
         self._is_silent = True

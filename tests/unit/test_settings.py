@@ -104,7 +104,7 @@ def test_passwords_come_from_files(tmp_path: Path) -> None:
         ({"CLUSTER_ID": "a\x85b"}, "CLUSTER_ID is"),
         ({"CLUSTER_ID": "a\udcffb"}, "CLUSTER_ID is"),
         ({"CLUSTER_ID": "x" * 254}, "CLUSTER_ID is"),
-        ({"DB_PASSWORD_FILE": "/nowhere/at/all"}, "DB_PASSWORD_FILE names '/nowhere/at/all', which cannot be read"),
+        ({"DB_PASSWORD_FILE": "/nowhere/at/all"}, "DB_PASSWORD_FILE names a file that cannot be read: No such file"),
     ],
 )
 def test_a_mistake_is_reported_in_one_line(environment: dict[str, str], expected: str) -> None:
@@ -112,6 +112,32 @@ def test_a_mistake_is_reported_in_one_line(environment: dict[str, str], expected
         load(environment)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "secret", ["canary-hunter2", "/canary-hunter2", "canary/hunter2\n", "canary-hunter2\0", "c2" * 999]
+)
+@pytest.mark.parametrize("variable", ["DB_PASSWORD", "KAFKA_SASL_PASSWORD", "REDACTION_KEY"])
+def test_a_secret_where_its_file_is_expected_is_not_quoted(variable: str, secret: str) -> None:
+    for environment in ({f"{variable}_FILE": secret}, {f"{variable}_FILE": secret, variable: "x"}):
+        with pytest.raises(ConfigError, match=f"^{variable}_FILE ") as caught:
+            load(environment)
+        assert secret.strip("\n\0") not in str(caught.value)
+        assert "\n" not in str(caught.value)
+        assert caught.value.__suppress_context__ or caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "text", ["me:canary/2@host", "postgres://me:canary@host", "//me:can#ary@host:1", "me@canary@host"]
+)
+@pytest.mark.parametrize(
+    "variable", ["DB_HOST", "KAFKA_BROKERS", "METRICS_ADDRESS", "DB_PORT", "DB_SCHEMA", "LOG_FORMAT", "PAGE_BYTES"]
+)
+def test_user_and_password_before_a_host_are_refused_and_not_quoted(variable: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{variable}, whose value is not shown") as caught:
+        load({variable: text})
+    assert "canary" not in str(caught.value)
+    assert "allowed" in str(caught.value) or "should" in str(caught.value)
 
 
 def test_a_cluster_id_is_any_text_that_fits() -> None:

@@ -74,6 +74,13 @@ begin atomic
 end;
 comment on function as_boolean is 'true or false as JSON spells them; NULL for anything else.';
 
+create function as_map(part jsonb) returns jsonb
+    immutable parallel safe
+begin atomic
+    select case when jsonb_typeof(part) = 'object' then part else '{}' end;
+end;
+comment on function as_map is 'A map; an empty one for what is absent, null or none.';
+
 create function first_text(part jsonb, path jsonpath) returns text
     immutable parallel safe
 begin atomic
@@ -117,22 +124,90 @@ begin atomic
 end;
 comment on function is_sidecar is 'Of an init container: it goes on running beside the others.';
 
--- Source: PodRequests and PodLimits of k8s.io/component-helpers/resource. Containers and sidecars run together; an init
--- container runs alone but for the sidecars before it; what is given for the pod as a whole beats the sum; the overhead
--- of the runtime class comes on top (of a limit only where there is one).
-create function pod_amount(spec jsonb, sort text, resource_name text) returns setof numeric
+create function resize_is_infeasible(status jsonb) returns boolean
+    immutable parallel safe
+begin atomic
+    select coalesce(
+        first_text(status, '$.conditions[*] ? (@.type == "PodResizePending").reason') = 'Infeasible'
+            or status ->> 'resize' = 'Infeasible',
+        false);
+end;
+comment on function resize_is_infeasible is
+    'Of a pod: its node cannot give what the spec asks for now. Kubernetes 1.27 to 1.32 say so in status.resize.';
+
+-- What a container asks for, what it has and what it was promised are three things while it is resized in place. Those who
+-- reckon take the most; what can never be given does not count. Mostly all three are one text, and that is all to look at.
+create function container_amount(container jsonb, status jsonb, field text, sort text, resource_name text)
+    returns table (amount numeric)
+    immutable parallel safe
+begin atomic
+    select case
+        when a.told is not true or a.has is not distinct from a.asked and coalesce(a.promised = a.asked, a.promised is null)
+            then quantity(a.asked)
+        else greatest(
+            case when not resize_is_infeasible(status) then quantity(a.asked) end,
+            quantity(a.has),
+            quantity(a.promised))
+    end
+    from (
+        select container #>> array['resources', sort, resource_name] as asked, given.told, given.has, given.promised
+        from (select) as always
+        left join lateral (
+            select
+                jsonb_typeof(e.element -> 'resources') = 'object' as told,
+                e.element #>> array['resources', sort, resource_name] as has,
+                case sort when 'requests' then e.element #>> array['allocatedResources', resource_name] end as promised
+            from elements(status, field) e
+            where e.element -> 'name' = container -> 'name'
+            limit 1
+        ) as given on true
+        offset 0
+    ) as a;
+end;
+comment on function container_amount is
+    'What a container of a pod requests (sort: requests) or may use (limits); field: the list in the pod''s status it is told in.';
+
+create function whole_pod_amount(spec jsonb, status jsonb, overhead numeric, sort text, resource_name text)
+    returns table (amount numeric)
+    immutable parallel safe
+begin atomic
+    select greatest(
+        case when not resize_is_infeasible(status) or not (status ? 'resources' or status ? 'allocatedResources')
+            then a.asked end,
+        case when a.given is not null then greatest(a.given - coalesce(overhead, 0), 0) end,
+        case when a.promised is not null then greatest(a.promised - coalesce(overhead, 0), 0) end)
+    from (
+        select
+            quantity(spec #>> array['resources', sort, resource_name]) as asked,
+            quantity(status #>> array['resources', sort, resource_name]) as given,
+            case when sort = 'requests' then quantity(status #>> array['allocatedResources', resource_name]) end
+                as promised
+        offset 0
+    ) as a
+    where spec #> array['resources', sort] <> '{}';
+end;
+comment on function whole_pod_amount is
+    'What is given for the pod as a whole; in its status the overhead is in it. No row: nothing is given so.';
+
+-- Source: PodRequests and PodLimits of k8s.io/component-helpers/resource, with UseStatusResources as the scheduler sets it.
+-- Containers and sidecars run together; an init container runs alone but for the sidecars before it; what is given for the
+-- pod as a whole beats the sum; the overhead of the runtime class comes on top (of a limit only where there is one).
+create function pod_amount(spec jsonb, status jsonb, sort text, resource_name text) returns setof numeric
     immutable parallel safe
 begin atomic
     select trim_scale(case when sort = 'requests' or total.amount <> 0 or overhead.amount is null
         then case when total.amount is null then overhead.amount else total.amount + coalesce(overhead.amount, 0) end
         else total.amount end)
-    from (
+    from (select quantity(spec #>> array['overhead', resource_name]) as amount offset 0) as overhead
+    cross join lateral (
         select coalesce(
-            quantity(spec #>> array['resources', sort, resource_name]),
+            case when spec ? 'resources' then (
+                select p.amount from whole_pod_amount(spec, status, overhead.amount, sort, resource_name) p) end,
             greatest(running.amount + coalesce(init.sidecars, 0), init.sidecars, init.peak)) as amount
         from (
-            select sum(quantity(c.element #>> array['resources', sort, resource_name])) as amount
+            select sum(a.amount) as amount
             from elements(spec, 'containers') c
+            cross join lateral container_amount(c.element, status, 'containerStatuses', sort, resource_name) a
         ) as running
         left join lateral (
             select max(i.sidecars) as sidecars, max(i.peak) as peak
@@ -142,16 +217,17 @@ begin atomic
                     coalesce(sum(c.amount) filter (where c.sidecar) over upto, 0)
                         + case when not c.sidecar then c.amount end as peak
                 from (
-                    select e.place, is_sidecar(e.element) as sidecar,
-                        quantity(e.element #>> array['resources', sort, resource_name]) as amount
+                    select e.place, is_sidecar(e.element) as sidecar, a.amount
                     from elements(spec, 'initContainers') e
+                    cross join lateral container_amount(
+                        e.element, case when is_sidecar(e.element) then status end, 'initContainerStatuses',
+                        sort, resource_name) a
                 ) as c
                 window upto as (order by c.place rows unbounded preceding)
             ) as i
         ) as init on spec ? 'initContainers'
         offset 0
-    ) as total
-    cross join (select quantity(spec #>> array['overhead', resource_name]) as amount offset 0) as overhead;
+    ) as total;
 end;
 comment on function pod_amount is
     'What the scheduler reckons a pod requests (sort: requests) or may use (limits) of cpu, memory...; NULL: nothing set.';

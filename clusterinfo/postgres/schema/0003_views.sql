@@ -16,7 +16,7 @@ create function live(group_name text, resource_name text) returns table (
 begin atomic
     select c.label, r.namespace, r.name, r.uid,
         moment(b.object #>> '{metadata,creationTimestamp}'),
-        case when r.fidelity >= 2 then coalesce(b.object #> '{metadata,labels}', '{}') end,
+        case when r.fidelity >= 2 then as_map(b.object #> '{metadata,labels}') end,
         r.fidelity >= 2, b.object, b.object -> 'metadata', b.object -> 'spec', b.object -> 'status'
     from unit u
     join cluster c on c.id = u.cluster_id
@@ -41,8 +41,8 @@ select
     r.first_observed_at,
     r.last_observed_at,
     case r.fidelity when 3 then 'whole' when 2 then 'sanitised' when 1 then 'oversize' else 'identity' end as state,
-    case when r.fidelity >= 2 then coalesce(b.object #> '{metadata,labels}', '{}') end as labels,
-    case when r.fidelity >= 2 then coalesce(b.object #> '{metadata,annotations}', '{}') end as annotations,
+    case when r.fidelity >= 2 then as_map(b.object #> '{metadata,labels}') end as labels,
+    case when r.fidelity >= 2 then as_map(b.object #> '{metadata,annotations}') end as annotations,
     owner_of(b.object -> 'metadata', 'kind') as owner_kind,
     owner_of(b.object -> 'metadata', 'name') as owner_name,
     b.object
@@ -75,10 +75,10 @@ select
     o.spec ->> 'serviceAccountName' as service_account,
     case when o.stored then
         array(select e.element ->> 'name' from elements(o.spec, 'containers') e) end as containers,
-    (select n from pod_amount(o.spec, 'requests', 'cpu') as n) as cpu_request_cores,
-    (select n from pod_amount(o.spec, 'limits', 'cpu') as n) as cpu_limit_cores,
-    whole_bytes((select n from pod_amount(o.spec, 'requests', 'memory') as n)) as memory_request_bytes,
-    whole_bytes((select n from pod_amount(o.spec, 'limits', 'memory') as n)) as memory_limit_bytes,
+    (select n from pod_amount(o.spec, o.status, 'requests', 'cpu') as n) as cpu_request_cores,
+    (select n from pod_amount(o.spec, o.status, 'limits', 'cpu') as n) as cpu_limit_cores,
+    whole_bytes((select n from pod_amount(o.spec, o.status, 'requests', 'memory') as n)) as memory_request_bytes,
+    whole_bytes((select n from pod_amount(o.spec, o.status, 'limits', 'memory') as n)) as memory_limit_bytes,
     owner_of(o.metadata, 'kind') as owner_kind,
     owner_of(o.metadata, 'name') as owner_name,
     moment(o.status ->> 'startTime') as started_at
@@ -88,7 +88,8 @@ comment on column pods.reason is
 comment on column pods.ready is 'The condition Ready, on which services route; kubectl''s READY counts containers instead.';
 comment on column pods.restarts is 'As kubectl counts: of init containers while they run, then of containers and sidecars.';
 comment on column pods.cpu_request_cores is
-    'What the scheduler reckons (init containers, sidecars, overhead), as the other three do; NULL: no container sets it.';
+    'What the scheduler reckons, as the other three do: init containers, sidecars, overhead, and while a pod is resized the most '
+    'of what it asks for and has. NULL: no container sets it.';
 
 create view nodes as
 select
@@ -141,7 +142,7 @@ select
         select concat(e.element ->> 'port', ':' || nullif(e.element ->> 'nodePort', '0'),
             '/', coalesce(e.element ->> 'protocol', 'TCP'))
         from elements(o.spec, 'ports') e) end as ports,
-    case when o.stored then coalesce(o.spec -> 'selector', '{}') end as selector
+    case when o.stored then as_map(o.spec -> 'selector') end as selector
 from live('', 'services') as o;
 comment on column services.cluster_ip is 'None: a headless service.';
 comment on column services.external_ips is 'Of type ExternalName: the name it stands for.';
@@ -200,8 +201,11 @@ select
             'awsElasticBlockStore', 'azureDisk', 'azureFile', 'cephfs', 'cinder', 'csi', 'fc', 'flexVolume', 'flocker',
             'gcePersistentDisk', 'glusterfs', 'hostPath', 'iscsi', 'local', 'nfs', 'photonPersistentDisk',
             'portworxVolume', 'quobyte', 'rbd', 'scaleIO', 'storageos', 'vsphereVolume')
-        limit 1)) as source
+        limit 1)) as source,
+    case when o.metadata ->> 'deletionTimestamp' is null then o.status ->> 'phase' else 'Terminating' end as status
 from live('', 'persistentvolumes') as o;
+comment on column persistentvolumes.phase is 'Bound, Available, Released...; it goes on while the object is being deleted.';
+comment on column persistentvolumes.status is 'As kubectl shows it: Terminating if it is being deleted, else the phase.';
 comment on column persistentvolumes.source is 'The CSI driver (ebs.csi.aws.com), else the plugin (nfs, hostPath).';
 
 create view persistentvolumeclaims as
@@ -212,13 +216,16 @@ select
     whole_bytes(quantity(o.status #>> '{capacity,storage}')) as capacity_bytes,
     case when o.stored then array(
         select e.element #>> '{}'
-        from elements(case when o.status ? 'accessModes' then o.status else o.spec end, 'accessModes') e)
+        from elements(
+            case when jsonb_typeof(o.status -> 'accessModes') = 'array' then o.status else o.spec end, 'accessModes') e)
     end as access_modes,
     coalesce(
         o.metadata #>> '{annotations,volume.beta.kubernetes.io/storage-class}', o.spec ->> 'storageClassName')
         as storage_class,
-    o.spec ->> 'volumeName' as volume_name
+    o.spec ->> 'volumeName' as volume_name,
+    case when o.metadata ->> 'deletionTimestamp' is null then o.status ->> 'phase' else 'Terminating' end as status
 from live('', 'persistentvolumeclaims') as o;
+comment on column persistentvolumeclaims.status is 'As kubectl shows it: Terminating if it is being deleted, else the phase.';
 comment on column persistentvolumeclaims.access_modes is 'Those it has; those it asks for while it is not bound.';
 
 create view namespaces as
@@ -237,7 +244,7 @@ select
         select e.element ->> 'name' from elements(o.spec #> '{template,spec}', 'containers') e) end as containers,
     case when o.stored then array(
         select e.element ->> 'image' from elements(o.spec #> '{template,spec}', 'containers') e) end as images,
-    case when o.stored then coalesce(o.spec -> 'selector', '{}') end as selector,
+    case when o.stored then as_map(o.spec -> 'selector') end as selector,
     owner_of(o.metadata, 'kind') as owner_kind,
     owner_of(o.metadata, 'name') as owner_name
 from live('apps', 'replicasets') as o;
@@ -262,12 +269,12 @@ select
     case when o.stored then coalesce(as_integer(o.status ->> 'numberReady'), 0) end as ready_pods,
     case when o.stored then coalesce(as_integer(o.status ->> 'updatedNumberScheduled'), 0) end as updated_pods,
     case when o.stored then coalesce(as_integer(o.status ->> 'numberAvailable'), 0) end as available_pods,
-    case when o.stored then coalesce(o.spec #> '{template,spec,nodeSelector}', '{}') end as node_selector,
+    case when o.stored then as_map(o.spec #> '{template,spec,nodeSelector}') end as node_selector,
     case when o.stored then array(
         select e.element ->> 'name' from elements(o.spec #> '{template,spec}', 'containers') e) end as containers,
     case when o.stored then array(
         select e.element ->> 'image' from elements(o.spec #> '{template,spec}', 'containers') e) end as images,
-    case when o.stored then coalesce(o.spec -> 'selector', '{}') end as selector
+    case when o.stored then as_map(o.spec -> 'selector') end as selector
 from live('apps', 'daemonsets') as o;
 
 -- Source of status: printJob of kubectl's printers.
@@ -294,18 +301,23 @@ select
     case when o.stored then coalesce(as_integer(o.status ->> 'failed'), 0) end as failed,
     moment(o.status ->> 'startTime') as started_at,
     moment(o.status ->> 'completionTime') as completed_at,
-    extract(epoch from coalesce(moment(o.status ->> 'completionTime'), now())
+    extract(epoch from coalesce(
+        moment(o.status ->> 'completionTime'),
+        case when first_text(o.status, '$.conditions[*] ? (@.type == "Failed" && @.status == "True").type') is null
+            then now()
+            else moment(first_text(
+                o.status, '$.conditions[*] ? (@.type == "Failed" && @.status == "True").lastTransitionTime')) end)
         - moment(o.status ->> 'startTime'))::double precision as duration_s,
     case when o.stored then array(
         select e.element ->> 'name' from elements(o.spec #> '{template,spec}', 'containers') e) end as containers,
     case when o.stored then array(
         select e.element ->> 'image' from elements(o.spec #> '{template,spec}', 'containers') e) end as images,
-    case when o.stored then coalesce(o.spec -> 'selector', '{}') end as selector,
+    case when o.stored then as_map(o.spec -> 'selector') end as selector,
     owner_of(o.metadata, 'kind') as owner_kind,
     owner_of(o.metadata, 'name') as owner_name
 from live('batch', 'jobs') as o;
 comment on column jobs.completions is 'How many must succeed; NULL: any one does.';
-comment on column jobs.duration_s is 'From start to completion, or until now.';
+comment on column jobs.duration_s is 'From start to completion or failure, or until now.';
 
 create view cronjobs as
 select
@@ -322,7 +334,7 @@ select
     case when o.stored then array(
         select e.element ->> 'image'
         from elements(o.spec #> '{jobTemplate,spec,template,spec}', 'containers') e) end as images,
-    case when o.stored then coalesce(o.spec #> '{jobTemplate,spec,selector}', '{}') end as selector
+    case when o.stored then as_map(o.spec #> '{jobTemplate,spec,selector}') end as selector
 from live('batch', 'cronjobs') as o;
 comment on column cronjobs.time_zone is 'NULL: that of the controller manager.';
 

@@ -13,8 +13,8 @@ begin atomic
         moment(b.object #>> '{metadata,creationTimestamp}'),
         v.first_observed_at,
         case v.fidelity when 3 then 'whole' when 2 then 'sanitised' when 1 then 'oversize' else 'identity' end,
-        case when v.fidelity >= 2 then coalesce(b.object #> '{metadata,labels}', '{}') end,
-        case when v.fidelity >= 2 then coalesce(b.object #> '{metadata,annotations}', '{}') end,
+        case when v.fidelity >= 2 then as_map(b.object #> '{metadata,labels}') end,
+        case when v.fidelity >= 2 then as_map(b.object #> '{metadata,annotations}') end,
         owner_of(b.object -> 'metadata', 'kind'),
         owner_of(b.object -> 'metadata', 'name'),
         b.object

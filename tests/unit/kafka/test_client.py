@@ -71,3 +71,12 @@ def test_a_file_that_is_no_certificate_is_named(tmp_path: Path) -> None:
     given = {"KAFKA_SECURITY_PROTOCOL": "SSL", "KAFKA_SSL_CA_FILE": str(tmp_path / "ca.pem")}
     with pytest.raises(ConfigError, match=r"KAFKA_SSL_CA_FILE.*ca\.pem"):
         client.client_arguments(settings(given))
+
+
+@pytest.mark.parametrize("content", ["-----BEGIN PRIVATE KEY-----canary", "canary\nhunter2", "canary" * 100])
+@pytest.mark.parametrize("variable", ["KAFKA_SSL_CA_FILE", "KAFKA_SSL_CERT_FILE"])
+def test_a_certificate_where_its_file_is_expected_is_not_quoted(variable: str, content: str) -> None:
+    given = {"KAFKA_SECURITY_PROTOCOL": "SSL", variable: content, "KAFKA_SSL_KEY_FILE": content}
+    with pytest.raises(ConfigError, match=f"^{variable} .*something that is no path") as caught:
+        client.client_arguments(settings(given if "CERT" in variable else {**given, "KAFKA_SSL_CERT_FILE": "x"}))
+    assert "canary" not in str(caught.value)

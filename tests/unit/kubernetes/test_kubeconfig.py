@@ -45,10 +45,13 @@ async def refusal(path: Path, content: str | bytes, **settings: Any) -> str:
         (f"users:\n- name: u\n  user:\n    token\n    x: {SECRET}\n", "line 8, column 6: mapping values are not"),
         (f"users: []\n{SECRET}\nx: 1\n", "line 6, column 1: could not find expected :"),
         (f"users:\n- name: u\n  user: {{token: {SECRET}\x01}}\n", "line 6: it holds a character that YAML does not"),
-        (f"users:\n- name: u\n  user: {{token: {SECRET}, x: 2020-99-99}}\n", "a value that is none in YAML"),
+        (f"users:\n- name: u\n  user: {{token: {SECRET}, x: !!int {SECRET}}}\n", "a value that is none in YAML"),
         (f"users: {{u: {SECRET}}}\n", "expected users to be a list"),
         (f"users: [{SECRET}]\n", "entry 1 of users has no name"),
-        (f"users: [{{user: {SECRET}}}]\n", "entry 1 of users has no name"),
+        (f"users: [{{user: {SECRET}}}]\n", "entry 1 of users: expected `user` to be a map"),
+        (f"users: [{{name: [{SECRET}]}}]\n", "entry 1 of users has no name"),
+        (f"kind: {SECRET}\n", "its apiVersion and kind are not v1 and Config"),
+        (f"current-context: [{SECRET}]\n", "expected current-context to be text"),
     ],
 )
 async def test_a_kubeconfig_that_is_no_yaml_is_not_quoted(tmp_path: Path, users: str, where: str) -> None:
@@ -58,7 +61,7 @@ async def test_a_kubeconfig_that_is_no_yaml_is_not_quoted(tmp_path: Path, users:
     assert where in message
 
 
-@pytest.mark.parametrize("content", [f"token: {SECRET}".encode("utf-16"), b"\xff" + SECRET.encode()])
+@pytest.mark.parametrize("content", [b"\xff\xfe" + SECRET[1:].encode(), b"\xff" + SECRET.encode()])
 async def test_a_kubeconfig_that_is_no_utf_8_says_so(tmp_path: Path, content: bytes) -> None:
     assert "UTF-8" in await refusal(tmp_path / "config", content)
 
@@ -66,16 +69,22 @@ async def test_a_kubeconfig_that_is_no_utf_8_says_so(tmp_path: Path, content: by
 @pytest.mark.parametrize(
     ("user", "where"),
     [
-        (f"{{name: u, token: {SECRET}}}", "Expected key user in users[name=u]"),
-        (f"{{name: u, user: {{auth-provider: {{name: oidc, config: {{id-token: {SECRET}}}}}}}}}", "JWT"),
-        (f"{{name: u, user: {{tokenFile: {SECRET}}}}}", "user 'u' of the kubeconfig: `tokenFile` names no file"),
+        (f"{{name: u, user: {{auth-provider: {{name: oidc, config: {{id-token: {SECRET}}}}}}}}}", "is no JWT"),
+        (f"{{name: u, user: {{auth-provider: {{name: oidc, config: {{id-token: a.{SECRET}.b}}}}}}}}", "is no JWT"),
+        (f"{{name: u, user: {{auth-provider: {{name: oidc, config: {{id-token: [{SECRET}]}}}}}}}}", "`$.auth-provider"),
+        (f"{{name: u, user: {{tokenFile: {SECRET}}}}}", "`tokenFile` names no file"),
+        (f"{{name: u, user: {{tokenFile: {SECRET * 30}}}}}", "`tokenFile` names no file"),
         (f"{{name: u, user: {{client-certificate: c, client-key: {SECRET}}}}}", "`client-certificate` names no file"),
-        (f"{{name: u, user: {{client-key: {SECRET}}}}}", "`client-key` names no file"),
-        (f"{{name: u, user: {{client-key: {SECRET * 30}}}}}", "`client-key` names no file"),
-        (f"{{name: u, user: {{client-certificate-data: '{SECRET}!'}}}}", "context 'c'"),
-        (f"{{name: u, user: {{exec: {{command: x, env: {SECRET}}}}}}}", "context 'c'"),
-        (f"{{name: u, user: {{exec: {{apiVersion: v1, command: x, args: {{a: {SECRET}}}}}}}}}", "invalid args list"),
-        (f"{{name: u, user: {SECRET}}}", "context 'c'"),
+        (f"{{name: u, user: {{client-certificate: config, client-key: {SECRET}}}}}", "`client-key` names no file"),
+        (f"{{name: u, user: {{client-certificate-data: '{SECRET}!', client-key: x}}}}", "data` is no base64"),
+        (f"{{name: u, user: {{client-certificate-data: 'é{SECRET}', client-key: x}}}}", "data` is no base64"),
+        (
+            f"{{name: u, user: {{exec: {{command: x, env: {SECRET}}}}}}}",
+            "Expected `array`, got `str` - at `$.exec.env`",
+        ),
+        (f"{{name: u, user: {{exec: {{command: x, args: {{a: {SECRET}}}}}}}}}", "got `object` - at `$.exec.args`"),
+        (f"{{name: u, user: {{token: [{SECRET}]}}}}", "user 'u' of the kubeconfig '"),
+        (f"{{name: u, user: {SECRET}}}", "expected `user` to be a map"),
     ],
 )
 async def test_a_user_that_cannot_be_used_is_not_quoted(
