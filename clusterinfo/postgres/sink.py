@@ -24,6 +24,7 @@ from clusterinfo.postgres.merge.apply import Applied, apply
 from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.merge.dead_letters import LetterBound
 from clusterinfo.postgres.merge.gaps import CarriedUnits
+from clusterinfo.postgres.merge.large import is_large, worked_out
 from clusterinfo.postgres.merge.offsets import Claims
 from clusterinfo.postgres.pool import open_pool
 from clusterinfo.settings import Settings
@@ -130,7 +131,7 @@ class PostgresSink:
 
     async def _write(self, batch: Batch, *, uses_savepoints: bool = False) -> None:
         began = time.perf_counter()
-        census = Census.of(batch.records)
+        census = await worked_out(is_large(batch.records), Census.of, batch.records)
         async with self.transaction() as connection:
             admission = await self.claims.admit(connection, batch, census)
             if admission is None:

@@ -31,6 +31,7 @@ from clusterinfo.postgres.merge.chain import merge_chain
 from clusterinfo.postgres.merge.clusters import know_clusters
 from clusterinfo.postgres.merge.dead_letters import DeadLetter, add_dead_letters
 from clusterinfo.postgres.merge.gaps import CarriedUnits, mark_gap_unverified
+from clusterinfo.postgres.merge.large import is_large, worked_out
 from clusterinfo.postgres.merge.lists import close_lists, count_lists
 from clusterinfo.postgres.merge.rows import Merged, merge_single
 from clusterinfo.postgres.merge.snapshots import apply_snapshots
@@ -77,7 +78,8 @@ async def apply(
         clusters, observations = await know_clusters(connection, census, admission)
     units = await lock_units(connection, census, clusters)
     new = await carried.store(connection, batch, units)
-    staged = stage(batch, units, admission, uses_savepoints=uses_savepoints)
+    large = is_large(batch.records)
+    staged = await worked_out(large, stage, batch, units, admission, uses_savepoints=uses_savepoints)
     staged.dead_letters += [*leaps, *census.dead_letters]
     if not counts:
         staged.tallies.clear()

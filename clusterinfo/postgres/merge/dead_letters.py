@@ -17,6 +17,7 @@ import orjson
 from clusterinfo.model import Lane, PartitionLane, Record
 from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.merge.bodies import plain, sanitise
+from clusterinfo.postgres.merge.large import LARGE_BYTES, worked_out
 from clusterinfo.postgres.sql import statements
 from clusterinfo.wire import attributes_of, key_of
 
@@ -55,6 +56,7 @@ def dead_letter(record: Record, reason: str, sqlstate: str | None = None) -> Dea
 
 async def add_dead_letters(connection: Connection, lane: Lane, letters: Sequence[DeadLetter]) -> None:
     """Store the dead letters of a batch."""
+    large = sum(map(_kept_bytes, letters)) > LARGE_BYTES
     topic, partition = (lane.topic, lane.partition) if isinstance(lane, PartitionLane) else ("", -1)
     await connection.execute(
         statements()["add_dead_letters"],
@@ -64,7 +66,7 @@ async def add_dead_letters(connection: Connection, lane: Lane, letters: Sequence
         [letter.reason for letter in letters],
         [letter.sqlstate for letter in letters],
         [letter.key for letter in letters],
-        [encode_headers(letter.headers) for letter in letters],
+        await worked_out(large, lambda: [encode_headers(letter.headers) for letter in letters]),
         [letter.value[:MAX_VALUE_BYTES] for letter in letters],
         [letter.size_bytes for letter in letters],
     )
