@@ -16,6 +16,7 @@ numbers [and] on the maximum depth of nesting."
 
 from __future__ import annotations
 
+import codecs
 import re
 
 MAX_DEPTH = 200
@@ -27,52 +28,81 @@ MAX_EXPONENT = 999
 """Three digits: a double has 308. PostgreSQL takes `1e131071` in 8 bytes and gives it back in 131,072."""
 CUT = f'"cut:depth>{MAX_DEPTH}"'.encode()
 
-_ESCAPE = re.compile(rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)", re.DOTALL)
-_FORBIDDEN = re.compile(rb"\\(?:u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2})?|[^u\"\\/bfnrt])\Z", re.DOTALL)
 _REPLACEMENT = rb"\ufffd"
-_CONTROL = re.compile(rb"[\x00-\x1f]")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
-# A string, a bracket, or whatever stands between punctuation and white space: literals and numbers.
-_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{\[]|[}\]]|[^ \t\r\n{}\[\],:"]+', re.DOTALL)
+# Each pattern takes so much at once at most that another thread waits for it for a millisecond or two.
+_PAIR = rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+_SOUND_ESCAPE = rb'\\["\\/bfnrt]|\\u(?!0000|[dD][89a-fA-F])[0-9a-fA-F]{4}|' + _PAIR
+_SOUND = re.compile(rb"(?:[^\\]{1,256}+|%b){1,1024}+" % _SOUND_ESCAPE)
+_ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_CONTROL = re.compile(rb"[\x00-\x1f]")
+_CONTROLS = {bytes([code]): rb"\u%04x" % code if code else _REPLACEMENT for code in range(32)}
+
+# Of a string, up to its end; and whatever needs no repair, of any depth: strings, literals, numbers, and between them.
+_PIECE = re.compile(rb'(?:[^"\\]{1,256}+|%b|\\u[0-9a-fA-F]{4}|\\.){1,1024}+' % _PAIR, re.DOTALL)
+_END = rb'(?=[ \t\r\n{}\[\],:"]|\Z)'
+_SOUND_NUMBER = rb"-?(?:0|[1-9][0-9]{0,99}+)(?:\.[0-9]{1,99}+)?(?:[eE][+-]?[0-9]{1,3}+)?" + _END
+_SOUND_STRING = rb'"(?:[^"\\\x00-\x1f]{1,256}+|%b){0,32}+"' % _SOUND_ESCAPE
+_SOUND_RUN = re.compile(
+    rb"(?:[ \t\r\n,:]{1,256}+|%b|%b|(?:true|false|null)%b){1,256}+" % (_SOUND_STRING, _SOUND_NUMBER, _END)
+)
+_BARE = re.compile(rb'[^ \t\r\n{}\[\],:"]+')
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE]([+-]?[0-9]+))?")
 _ALMOST_NUMBER = re.compile(rb"[+-]?(?:[0-9.][0-9A-Za-z.+_-]*|NaN|Infinity)")
+
+_DECODED_AT_ONCE = 64 * 1024
 
 
 def repair_escapes(body: bytes) -> bytes:
     """`body` with every escape replaced that the first line of the table names; the same bytes if there is none."""
-    return _ESCAPE.sub(_repair_escape, body)
-
-
-def _repair_escape(match: re.Match[bytes]) -> bytes:
-    return _REPLACEMENT if _FORBIDDEN.fullmatch(match[0]) else match[0]
+    pieces: list[bytes] = []
+    done = pos = 0
+    while pos < len(body):
+        if sound := _SOUND.match(body, pos):
+            pos = sound.end()
+        elif escape := _ESCAPE.match(body, pos):
+            pieces += (body[done:pos], _REPLACEMENT)
+            done = pos = escape.end()
+        else:  # a backslash, and nothing behind it
+            break
+    return b"".join([*pieces, body[done:]]) if pieces else body
 
 
 def repair(body: bytes, *, bare_tokens: bool = True) -> bytes:
     """`body` with all replaced that the table above names; the same bytes if there is none of it.
 
     Without `bare_tokens` numbers and the like stay as they are: where a text counts, none may come of what was no text.
-    Costs some 0.2 µs a token, so a millisecond for 6 kB: for the few bodies that were found out.
+    What is sound costs 10 ms a MB, what is not up to a second: for the few bodies that were found out, and in a thread
+    if they are large.
     """
     text = _as_utf8(body.removeprefix(_BYTE_ORDER_MARK))
     pieces: list[bytes] = []
-    depth = done = 0
-    for token in _TOKEN.finditer(text):
-        start, end = token.span()
-        match text[start]:
+    depth = done = pos = 0
+    while pos < len(text):
+        start, repaired = pos, None
+        if run := _SOUND_RUN.match(text, pos):
+            pos = run.end()
+            continue
+        match text[pos]:
             case 0x7B | 0x5B:  # { [
+                pos += 1
                 depth += 1
-                if depth == MAX_DEPTH + 1:
-                    pieces += (text[done:start], CUT)
+                repaired = CUT if depth == MAX_DEPTH + 1 else None
             case 0x7D | 0x5D:  # } ]
+                pos += 1
                 depth -= 1
-                done = end if depth == MAX_DEPTH else done
-            case first if depth <= MAX_DEPTH and (bare_tokens or first == 0x22):
-                found = token[0]
-                repaired = _repair_string(found) if first == 0x22 else _repair_bare(found)
-                if repaired is not found:
-                    pieces += (text[done:start], repaired)
-                    done = end
+                done = pos if depth == MAX_DEPTH else done
+            case 0x22:
+                pos, repaired = _repaired_string(text, pos)
+                if pos < 0:  # it never ends
+                    return text
+            case _:
+                pos, repaired = _repaired_bare(text, pos)
+                repaired = repaired if bare_tokens else None
+        if repaired is not None and (repaired is CUT or depth <= MAX_DEPTH):
+            pieces += (text[done:start], repaired)
+            done = pos
     if depth > MAX_DEPTH:  # it never ends
         return text
     return b"".join([*pieces, text[done:]]) if pieces else text
@@ -82,25 +112,35 @@ def _as_utf8(body: bytes) -> bytes:
     try:
         body.decode()
     except UnicodeDecodeError:
-        return body.decode(errors="replace").encode()
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        parts = [body[at : at + _DECODED_AT_ONCE] for at in range(0, len(body), _DECODED_AT_ONCE)]
+        return b"".join([*(decoder.decode(part).encode() for part in parts), decoder.decode(b"", final=True).encode()])
     return body
 
 
-def _repair_string(found: bytes) -> bytes:
-    """A string token; the same object if there is nothing to repair."""
-    repaired = _ESCAPE.sub(_repair_escape, found) if b"\\" in found else found
-    repaired = _CONTROL.sub(_escape_control, repaired)
-    return found if repaired == found else repaired
+def _repaired_string(text: bytes, start: int) -> tuple[int, bytes | None]:
+    """Where the string at `start` ends (-1: nowhere), and what stands there instead; None if it is in order."""
+    pos, pieces, is_sound = start + 1, [b'"'], True
+    while piece := _PIECE.match(text, pos):
+        pos, found = piece.end(), piece[0]
+        repaired = repair_escapes(found) if b"\\" in found else found
+        repaired = _CONTROL.sub(lambda control: _CONTROLS[control[0]], repaired)
+        is_sound = is_sound and repaired == found
+        pieces.append(repaired)
+    if text[pos : pos + 1] != b'"':
+        return -1, None
+    return pos + 1, None if is_sound else b"".join([*pieces, b'"'])
 
 
-def _escape_control(match: re.Match[bytes]) -> bytes:
-    code = match[0][0]
-    return rb"\u%04x" % code if code else _REPLACEMENT
+def _repaired_bare(text: bytes, start: int) -> tuple[int, bytes | None]:
+    """Where the literal or number at `start` ends, and what stands there instead.
 
-
-def _repair_bare(found: bytes) -> bytes:
-    """A literal or a number; the same object if it is in order, or nothing that could be repaired."""
-    number = _NUMBER.fullmatch(found)
-    if number and len(found) <= MAX_NUMBER_CHARS and abs(int(number[1] or 0)) <= MAX_EXPONENT:
-        return found
-    return b'"%s"' % found if number or _ALMOST_NUMBER.fullmatch(found) else found
+    None if it is in order, or nothing that could be repaired.
+    """
+    token = _BARE.match(text, start)
+    assert token is not None
+    found = token[0]
+    number = _NUMBER.fullmatch(found) if len(found) <= MAX_NUMBER_CHARS else None
+    if number and abs(int(number[1] or 0)) <= MAX_EXPONENT:
+        return token.end(), None
+    return token.end(), b'"%s"' % found if number or _ALMOST_NUMBER.fullmatch(found) else None

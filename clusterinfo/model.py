@@ -15,7 +15,10 @@ import xxhash
 
 DIGEST_MODULUS = 1 << 128
 INT64_MAX = (1 << 63) - 1
-INT64_DIGITS = len(str(INT64_MAX))
+MAX_VERSION = 1 << 62
+"""Of a list version that orders a kind: etcd's revisions count changes, so that none comes near. What claims more would
+stay the newest for ever."""
+_VERSION_DIGITS = len(str(MAX_VERSION))
 
 CLOCK = "clock"
 """As a record's `ordering`: its kind is ordered by when its lists began."""
@@ -224,14 +227,21 @@ def list_start_us(list_id: str) -> int:
 
 
 def version_number(version: str) -> int | None:
-    """A list version as the 64-bit integer that live_at is, or None where it is no such integer.
+    """A list version as the number that live_at is, at most 2^62, or None where it is no such number.
 
-    One of more digits than such an integer has is none, and is not looked at: `int` refuses 4,301 digits.
+    One of more digits than such a number has is none, and is not looked at: `int` refuses 4,301 digits.
     """
-    if len(version) > INT64_DIGITS or not (version.isascii() and version.isdigit()):
+    if len(version) > _VERSION_DIGITS or not (version.isascii() and version.isdigit()):
         return None
     number = int(version)
-    return number if 0 < number <= INT64_MAX else None
+    return number if 0 < number <= MAX_VERSION else None
+
+
+def is_beyond_versions(version: str) -> bool:
+    """True for digits that say more than a list version that orders anything may."""
+    if len(version) < _VERSION_DIGITS or not (version.isascii() and version.isdigit()):
+        return False
+    return len(version) > _VERSION_DIGITS or int(version) > MAX_VERSION
 
 
 def item_digest(namespace: str, name: str, resource_version: str) -> int:

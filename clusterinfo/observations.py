@@ -178,6 +178,13 @@ class DeadLettered(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLettersDropped(Observation):
+    """The oldest dead letters, so many, were deleted: there are more than may be kept."""
+
+    letters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnitVerified(Observation):
     """A list's count and digest agree with what arrived: absent rows were deleted."""
 

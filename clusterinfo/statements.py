@@ -17,6 +17,11 @@ WHOLE_GROUP = "*"
 """As the resource of a `UnitOutcome`: every kind of its group."""
 
 
+MAX_STATEMENT_BYTES = 1024 * 1024
+MAX_KINDS = 10_000
+"""In a snapshot. Clusters have some hundred; of a thousand CRDs an API server takes minutes to start."""
+
+
 class ListCompleted(msgspec.Struct, frozen=True):
     """Value of a list.completed: how many objects the list sent, and the digest over them (`model.item_digest`)."""
 
@@ -53,7 +58,7 @@ class SnapshotCompleted(msgspec.Struct, frozen=True):
     """Value of a snapshot.completed: whether discovery knew every group, and how each kind fared."""
 
     discovery_complete: bool = False
-    units: list[UnitOutcome] = []
+    units: Annotated[list[UnitOutcome], msgspec.Meta(max_length=MAX_KINDS)] = []
 
 
 Statement = ListCompleted | ListFailed | SnapshotStarted | SnapshotCompleted
@@ -69,6 +74,10 @@ def encode(statement: Statement) -> bytes:
 
 def read(record: Record, body: type[Body]) -> Body:
     """The value of `record`. Raises RecordError if it is no such statement."""
+    if len(record.body) > MAX_STATEMENT_BYTES:
+        raise RecordError(
+            f"value of {record.type}: {len(record.body)} bytes, more than {MAX_STATEMENT_BYTES}: not read"
+        )
     try:
         return msgspec.json.decode(record.body, type=body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:

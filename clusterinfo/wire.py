@@ -20,7 +20,7 @@ from urllib.parse import quote
 import msgspec
 
 from clusterinfo.errors import RecordError
-from clusterinfo.model import CLOCK, Record, RecordType
+from clusterinfo.model import CLOCK, Record, RecordType, is_beyond_versions
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -301,6 +301,11 @@ def _check(record: Record, attributes: dict[str, bytes]) -> None:
         raise RecordError(f"ce_state is {quoted(record.state)}, expected oversize or none")
     if record.ordering not in ORDERINGS:
         raise RecordError(f"ce_ordering is {quoted(record.ordering)}, expected clock or none")
+    if not record.ordering and is_beyond_versions(record.list_version):
+        raise RecordError(
+            f"ce_listversion is {quoted(record.list_version)}: above 2^62 no version orders anything, and what is "
+            "ordered by the clock says so"
+        )
     if missing := _missing(record):
         raise RecordError(f"{missing} is missing from a record of type {record.type.value}")
 

@@ -1,7 +1,7 @@
 """By what the lists of a kind are ordered: by their versions, or by the clock, that is by when they began.
 
 Pure: no I/O, no clock, no environment. A list's resourceVersion orders what it shows as long as it is etcd's revision:
-an integer that grows with every change. Of an aggregated API nobody knows what it is; one that is no 64-bit integer
+an integer that grows with every change. Of an aggregated API nobody knows what it is; one that is no integer up to 2^62
 orders nothing; and two lists of one version that differ show that it stalls while objects change. A kind that was
 once ordered by the clock stays so: versions that failed once prove nothing afterwards.
 """

@@ -16,13 +16,15 @@ import asyncpg
 import msgspec
 
 from clusterinfo.model import Batch, Lane, PartitionLane, Position, Receipt, Record, Rejected
-from clusterinfo.observations import BatchStored, DeadLettered, LaneClaimed, Observe
+from clusterinfo.observations import BatchStored, DeadLettered, DeadLettersDropped, LaneClaimed, Observe
 from clusterinfo.postgres.connection import Connection, Pool
 from clusterinfo.postgres.errors import FOREIGN, RETRIED, is_of_the_record, is_timeout, server_message, translate
 from clusterinfo.postgres.merge.admission import Clocks
 from clusterinfo.postgres.merge.apply import Applied, apply
 from clusterinfo.postgres.merge.census import Census
+from clusterinfo.postgres.merge.dead_letters import LetterBound
 from clusterinfo.postgres.merge.gaps import CarriedUnits
+from clusterinfo.postgres.merge.large import is_large, worked_out
 from clusterinfo.postgres.merge.offsets import Claims
 from clusterinfo.postgres.pool import open_pool
 from clusterinfo.settings import Settings
@@ -51,6 +53,7 @@ class PostgresSink:
         self.claims = Claims()
         self.carried = CarriedUnits()
         self.clocks = Clocks(observe)
+        self._letters = LetterBound(settings.dead_letter_rows, settings.dead_letter_bytes)
         self._begin = (
             f"set local search_path = {settings.db_schema}, pg_catalog;"
             f"set local statement_timeout = '{STATEMENT_TIMEOUT}'; set local lock_timeout = '{LOCK_TIMEOUT}';"
@@ -94,8 +97,10 @@ class PostgresSink:
         """Store the batch and move its lane's position, or do neither. A batch stored before changes nothing.
 
         A batch that takes longer than the statement timeout, or that PostgreSQL refuses for its data, is bisected; a
-        record that is refused alone becomes a dead letter.
+        record that is refused alone becomes a dead letter. Before it, dead letters that are too many are deleted.
         """
+        if self._letters.is_due:
+            await self._drop_oldest_letters()
         try:
             await self._write_with_fallback(batch)
         except FOREIGN as error:
@@ -105,6 +110,15 @@ class PostgresSink:
             for part in parts:
                 await self.write(part)
         return Receipt(lane=batch.lane, position=batch.end)
+
+    async def _drop_oldest_letters(self) -> None:
+        try:
+            async with self.transaction() as connection:
+                dropped = await self._letters.drop_oldest(connection)
+        except FOREIGN as error:
+            raise translate(error, "deleting the oldest dead letters") from error
+        if dropped:
+            self._observe(DeadLettersDropped(letters=dropped))
 
     async def _write_with_fallback(self, batch: Batch) -> None:
         """Savepoints cost every batch two round trips: they are set where something was refused."""
@@ -117,7 +131,7 @@ class PostgresSink:
 
     async def _write(self, batch: Batch, *, uses_savepoints: bool = False) -> None:
         began = time.perf_counter()
-        census = Census.of(batch.records)
+        census = await worked_out(is_large(batch.records), Census.of, batch.records)
         async with self.transaction() as connection:
             admission = await self.claims.admit(connection, batch, census)
             if admission is None:
@@ -127,6 +141,7 @@ class PostgresSink:
         # Only what is committed may be remembered or reported.
         self.carried.remember(batch, applied.carried)
         self.clocks.compare(census, admission)
+        self._letters.note(applied.staged.dead_letters)
         self._report(batch, applied, merged - began, time.perf_counter() - merged)
 
     @asynccontextmanager

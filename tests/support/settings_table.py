@@ -16,6 +16,7 @@ SHOWN = {
     "batch_bytes": "16MiB",
     "batch_wait": "1s",
     "history_retention": "90d",
+    "dead_letter_bytes": "1GiB",
     "shutdown_grace_s": "25",
 }
 """Defaults as a user would write them, where that is not what Python prints."""

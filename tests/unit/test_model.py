@@ -12,6 +12,7 @@ from clusterinfo.model import (
     ListLane,
     Unit,
     digest_hex,
+    is_beyond_versions,
     item_digest,
     list_start,
     list_start_us,
@@ -23,8 +24,9 @@ from clusterinfo.model import (
     ("version", "number"),
     [
         ("1", 1),
-        ("9223372036854775807", 2**63 - 1),
-        ("9223372036854775808", None),
+        ("4611686018427387904", 2**62),
+        ("4611686018427387905", None),
+        ("9223372036854775807", None),
         ("9" * 4301, None),
         ("0", None),
         ("", None),
@@ -39,6 +41,22 @@ from clusterinfo.model import (
 )
 def test_version_number(version: str, number: int | None) -> None:
     assert version_number(version) == number
+
+
+@pytest.mark.parametrize(
+    ("version", "beyond"),
+    [
+        ("4611686018427387904", False),
+        ("4611686018427387905", True),
+        ("9" * 4301, True),
+        ("99", False),
+        ("", False),
+        ("x" * 4301, False),
+        ("\u0663" * 30, False),
+    ],
+)
+def test_a_version_beyond_those_that_order(version: str, beyond: bool) -> None:
+    assert is_beyond_versions(version) is beyond
 
 
 def test_the_start_of_a_list_is_in_its_id() -> None:

@@ -8,7 +8,15 @@ import pytest
 
 from clusterinfo.errors import RecordError
 from clusterinfo.model import Outcome, Record, RecordType
-from clusterinfo.statements import SnapshotCompleted, SnapshotStarted, UnitOutcome, encode, read
+from clusterinfo.statements import (
+    MAX_KINDS,
+    MAX_STATEMENT_BYTES,
+    SnapshotCompleted,
+    SnapshotStarted,
+    UnitOutcome,
+    encode,
+    read,
+)
 
 
 def record(body: bytes) -> Record:
@@ -42,3 +50,16 @@ def test_a_count_that_no_database_holds_is_refused(count: bytes) -> None:
     body = b'{"units":[{"group":"","resource":"pods","outcome":"completed","count":%s}]}' % count
     with pytest.raises(RecordError, match="count"):
         read(record(body), SnapshotCompleted)
+
+
+def test_what_is_too_large_is_not_read() -> None:
+    kind = b'{"group":"","resource":"pods","outcome":"failed"},'
+    for number, refused in ((MAX_KINDS, False), (MAX_KINDS + 1, True)):
+        body = b'{"units":[' + (kind * number)[:-1] + b"]}"
+        if refused:
+            with pytest.raises(RecordError, match="length"):
+                read(record(body), SnapshotCompleted)
+        else:
+            assert len(read(record(body), SnapshotCompleted).units) == number
+    with pytest.raises(RecordError, match="1048577 bytes, more than 1048576: not read"):
+        read(record(b'{"server_version":"' + b"v" * (MAX_STATEMENT_BYTES - 20) + b'"}'), SnapshotStarted)

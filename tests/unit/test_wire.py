@@ -213,6 +213,10 @@ def refused() -> Iterator[tuple[str, wire.Message, str]]:
     yield "65 headers", wire.Message(key, value, [*headers, *((f"h{n}", b"") for n in range(65))][:65]), "65 headers"
     yield "more than 64 KiB", wire.Message(key, value, [*headers, ("h", b"x" * 65_536)]), "larger than 65536 bytes"
     yield "a name that is no UTF-8", wire.Message(key, value, [*headers, ("a\udcff", b"")]), "name of a header"
+    for version in (b"4611686018427387905", b"9" * 4301):
+        ours = wire.encode(observed(ordering=""))
+        kept = [header for header in ours.headers if header[0] != "ce_listversion"]
+        yield f"a version of {len(version)} digits", ours._replace(headers=[*kept, ("ce_listversion", version)]), "2^62"
     yield "an attribute twice", wire.Message(key, value, [*headers, ("ce_uid", b"u-2")]), "more than once"
     for kind, missing in ((RecordType.LIST_COMPLETED, "ce_list"), (RecordType.SNAPSHOT_STARTED, "ce_snapshot")):
         headers_ = [("ce_type", kind.value.encode()) if name == "ce_type" else (name, text) for name, text in headers]
@@ -236,6 +240,11 @@ def test_a_reason_quotes_little_and_no_body() -> None:
     with pytest.raises(RecordError) as refusal:
         decoded(replaced("ce_type", b"?")._replace(value=b"s3cret"))
     assert "s3cret" not in str(refusal.value)
+
+
+def test_a_version_that_orders_nothing_may_be_of_any_size_where_the_clock_does() -> None:
+    assert decoded(wire.encode(observed(list_version="9" * 4301))).list_version == "9" * 4301
+    assert decoded(wire.encode(observed(list_version=str(2**62), ordering=""))).list_version == str(2**62)
 
 
 def test_headers_of_others_do_no_harm() -> None:

@@ -11,6 +11,7 @@ import importlib
 import struct
 import zlib
 from collections.abc import Callable
+from functools import partial
 
 import cramjam
 from aiokafka.errors import CorruptRecordException
@@ -40,27 +41,26 @@ def install() -> None:
                 setattr(module, f"{codec}_decode", decode)
 
 
-def _bounded(decompress: Callable[[bytes], bytes]) -> Callable[[bytes | memoryview], bytes]:
-    def decode(payload: bytes | memoryview) -> bytes:
-        try:
-            return decompress(bytes(payload))
-        except (cramjam.DecompressionError, zlib.error, struct.error, ValueError, MemoryError) as error:
-            raise CorruptRecordException(f"cannot decompress within {LIMIT_BYTES} bytes: {str(error)[:100]}") from error
+def decompress(codec: str, payload: bytes | memoryview, limit_bytes: int | None = None) -> bytes:
+    """`payload` decompressed. Raises CorruptRecordException if it cannot be, or is larger than the limit."""
+    limit_bytes = limit_bytes or LIMIT_BYTES
+    try:
+        return _DECOMPRESS[codec](bytes(payload), limit_bytes)
+    except (cramjam.DecompressionError, zlib.error, struct.error, ValueError, MemoryError) as error:
+        raise CorruptRecordException(f"cannot decompress within {limit_bytes} bytes: {str(error)[:100]}") from error
 
-    return decode
 
-
-def _gzip(payload: bytes) -> bytes:
+def _gzip(payload: bytes, limit_bytes: int) -> bytes:
     stream = zlib.decompressobj(_GZIP_WBITS)
-    data = stream.decompress(payload, LIMIT_BYTES)
+    data = stream.decompress(payload, limit_bytes)
     if not stream.eof:
         raise ValueError("larger, or cut short")
     return data
 
 
-def _snappy(payload: bytes) -> bytes:
+def _snappy(payload: bytes, limit_bytes: int) -> bytes:
     if not payload.startswith(_XERIAL):
-        return _snappy_block(payload, LIMIT_BYTES)
+        return _snappy_block(payload, limit_bytes)
     data = bytearray()
     cursor = 16
     while cursor < len(payload):
@@ -68,7 +68,7 @@ def _snappy(payload: bytes) -> bytes:
         if length <= 0:
             raise ValueError("a block without a length")
         cursor += 4
-        data += _snappy_block(payload[cursor : cursor + length], LIMIT_BYTES - len(data))
+        data += _snappy_block(payload[cursor : cursor + length], limit_bytes - len(data))
         cursor += length
     return bytes(data)
 
@@ -79,26 +79,30 @@ def _snappy_block(block: bytes, limit_bytes: int) -> bytes:
     return bytes(cramjam.snappy.decompress_raw(block))
 
 
-def _into(decompress_into: Callable[[bytes, bytearray], int]) -> Callable[[bytes], bytes]:
+def _into(decompress_into: Callable[[bytes, bytearray], int]) -> Callable[[bytes, int], bytes]:
     """Decompress into a buffer that grows by doubling up to the limit: no format promises to carry its size."""
 
-    def decompress(payload: bytes) -> bytes:
-        size_bytes = min(max(len(payload) * 32, 4096), LIMIT_BYTES)
+    def decompress_within(payload: bytes, limit_bytes: int) -> bytes:
+        size_bytes = min(max(len(payload) * 32, 4096), limit_bytes)
         while True:
             buffer = bytearray(size_bytes)
             try:
                 return bytes(memoryview(buffer)[: decompress_into(payload, buffer)])
             except cramjam.DecompressionError:
-                if size_bytes == LIMIT_BYTES:
+                if size_bytes == limit_bytes:
                     raise
-                size_bytes = min(size_bytes * 4, LIMIT_BYTES)
+                size_bytes = min(size_bytes * 4, limit_bytes)
 
-    return decompress
+    return decompress_within
 
+
+_DECOMPRESS: dict[str, Callable[[bytes, int], bytes]] = {
+    "gzip": _gzip,
+    "snappy": _snappy,
+    "lz4": _into(cramjam.lz4.decompress_into),
+    "zstd": _into(cramjam.zstd.decompress_into),
+}
 
 DECODERS: dict[str, Callable[[bytes | memoryview], bytes]] = {
-    "gzip": _bounded(_gzip),
-    "snappy": _bounded(_snappy),
-    "lz4": _bounded(_into(cramjam.lz4.decompress_into)),
-    "zstd": _bounded(_into(cramjam.zstd.decompress_into)),
+    codec: partial(decompress, codec) for codec in _DECOMPRESS
 }

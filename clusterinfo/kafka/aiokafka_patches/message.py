@@ -23,6 +23,8 @@ Headers = list[tuple[str, bytes | None]]
 _LONG = 0x81  # bits of a length that is no number from 0 to 63, in one byte
 _BATCH_OF_ONE = struct.pack(">16xB40xi", 2, 1)  # a batch's header, of which only the format and the number matter here
 _NOTHING_BUT_HEADERS = b"\0\0\0\1\1"  # a message's attributes, time and offset, its key and its value: both null
+PASSED_AT_ONCE = 2000
+"""Messages: 4 ms. Kafka takes a million of eight bytes as one batch."""
 _CACHED = 1024  # lengths of headers whose beginning is remembered
 
 
@@ -42,17 +44,27 @@ class TooLargeError(KafkaError):  # type: ignore[misc]
 
 
 class Allowance:
-    """What a call may still read, in bytes; the messages before offset `start` are passed over."""
+    """What a call may still read, in bytes; the messages before offset `start` are passed over.
+
+    `given`: messages that it has read.
+    """
 
     def __init__(self, size_bytes: int, start: int) -> None:
         self.left_bytes = size_bytes
         self.start = start
+        self.given = 0
+        self._passed = 0
 
     def take(self, size_bytes: int) -> None:
         """Raises TooLargeError if that is not left."""
         if size_bytes > self.left_bytes:
             raise TooLargeError(size_bytes)
         self.left_bytes -= size_bytes
+
+    def pass_over(self) -> bool:
+        """A message is; False if the call has passed over enough for one turn of the event loop."""
+        self._passed += 1
+        return self._passed < PASSED_AT_ONCE
 
 
 class Message(NamedTuple):

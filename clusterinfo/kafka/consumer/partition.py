@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
@@ -76,8 +77,7 @@ class AssignedPartition:
         """
         self._note_wait()
         try:
-            with reading.at_most(size_bytes, start):
-                found = await self._consumer.getmany(self._partition, timeout_ms=int(wait_s * 1000), max_records=most)
+            found = await self._getmany(int(wait_s * 1000), most, start, size_bytes)
         except ConsumerStoppedError:
             self.is_given_up = True
             return ()
@@ -86,6 +86,14 @@ class AssignedPartition:
         if messages:
             self.waits_since_s = None
         return messages
+
+    async def _getmany(self, timeout_ms: int, most: int, start: int, size_bytes: int) -> Any:
+        while True:
+            try:
+                with reading.at_most(size_bytes, start):
+                    return await self._consumer.getmany(self._partition, timeout_ms=timeout_ms, max_records=most)
+            except reading.PausedError as pause:
+                await pause.end()
 
     def seek(self, offset: int) -> None:
         """Read on from `offset`."""

@@ -1,4 +1,5 @@
-"""What of a batch is admitted, and under which date: nothing of what was forgotten since, nothing from the future.
+"""What of a batch is admitted, and under which date: nothing of what was forgotten since, nothing from the future,
+and nothing of an epoch that leaps ahead.
 
 One statement (`admit`) moves the lane's position past the batch, which locks it, and reads the rest: the present, what
 was forgotten, the clusters. It holds a lock on the table `forgotten` until the batch commits: whoever forgets waits for
@@ -12,18 +13,23 @@ Dates that are a little ahead, and all that lie in the past, are taken as they a
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clusterinfo.errors import RecordError
 from clusterinfo.model import Record, list_start
 from clusterinfo.observations import Observe, Warned
 from clusterinfo.postgres.connection import Connection, Row
 from clusterinfo.postgres.merge.census import Census
+from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
 from clusterinfo.postgres.sql import statements
 
 MOST_AHEAD = dt.timedelta(minutes=5)
 """Clocks that nobody synchronises are off by seconds a day; one set wrong is off by hours or years."""
+
+MAX_EPOCH_STEP = 1000
+"""CLUSTER_EPOCH is raised by one after a restore. A record far above it would make all that comes after it look old."""
 
 Forgotten = dict[tuple[str, str, str], dt.datetime]
 """(cluster, group, resource; "" and "" for all of it) -> when it was forgotten."""
@@ -36,6 +42,8 @@ class ClusterRow:
     id: int
     is_contested: bool
     """True if two names alternate under its identity: nothing of it is verified."""
+    epoch: int = 0
+    """The highest that a snapshot of it had."""
 
 
 Clusters = Mapping[str, ClusterRow]
@@ -43,8 +51,8 @@ Clusters = Mapping[str, ClusterRow]
 
 
 def clusters_of(rows: Iterable[Any]) -> Clusters:
-    """Of rows (identity, id, whether it is contested)."""
-    return {uid: ClusterRow(id_, contested) for uid, id_, contested in rows}
+    """Of rows (identity, id, whether it is contested, epoch)."""
+    return {uid: ClusterRow(id_, contested, epoch) for uid, id_, contested, epoch in rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +94,28 @@ class Admission:
         if record.resource:
             moments.append(self.forgotten.get((record.cluster, record.group, record.resource)))
         return all(moment is None or self.began_at(record) >= moment for moment in moments)
+
+    def check_epoch(self, record: Record) -> None:
+        """Raise RecordError if its epoch is more than 1,000 above the last one of its cluster (0: it is new)."""
+        cluster = self.clusters.get(record.cluster)
+        last = cluster.epoch if cluster else 0
+        if record.epoch > last + MAX_EPOCH_STEP:
+            raise RecordError(
+                f"its epoch is {record.epoch}, more than {MAX_EPOCH_STEP} above {last}, the last of its cluster: "
+                "CLUSTER_EPOCH is raised by one"
+            )
+
+    def without_leaps(self, records: Sequence[Record]) -> tuple[list[Record], list[DeadLetter]]:
+        """The records whose epoch passes `check_epoch`, and the others as dead letters."""
+        kept, letters = list[Record](), list[DeadLetter]()
+        for record in records:
+            try:
+                self.check_epoch(record)
+            except RecordError as error:
+                letters.append(dead_letter(record, str(error)))
+            else:
+                kept.append(record)
+        return kept, letters
 
 
 async def lock_forgotten(connection: Connection) -> None:

@@ -6,7 +6,7 @@ that are missing, to lock all of them in one order, and to keep their descriptio
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from clusterinfo.errors import RecordError
@@ -57,6 +57,7 @@ class Census:
     snapshots: list[tuple[Record, SnapshotStarted | SnapshotCompleted]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
     """Statements about snapshots that cannot be read."""
+    _named: dict[Unit, UnitNews] | None = None
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Census:
@@ -72,6 +73,7 @@ class Census:
                 census._add_snapshot(record)
             else:
                 census._news_of(record.unit).learn(record)
+        census.named_units()
         return census
 
     def _news_of(self, unit: Unit) -> UnitNews:
@@ -90,14 +92,18 @@ class Census:
 
     def named_units(self) -> dict[Unit, UnitNews]:
         """The kinds of all records, and those that completed snapshots name."""
-        outcomes = [
+        if self._named is None:
+            self._named = {unit: UnitNews() for unit in self._units_of_snapshots()} | self.units
+        return self._named
+
+    def _units_of_snapshots(self) -> Iterator[Unit]:
+        return (
             Unit(record.cluster, plain(outcome.group), plain(outcome.resource))
             for record, statement in self.snapshots
             if isinstance(statement, SnapshotCompleted)
             for outcome in statement.units
             if outcome.resource != WHOLE_GROUP
-        ]
-        return {unit: UnitNews() for unit in outcomes} | self.units
+        )
 
     def completed_clusters(self) -> set[str]:
         """The clusters of which a snapshot completed."""

@@ -1,7 +1,7 @@
 -- Clusters: made where they are missing, named, and contested where two write under one identity.
 
 -- name: find_clusters
-select uid, id, contested_at is not null from cluster where uid = any ($1::text[]);
+select uid, id, contested_at is not null, epoch from cluster where uid = any ($1::text[]);
 
 -- name: ensure_cluster
 -- The cluster's row; a second cluster of one name is shown as <name>-<first 8 of uid>.

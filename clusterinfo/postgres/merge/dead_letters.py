@@ -17,11 +17,16 @@ import orjson
 from clusterinfo.model import Lane, PartitionLane, Record
 from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.merge.bodies import plain, sanitise
+from clusterinfo.postgres.merge.large import LARGE_BYTES, worked_out
 from clusterinfo.postgres.sql import statements
 from clusterinfo.wire import attributes_of, key_of
 
 MAX_VALUE_BYTES = 1024 * 1024
 """What is kept of a value at most."""
+
+LOCK_KEY = 0x6C657474  # "lett"
+MAX_DROPPED = 10_000
+"""Dead letters deleted by one statement, which must end in time; a batch adds half as many."""
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -51,6 +56,7 @@ def dead_letter(record: Record, reason: str, sqlstate: str | None = None) -> Dea
 
 async def add_dead_letters(connection: Connection, lane: Lane, letters: Sequence[DeadLetter]) -> None:
     """Store the dead letters of a batch."""
+    large = sum(map(_kept_bytes, letters)) > LARGE_BYTES
     topic, partition = (lane.topic, lane.partition) if isinstance(lane, PartitionLane) else ("", -1)
     await connection.execute(
         statements()["add_dead_letters"],
@@ -60,10 +66,46 @@ async def add_dead_letters(connection: Connection, lane: Lane, letters: Sequence
         [letter.reason for letter in letters],
         [letter.sqlstate for letter in letters],
         [letter.key for letter in letters],
-        [encode_headers(letter.headers) for letter in letters],
+        await worked_out(large, lambda: [encode_headers(letter.headers) for letter in letters]),
         [letter.value[:MAX_VALUE_BYTES] for letter in letters],
         [letter.size_bytes for letter in letters],
     )
+
+
+class LetterBound:
+    """Keeps the newest dead letters, within `rows` and `size_bytes`, so that no stranger fills the disk.
+
+    What is there is counted at the first letter that this process stores, and then once it has stored a hundredth of a
+    limit more; each process may be over it by that much, and by the letters of a batch.
+    """
+
+    def __init__(self, rows: int, size_bytes: int) -> None:
+        self.is_due = False
+        self._rows, self._size_bytes = rows, size_bytes
+        self._added_rows, self._added_bytes = rows, 0
+
+    def note(self, letters: Sequence[DeadLetter]) -> None:
+        """These are stored."""
+        if not letters:
+            return
+        self._added_rows += len(letters)
+        self._added_bytes += sum(map(_kept_bytes, letters))
+        self.is_due |= self._added_rows * 100 >= self._rows or self._added_bytes * 100 >= self._size_bytes
+
+    async def drop_oldest(self, connection: Connection) -> int:
+        """Delete what is over, if no other process does so at the moment; return how many letters. At most 10,000."""
+        dropped = 0
+        if await connection.fetchval("select pg_try_advisory_xact_lock($1)", LOCK_KEY):
+            statement = statements()["drop_oldest_letters"]
+            dropped = len(await connection.fetch(statement, self._rows, self._size_bytes, MAX_DROPPED))
+        self.is_due = dropped == MAX_DROPPED
+        self._added_rows = self._added_bytes = 0
+        return dropped
+
+
+def _kept_bytes(letter: DeadLetter) -> int:
+    headers = sum(len(name) + len(value or b"") for name, value in letter.headers)
+    return len(letter.key or b"") + headers + min(len(letter.value), MAX_VALUE_BYTES)
 
 
 def encode_headers(headers: Headers) -> bytes:

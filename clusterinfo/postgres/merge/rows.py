@@ -26,6 +26,7 @@ from clusterinfo.postgres.connection import Connection, Row
 from clusterinfo.postgres.errors import is_of_the_record, server_message
 from clusterinfo.postgres.merge.bodies import NOTHING, Body, body_of, repaired_body_of
 from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
+from clusterinfo.postgres.merge.large import LARGE_BYTES, is_large, worked_out
 from clusterinfo.postgres.merge.staging import ObjectRow, Staged
 from clusterinfo.postgres.sql import statements
 
@@ -74,10 +75,15 @@ class Copied:
         """PostgreSQL's, if it refused the body whatever was tried."""
         self._tried = 0
 
+    def prepare(self) -> None:
+        """Work out its body."""
+        self.body = body_of(self.record, self.fidelity)
+
     def values(self, place: int) -> tuple[Any, ...]:
         """The columns with the fidelity at `place`, then body and original."""
         if self.body is None:
-            self.body = body_of(self.record, self.fidelity)
+            self.prepare()
+        assert self.body is not None
         head, tail = self.columns[:place], self.columns[place:]
         return (*head, self.body.fidelity, *tail, self.body.body, self.body.original)
 
@@ -150,6 +156,7 @@ async def copy(connection: Connection, table: str, rows: list[Copied], columns: 
     A refusal ends the COPY at its line; after it less is sent at once, so that many refusals do not send all that
     follows as many times.
     """
+    await _prepare(rows)
     began = time.perf_counter()
     fidelity_at = columns.index("fidelity")
     if rows and not staged.uses_savepoints:
@@ -167,13 +174,20 @@ async def copy(connection: Connection, table: str, rows: list[Copied], columns: 
         if line > 1:
             await _copy_all(connection, table, chunk[: line - 1], columns, fidelity_at)
         row = chunk[line - 1]
-        keeps = row.refuse(error)
+        keeps = await worked_out(is_large([row.record]), row.refuse, error)
         if row.error is not None:
             refused[id(row)] = row
             _check_alike(list(refused.values()))
         rows, most = rows[line - 1 if keeps else line :], max(1, line)
     staged.dead_letters += [row.letter() for row in refused.values()]
     return time.perf_counter() - began
+
+
+async def _prepare(rows: Sequence[Copied]) -> None:
+    """Work out the large bodies; the others are when they are sent."""
+    for row in rows:
+        if len(row.record.body) > LARGE_BYTES:
+            await worked_out(True, row.prepare)
 
 
 def _check_alike(refused: list[Copied]) -> None:

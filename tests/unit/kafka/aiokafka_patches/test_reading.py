@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import threading
 import time
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -15,7 +18,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from clusterinfo import wire
-from clusterinfo.kafka.aiokafka_patches import reading
+from clusterinfo.kafka.aiokafka_patches import codecs, reading
 from clusterinfo.kafka.aiokafka_patches.message import TooLargeError
 from tests.support.batches import CODECS, batch, framed, record, sized, varint
 from tests.support.kafka import item, new_list
@@ -44,6 +47,7 @@ def fields(messages: list[Any]) -> list[tuple[object, ...]]:
 @pytest.fixture(autouse=True)
 def nothing_held() -> Iterator[None]:
     yield
+    reading._UNPACKING.submit(int).result()  # the thread has let go of what it did before
     gc.collect()
     assert not reading._held
 
@@ -179,3 +183,55 @@ def test_unpacked_batches_are_held_within_a_bound(monkeypatch: pytest.MonkeyPatc
             assert sum(len(other.unpacked or b"") for other in batches) < 3 * MIB
     with pytest.raises(StopIteration):
         next(batches[0])
+
+
+def one_by_one(data: bytes, most: int, start: int = 0) -> tuple[list[list[int]], int]:
+    """The offsets that each call of at most `most` messages reads, until there are none; and pauses of it."""
+    messages = fetcher.PartitionRecords(
+        TopicPartition("topic", 0), fetcher.MemoryRecords(data), [], start, None, None, True, 0
+    )
+    calls: list[list[int]] = []
+    pauses = 0
+    while not calls or calls[-1]:
+        try:
+            with reading.at_most(64 * MIB, start):
+                calls.append([one.offset for one in islice(messages, most)])
+        except reading.PausedError as pause:
+            asyncio.run(pause.end())
+            pauses += 1
+    return calls, pauses
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_what_is_large_is_unpacked_in_a_thread(codec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    threads: list[tuple[str, object]] = []
+    decompress = codecs.decompress
+
+    def watched(*args: Any) -> bytes:
+        threads.append((threading.current_thread().name, args[2]))
+        return decompress(*args)
+
+    monkeypatch.setattr(codecs, "decompress", watched)
+    small, large = batch([good(0)], codec), batch([good(0, 3 * MIB), good(1)], codec, 1)
+    calls, pauses = one_by_one(small + large, 1)
+    assert (calls, pauses) == ([[0], [1], [2], []], 1)
+    assert threads == [("MainThread", 2 * MIB), ("MainThread", 2 * MIB), ("unpack_0", codecs.LIMIT_BYTES)]
+
+
+def test_what_a_call_has_read_is_not_lost_to_what_is_large_behind_it() -> None:
+    calls, pauses = one_by_one(batch([good(0)]) + batch([good(0, 3 * MIB)], "zstd", 1), 10)
+    assert (calls, pauses) == ([[0], [1], []], 1)
+
+
+def test_what_is_broken_is_found_in_the_thread() -> None:
+    bomb = batch([record(0, b"k", b"\0" * 13 * MIB), good(1)], "gzip")
+    with pytest.raises(reading.UnreadableError) as failure:
+        one_by_one(bomb, 1)
+    assert failure.value.end == 2
+
+
+def test_a_million_messages_are_passed_over_with_pauses() -> None:
+    empty = [record(delta, None, None) for delta in range(5001)]
+    calls, pauses = one_by_one(batch(empty, "zstd"), 1, 5000)
+    assert calls == [[5000], []]
+    assert pauses == 2

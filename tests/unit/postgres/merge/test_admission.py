@@ -9,7 +9,7 @@ import pytest
 
 from clusterinfo.model import Record
 from clusterinfo.observations import Observation, Warned
-from clusterinfo.postgres.merge.admission import MOST_AHEAD, Admission, Clocks, ClusterRow
+from clusterinfo.postgres.merge.admission import MAX_EPOCH_STEP, MOST_AHEAD, Admission, Clocks, ClusterRow
 from clusterinfo.postgres.merge.census import Census
 from tests.support.records import CLUSTER, NOON, Listing
 
@@ -27,10 +27,10 @@ def observed_at(at: dt.datetime, listing: Listing | None = None) -> Record:
 
 
 def test_the_row_of_the_database_is_read() -> None:
-    row = {"now": NOON, "forgotten": [(CLUSTER, "", "pods", NOON)], "clusters": [(CLUSTER, 7, True)]}
+    row = {"now": NOON, "forgotten": [(CLUSTER, "", "pods", NOON)], "clusters": [(CLUSTER, 7, True, 3)]}
     read = Admission.from_row(row)
     assert read.forgotten == {(CLUSTER, "", "pods"): NOON}
-    assert read.clusters == {CLUSTER: ClusterRow(7, is_contested=True)}
+    assert read.clusters == {CLUSTER: ClusterRow(7, is_contested=True, epoch=3)}
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,16 @@ def test_what_began_before_it_was_forgotten_is_not_admitted() -> None:
     assert admission(configmaps=NOON).admits(Listing("100", at=NOON - HOUR, cluster="other").item("a", "1"))
     assert admission(configmaps=NOON).admits(Listing("100", at=NOON - HOUR).snapshot_started())
     assert not admission(everything=NOON).admits(Listing("100", at=NOON - HOUR).snapshot_started())
+
+
+@pytest.mark.parametrize(("last", "cluster"), [(0, {}), (0, {CLUSTER: 0}), (7, {CLUSTER: 7}), (0, {"other": 7})])
+def test_an_epoch_that_leaps_is_set_aside(last: int, cluster: dict[str, int]) -> None:
+    clusters = {uid: ClusterRow(1, is_contested=False, epoch=epoch) for uid, epoch in cluster.items()}
+    near, far = (Listing("100", epoch=last + step).item("a", "1") for step in (MAX_EPOCH_STEP, MAX_EPOCH_STEP + 1))
+    kept, letters = Admission(NOON, {}, clusters).without_leaps([far, near])
+    assert kept == [near]
+    assert [letter.value for letter in letters] == [far.body]
+    assert f"its epoch is {last + 1001}, more than 1000 above {last}" in letters[0].reason
 
 
 def test_a_clock_that_is_ahead_is_reported_once_until_it_is_right_again() -> None:
