@@ -17,7 +17,7 @@ from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import ClusterinfoError, FatalError, TransientError, first_of, one_line
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.discovery import Discovery
-from clusterinfo.kubernetes.errors import ApiStatusError
+from clusterinfo.kubernetes.errors import ApiStatusError, PageTooLargeError
 from clusterinfo.kubernetes.list_source import ListContext, ListResult, ListSource, new_id
 from clusterinfo.kubernetes.normalize import Redaction
 from clusterinfo.kubernetes.ordering import ListMemory
@@ -32,6 +32,9 @@ from clusterinfo.waiting import Backoff, sleep_unless, unless
 
 AGGREGATED_WITHIN_S = 10.0
 """For which APIs are aggregated: an answer of a few kB, without which a run goes on."""
+
+RUN_ERRORS = TransientError, ApiStatusError, PageTooLargeError
+"""What keeps a run from being done at all, and not the next one."""
 
 Plan = list[tuple[ListLane, GroupVersionResource]]
 """The lists of a run: a unit within a reach, and what to list."""
@@ -87,7 +90,7 @@ class Collector:
         if once:
             try:
                 return await unless(stopping, self._run())
-            except (TransientError, ApiStatusError) as error:
+            except RUN_ERRORS as error:
                 raise FatalError(f"the run of lists could not be done: {error}") from error
         await self._run_on(stopping)
         return None
@@ -101,7 +104,7 @@ class Collector:
                 await unless(stopping, self._run())
                 pause_s = self._settings.collect_interval - (time.monotonic() - began_s)
                 backoff.reset()
-            except (TransientError, ApiStatusError) as error:
+            except RUN_ERRORS as error:
                 pause_s = backoff.next_s(error if isinstance(error, TransientError) else None)
                 self._observe(RunFailed(cluster=self._client.cluster.name, error=str(error), wait_s=round(pause_s, 3)))
             if await sleep_unless(stopping, pause_s):
@@ -207,6 +210,7 @@ class Collector:
             observe=self._observe,
             page_size=settings.page_size,
             page_bytes=settings.page_bytes,
+            within_s=settings.list_timeout,
         )
 
     # --- how it fared ------------------------------------------------------------------------------------------------
@@ -267,8 +271,14 @@ def counts_of(plan: Plan, results: list[UnitResult]) -> Counter[tuple[str, str]]
 
 
 def completed(discovery: Discovery, outcomes: Outcomes, counts: Mapping[tuple[str, str], int]) -> SnapshotCompleted:
-    """The statement that closes a run; of a group that was left out and did not answer the resource is `*`."""
+    """The statement that closes a run; of a group whose kinds are not known the resource is `*`: it failed, or was left
+    out.
+    """
     units = [UnitOutcome(*unit, outcome, counts[unit]) for unit, outcome in outcomes.items()]
     units += [UnitOutcome(gvr.group, gvr.resource, Outcome.EXCLUDED) for gvr in discovery.excluded]
     units += [UnitOutcome(group, WHOLE_GROUP, Outcome.EXCLUDED) for group in discovery.unseen]
+    units += [
+        UnitOutcome(group, WHOLE_GROUP, Outcome.FAILED, reason=one_line(f"discovery: {discovery.reasons[group]}"))
+        for group in discovery.failing
+    ]
     return SnapshotCompleted(discovery.complete, units)

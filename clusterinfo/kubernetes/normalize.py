@@ -2,7 +2,7 @@
 
 One raw item goes in, a `NormalizedObject` comes out. The object's top level and its metadata are taken apart one level
 deep; what must go is dropped; the slices are joined again. Whatever lies deeper is searched for telling bytes, and only
-a slice that holds them is taken apart further, so that nothing that stays is ever parsed and written again.
+what holds them is walked through (`rewriting.py`), so that nothing that stays is ever parsed and written again.
 
 Removed, wherever they occur: `managedFields` and the annotations in which tools keep a copy of the object.
 Replaced by a fingerprint: the values of Secrets (also of Secrets wrapped in other objects), environment values and
@@ -18,15 +18,16 @@ import hashlib
 import hmac
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 
 import msgspec
 import xxhash
 
 from clusterinfo.errors import RecordError
-from clusterinfo.json_repair import MAX_DEPTH, repair
-from clusterinfo.kubernetes.pages import Slice, split_array, split_object
+from clusterinfo.json_repair import repair
+from clusterinfo.kubernetes.pages import Slice, split_object
+from clusterinfo.kubernetes.rewriting import Leaves, Rule, Siblings, Value, rewrite
 from clusterinfo.model import GroupVersionResource
 from clusterinfo.userinfo import JSON, may_hold_userinfo, replace_userinfo
 
@@ -120,6 +121,7 @@ def _normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> N
     kind = _text(members.pop("kind", None)) or gvr.kind
     redact_members(members, gvr, redaction)
     inner, outer = _pairs(metadata), _pairs(members)
+    members.clear()  # of a large object two copies are alive at once, not three
     head = _pairs({"apiVersion": _quote(api_version), "kind": _quote(kind), "metadata": _braced(inner)})
     content_hash = _content_hash(inner, outer)
     body = _braced(head | outer)
@@ -212,47 +214,22 @@ def _holds(data: bytes, marks: tuple[bytes, ...]) -> bool:
     return False
 
 
-def _is_copy(key: str, value: Slice) -> bool:
+def _is_copy(key: str, value: Slice | Value) -> bool:
     """True for an annotation that repeats the object; a field of a schema that is so named holds no string."""
-    return any(mark in key for mark in COPY_MARKS) and bytes(value)[:1] == b'"'
+    return any(mark in key for mark in COPY_MARKS) and bytes(memoryview(value)[:1]) == b'"'
 
 
-def _is_removed(key: str, value: bytes) -> bool:
+def _is_removed(key: str, value: Value) -> bool:
     return (key == "managedFields" and value[:1] == b"[") or _is_copy(key, value)
 
 
 def _strip(value: bytes) -> bytes:
     """`value` without managedFields and copies at any depth; only slices that hold their names are taken apart."""
-    return _rewrite(value, lambda data: _holds(data, _REMOVED_MARKS), _strip_member)
+    return rewrite(value, _REMOVED_MARKS, _strip_member)
 
 
-def _strip_member(_: dict[str, bytes], key: str, value: bytes) -> bytes | None:
+def _strip_member(_: Siblings, key: str, value: Value) -> Value | None:
     return None if _is_removed(key, value) else value
-
-
-# --- one walk for all that lies deeper -------------------------------------------------------------------------------
-
-Rule = Callable[[dict[str, bytes], str, bytes], bytes | None]
-"""(the object's members, a member's name, its value) -> what it becomes; None: it is dropped."""
-
-
-def _rewrite(value: bytes, concerns: Callable[[bytes], bool], rule: Rule, depth: int = 0) -> bytes:
-    """Apply `rule` to every member of every object within `value`; slices that do not concern it stay as they are.
-
-    Raises RecursionError for what lies too deep: each level reads all below it once more.
-    """
-    opening = value[:1]
-    if opening not in (b"{", b"[") or not concerns(value):
-        return value
-    if depth > MAX_DEPTH:
-        raise RecursionError
-    below = depth + 1
-    if opening == b"[":
-        elements = split_array(value, any_depth=False)
-        return _join_array([_rewrite(bytes(element), concerns, rule, below) for element in elements])
-    members = {key: bytes(member) for key, member in split_object(value, any_depth=False).items()}
-    changed = {key: rule(members, key, member) for key, member in members.items()}
-    return _join({key: _rewrite(kept, concerns, rule, below) for key, kept in changed.items() if kept is not None})
 
 
 # --- what is replaced ------------------------------------------------------------------------------------------------
@@ -294,7 +271,6 @@ _HINTS = tuple(word.encode() for word in sorted(_SECRET_WORDS | {"key"}))
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _ENV = re.compile(rb'"name"\s*:\s*"([^"\\]*)"\s*,\s*"value"\s*:\s*"((?:[^"\\]|\\.)+)"')
 _ENV_NAME = re.compile(rb'"name"\s*:\s*"([^"\\]*)"\s*,\s*"value"')
-_NUMBER = frozenset(b"-0123456789")
 
 
 @lru_cache(maxsize=8192)
@@ -330,7 +306,7 @@ def _redact_member(key: str, value: bytes, gvr: GroupVersionResource, redaction:
     elif gvr.resource in _POD_CARRIERS:
         value = _redact_env(value, redaction)
     if gvr.resource in ("certificatesigningrequests", "certificaterequests"):
-        value = _rewrite(value, lambda data: b'"request"' in data, _replace_request(redaction))
+        value = rewrite(value, (b'"request"',), _replace_request(redaction))
     return _hide_userinfo(value, redaction)
 
 
@@ -383,44 +359,26 @@ def _redact_env(value: bytes, redaction: Redaction) -> bytes:
 
 def _redact_custom(key: str, value: bytes, redaction: Redaction) -> bytes:
     """Fingerprints within a custom resource: fields and environment values that look secret, wrapped Secrets."""
-    rule = _custom_rule(redaction)
-    replaced = rule({key: value}, key, value)
-    return _rewrite(value if replaced is None else replaced, _hints_at_secret, rule)
-
-
-def _hints_at_secret(value: bytes) -> bool:
-    return _holds(value.lower(), _HINTS)
+    return rewrite(value, _HINTS, _custom_rule(redaction), key, any_case=True)
 
 
 def _custom_rule(redaction: Redaction) -> Rule:
-    def rule(members: dict[str, bytes], key: str, value: bytes) -> bytes | None:
-        if key in _SECRET_MAPS and members.get("kind") == b'"Secret"':
-            return _fingerprint_map(value, redaction, encoded=_SECRET_MAPS[key])
-        if looks_secret(_text(members["name"]) if _is_named_value(members, key) else key):
-            return _fingerprint_leaves(value, redaction)
-        return value
+    leaves = Leaves(lambda value: redaction.json(_plain(value, encoded=False)))
+
+    def rule(siblings: Siblings, key: str, value: Value) -> Value | Leaves:
+        if key in _SECRET_MAPS and siblings.get("kind") == b'"Secret"':
+            return _fingerprint_map(bytes(value), redaction, encoded=_SECRET_MAPS[key])
+        named = siblings.get("name") if key == "value" else b""  # `{"name": "DB_PASSWORD", "value": ...}`
+        return leaves if looks_secret(_text(named) if named[:1] == b'"' else key) else value
 
     return rule
 
 
-def _is_named_value(members: dict[str, bytes], key: str) -> bool:
-    """True for the `value` of `{"name": "DB_PASSWORD", "value": ...}`."""
-    return key == "value" and members.get("name", b"")[:1] == b'"'
-
-
-def _fingerprint_leaves(value: bytes, redaction: Redaction) -> bytes:
-    """A string or number, or an array of them, as fingerprints; objects and booleans stay: their own names judge."""
-    if value[:1] == b'"' or (value and value[0] in _NUMBER):
-        return redaction.json(_plain(value, encoded=False))
-    if value[:1] == b"[":
-        elements = split_array(value, any_depth=False)
-        return _join_array([_fingerprint_leaves(bytes(element), redaction) for element in elements])
-    return value
-
-
 def _replace_request(redaction: Redaction) -> Rule:
-    def rule(_: dict[str, bytes], key: str, value: bytes) -> bytes | None:
-        return redaction.json(_plain(value, encoded=True)) if key == "request" and value[:1] == b'"' else value
+    def rule(_: Siblings, key: str, value: Value) -> Value:
+        if key == "request" and value[:1] == b'"':
+            return redaction.json(_plain(bytes(value), encoded=True))
+        return value
 
     return rule
 
