@@ -178,6 +178,16 @@ class DeadLettered(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside(Observation):
+    """Records by `topic` of a cluster that belongs to another, `owner`, became dead letters; nothing was applied."""
+
+    topic: str
+    cluster: str
+    owner: str
+    records: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnitVerified(Observation):
     """A list's count and digest agree with what arrived: absent rows were deleted."""
 

@@ -115,4 +115,4 @@ async def _replay(sink: PostgresSink, pool: Pool, settings: Settings, letter_id:
     except FOREIGN as error:
         raise translate(error, f"reading dead letter {letter_id}") from error
     letter.check_whole()
-    return await replay(sink, letter_id, wire.decode(letter.key, letter.value, letter.headers))
+    return await replay(sink, letter_id, wire.decode(letter.key, letter.value, letter.headers), letter.topic)

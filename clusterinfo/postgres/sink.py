@@ -126,7 +126,7 @@ class PostgresSink:
             merged = time.perf_counter()
         # Only what is committed may be remembered or reported.
         self.carried.remember(batch, applied.carried)
-        self.clocks.compare(census, admission)
+        self.clocks.compare(applied.census, admission)
         self._report(batch, applied, merged - began, time.perf_counter() - merged)
 
     @asynccontextmanager

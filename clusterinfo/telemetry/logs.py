@@ -37,6 +37,7 @@ MESSAGES: dict[type[Observation], tuple[str, str]] = {
     seen.Lagging: ("debug", "Records of a partition that are not stored yet"),
     seen.BatchStored: ("info", "Batch stored"),
     seen.DeadLettered: ("error", "Record stored as a dead letter"),
+    seen.SetAside: ("warning", "Records set aside: their cluster belongs to another topic"),
     seen.UnitVerified: ("debug", "List proven"),
     seen.UnitFailed: ("warning", "Kind is not verified"),
     seen.UnitGone: ("info", "Kind is gone: the cluster no longer serves it"),

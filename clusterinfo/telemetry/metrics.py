@@ -59,6 +59,9 @@ class Metrics:
             buckets=BATCH_BUCKETS_S,
         )
         self.dead_letters = self._counter("dead_letters", "Records stored as dead letters")
+        self.foreign_records = self._counter(
+            "foreign_records", "Records set aside because their cluster belongs to another topic", "topic"
+        )
         self.offset_gaps = self._counter("offset_gaps", "Times Kafka had deleted messages before they were stored")
         self.retries = self._counter("retries", "Steps that failed and were tried again", "step")
         self.errors = self._counter(
@@ -125,6 +128,7 @@ _COUNTERS: dict[type[Observation], Callable[[Metrics, Any], None]] = {
     seen.Lagging: lambda m, o: m.lag.labels(o.topic, str(o.partition)).set(o.records),
     seen.BatchStored: _count_batch,
     seen.DeadLettered: lambda m, _: m.dead_letters.inc(),
+    seen.SetAside: lambda m, o: m.foreign_records.labels(o.topic).inc(o.records),
     seen.OffsetGap: lambda m, _: m.offset_gaps.inc(),
     seen.Retrying: lambda m, o: m.retries.labels(o.step).inc(),
     seen.UnitVerified: _count_verified,

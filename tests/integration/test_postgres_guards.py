@@ -55,6 +55,14 @@ async def test_a_list_is_proven_by_its_count_and_its_digest(bench: Bench, wrong:
     assert await bench.states() == {"configmaps": "unverified"}
 
 
+async def test_a_list_that_failed_leaves_another_of_its_kind_under_way(bench: Bench) -> None:
+    under_way, failed = Listing("100"), Listing("110", NOON + MINUTE)
+    await bench.store(under_way.item("a", "1"), failed.item("a", "1"))
+    await bench.store(failed.failed(500, "gone wrong"))
+    rows = await bench.connection.fetch("select list::text from list_progress")
+    assert [row["list"] for row in rows] == [under_way.id]
+
+
 async def test_a_tombstone_is_not_counted_as_deleted(bench: Bench) -> None:
     listing = Listing("100")
     await bench.store(listing.item("a", "1"), listing.completed())
@@ -579,7 +587,7 @@ async def test_a_cluster_stays_contested_though_its_snapshots_were_pruned(bench:
 
 
 async def _carried_elsewhere(bench: Bench) -> None:
-    """A kind for each lane that is another in one respect."""
+    """A kind for each lane that is another in one respect; that of another topic had a cluster of its own, once."""
     others = {
         "partitions": replace_partition(1),
         "topics": replace_partition(0, "other"),
@@ -587,7 +595,8 @@ async def _carried_elsewhere(bench: Bench) -> None:
     }
     for resource, lane in others.items():
         await bench.sink.open(lane)
-        await bench.sink.write(Feed(lane).batch(Listing("100", resource=resource).completed()))
+        await bench.sink.write(Feed(lane).batch(Listing("100", resource=resource, cluster=lane.topic).completed()))
+    await bench.connection.execute("update cluster set topic = $1", LANE.topic)
 
 
 async def _after_a_gap(bench: Bench, minute: int) -> None:

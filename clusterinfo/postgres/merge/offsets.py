@@ -12,7 +12,7 @@ from clusterinfo.errors import ConfigError, LostError, RestartError
 from clusterinfo.model import Batch, PartitionLane
 from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.errors import FOREIGN, translate
-from clusterinfo.postgres.merge.admission import Admission
+from clusterinfo.postgres.merge.admission import Admission, topic_of
 from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.sql import statements
 
@@ -51,9 +51,12 @@ class Claims:
         self._generations[lane] = row["generation"]
         return row["next_offset"]  # type: ignore[no-any-return]
 
-    async def admit(self, connection: Connection, batch: Batch, census: Census) -> Admission | None:
+    async def admit(
+        self, connection: Connection, batch: Batch, census: Census, topic: str | None = None
+    ) -> Admission | None:
         """Move the batch's position past it and read what is admitted. None: stored already (the answer was lost).
 
+        `topic`: the one its records came by, if it is not its lane's.
         Raises LostError (a newer owner) or RestartError (our claim or our place in the lane is not what we thought):
         the transaction, and with it what was moved, is to be rolled back.
         """
@@ -67,7 +70,7 @@ class Claims:
         )
         if place is not None and not await _was_moved(connection, batch, place, is_new=row["is_new"]):
             return None
-        return Admission.from_row(row)
+        return Admission.from_row(row, topic_of(batch.lane) if topic is None else topic)
 
     def _place(self, batch: Batch) -> _Place | None:
         """None: a batch that has no position, as a statement about a snapshot that is written without Kafka."""
