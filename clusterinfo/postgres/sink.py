@@ -25,6 +25,7 @@ from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.merge.gaps import CarriedUnits
 from clusterinfo.postgres.merge.offsets import Claims
 from clusterinfo.postgres.pool import open_pool
+from clusterinfo.postgres.sql import local_search_path
 from clusterinfo.settings import Settings
 from clusterinfo.wire import attributes_of, key_of
 
@@ -52,7 +53,7 @@ class PostgresSink:
         self.carried = CarriedUnits()
         self.clocks = Clocks(observe)
         self._begin = (
-            f"set local search_path = {settings.db_schema}, pg_catalog;"
+            f"{local_search_path(settings.db_schema)};"
             f"set local statement_timeout = '{STATEMENT_TIMEOUT}'; set local lock_timeout = '{LOCK_TIMEOUT}';"
             f"set local idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'; set local jit = off;"
             # Every statement looks rows up one by one; to plan it again for each batch takes longer than to run it.

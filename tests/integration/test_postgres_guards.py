@@ -520,6 +520,30 @@ async def test_a_lane_is_told_where_it_stands_not_where_others_do(bench: Bench) 
         await bench.sink.write(Feed(mine, 7).batch(Listing("100").item("a", "1")))
 
 
+# --- what a name means ------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_of_the_schema_stands_in_for_what_is_postgresqls(bench: Bench) -> None:
+    await bench.connection.execute(
+        "create function clusterinfo.clock_timestamp() returns timestamptz return timestamptz 'epoch';"
+        "create function clusterinfo.now() returns timestamptz return timestamptz 'epoch'"
+    )
+    await bench.store(replace(Listing("100").item("a", "1"), observed_at=NOON + dt.timedelta(days=3650)))
+    assert await bench.connection.fetchval("select last_observed_at > '2001-01-01' from resource")
+
+
+async def test_every_function_finds_pg_catalog_first_whoever_calls_it(connection: asyncpg.Connection) -> None:
+    """Bound when it was made, or with a path of its own."""
+    rows = await connection.fetch(
+        "select proname, prosqlbody is not null as is_bound, proconfig from pg_proc"
+        " where pronamespace = 'clusterinfo'::regnamespace"
+    )
+    paths = {row["proname"]: row["proconfig"] for row in rows if not row["is_bound"]}
+    assert len(rows) > 15
+    assert paths
+    assert all(path and path[0].startswith("search_path=pg_catalog") for path in paths.values()), paths
+
+
 # --- two clusters under one identity, and gaps -----------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.errors import FOREIGN, translate
 from clusterinfo.postgres.merge.admission import Admission, topic_of
 from clusterinfo.postgres.merge.census import Census
-from clusterinfo.postgres.sql import statements
+from clusterinfo.postgres.sql import local_search_path, statements
 
 
 class _Place(NamedTuple):
@@ -106,7 +106,7 @@ async def stored_topics(connection: Connection, schema: str) -> list[str]:
     """The topics of which offsets are stored."""
     try:
         async with connection.transaction():
-            await connection.execute(f"set local search_path = {schema}, pg_catalog")
+            await connection.execute(local_search_path(schema))
             return [row["topic"] for row in await connection.fetch(statements()["stored_topics"])]
     except FOREIGN as error:
         raise translate(error, "reading the offsets") from error
@@ -116,7 +116,7 @@ async def forget_offsets(connection: Connection, schema: str, topic: str) -> int
     """Delete the positions of a topic, whoever owns them; return of how many partitions."""
     try:
         async with connection.transaction():
-            await connection.execute(f"set local search_path = {schema}, pg_catalog")
+            await connection.execute(local_search_path(schema))
             return len(await connection.fetch(statements()["forget_offsets"], topic))
     except FOREIGN as error:
         raise translate(error, f"forgetting the offsets of {topic}") from error
