@@ -117,10 +117,9 @@ class ItemUnreadable(Observation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionsAssigned(Observation):
-    """The consumer group gave this member these partitions."""
+    """The consumer group gave this member these partitions, `topic-number` each."""
 
-    topic: str
-    partitions: tuple[int, ...]
+    partitions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
