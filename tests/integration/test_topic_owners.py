@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections.abc import Callable, Sequence
-from typing import Any
 
-import asyncpg
 import pytest
 from msgspec.structs import replace
 
@@ -18,7 +16,8 @@ from clusterinfo.observations import BatchStored, SetAside, Warned
 from clusterinfo.postgres.admin.dead_letters import open_letter
 from clusterinfo.postgres.admin.replay import replay
 from tests.conftest import Database
-from tests.integration.test_postgres_sink import MINUTE, Bench, bench
+from tests.integration.test_postgres_sink import Bench, bench
+from tests.support.forgeries import FORGED, run, stored
 from tests.support.records import CLUSTER, LANE, NOON, Feed, Listing, page
 
 __all__ = ["bench"]
@@ -26,68 +25,11 @@ __all__ = ["bench"]
 THEIRS = PartitionLane(LANE.kafka_cluster, "theirs", 0, LANE.group_id)
 STRANGER = "stranger"
 
-OF_CLUSTER = {
-    "cluster": "id = {0}",
-    "cluster_name": "cluster_id = {0}",
-    "snapshot": "cluster_id = {0}",
-    "unit": "cluster_id = {0}",
-    **dict.fromkeys(
-        ("unit_floor", "resource", "resource_history", "list_progress", "unit_partition"),
-        "unit_id in (select id from unit where cluster_id = {0})",
-    ),
-}
-"""Table -> which of its rows are a cluster's."""
-
-
-async def stored(connection: asyncpg.Connection, cluster: str = CLUSTER) -> dict[str, list[str]]:
-    """Everything that is stored of a cluster."""
-    row = await connection.fetchval("select id from cluster where uid = $1", cluster)
-    return {
-        table: [
-            found["row"]
-            for found in await connection.fetch(
-                f"select t::text as row from {table} t where {whose.format(row)} order by 1"
-            )
-        ]
-        for table, whose in OF_CLUSTER.items()
-    }
-
 
 async def say(bench: Bench, *records: Record, lane: PartitionLane = THEIRS) -> None:
     """A batch by another topic's partition, wherever that stands."""
     start = await bench.sink.open(lane) or 0
     await bench.sink.write(Feed(lane, start).batch(*records))
-
-
-def run(**attributes: Any) -> Listing:
-    """A run of lists a minute later than what is stored, at a higher version."""
-    return Listing("900", NOON + MINUTE, **attributes)
-
-
-FORGED: dict[str, Callable[[Listing], Sequence[Record]]] = {
-    "an empty list": lambda forged: [forged.completed()],
-    "a list of other objects": lambda forged: [forged.item("mine", "1"), forged.completed()],
-    "a changed object": lambda forged: [forged.item("a", "800", "forged")],
-    "an object under another uid": lambda forged: [forged.item("a", "800", uid="forged")],
-    "a deletion": lambda forged: [forged.deleted("a", "900")],
-    "a list that failed": lambda forged: [forged.failed(500, "forged")],
-    "a forbidden kind": lambda forged: [forged.failed(403, "forged")],
-    "another name": lambda forged: [replace(forged.snapshot_started(), cluster_name="forged")],
-    "names in turns": lambda forged: [
-        replace(forged.snapshot_started(), cluster_name=name, observed_at=NOON + n * MINUTE, snapshot=Listing("1").id)
-        for n, name in enumerate("ABAB")
-    ],
-    "a discovery of nothing": lambda forged: [forged.snapshot_completed({})],
-    "an excluded kind": lambda forged: [forged.snapshot_completed({("", "configmaps"): "excluded"})],
-    "a higher epoch": lambda forged: [
-        replace(record, epoch=9) for record in (forged.snapshot_started(), forged.item("a", "800"), forged.completed())
-    ],
-    "a kind ordered by the clock": lambda forged: [replace(forged.completed(), ordering="clock")],
-    "a kind that is not there": lambda forged: [replace(forged.item("w", "1"), group="forged.example", kind="Forged")],
-    "a statement nobody can read": lambda forged: [replace(forged.snapshot_completed({}), body=b"{}")],
-    "a clock far ahead": lambda forged: [replace(forged.snapshot_started(), observed_at=NOON + 10**6 * MINUTE)],
-}
-"""What a stolen collector may say of a cluster that is not its own."""
 
 
 async def store_truth(bench: Bench) -> Listing:
