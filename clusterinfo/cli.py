@@ -34,6 +34,9 @@ app = typer.Typer(
 offsets = typer.Typer(help="Where consumers stand, as the database has it.", no_args_is_help=True)
 app.add_typer(offsets, name="offsets")
 
+clusters = typer.Typer(help="The clusters that are stored: whose they are, their names.", no_args_is_help=True)
+app.add_typer(clusters, name="clusters")
+
 letters = typer.Typer(help="Dead letters: records that could not be stored, and why.", no_args_is_help=True)
 app.add_typer(letters, name="dead-letters")
 
@@ -136,6 +139,42 @@ def offsets_reset() -> None:
     from clusterinfo.commands.offsets import reset_offsets
 
     run_short(reset_offsets)
+
+
+ClusterName = Annotated[str, typer.Argument(metavar="NAME", help="Its name as views show it, or its id.")]
+
+
+@clusters.command("list")
+def clusters_list(
+    output: Annotated[
+        Literal["table", "json"], typer.Option(help="A table, or a JSON object a line for scripts.")
+    ] = "table",
+) -> None:
+    """Show every cluster, its id, and the topic it belongs to."""
+    from clusterinfo.commands.clusters import list_clusters
+
+    run_short(list_clusters, as_json=output == "json")
+
+
+@clusters.command("move")
+def clusters_move(
+    name: ClusterName,
+    topic: Annotated[str, typer.Option(metavar="T", help="The topic it belongs to from now on; '': none.")],
+) -> None:
+    """Let another topic speak of a cluster. It belongs to the first that did; what others say of it is set aside."""
+    from clusterinfo.commands.clusters import move_cluster
+
+    run_short(move_cluster, name, topic)
+
+
+@clusters.command("rename")
+def clusters_rename(
+    name: ClusterName, new: Annotated[str, typer.Argument(metavar="NEW", help="What views show it as from now on.")]
+) -> None:
+    """Show a cluster under another name, until its collector gives it one (CLUSTER_NAME)."""
+    from clusterinfo.commands.clusters import rename_cluster
+
+    run_short(rename_cluster, name, new)
 
 
 LetterIds = Annotated[list[int] | None, typer.Argument(metavar="ID...", min=1, max=INT64_MAX, show_default=False)]

@@ -117,10 +117,9 @@ class ItemUnreadable(Observation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionsAssigned(Observation):
-    """The consumer group gave this member these partitions."""
+    """The consumer group gave this member these partitions, `topic-number` each."""
 
-    topic: str
-    partitions: tuple[int, ...]
+    partitions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,6 +181,16 @@ class DeadLettersDropped(Observation):
     """The oldest dead letters, so many, were deleted: there are more than may be kept."""
 
     letters: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside(Observation):
+    """Records by `topic` of a cluster that belongs to another, `owner`, became dead letters; nothing was applied."""
+
+    topic: str
+    cluster: str
+    owner: str
+    records: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,6 +26,7 @@ from pydantic import (
 )
 
 from clusterinfo.errors import ConfigError
+from clusterinfo.topic_names import TopicNames
 
 MIB = 1024 * 1024
 MAX_CLUSTER_ID_CHARS = 253
@@ -82,6 +83,10 @@ def _partition(value: Any) -> Any:
     raise ValueError("allowed is a partition number from 0, or auto")
 
 
+def _topics(value: str) -> str:
+    return TopicNames.parse(value).given
+
+
 def _cluster_id(value: str) -> str:
     if not value or len(value) > MAX_CLUSTER_ID_CHARS or value != value.strip() or not value.isprintable():
         raise ValueError(
@@ -114,7 +119,10 @@ class Settings(BaseModel):
     kafka_brokers: Annotated[list[Host], BeforeValidator(_split)] = Field(
         default=["localhost:9092"], min_length=1, description="Kafka brokers to bootstrap from, comma-separated"
     )
-    kafka_topic: str = Field(default="cluster-info", min_length=1, description="Kafka topic")
+    kafka_topic: Annotated[str, AfterValidator(_topics)] = Field(
+        default="cluster-info",
+        description="Kafka topic; a consumer may have several, comma-separated, each may end in `*`",
+    )
     kafka_group_id: str = Field(
         default="cluster-info-consumer", min_length=1, description="consumer group; one database has one"
     )
@@ -230,6 +238,20 @@ class Settings(BaseModel):
         if self.kafka_security_protocol.startswith("SASL") and self.kafka_sasl_mechanism is None:
             raise ValueError("KAFKA_SASL_MECHANISM is not set, but KAFKA_SECURITY_PROTOCOL asks for SASL")
         return self
+
+    @property
+    def topics(self) -> TopicNames:
+        """What KAFKA_TOPIC says, for who consumes."""
+        return TopicNames.parse(self.kafka_topic)
+
+    def sending_topic(self) -> str:
+        """The one topic of who sends. Raises ConfigError if KAFKA_TOPIC may mean several."""
+        if (single := self.topics.single) is None:
+            raise ConfigError(
+                f"KAFKA_TOPIC is {self.kafka_topic!r}: a collector sends to one topic, allowed is its name alone; "
+                "several, and names that end in *, are for `clusterinfo consume`"
+            )
+        return single
 
     _secret_files: dict[str, str] = PrivateAttr(default_factory=dict)
 

@@ -21,6 +21,7 @@ from clusterinfo.postgres.errors import FOREIGN, translate
 from clusterinfo.postgres.migrations import open_migrated_pool
 from clusterinfo.postgres.pool import ACQUIRE_FIRST_S
 from clusterinfo.postgres.sink import PostgresSink
+from clusterinfo.postgres.sql import local_search_path
 from clusterinfo.settings import Settings
 
 
@@ -33,9 +34,7 @@ async def _connection(settings: Settings, doing: str) -> AsyncIterator[Any]:
             pool.acquire(timeout=ACQUIRE_FIRST_S) as connection,
             connection.transaction(),
         ):
-            await connection.execute(
-                f"set local search_path = {settings.db_schema}, pg_catalog; set local lock_timeout = '20s'"
-            )
+            await connection.execute(f"{local_search_path(settings.db_schema)}; set local lock_timeout = '20s'")
             yield connection
     except FOREIGN as error:
         raise translate(error, doing) from error
@@ -110,9 +109,9 @@ async def replay_letters(settings: Settings, observe: Observe, ids: Sequence[int
 async def _replay(sink: PostgresSink, pool: Pool, settings: Settings, letter_id: int) -> bool:
     try:
         async with pool.acquire(timeout=ACQUIRE_FIRST_S) as connection, connection.transaction(readonly=True):
-            await connection.execute(f"set local search_path = {settings.db_schema}, pg_catalog")
+            await connection.execute(local_search_path(settings.db_schema))
             letter = await letters.open_letter(connection, letter_id)
     except FOREIGN as error:
         raise translate(error, f"reading dead letter {letter_id}") from error
     letter.check_whole()
-    return await replay(sink, letter_id, wire.decode(letter.key, letter.value, letter.headers))
+    return await replay(sink, letter_id, wire.decode(letter.key, letter.value, letter.headers), letter.topic)

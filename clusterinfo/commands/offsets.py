@@ -11,12 +11,17 @@ from clusterinfo.settings import Settings
 
 
 async def reset_offsets(settings: Settings, observe: Observe) -> int:
-    """Forget the stored offsets of KAFKA_TOPIC; consumers that run begin again from the topic's beginning."""
+    """Forget the stored offsets of KAFKA_TOPIC's topics; consumers that run begin again from their beginning."""
     async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
-        partitions = await forget_offsets(connection, settings.db_schema, settings.kafka_topic)
-        others = [] if partitions else await stored_topics(connection, settings.db_schema)
-    if others:
-        message = f"no offsets of topic {settings.kafka_topic} are stored, but of {', '.join(others)}"
+        stored = await stored_topics(connection, settings.db_schema)
+        meant = [topic for topic in stored if settings.topics.matches(topic)]
+        partitions = sum([await forget_offsets(connection, settings.db_schema, topic) for topic in meant])
+    if stored and not meant:
+        message = f"no offsets of topic {settings.kafka_topic} are stored, but of {', '.join(stored)}"
         observe(Warned(message=message, remedy="set KAFKA_TOPIC to the one that is meant"))
-    observe(Noted(message=f"forgot the offsets of {partitions} partitions of topic {settings.kafka_topic}"))
+    observe(
+        Noted(
+            message=f"forgot the offsets of {partitions} partitions of topic {', '.join(meant) or settings.kafka_topic}"
+        )
+    )
     return EXIT_DONE

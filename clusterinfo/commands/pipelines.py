@@ -29,6 +29,7 @@ async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event,
     """List everything into Kafka, once or every COLLECT_INTERVAL; without KAFKA_ENABLED straight into the database."""
     if not settings.kafka_enabled:
         return await legacy(settings, observe, stopping, once=once, do_migrate=True)
+    settings.sending_topic()  # a wrong one is refused before anything is connected to
     from clusterinfo.kafka.producer import KafkaSink
 
     async with AsyncExitStack() as stack:

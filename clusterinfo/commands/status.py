@@ -16,6 +16,10 @@ from clusterinfo.postgres.admin.overview import OffsetRow, read_overview
 from clusterinfo.postgres.migrations import open_migrated_pool
 from clusterinfo.postgres.pool import ACQUIRE_FIRST_S
 from clusterinfo.settings import Settings
+from clusterinfo.topic_names import TopicNames
+
+Ends = dict[tuple[str, int], int]
+"""(Topic, partition) -> offset of the message to come."""
 
 STALE_INTERVALS = 3
 """A kind that was not verified for so many intervals missed more than one run of lists that was merely slow."""
@@ -33,7 +37,7 @@ async def show_status(
         overview = await read_overview(connection, settings.db_schema)
     ends, error = await _ends(settings)
     consumers = await _consumers(settings, overview.offsets) if ends is not None else None
-    partitions = _partitions(overview.offsets, ends, settings.kafka_topic)
+    partitions = _partitions(overview.offsets, ends, settings.topics)
     stale_s = stale_after_s or STALE_INTERVALS * settings.collect_interval
     status = Status(overview, partitions, stale_s, error, every_kind, consumers)
     if as_json:
@@ -46,14 +50,14 @@ async def show_status(
     return EXIT_DONE if status.is_healthy else EXIT_ATTENTION
 
 
-async def _ends(settings: Settings) -> tuple[dict[int, int] | None, str]:
-    """Where the topic's partitions end (None: Kafka is not used or away), and why it could not be asked."""
+async def _ends(settings: Settings) -> tuple[Ends | None, str]:
+    """Where the topics' partitions end (None: Kafka is not used or away), and why it could not be asked."""
     if not settings.kafka_enabled:
         return None, ""
     from clusterinfo.kafka.end_offsets import end_offsets
 
     try:
-        return await end_offsets(settings), ""
+        return dict(await end_offsets(settings)), ""
     except FatalError as error:
         return None, str(error)
 
@@ -62,14 +66,14 @@ async def _consumers(settings: Settings, offsets: list[OffsetRow]) -> Consumers:
     from clusterinfo.kafka.group_members import describe
 
     group = await describe(settings)
-    owner = next((row.group_id for row in offsets if row.topic == settings.kafka_topic), settings.kafka_group_id)
+    owner = next((row.group_id for row in offsets if settings.topics.matches(row.topic)), settings.kafka_group_id)
     members = None if group.error else group.members
-    return Consumers(settings.kafka_group_id, group.state, members, group.held, group.error, owner)
+    return Consumers(settings.kafka_group_id, group.state, members, frozenset(group.held), group.error, owner)
 
 
-def _partitions(offsets: list[OffsetRow], ends: dict[int, int] | None, topic: str) -> list[Partition]:
-    stored = {row.partition: row.next_offset for row in offsets if row.topic == topic}
+def _partitions(offsets: list[OffsetRow], ends: Ends | None, topics: TopicNames) -> list[Partition]:
+    stored = {(row.topic, row.partition): row.next_offset for row in offsets if topics.matches(row.topic)}
     return [
-        Partition(number, stored.get(number, 0), ends.get(number) if ends is not None else None)
-        for number in sorted({*stored, *(ends or {})})
+        Partition(*place, stored.get(place, 0), ends.get(place) if ends is not None else None)
+        for place in sorted({*stored, *(ends or {})})
     ]

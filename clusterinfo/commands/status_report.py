@@ -27,11 +27,15 @@ excluded is somebody's decision."""
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A partition of the topic: up to where it is stored, where it ends (None: Kafka was not asked)."""
+    """A partition of a topic: up to where it is stored, where it ends (None: Kafka was not asked)."""
 
+    topic: str
     partition: int
     stored: int
     end: int | None
+
+    def __str__(self) -> str:
+        return f"{self.topic}-{self.partition}"
 
     @property
     def lag(self) -> int | None:
@@ -40,7 +44,8 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class Consumers:
-    """The consumer group as Kafka has it: its state there, how many members, which partitions of the topic they hold.
+    """The consumer group as Kafka has it: its state there, how many members, which (topic, partition) of ours they
+    hold.
 
     `error`: why Kafka did not tell; `state` is unknown then, `members` None. `owner`: the group that the database's
     offsets belong to.
@@ -49,14 +54,14 @@ class Consumers:
     group: str
     state: str
     members: int | None
-    held: frozenset[int]
+    held: frozenset[tuple[str, int]]
     error: str
     owner: str
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """An overview, the topic's partitions, and after how many seconds a kind counts as stale.
+    """An overview, the topics' partitions, and after how many seconds a kind counts as stale.
 
     `every_kind`: the table names all kinds, not only those that need attention. `consumers`: None if Kafka was not
     asked.
@@ -91,13 +96,13 @@ class Status:
         """What waits in partitions that no consumer holds; "" if nothing does, or nobody knows who holds what."""
         if self.consumers is None or self.consumers.error:
             return ""
-        left = [row for row in self.partitions if row.lag and row.partition not in self.consumers.held]
+        left = [row for row in self.partitions if row.lag and (row.topic, row.partition) not in self.consumers.held]
         if not left:
             return ""
         waiting = sum(row.lag or 0 for row in left)
         text = f"{waiting:,} messages wait" if waiting > 1 else "1 message waits"
         if self.consumers.held:
-            return f"{text} in partitions that no consumer holds: {', '.join(str(row.partition) for row in left)}"
+            return f"{text} in partitions that no consumer holds: {', '.join(map(str, left))}"
         return f"{text} and no consumer holds a partition{_other_group(self.consumers)}"
 
     def _complaint(self, kind: KindRow) -> str:
@@ -144,7 +149,9 @@ class Status:
             "group": self.consumers.group,
             "state": self.consumers.state,
             "members": self.consumers.members,
-            "held": None if self.consumers.error else sorted(self.consumers.held),
+            "held": None
+            if self.consumers.error
+            else [f"{topic}-{number}" for topic, number in sorted(self.consumers.held)],
             "error": self.consumers.error,
             "why": self.unattended,
         }
@@ -173,9 +180,9 @@ class Status:
         return table
 
     def _partitions(self) -> Table:
-        table = _table("partition", "stored up to", "ends at", "lag")
+        table = _table("topic", "partition", "stored up to", "ends at", "lag")
         for row in self.partitions:
-            table.add_row(str(row.partition), f"{row.stored:,}", _number(row.end), _number(row.lag))
+            table.add_row(row.topic, str(row.partition), f"{row.stored:,}", _number(row.end), _number(row.lag))
         return table
 
     def _words(self) -> list[Text]:

@@ -1,4 +1,4 @@
-"""Where the partitions of a topic end, asked by a client that reads nothing and belongs to no group."""
+"""Where the partitions of the topics end, asked by a client that reads nothing and belongs to no group."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from clusterinfo.kafka.topics import describe
 from clusterinfo.settings import Settings
 
 
-async def end_offsets(settings: Settings) -> dict[int, int]:
-    """Partition of KAFKA_TOPIC -> offset of the message to come; empty if there is no such topic.
+async def end_offsets(settings: Settings) -> dict[TopicPartition, int]:
+    """Partition of a topic that KAFKA_TOPIC means -> offset of the message to come; empty if there is no such topic.
 
     Raises FatalError in one line if Kafka cannot be reached within 20 s or refuses; ConfigError for a wrong setting.
     """
     await probe(settings)
     async with first_connection(settings):
-        partitions = [TopicPartition(settings.kafka_topic, number) for number in range(await _count(settings))]
+        partitions = await _partitions(settings)
         return await _ends(settings, partitions) if partitions else {}
 
 
-async def _count(settings: Settings) -> int:
-    """How many partitions the topic has."""
+async def _partitions(settings: Settings) -> list[TopicPartition]:
+    """Those that the topics have."""
     admin = AIOKafkaAdminClient(**client_arguments(settings))
     try:
         await admin.start()
-        _, partitions = await describe(admin, settings.kafka_topic)
+        _, found = await describe(admin, settings.topics)
     finally:
         await bounded(admin.close, STOP_TIMEOUT_S)
-    return partitions
+    return [TopicPartition(topic, number) for topic, count in sorted(found.items()) for number in range(count)]
 
 
-async def _ends(settings: Settings, partitions: list[TopicPartition]) -> dict[int, int]:
+async def _ends(settings: Settings, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
     consumer = AIOKafkaConsumer(**client_arguments(settings))
     try:
         await consumer.start()
@@ -43,4 +43,4 @@ async def _ends(settings: Settings, partitions: list[TopicPartition]) -> dict[in
         ends = await consumer.end_offsets(partitions)
     finally:
         await stop_consumer(consumer)
-    return {partition.partition: int(end) for partition, end in ends.items()}
+    return {partition: int(end) for partition, end in ends.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.protocol import ConsumerProtocolMemberAssignment
 from aiokafka.errors import KafkaError, for_code
@@ -27,13 +28,13 @@ _PAUSE_S = 0.2
 class Group:
     """A consumer group in Kafka's words: Stable, Empty, Dead (there is none), or a rebalance that does not end.
 
-    `held`: the partitions of KAFKA_TOPIC that its members hold, or held before that rebalance. `error`: why Kafka did
-    not describe it; then `state` is unknown, and so is the rest.
+    `held`: the partitions of KAFKA_TOPIC's topics that its members hold, or held before that rebalance. `error`: why
+    Kafka did not describe it; then `state` is unknown, and so is the rest.
     """
 
     state: str
     members: int = 0
-    held: frozenset[int] = frozenset()
+    held: frozenset[TopicPartition] = frozenset()
     error: str = ""
 
 
@@ -75,11 +76,12 @@ async def _describe(admin: AIOKafkaAdminClient, settings: Settings) -> Group:
     [(code, _, state, _, _, members, *_)] = response.groups
     if code:
         raise for_code(code)()
+    names = settings.topics
     held = {
-        partition.partition
+        partition
         for _, _, _, _, assignment in members
         if assignment  # empty before the first one, and while a rebalance completes
         for partition in ConsumerProtocolMemberAssignment.decode(assignment).partitions()
-        if partition.topic == settings.kafka_topic
+        if names.matches(partition.topic)
     }
     return Group(state, len(members), frozenset(held))

@@ -1,8 +1,13 @@
-"""The topic: created if it is missing, checked and never altered if it is there."""
+"""The topics: created if they are missing, checked and never altered if they are there.
+
+Who sends has one; who consumes may have several, and prefixes of others that come whenever somebody makes them.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,10 +22,12 @@ from clusterinfo.kafka.errors import translate
 from clusterinfo.kafka.probe import first_connection, probe
 from clusterinfo.observations import Noted, Observe, Warned
 from clusterinfo.settings import MIB, Settings
+from clusterinfo.topic_names import TopicNames
 
 MAX_MESSAGE_BYTES = 8 * MIB
 _ALREADY_EXISTS = 36
 _BROKERS_DEFAULT = -1  # "default.replication.factor" of the broker: KIP-464
+_REMEDY = "it is read as soon as there is one; if there is, grant Read on it"
 _APPEARS_S = 0.2
 _APPEARS_WITHIN_S = 5.0  # brokers know of a new topic within milliseconds
 
@@ -35,25 +42,56 @@ class Topic:
     max_message_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """What a consumer reads: of which Kafka cluster, and which topics KAFKA_TOPIC means."""
+
+    cluster_id: str
+    names: TopicNames
+
+
 async def ensure_topic(settings: Settings, observe: Observe) -> Topic:
-    """The topic of the settings, created if it was missing. The first thing that talks to Kafka.
+    """The one topic of who sends, created if it was missing. The first thing that talks to Kafka.
 
     Raises FatalError in one line if Kafka cannot be reached within 20 s or refuses; ConfigError for a wrong setting.
     """
+    name = settings.sending_topic()
+    async with _admin(settings) as admin:
+        cluster_id, found = await _ensured(admin, settings, observe)
+        limit_bytes = await _max_message_bytes(admin, name)
+    return Topic(cluster_id, name, found[name], limit_bytes)
+
+
+async def ensure_topics(settings: Settings, observe: Observe) -> Topics:
+    """The topics of who consumes: those that are named are created if they were missing. Raises as `ensure_topic`."""
+    async with _admin(settings) as admin:
+        cluster_id, found = await _ensured(admin, settings, observe)
+    if not found:
+        observe(Warned(message=f"no topic is there yet that KAFKA_TOPIC means: {settings.kafka_topic}", remedy=_REMEDY))
+    return Topics(cluster_id, settings.topics)
+
+
+@contextlib.asynccontextmanager
+async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
     await probe(settings)
     arguments = client_arguments(settings)
     async with first_connection(settings):
         admin = AIOKafkaAdminClient(**arguments)
         try:
             await admin.start()
-            cluster_id, partitions = await describe(admin, settings.kafka_topic)
-            if not partitions:
-                await _create(admin, settings, observe)
-                partitions = await _partitions_of_new(admin, settings.kafka_topic)
-            limit_bytes = await _max_message_bytes(admin, settings.kafka_topic)
+            yield admin
         finally:
             await bounded(admin.close, STOP_TIMEOUT_S)
-    return Topic(cluster_id, settings.kafka_topic, partitions, limit_bytes)
+
+
+async def _ensured(admin: AIOKafkaAdminClient, settings: Settings, observe: Observe) -> tuple[str, dict[str, int]]:
+    """As `describe`, with the named topics that were missing."""
+    cluster_id, found = await describe(admin, settings.topics)
+    for name in settings.topics.names:
+        if name not in found:
+            await _create(admin, name, settings, observe)
+            found[name] = await _partitions_of_new(admin, name)
+    return cluster_id, found
 
 
 def check_partition(topic: Topic, settings: Settings, observe: Observe) -> None:
@@ -76,8 +114,8 @@ def check_partition(topic: Topic, settings: Settings, observe: Observe) -> None:
         )
 
 
-async def describe(admin: AIOKafkaAdminClient, name: str) -> tuple[str, int]:
-    """Cluster id and number of partitions (0: no such topic).
+async def describe(admin: AIOKafkaAdminClient, names: TopicNames) -> tuple[str, dict[str, int]]:
+    """Cluster id, and the partitions of each of these topics that is there and that we may see.
 
     Requests all topics: requesting one by name makes the broker create it, with its own defaults, if it may.
     """
@@ -85,21 +123,22 @@ async def describe(admin: AIOKafkaAdminClient, name: str) -> tuple[str, int]:
     cluster_id = cluster.get("cluster_id")
     if not cluster_id:
         raise FatalError("Kafka does not report its cluster id; clusterinfo needs Kafka 0.10.1 or later")
-    found: list[dict[str, Any]] = [topic for topic in await admin.describe_topics() if topic["topic"] == name]
-    return cluster_id, len(found[0]["partitions"]) if found and not found[0]["error_code"] else 0
+    described: list[dict[str, Any]] = await admin.describe_topics()
+    found = {one["topic"]: len(one["partitions"]) for one in described if not one["error_code"]}
+    return cluster_id, {name: count for name, count in found.items() if count and names.matches(name)}
 
 
-async def _create(admin: AIOKafkaAdminClient, settings: Settings, observe: Observe) -> None:
+async def _create(admin: AIOKafkaAdminClient, name: str, settings: Settings, observe: Observe) -> None:
     replication = settings.kafka_topic_replication
     topic = NewTopic(
-        settings.kafka_topic,
+        name,
         settings.kafka_topic_partitions,
         replication or _BROKERS_DEFAULT,
         replica_assignments=None if replication else {},  # aiokafka lets -1 pass only with a (here empty) assignment
         topic_configs={"cleanup.policy": "delete", "max.message.bytes": str(MAX_MESSAGE_BYTES)},
     )
     response = await admin.create_topics([topic], timeout_ms=REQUEST_TIMEOUT_MS // 2)
-    name, code, *rest = response.topic_errors[0]
+    _, code, *rest = response.topic_errors[0]
     if code == 0:
         observe(Noted(message=f"created topic {name!r} with {settings.kafka_topic_partitions} partitions"))
     elif code != _ALREADY_EXISTS:
@@ -112,9 +151,9 @@ async def _partitions_of_new(admin: AIOKafkaAdminClient, name: str) -> int:
     """Wait until a topic that was just created is seen: rights to create it are not rights to see it."""
     for _ in range(round(_APPEARS_WITHIN_S / _APPEARS_S)):
         await asyncio.sleep(_APPEARS_S)
-        _, partitions = await describe(admin, name)
-        if partitions:
-            return partitions
+        _, found = await describe(admin, TopicNames.parse(name))
+        if name in found:
+            return found[name]
     raise FatalError(
         f"topic {name!r} is there, but this user does not see it; grant Write (`collect`) or Read (`consume`) on it, "
         "or change KAFKA_TOPIC"

@@ -86,7 +86,8 @@ async def _migrate(connection: Connection, schema: str) -> list[str]:
     await connection.execute("select pg_advisory_xact_lock($1)", LOCK_KEY)
     if not await connection.fetchval("select exists (select from pg_namespace where nspname = $1)", schema):
         await connection.execute(f"create schema {schema}")
-    await connection.execute(f"set local search_path = {schema}, pg_catalog; set local client_min_messages = warning")
+    # What is created goes to the first schema named; pg_catalog, which is not, is searched before it all the same.
+    await connection.execute(f"set local search_path = {schema}, pg_temp; set local client_min_messages = warning")
     await connection.execute(
         "create table if not exists schema_migration (version integer primary key, name text not null, "
         "checksum text not null, applied_at timestamptz not null default now())"

@@ -27,6 +27,7 @@ from clusterinfo.postgres.merge.gaps import CarriedUnits
 from clusterinfo.postgres.merge.large import is_large, worked_out
 from clusterinfo.postgres.merge.offsets import Claims
 from clusterinfo.postgres.pool import open_pool
+from clusterinfo.postgres.sql import local_search_path
 from clusterinfo.settings import Settings
 from clusterinfo.wire import attributes_of, key_of
 
@@ -55,7 +56,7 @@ class PostgresSink:
         self.clocks = Clocks(observe)
         self._letters = LetterBound(settings.dead_letter_rows, settings.dead_letter_bytes)
         self._begin = (
-            f"set local search_path = {settings.db_schema}, pg_catalog;"
+            f"{local_search_path(settings.db_schema)};"
             f"set local statement_timeout = '{STATEMENT_TIMEOUT}'; set local lock_timeout = '{LOCK_TIMEOUT}';"
             f"set local idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'; set local jit = off;"
             # Every statement looks rows up one by one; to plan it again for each batch takes longer than to run it.
@@ -140,7 +141,7 @@ class PostgresSink:
             merged = time.perf_counter()
         # Only what is committed may be remembered or reported.
         self.carried.remember(batch, applied.carried)
-        self.clocks.compare(census, admission)
+        self.clocks.compare(applied.census, admission)
         self._letters.note(applied.staged.dead_letters)
         self._report(batch, applied, merged - began, time.perf_counter() - merged)
 

@@ -13,6 +13,15 @@ FOLDERS = "merge", "admin"
 _NAME = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 
 
+def local_search_path(schema: str) -> str:
+    """What a transaction that finds our tables begins with.
+
+    pg_catalog first, so that nothing in the schema stands in for an operator or a function of PostgreSQL's; temporary
+    tables last, so that none stands in for a table (manual, "Writing SECURITY DEFINER Functions Safely").
+    """
+    return f"set local search_path = pg_catalog, {schema}, pg_temp"
+
+
 @cache
 def statements() -> dict[str, str]:
     """Name -> SQL text of every statement, captions included. Raises ValueError if two have one name."""

@@ -6,7 +6,7 @@ import asyncio
 import uuid
 
 import pytest
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
 from clusterinfo.kafka.group_members import REBALANCING, describe
@@ -18,6 +18,10 @@ from tests.kafka.apache import ApacheKafka
 from tests.support.members import Store, fill, into, running
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
+
+
+def all_of(settings: Settings) -> frozenset[TopicPartition]:
+    return frozenset(TopicPartition(settings.kafka_topic, number) for number in range(6))
 
 
 async def test_a_group_that_never_was_has_no_members() -> None:
@@ -34,7 +38,7 @@ async def test_members_hold_the_partitions_until_they_leave(broker: ApacheKafka)
         async with asyncio.timeout(30):
             while (group := await describe(settings)).members < 2:
                 await asyncio.sleep(0.1)
-        assert (group.state, group.held) == ("Stable", frozenset(range(6)))
+        assert (group.state, group.held) == ("Stable", all_of(settings))
     group = await describe(settings)
     assert (group.state, group.members, group.held) == ("Empty", 0, frozenset())
 
@@ -91,7 +95,7 @@ async def test_a_rebalance_is_named_and_waited_for(broker: ApacheKafka) -> None:
         assert group.error == ""
         async with asyncio.timeout(60):
             stable = await describe(settings, rests_within_s=50)
-        assert (stable.state, stable.members, stable.held) == ("Stable", 2, frozenset(range(6)))
+        assert (stable.state, stable.members, stable.held) == ("Stable", 2, all_of(settings))
     finally:
         await asyncio.wait({joining})
         await first.stop()

@@ -134,6 +134,7 @@ SILENT: list[dict[str, str]] = [
     series("clusterinfo_offset_gaps_total", "0x120"),
     series("clusterinfo_dead_letters_total", "3x120"),
     series("clusterinfo_dead_letters_dropped_total", "3x120"),
+    series("clusterinfo_foreign_records_total", "3x120", topic="t"),
     series("clusterinfo_list_seconds_count", "0+1x120", resource="pods", outcome="completed"),
     series("clusterinfo_list_seconds_count", "0x10 1x110", resource="nodes", outcome="failed"),
     series("clusterinfo_retries_total", "0+1x120", job="consumer", step="write"),
@@ -155,6 +156,7 @@ FIRING: dict[str, list[dict[str, str]]] = {
     "ClusterinfoRecordsMissing": [series("clusterinfo_offset_gaps_total", "0x100 1x20")],
     "ClusterinfoDeadLetters": [series("clusterinfo_dead_letters_total", "0x100 2x20")],
     "ClusterinfoDeadLettersDropped": [series("clusterinfo_dead_letters_dropped_total", "0x100 2x20")],
+    "ClusterinfoForeignRecords": [series("clusterinfo_foreign_records_total", "0x100 2x20", topic="t")],
     "ClusterinfoListsFail": [series("clusterinfo_list_seconds_count", "0+0.2x120", resource="pods", outcome="failed")],
     "ClusterinfoRetries": [series("clusterinfo_retries_total", "0+12x120", job="consumer", step="write")],
 }

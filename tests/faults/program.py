@@ -180,10 +180,12 @@ class Places:
         self._points.strike("commit_sent_no_reply", action, backend=backend, **_detail(write.batch))
         await committing
 
-    async def commit_to_kafka(self, original: Original, consumer: Any, topic: str, positions: dict[int, int]) -> None:
+    async def commit_to_kafka(self, original: Original, consumer: Any, positions: dict[Any, int]) -> None:
         """before_kafka_commit: stored offsets are about to be committed to Kafka."""
-        self._points.pass_by("before_kafka_commit", positions=dict(positions))
-        await original(consumer, topic, positions)
+        self._points.pass_by(
+            "before_kafka_commit", positions={at.partition: offset for at, offset in positions.items()}
+        )
+        await original(consumer, positions)
 
     async def wait_for_writes(self, original: Original, lanes: Lanes, timeout_s: float) -> None:
         """mid_revoke: the lanes are asked to stop, the writes in hand are awaited."""
@@ -191,9 +193,9 @@ class Places:
         if not living or not (action := self._points.draw("mid_revoke")):
             await original(lanes, timeout_s)
             return
-        in_hand = [partition for partition, source in living.items() if not source.written.is_set()]
+        in_hand = [at.partition for at, source in living.items() if not source.written.is_set()]
         waiting = await _begun(original(lanes, timeout_s))
-        self._points.strike("mid_revoke", action, partitions=sorted(living), in_hand=in_hand)
+        self._points.strike("mid_revoke", action, partitions=sorted(at.partition for at in living), in_hand=in_hand)
         await waiting
 
     async def claim(self, original: Original, claims: Claims, connection: Any, lane: PartitionLane) -> int | None:

@@ -42,7 +42,7 @@ class Desk:
 
     async def replay(self, letter: Letter) -> bool:
         letter.check_whole()
-        return await replay(self.sink, letter.id, wire.decode(letter.key, letter.value, letter.headers))
+        return await replay(self.sink, letter.id, wire.decode(letter.key, letter.value, letter.headers), letter.topic)
 
     async def repair(self, letter: Letter, body: bytes) -> Letter:
         """As if PostgreSQL took the value now."""

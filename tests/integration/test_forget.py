@@ -219,5 +219,5 @@ async def test_a_dead_letter_of_before_cannot_be_replayed(keeper: Keeper) -> Non
     await keeper.forget("test")
     letter = await keeper.connection.fetchval("select id from dead_letter")
     with pytest.raises(RecordError, match="forgotten"):
-        await replay(keeper.sink, letter, record)
+        await replay(keeper.sink, letter, record, LANE.topic)
     assert await keeper.connection.fetchval("select replayed_at from dead_letter") is None

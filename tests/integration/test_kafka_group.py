@@ -226,7 +226,7 @@ async def test_what_is_stored_can_be_seen_in_kafka(broker: Broker) -> None:
     async with running(settings, into(store)) as member:
         await until(lambda: store.offsets == {0: 100})
         await asyncio.sleep(0.2)
-        assert member.group.lag() == {0: 0}
+        assert member.group.lag() == {TopicPartition(settings.kafka_topic, 0): 0}
         assert member.group.cluster_id
     admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
     await admin.start()

@@ -55,6 +55,14 @@ async def test_a_list_is_proven_by_its_count_and_its_digest(bench: Bench, wrong:
     assert await bench.states() == {"configmaps": "unverified"}
 
 
+async def test_a_list_that_failed_leaves_another_of_its_kind_under_way(bench: Bench) -> None:
+    under_way, failed = Listing("100"), Listing("110", NOON + MINUTE)
+    await bench.store(under_way.item("a", "1"), failed.item("a", "1"))
+    await bench.store(failed.failed(500, "gone wrong"))
+    rows = await bench.connection.fetch("select list::text from list_progress")
+    assert [row["list"] for row in rows] == [under_way.id]
+
+
 async def test_a_tombstone_is_not_counted_as_deleted(bench: Bench) -> None:
     listing = Listing("100")
     await bench.store(listing.item("a", "1"), listing.completed())
@@ -512,6 +520,30 @@ async def test_a_lane_is_told_where_it_stands_not_where_others_do(bench: Bench) 
         await bench.sink.write(Feed(mine, 7).batch(Listing("100").item("a", "1")))
 
 
+# --- what a name means ------------------------------------------------------------------------------------------------
+
+
+async def test_nothing_of_the_schema_stands_in_for_what_is_postgresqls(bench: Bench) -> None:
+    await bench.connection.execute(
+        "create function clusterinfo.clock_timestamp() returns timestamptz return timestamptz 'epoch';"
+        "create function clusterinfo.now() returns timestamptz return timestamptz 'epoch'"
+    )
+    await bench.store(replace(Listing("100").item("a", "1"), observed_at=NOON + dt.timedelta(days=3650)))
+    assert await bench.connection.fetchval("select last_observed_at > '2001-01-01' from resource")
+
+
+async def test_every_function_finds_pg_catalog_first_whoever_calls_it(connection: asyncpg.Connection) -> None:
+    """Bound when it was made, or with a path of its own."""
+    rows = await connection.fetch(
+        "select proname, prosqlbody is not null as is_bound, proconfig from pg_proc"
+        " where pronamespace = 'clusterinfo'::regnamespace"
+    )
+    paths = {row["proname"]: row["proconfig"] for row in rows if not row["is_bound"]}
+    assert len(rows) > 15
+    assert paths
+    assert all(path and path[0].startswith("search_path=pg_catalog") for path in paths.values()), paths
+
+
 # --- two clusters under one identity, and gaps -----------------------------------------------------------------------
 
 
@@ -579,7 +611,7 @@ async def test_a_cluster_stays_contested_though_its_snapshots_were_pruned(bench:
 
 
 async def _carried_elsewhere(bench: Bench) -> None:
-    """A kind for each lane that is another in one respect."""
+    """A kind for each lane that is another in one respect; that of another topic had a cluster of its own, once."""
     others = {
         "partitions": replace_partition(1),
         "topics": replace_partition(0, "other"),
@@ -587,7 +619,8 @@ async def _carried_elsewhere(bench: Bench) -> None:
     }
     for resource, lane in others.items():
         await bench.sink.open(lane)
-        await bench.sink.write(Feed(lane).batch(Listing("100", resource=resource).completed()))
+        await bench.sink.write(Feed(lane).batch(Listing("100", resource=resource, cluster=lane.topic).completed()))
+    await bench.connection.execute("update cluster set topic = $1", LANE.topic)
 
 
 async def _after_a_gap(bench: Bench, minute: int) -> None:

@@ -849,7 +849,7 @@ async def test_a_failure_written_twice_page_by_page_is_stored_once(bench: Bench)
             assert (await bench.sink.write(batch)).position == batch.end
     assert await bench.connection.fetchval("select count(*) from list_progress") == 0, "they prove nothing any more"
     proof = Listing("200", NOON + 5 * MINUTE)
-    await bench.store(proof.item("a", "1"), proof.completed())
+    await bench.sink.write(page(proof, 0, proof.item("a", "1"), proof.completed()))
     assert await bench.states() == {"configmaps": "verified", "pods": "forbidden"}
 
 

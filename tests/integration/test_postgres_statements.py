@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 from msgspec.structs import replace
 
-from clusterinfo.model import Record
+from clusterinfo.model import PartitionLane, Record
 from clusterinfo.postgres.pool import open_pool
 from clusterinfo.postgres.sink import PostgresSink
 from tests.conftest import Database
@@ -99,6 +99,17 @@ async def test_an_object_that_changed_takes_nine_statements_at_most(
     assert seen == ["begin", "execute", "fetch", "fetch", "fetch", "commit"]
     rows = await connection.fetch("select name, resource_version from resource order by name")
     assert [tuple(row) for row in rows] == [("a", "150"), ("b", "2")]
+
+
+async def test_what_another_topic_says_takes_one_statement_more_than_what_it_may(counter: Counter) -> None:
+    """That which keeps it: whose a cluster is comes with the admission."""
+    listing = Listing("100")
+    await counter.sent_for(listing.item("a", "1"), listing.completed())
+    theirs = PartitionLane(LANE.kafka_cluster, "theirs", 0, LANE.group_id)
+    await counter.sink.open(theirs)
+    counter.feed = Feed(theirs)
+    sent = await counter.sent_for(watched(listing, "a", "101", "y"))
+    assert sent == ["begin", "execute", "fetch", "execute", "commit"]
 
 
 async def test_a_batch_sent_again_takes_four_statements(counter: Counter) -> None:

@@ -75,7 +75,8 @@ async def test_what_waits_for_no_consumer_needs_attention(database: Database, ka
 
         async with running("consume", env=env | QUIET):
             async with asyncio.timeout(60):
-                while (held := orjson.loads((await run(*JSON, env=env)).stdout))["consumers"]["held"] != [*range(6)]:
+                expected = [f"{env['KAFKA_TOPIC']}-{number}" for number in range(6)]
+                while (held := orjson.loads((await run(*JSON, env=env)).stdout))["consumers"]["held"] != expected:
                     await asyncio.sleep(0.1)
             assert (held["consumers"]["state"], held["consumers"]["members"]) == ("Stable", 1)
             assert held["consumers"]["why"] == ""

@@ -124,6 +124,13 @@ async def copied(scene: Scene) -> Ended:
     return (await run("legacy", "--once", env=scene.direct | {"CLUSTER_NAME": "south"})).expect(3)
 
 
+async def elsewhere(scene: Scene) -> Ended:
+    await scene.stored()
+    other = scene.env | {"KAFKA_TOPIC": scene.env["KAFKA_TOPIC"] + "-other"}
+    (await run("collect", "--once", env=other)).expect(0)
+    return (await run("consume", "--until-idle", "1s", env=other)).expect(0)
+
+
 async def failing(scene: Scene) -> Ended:
     await scene.api.control("fail", resource="services", status=500)
     (await run("collect", "--once", env=scene.env)).expect(3)
@@ -215,6 +222,9 @@ TRIED = {
     ),
     "Two clusters have one identity": Tried(
         copied, ("clusters named 'north' and 'south' have the same uid", "unverified"), "south"
+    ),
+    "A cluster belongs to another topic": Tried(
+        elsewhere, ("Records set aside: their cluster belongs to another topic",), "sandbox"
     ),
     "A kind is forbidden": Tried(forbidden, ("Kind is not verified", "forbidden"), "secrets"),
     "A kind fails": Tried(failing, ("Kind is not verified", "failed"), "services"),

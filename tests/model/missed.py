@@ -8,6 +8,7 @@ DECISIONS = "tests/integration/test_postgres_decisions.py::"
 GAPS = "tests/integration/test_postgres_gaps.py::"
 GUARDS = "tests/integration/test_postgres_guards.py::"
 LOCKS = "tests/integration/test_postgres_locks.py::"
+OWNERS = "tests/integration/test_topic_owners.py::"
 SINK = "tests/integration/test_postgres_sink.py::"
 
 MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -133,6 +134,9 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "coalesce(excluded.expected_count, p.expected_count) = p.count + excluded.count and",
         ),
         "repeated": ("where not p.settled",),
+        OWNERS + "test_the_ids_of_anothers_list_and_snapshot_change_nothing_of_it": (
+            "and p.unit_id = excluded.unit_id",
+        ),
     },
     "find_overtaken": {
         "stubbed": ("and (p.settled or (p.epoch, p.live_at) <= (f.epoch, f.live_at))",),
@@ -233,7 +237,10 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "together": ("and (f.epoch, f.live_at) <= (w.epoch, w.live_at)",),
     },
     "drop_progress": {
-        "incomplete": ("where list = any ($1::uuid[])",),
+        GUARDS + "test_a_list_that_failed_leaves_another_of_its_kind_under_way": ("where list = any ($1::uuid[])",),
+        OWNERS + "test_the_ids_of_anothers_list_and_snapshot_change_nothing_of_it": (
+            "and unit_id = any ($2::bigint[])",
+        ),
     },
     "stage_elements": {
         "shuffled": (
@@ -505,6 +512,9 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "least($3, now()) #2",
             "on conflict (id) do update",
         ),
+        OWNERS + "test_the_ids_of_anothers_list_and_snapshot_change_nothing_of_it": (
+            "where snapshot.cluster_id = excluded.cluster_id",
+        ),
     },
     "exclude_units": {
         GUARDS + "test_a_kind_is_excluded_and_not_its_namesakes": (
@@ -639,12 +649,17 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "unverify_carried_units": {
         GUARDS + "test_a_gap_leaves_what_other_lanes_carry_and_what_is_newer_or_has_failed": (
-            "where kafka_cluster = $1",
-            "and topic = $2",
-            "and partition = $3",
+            "where p.kafka_cluster = $1",
+            "and p.topic = $2",
+            "and p.partition = $3",
             "where f.unit_id = c.unit_id",
             "and f.state = 'verified'",
             "and f.state_at <= $4",
+        ),
+        OWNERS + "test_a_gap_doubts_nothing_that_the_topic_lost": (
+            "on u.id = p.unit_id",
+            "on c.id = u.cluster_id",
+            "and c.topic = $2",
         ),
     },
 }

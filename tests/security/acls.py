@@ -16,7 +16,7 @@ _ROW = re.compile(r"^\| `(\w+)` \| (topic|group) `(\w+)` \| `(\w+)` \| (\w+)", r
 # Codes of org.apache.kafka.common.resource.ResourceType and org.apache.kafka.common.acl.AclOperation
 _RESOURCES = {"topic": 2, "group": 3}
 _OPERATIONS = {"Read": 3, "Write": 4, "Create": 5, "Describe": 8, "DescribeConfigs": 10}
-_LITERAL, _ALLOW = 3, 3
+_LITERAL, _PREFIXED, _ALLOW = 3, 4, 3  # and of PatternType and AclPermissionType
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +41,19 @@ def documented() -> list[Acl]:
 
 
 async def allow(bootstrap: str, principal: str, acls: Iterable[Acl], env: dict[str, str]) -> None:
-    """Grant `acls`, for the topic and group that `env` names, to a user; `bootstrap`: where anybody is a super user."""
+    """Grant `acls`, for the topic and group that `env` names, to a user; `bootstrap`: where anybody is a super user.
+
+    A topic that ends in `*` is a prefix.
+    """
     host, port = bootstrap.split(":")
     connection = await create_conn(host, int(port), client_id="tests")
     try:
         for acl in acls:
             resource, operation = _RESOURCES[acl.resource], _OPERATIONS[acl.operation]
+            name = env[acl.variable]
+            pattern = _PREFIXED if name.endswith("*") else _LITERAL
             request = CreateAclsRequest(
-                resource, env[acl.variable], _LITERAL, f"User:{principal}", "*", operation, _ALLOW
+                resource, name.removesuffix("*"), pattern, f"User:{principal}", "*", operation, _ALLOW
             )
             response = await connection.send(request)
             assert [code for code, _ in response.creation_responses] == [0], response

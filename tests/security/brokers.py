@@ -30,6 +30,8 @@ ROTATED = "bob"
 SUPER_USERS = ("ANONYMOUS", "client", USER, ROTATED)
 PRINCIPALS = tuple(f"principal{number}" for number in range(16))
 """Users without any rights, whose password is `PASSWORD` too: each is given to one test."""
+TENANTS = ("north", "south", "store")
+"""Two collectors, each with a topic of its own, and their consumer; the password is `PASSWORD` too."""
 MECHANISMS = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER")
 
 _MODULES = "org.apache.kafka.common.security"
@@ -61,7 +63,7 @@ def guarded_kafka(certificates: Certificates) -> ApacheKafka:
     for listener, pair in shown.items():
         properties |= listener_tls(listener.lower(), pair, certificates)
     for listener in ("login", "tlslogin", "expiring"):
-        properties |= _logins(listener, dict.fromkeys((USER, *PRINCIPALS), PASSWORD))
+        properties |= _logins(listener, dict.fromkeys((USER, *PRINCIPALS, *TENANTS), PASSWORD))
     for mechanism in MECHANISMS:
         properties[f"listener.name.expiring.{mechanism.lower()}.connections.max.reauth.ms"] = str(LOGIN_LASTS_MS)
     scram = [

@@ -25,6 +25,7 @@ from clusterinfo.model import (
 CLUSTER = "5180eaa4-7a47-4e30-81ab-2135c8f2a0e5"
 LANE = PartitionLane("kafka-1", "cluster-info", 0, "cluster-info-consumer")
 NOON = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
+MINUTE = dt.timedelta(minutes=1)
 
 
 def uuid7(at: dt.datetime) -> str:

@@ -9,15 +9,16 @@ membership to the heartbeat.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import groupby
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.client import ConnectionGroup
 from aiokafka.errors import GroupCoordinatorNotAvailableError, NoError, for_code
 from aiokafka.protocol.commit import OffsetCommitRequest
 
 
-async def commit(consumer: AIOKafkaConsumer, topic: str, offsets: Mapping[int, int]) -> None:
+async def commit(consumer: AIOKafkaConsumer, offsets: Mapping[TopicPartition, int]) -> None:
     """Commit `offsets` (partition -> next offset) for the consumer's group. Safe to cancel.
 
     Raises KafkaError; nothing follows from it but that the offsets are not shown.
@@ -31,10 +32,15 @@ async def commit(consumer: AIOKafkaConsumer, topic: str, offsets: Mapping[int, i
         coordinator.generation,
         coordinator.member_id,
         OffsetCommitRequest.DEFAULT_RETENTION_TIME,
-        [(topic, [(partition, offset, "") for partition, offset in offsets.items()])],
+        [(topic, [(at.partition, offset, "") for at, offset in of_topic]) for topic, of_topic in _by_topic(offsets)],
     )
     response = await consumer._client.send(node, request, group=ConnectionGroup.COORDINATION)
     for _, partitions in response.topics:
         for _, code in partitions:
             if (error := for_code(code)) is not NoError:
                 raise error
+
+
+def _by_topic(offsets: Mapping[TopicPartition, int]) -> Iterator[tuple[str, list[tuple[TopicPartition, int]]]]:
+    for topic, of_topic in groupby(sorted(offsets.items()), key=lambda pair: pair[0].topic):
+        yield topic, list(of_topic)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from clusterinfo.errors import one_line
@@ -19,23 +19,22 @@ FAILURES_ALLOWED = 10  # in a row; a few belong to every rebalance
 class CommittedOffsets:
     """What of the stored offsets Kafka has."""
 
-    def __init__(self, topic: str, observe: Observe) -> None:
-        self._topic = topic
+    def __init__(self, observe: Observe) -> None:
         self._observe = observe
-        self._committed: dict[int, int] = {}
+        self._committed: dict[TopicPartition, int] = {}
         self._failures = 0
 
-    async def commit(self, consumer: AIOKafkaConsumer, positions: Mapping[int, int]) -> None:
+    async def commit(self, consumer: AIOKafkaConsumer, positions: Mapping[TopicPartition, int]) -> None:
         """Commit those of `positions` (partition -> next offset; -1: not known) that changed, within 3 s.
 
         Best effort: failures are observed as one warning once ten came in a row.
         """
-        offsets = {n: at for n, at in positions.items() if at >= 0 and self._committed.get(n) != at}
+        offsets = {of: at for of, at in positions.items() if at >= 0 and self._committed.get(of) != at}
         if not offsets:
             return
         try:
             async with asyncio.timeout(COMMIT_TIMEOUT_S):
-                await commit(consumer, self._topic, offsets)
+                await commit(consumer, offsets)
         except (KafkaError, TimeoutError) as error:
             self._failures += 1
             if self._failures == FAILURES_ALLOWED:

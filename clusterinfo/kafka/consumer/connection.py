@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Collection, Iterable
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError
 
@@ -21,7 +21,7 @@ from clusterinfo.kafka.aiokafka_patches.stopping import end_tasks, stop_consumer
 from clusterinfo.kafka.client import client_arguments, refresh_credentials
 from clusterinfo.kafka.errors import is_final, translate
 from clusterinfo.kafka.probe import CONNECT_TIMEOUT_S
-from clusterinfo.kafka.topics import Topic
+from clusterinfo.kafka.topics import Topics
 from clusterinfo.observations import Observe
 from clusterinfo.settings import MIB, Settings
 from clusterinfo.waiting import Backoff, retried, unless
@@ -41,7 +41,7 @@ CONSUMER: dict[str, Any] = {
     "rebalance_timeout_ms": int(REBALANCE_TIMEOUT_S * 1000),
     "request_timeout_ms": int(REQUEST_TIMEOUT_S * 1000),
     "max_poll_interval_ms": 5 * 60 * 1000,
-    # partitions that are added are noticed so late, and what is sent to them waits; aiokafka's own 5 min are too long
+    # partitions and topics that are added are noticed so late, and what is sent to them waits; aiokafka has 5 min
     "metadata_max_age_ms": 30_000,
     # one fetch a broker is in flight: a quiet partition must not hold up the others
     "fetch_max_wait_ms": int(FETCH_WAIT_S * 1000),
@@ -54,10 +54,10 @@ CONSUMER: dict[str, Any] = {
 class Connection:
     """The consumer of the moment. Attributes: `consumer`, None while there is none."""
 
-    def __init__(self, settings: Settings, topic: Topic, observe: Observe, session_timeout_s: float) -> None:
+    def __init__(self, settings: Settings, topics: Topics, observe: Observe, session_timeout_s: float) -> None:
         self.consumer: AIOKafkaConsumer | None = None
         self._settings = settings
-        self._topic = topic
+        self._topics = topics
         self._observe = observe
         self._session_timeout_s = session_timeout_s
         self._other_cluster = ""
@@ -80,7 +80,7 @@ class Connection:
             heartbeat_interval_ms=int(min(3.0, self._session_timeout_s / 3) * 1000),
         )
         refresh_credentials(self.consumer._client, self._settings)
-        notice_other_cluster(self.consumer, self._topic.cluster_id, self._note_cluster)
+        notice_other_cluster(self.consumer, self._topics.cluster_id, self._note_cluster)
         await self.consumer.start()
         pace_empty_fetches(self.consumer, FETCH_WAIT_S)
 
@@ -103,7 +103,7 @@ class Connection:
         try:
             await retried(
                 connect,
-                lane=self._topic.name,
+                lane=self._topics.names.given,
                 name="connect to Kafka",
                 observe=self._observe,
                 stopping=stopping,
@@ -130,38 +130,42 @@ class Connection:
 
     # --- what it knows -----------------------------------------------------------------------------------------
 
-    def partition(self, number: int) -> TopicPartition:
-        """A partition of the topic, as aiokafka names it."""
-        return TopicPartition(self._topic.name, number)
+    def subscribe(self, listener: ConsumerRebalanceListener) -> None:
+        """Join the group for the topics; where a name ends in `*`, aiokafka looks every 30 s for new ones."""
+        names = self._topics.names
+        if names.prefixes:
+            self.live.subscribe(pattern=names.pattern(), listener=listener)
+        else:
+            self.live.subscribe(list(names.names), listener=listener)
 
-    def pause(self, numbers: Iterable[int]) -> None:
+    def pause(self, partitions: Iterable[TopicPartition]) -> None:
         """Fetch nothing from these partitions until they are resumed."""
-        self.live.pause(*map(self.partition, numbers))
+        self.live.pause(*partitions)
 
-    def ends_fetched(self) -> dict[int, int]:
+    def ends_fetched(self) -> dict[TopicPartition, int]:
         """Partition -> its end as of the last fetch; without those never fetched, or taken away a moment ago."""
         ends = {}
         for partition in self.live.assignment():
             with contextlib.suppress(KafkaError):
                 if (end := self.live.highwater(partition)) is not None:
-                    ends[partition.partition] = int(end)
+                    ends[partition] = int(end)
         return ends
 
-    async def position(self, number: int) -> int:
+    async def position(self, partition: TopicPartition) -> int:
         """Where it fetches next, past what it does not hand out (markers of transactions); -1: not known within 1 s."""
         try:
             async with asyncio.timeout(POSITION_TIMEOUT_S):
-                return int(await self.live.position(self.partition(number)))
+                return int(await self.live.position(partition))
         except (KafkaError, TimeoutError):
             return -1
 
-    async def is_at_end(self, numbers: Collection[int]) -> bool:
+    async def is_at_end(self, partitions: Collection[TopicPartition]) -> bool:
         """Whether it fetched these partitions up to where they end now; False if that is not known within 3 s."""
-        if not numbers:
+        if not partitions:
             return True
         try:
             async with asyncio.timeout(ENDS_TIMEOUT_S):
-                ends = await self.live.end_offsets(list(map(self.partition, numbers)))
+                ends = await self.live.end_offsets(list(partitions))
                 return all([await self.live.position(partition) >= end for partition, end in ends.items()])
         except (KafkaError, TimeoutError):
             return False
@@ -171,7 +175,7 @@ class Connection:
         if self._other_cluster:
             raise FatalError(
                 f"another Kafka cluster answers at {','.join(self._settings.kafka_brokers)}: its id is "
-                f"{self._other_cluster}, what is stored is from {self._topic.cluster_id}; check KAFKA_BROKERS, or "
+                f"{self._other_cluster}, what is stored is from {self._topics.cluster_id}; check KAFKA_BROKERS, or "
                 "start again to read the other one"
             )
 

@@ -16,6 +16,8 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Self
 
+from aiokafka import TopicPartition
+
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import first_of
 from clusterinfo.kafka.aiokafka_patches.stopping import STOP_TIMEOUT_S
@@ -28,7 +30,7 @@ from clusterinfo.kafka.consumer.source import PartitionSource
 from clusterinfo.kafka.consumer.watchdog import Waiting, Watchdog
 from clusterinfo.kafka.end_offsets import end_offsets
 from clusterinfo.kafka.probe import first_connection
-from clusterinfo.kafka.topics import Topic, ensure_topic
+from clusterinfo.kafka.topics import Topics, ensure_topics
 from clusterinfo.model import PartitionLane
 from clusterinfo.observations import Lagging, Observe, PartitionsAssigned, Warned
 from clusterinfo.settings import Settings
@@ -43,28 +45,28 @@ LEAVING_S = STOP_TIMEOUT_S + 2 * COMMIT_TIMEOUT_S  # of SHUTDOWN_GRACE_S, what a
 class ConsumerGroup:
     """A member of the group: `async with ConsumerGroup.connect(settings, observe) as group: await group.run(...)`.
 
-    Attributes: `topic`; `cluster_id` of Kafka, the key of stored offsets.
+    Attributes: `topics`; `cluster_id` of Kafka, the key of stored offsets.
     """
 
     def __init__(
         self,
         settings: Settings,
-        topic: Topic,
+        topics: Topics,
         observe: Observe,
         *,
         budget: ByteBudget | None = None,
         session_timeout_s: float = SESSION_TIMEOUT_S,
     ) -> None:
-        self.topic = topic
+        self.topics = topics
         self._settings = settings
         self._observe = observe
         self._budget = budget or ByteBudget()
-        self._connection = Connection(settings, topic, observe, session_timeout_s)
+        self._connection = Connection(settings, topics, observe, session_timeout_s)
         self._membership = Membership()
         self._lanes = Lanes(self._new_source)
-        self._committed = CommittedOffsets(topic.name, observe)
+        self._committed = CommittedOffsets(observe)
         self._moved_at_s = 0.0
-        self._watchdog = Watchdog(topic.name, lambda: end_offsets(settings), observe)
+        self._watchdog = Watchdog(lambda: end_offsets(settings), observe)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -76,12 +78,12 @@ class ConsumerGroup:
         budget: ByteBudget | None = None,
         session_timeout_s: float = SESSION_TIMEOUT_S,
     ) -> AsyncIterator[Self]:
-        """A connected consumer that has not joined yet; creates the topic if it is missing. Leaving takes 12 s at most.
+        """A connected consumer that has not joined yet; named topics that are missing are created. Leaving takes 12 s.
 
         Raises FatalError in one line if Kafka is not reached within 20 s or refuses us, ConfigError for wrong settings.
         """
-        topic = await ensure_topic(settings, observe)
-        group = cls(settings, topic, observe, budget=budget, session_timeout_s=session_timeout_s)
+        topics = await ensure_topics(settings, observe)
+        group = cls(settings, topics, observe, budget=budget, session_timeout_s=session_timeout_s)
         try:
             async with first_connection(settings):
                 await group._connection.start()
@@ -92,15 +94,15 @@ class ConsumerGroup:
     @property
     def cluster_id(self) -> str:
         """Id of the Kafka cluster."""
-        return self.topic.cluster_id
+        return self.topics.cluster_id
 
-    def lag(self) -> dict[int, int]:
+    def lag(self) -> dict[TopicPartition, int]:
         """Partition -> messages that are in Kafka and not stored, as of the last fetch; without those never fetched."""
         ends = self._connection.ends_fetched()
         return {
-            number: max(0, ends[number] - source.position)
-            for number, source in self._lanes.sources().items()
-            if number in ends and source.position >= 0
+            partition: max(0, ends[partition] - source.position)
+            for partition, source in self._lanes.sources().items()
+            if partition in ends and source.position >= 0
         }
 
     # --- the member's life ----------------------------------------------------------------------------------------
@@ -122,13 +124,13 @@ class ConsumerGroup:
 
     async def _session(self, drive: Drive, stopping: asyncio.Event, until_idle_s: float | None) -> None:
         """One consumer's life in the group."""
-        consumer, name = self._connection.live, self.topic.name
+        consumer, names = self._connection.live, self.topics.names.given
         self._membership = Membership()
         self._note_progress()
         try:
             async with asyncio.TaskGroup() as tasks:
-                consumer.subscribe([name], listener=Listener(self._membership, self._revoked, self._assigned))
-                polling = poll(consumer, name, self._settings.kafka_group_id, self._observe)
+                self._connection.subscribe(Listener(self._membership, self._revoked, self._assigned))
+                polling = poll(consumer, names, self._settings.kafka_group_id, self._observe)
                 poller = tasks.create_task(polling, name="poll")
                 watchdog = tasks.create_task(self._watchdog.watch(self._waiting), name="watchdog")
                 await self._supervise(tasks, drive, stopping, until_idle_s)
@@ -174,15 +176,15 @@ class ConsumerGroup:
         """Before a rebalance: no new batch; wait for the writes in hand."""
         await self._lanes.wait_for_writes(REVOKE_TIMEOUT_S)
 
-    def _assigned(self, partitions: frozenset[int]) -> None:
+    def _assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """After a rebalance: pause, since a new assignment forgets pauses, until the lane has claimed and sought."""
         self._connection.pause(partitions)
-        self._observe(PartitionsAssigned(topic=self.topic.name, partitions=tuple(sorted(partitions))))
+        self._observe(PartitionsAssigned(partitions=tuple(f"{at.topic}-{at.partition}" for at in sorted(partitions))))
 
-    def _new_source(self, partition: int, stopping: asyncio.Event) -> PartitionSource:
+    def _new_source(self, partition: TopicPartition, stopping: asyncio.Event) -> PartitionSource:
         return PartitionSource(
             self._connection.live,
-            PartitionLane(self.cluster_id, self.topic.name, partition, self._settings.kafka_group_id),
+            PartitionLane(self.cluster_id, partition.topic, partition.partition, self._settings.kafka_group_id),
             limits=Limits.of(self._settings),
             budget=self._budget,
             observe=self._observe,
@@ -198,12 +200,12 @@ class ConsumerGroup:
     def _report_lag(self) -> None:
         if self._membership.assigned is not None:
             for partition, records in self.lag().items():
-                self._observe(Lagging(topic=self.topic.name, partition=partition, records=records))
+                self._observe(Lagging(topic=partition.topic, partition=partition.partition, records=records))
 
     async def _commit(self) -> None:
         """Commit to Kafka what is stored, except in a rebalance: the partitions are nobody's then."""
         if self._membership.assigned is not None:
-            positions = {number: source.position for number, source in self._lanes.sources().items()}
+            positions = {partition: source.position for partition, source in self._lanes.sources().items()}
             await self._committed.commit(self._connection.live, positions)
 
     async def _is_idle(self, until_idle_s: float) -> bool:
@@ -213,15 +215,15 @@ class ConsumerGroup:
         sources = self._lanes.living_sources()
         return all(source.is_idle for source in sources.values()) and await self._connection.is_at_end(sources)
 
-    async def _waiting(self) -> dict[int, Waiting] | None:
+    async def _waiting(self) -> dict[TopicPartition, Waiting] | None:
         """How the lanes wait for Kafka, for the watchdog; None while a rebalance goes on."""
         if self._membership.assigned is None:
             return None
         lanes = {}
-        for number, source in self._lanes.living_sources().items():
+        for partition, source in self._lanes.living_sources().items():
             waits_s = 0.0 if source.waits_since_s is None else _now() - source.waits_since_s
-            fetched = await self._connection.position(number) if waits_s else -1
-            lanes[number] = Waiting(max(source.next_offset, fetched), waits_s)
+            fetched = await self._connection.position(partition) if waits_s else -1
+            lanes[partition] = Waiting(max(source.next_offset, fetched), waits_s)
         return lanes
 
 

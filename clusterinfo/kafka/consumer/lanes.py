@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
+from aiokafka import TopicPartition
+
 from clusterinfo.errors import TransientError
 from clusterinfo.kafka.consumer.source import PartitionSource
 from clusterinfo.model import PartitionLane
@@ -35,11 +37,11 @@ class _Lane:
 class Lanes:
     """The lanes of one session in the group. `new_source` makes the source of a partition; the event stops it."""
 
-    def __init__(self, new_source: Callable[[int, asyncio.Event], PartitionSource]) -> None:
+    def __init__(self, new_source: Callable[[TopicPartition, asyncio.Event], PartitionSource]) -> None:
         self._new_source = new_source
-        self._lanes: dict[int, list[_Lane]] = {}
+        self._lanes: dict[TopicPartition, list[_Lane]] = {}
 
-    def start(self, tasks: asyncio.TaskGroup, drive: Drive, partitions: Iterable[int]) -> None:
+    def start(self, tasks: asyncio.TaskGroup, drive: Drive, partitions: Iterable[TopicPartition]) -> None:
         """A fresh lane for every assigned partition: an assignment is a new one even if it gives what we had."""
         for partition in partitions:
             before = [lane for lane in self._lanes.get(partition, []) if lane.is_alive]
@@ -50,11 +52,11 @@ class Lanes:
             )
             self._lanes[partition] = [*before, lane]
 
-    def sources(self) -> dict[int, PartitionSource]:
+    def sources(self) -> dict[TopicPartition, PartitionSource]:
         """Partition -> source of its latest lane, whether it has ended or not."""
         return {partition: lanes[-1].source for partition, lanes in self._lanes.items()}
 
-    def living_sources(self) -> dict[int, PartitionSource]:
+    def living_sources(self) -> dict[TopicPartition, PartitionSource]:
         """Partition -> source of its latest lane, unless it has ended."""
         return {partition: lanes[-1].source for partition, lanes in self._lanes.items() if lanes[-1].is_alive}
 

@@ -33,7 +33,7 @@ class Broken(Exception):  # noqa: N818 - not an error for anyone but `ConsumerGr
 class Membership:
     """What the callbacks noted. `assigned` is None until a rebalance has ended, and again while one goes on."""
 
-    assigned: frozenset[int] | None = None
+    assigned: frozenset[TopicPartition] | None = None
     is_new: bool = False
     failure: BaseException | None = None
 
@@ -48,7 +48,7 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
         self,
         membership: Membership,
         revoked: Callable[[], Awaitable[None]],
-        assigned: Callable[[frozenset[int]], None],
+        assigned: Callable[[frozenset[TopicPartition]], None],
     ) -> None:
         self._membership = membership
         self._revoked = revoked
@@ -63,7 +63,7 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         try:
-            partitions = frozenset(partition.partition for partition in assigned)
+            partitions = frozenset(assigned)
             self._assigned(partitions)
             self._membership.assigned = partitions
             self._membership.is_new = True
@@ -71,16 +71,16 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
             self._membership.failure = error
 
 
-async def poll(consumer: AIOKafkaConsumer, topic: str, group_id: str, observe: Observe) -> NoReturn:
+async def poll(consumer: AIOKafkaConsumer, topics: str, group_id: str, observe: Observe) -> NoReturn:
     """Poll nothing, every second: aiokafka leaves a group whose member has not polled for five minutes.
 
     Here errors of the coordination come to light, and whether the group's coordinator is known at all. Raises
     FatalError for those that waiting cannot help, Broken if they do not end or if aiokafka's own tasks died.
     """
-    failures, lost = 0, LostCoordinator(topic, observe)
+    failures, lost = 0, LostCoordinator(topics, observe)
     while True:
         try:
-            await consumer.getmany(TopicPartition(topic, NOBODY), timeout_ms=0)
+            await consumer.getmany(TopicPartition(topics, NOBODY), timeout_ms=0)
             failures = 0
         except ConsumerStoppedError as error:
             raise Broken("it was stopped") from error
@@ -98,8 +98,8 @@ async def poll(consumer: AIOKafkaConsumer, topic: str, group_id: str, observe: O
 class LostCoordinator:
     """Reports, for readiness, that the broker which coordinates the group is not found, and that it is found again."""
 
-    def __init__(self, topic: str, observe: Observe) -> None:
-        self._topic = topic
+    def __init__(self, topics: str, observe: Observe) -> None:
+        self._topics = topics
         self._observe = observe
         self._polls = 0
 
@@ -107,13 +107,13 @@ class LostCoordinator:
         """Check aiokafka's coordinator; called every second."""
         if coordinator is None or coordinator.coordinator_id is not None:
             if self._polls >= LOST_POLLS:
-                self._observe(Recovered(lane=self._topic, step=COORDINATOR, attempts=self._polls))
+                self._observe(Recovered(lane=self._topics, step=COORDINATOR, attempts=self._polls))
             self._polls = 0
             return
         self._polls += 1
         if self._polls == LOST_POLLS:
             error = f"the broker that coordinates the group has not been found for {LOST_POLLS * POLL_S:g} s"
-            self._observe(Retrying(lane=self._topic, step=COORDINATOR, error=error, wait_s=POLL_S))
+            self._observe(Retrying(lane=self._topics, step=COORDINATOR, error=error, wait_s=POLL_S))
 
 
 def _coordination_ended(consumer: AIOKafkaConsumer) -> bool:

@@ -15,6 +15,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, NoReturn
 
+from aiokafka import TopicPartition
+
 from clusterinfo.errors import ClusterinfoError
 from clusterinfo.kafka.consumer.membership import Broken
 from clusterinfo.observations import Freed, Observe, Stuck
@@ -40,23 +42,22 @@ class _Stalled:
     since_s: float
 
 
-EndOffsets = Callable[[], Awaitable[Mapping[int, int]]]
+EndOffsets = Callable[[], Awaitable[Mapping[TopicPartition, int]]]
 """Where the partitions end, by a client of its own. Raises ClusterinfoError if Kafka does not answer."""
 
 
 class Watchdog:
     """Watches one member of a group, over all the consumers it has one after another."""
 
-    def __init__(self, topic: str, end_offsets: EndOffsets, observe: Observe) -> None:
-        self._topic = topic
+    def __init__(self, end_offsets: EndOffsets, observe: Observe) -> None:
         self._end_offsets = end_offsets
         self._observe = observe
-        self._stalled: dict[int, _Stalled] = {}
+        self._stalled: dict[TopicPartition, _Stalled] = {}
         self._unassigned_since_s: float | None = None
-        self._in_vain: dict[int, tuple[int, int]] = {}
+        self._in_vain: dict[TopicPartition, tuple[int, int]] = {}
         """Partition -> where it is stuck, and consumers that were given up for it."""
 
-    async def watch(self, lanes: Callable[[], Awaitable[Mapping[int, Waiting] | None]]) -> NoReturn:
+    async def watch(self, lanes: Callable[[], Awaitable[Mapping[TopicPartition, Waiting] | None]]) -> NoReturn:
         """Check every 30 s, for one consumer's life; `lanes`: by partition, None while there is no assignment.
 
         Raises Broken once the consumer is stuck.
@@ -66,7 +67,7 @@ class Watchdog:
             await asyncio.sleep(CHECK_S)
             await self.check(await lanes(), asyncio.get_running_loop().time())
 
-    async def check(self, lanes: Mapping[int, Waiting] | None, now_s: float) -> None:
+    async def check(self, lanes: Mapping[TopicPartition, Waiting] | None, now_s: float) -> None:
         """One check. Raises Broken if the consumer is stuck."""
         self._note_freed(lanes or {})
         if lanes is not None and not any(lane.waits_s >= CHECK_S for lane in lanes.values()):
@@ -93,7 +94,9 @@ class Watchdog:
         if now_s - self._unassigned_since_s >= UNASSIGNED_S:
             raise Broken(f"Kafka answers, but for {UNASSIGNED_S:g} s the group has assigned nothing")
 
-    def _check_lanes(self, lanes: Mapping[int, Waiting], ends: Mapping[int, int], now_s: float) -> None:
+    def _check_lanes(
+        self, lanes: Mapping[TopicPartition, Waiting], ends: Mapping[TopicPartition, int], now_s: float
+    ) -> None:
         self._unassigned_since_s = None
         for partition, lane in lanes.items():
             if lane.waits_s < CHECK_S or ends.get(partition, 0) <= lane.position:
@@ -105,17 +108,21 @@ class Watchdog:
             if now_s - stalled.since_s >= STALLED_S:
                 self._give_up(partition, lane.position, ends[partition])
 
-    def _give_up(self, partition: int, position: int, end: int) -> NoReturn:
-        name, (_, before) = f"{self._topic}-{partition}", self._in_vain.get(partition, (0, 0))
+    def _give_up(self, partition: TopicPartition, position: int, end: int) -> NoReturn:
+        name, (_, before) = _named(partition), self._in_vain.get(partition, (0, 0))
         self._in_vain[partition] = position, before + 1
         if before >= REBUILDS_TRIED:
             self._observe(Stuck(lane=name, offset=position, rebuilt=before))
         raise Broken(f"{name} ends at offset {end}, but after {position} nothing came for {STALLED_S:g} s")
 
-    def _note_freed(self, lanes: Mapping[int, Waiting]) -> None:
+    def _note_freed(self, lanes: Mapping[TopicPartition, Waiting]) -> None:
         """Forget where a lane was stuck once it has come past it."""
         for partition, (position, rebuilt) in list(self._in_vain.items()):
             if partition in lanes and lanes[partition].position > position:
                 del self._in_vain[partition]
                 if rebuilt > REBUILDS_TRIED:
-                    self._observe(Freed(lane=f"{self._topic}-{partition}"))
+                    self._observe(Freed(lane=_named(partition)))
+
+
+def _named(partition: TopicPartition) -> str:
+    return f"{partition.topic}-{partition.partition}"

@@ -15,23 +15,19 @@ that is interrupted, the next call goes on with it.
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import uuid
 from dataclasses import dataclass
 
-from clusterinfo.errors import ClusterinfoError, ConfigError, TransientError
+from clusterinfo.errors import ClusterinfoError, ConfigError
 from clusterinfo.model import Unit
+from clusterinfo.postgres.admin.clusters import alone, begin, find_cluster, named
 from clusterinfo.postgres.connection import Connection, Row
 from clusterinfo.postgres.errors import FOREIGN, translate
-from clusterinfo.postgres.merge.admission import lock_forgotten
 from clusterinfo.postgres.sql import statements
 
 ROWS_AT_ONCE = 5000
 """Rows of one deleting transaction: some 0.1 s with bodies of 6 kB."""
-TRIES, PAUSE_S = 5, 1.0
-MOST_NAMED = 20
-"""Clusters or kinds that an error names."""
 
 
 @dataclass(slots=True)
@@ -48,17 +44,7 @@ async def hide(connection: Connection, schema: str, name: str, kind: str | None)
 
     Raises ConfigError if there is no such cluster or kind.
     """
-    for tries_left in reversed(range(TRIES)):
-        try:
-            async with connection.transaction():
-                await _begin(connection, schema)
-                return await _hide(connection, name, kind)
-        except FOREIGN as error:
-            translated = translate(error, f"forgetting {name}")
-            if not (isinstance(translated, TransientError) and tries_left):
-                raise translated from error
-            await asyncio.sleep(PAUSE_S)
-    return None
+    await alone(connection, schema, f"forgetting {name}", lambda: _hide(connection, name, kind))
 
 
 async def delete_hidden(connection: Connection, schema: str) -> Deleted:
@@ -66,7 +52,7 @@ async def delete_hidden(connection: Connection, schema: str) -> Deleted:
     deleted = Deleted()
     try:
         async with connection.transaction():
-            await _begin(connection, schema)
+            await begin(connection, schema)
             units = [row["id"] for row in await connection.fetch(statements()["find_hidden_units"])]
         # In steps, each a transaction: one of millions of rows would hold back vacuum and meet the statement timeout.
         for unit_id in units:
@@ -88,7 +74,7 @@ async def delete_hidden(connection: Connection, schema: str) -> Deleted:
             )
         # Units and clusters last: without them, an interrupted call would leave rows that no later one finds.
         async with connection.transaction():
-            await _begin(connection, schema)
+            await begin(connection, schema)
             deleted.units = len(await connection.fetch(statements()["delete_hidden_units"], units))
             await connection.execute(statements()["delete_hidden_clusters"])
     except FOREIGN as error:
@@ -97,16 +83,8 @@ async def delete_hidden(connection: Connection, schema: str) -> Deleted:
     return deleted
 
 
-async def _begin(connection: Connection, schema: str) -> None:
-    await connection.execute(
-        f"set local search_path = {schema}, pg_catalog; set local lock_timeout = '20s'; "
-        "set local statement_timeout = '60s'; set local idle_in_transaction_session_timeout = '60s'"
-    )
-
-
 async def _hide(connection: Connection, name: str, kind: str | None) -> None:
-    await lock_forgotten(connection)
-    cluster = await _find_cluster(connection, name)
+    cluster = await find_cluster(connection, "--cluster", name)
     group, resource = _split(kind) if kind else ("", "")
     if kind and not await connection.fetchval(statements()["find_unit"], cluster["id"], group, resource):
         raise ConfigError(await _no_such_kind(connection, cluster, kind))
@@ -120,29 +98,10 @@ async def _hide(connection: Connection, name: str, kind: str | None) -> None:
         await connection.execute(statements()["hide_cluster"], cluster["id"], place, label)
 
 
-async def _find_cluster(connection: Connection, name: str) -> Row:
-    rows = await connection.fetch(statements()["find_clusters_called"], name)
-    exact = [row for row in rows if row["exact"]] or rows
-    if len(exact) == 1:
-        return exact[0]
-    if exact:
-        choice = ", ".join(f"{row['label']} ({row['uid']})" for row in exact)
-        raise ConfigError(f"--cluster is {name!r}, which is the name of several: {choice}; give the uid of one")
-    labels = [row["label"] for row in await connection.fetch(statements()["list_clusters"])]
-    raise ConfigError(f"--cluster is {name!r}, but there is no such cluster; stored are: {_named(labels)}")
-
-
 async def _no_such_kind(connection: Connection, cluster: Row, kind: str) -> str:
     rows = await connection.fetch(statements()["list_units"], cluster["id"])
     kinds = [Unit(cluster["uid"], row["api_group"], row["resource"]).dotted for row in rows]
-    return f"--resource is {kind!r}, but cluster {cluster['label']!r} has no such kind; stored are: {_named(kinds)}"
-
-
-def _named(names: list[str]) -> str:
-    if not names:
-        return "none"
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
+    return f"--resource is {kind!r}, but cluster {cluster['label']!r} has no such kind; stored are: {named(kinds)}"
 
 
 def _split(kind: str) -> tuple[str, str]:
@@ -158,7 +117,7 @@ async def _delete_in_steps(
     count, before = 0, first
     while True:
         async with connection.transaction():
-            await _begin(connection, schema)
+            await begin(connection, schema)
             edge = await connection.fetchrow(find_edge, unit_id, ROWS_AT_ONCE - 1, *before)
             if edge is None:
                 return count

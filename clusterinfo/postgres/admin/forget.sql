@@ -10,15 +10,6 @@ on conflict (cluster, api_group, resource) do update set forgotten_at = excluded
 delete from list_progress p using unit u
 where u.id = p.unit_id and u.cluster_id = $1 and ($3 = '' or u.api_group = $2 and u.resource = $3);
 
--- name: find_clusters_called
--- By what the views show or the uid (exact), or else by a name that clusters may share.
-select id, uid, label, label = $1 or uid = $1 as exact from cluster
-where $1 in (label, uid, name) and uid not like 'forgotten %'
-order by label;
-
--- name: list_clusters
-select label from cluster where uid not like 'forgotten %' order by label;
-
 -- name: find_unit
 select id from unit where cluster_id = $1 and api_group = $2 and resource = $3;
 

@@ -6,7 +6,7 @@ import datetime as dt
 
 from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.errors import FOREIGN, translate
-from clusterinfo.postgres.sql import statements
+from clusterinfo.postgres.sql import local_search_path, statements
 
 MONTHS_AHEAD = 2
 LOCK_KEY = 0x68697374  # "hist"
@@ -47,7 +47,7 @@ async def maintain_history(connection: Connection, schema: str, today: dt.date, 
     try:
         async with connection.transaction():
             await connection.execute(
-                f"set local search_path = {schema}, pg_catalog; set local lock_timeout = '{LOCK_TIMEOUT}'; "
+                f"{local_search_path(schema)}; set local lock_timeout = '{LOCK_TIMEOUT}'; "
                 "set local client_min_messages = warning"
             )
             if await connection.fetchval("select pg_try_advisory_xact_lock($1)", LOCK_KEY):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.errors import FOREIGN, translate
-from clusterinfo.postgres.sql import statements
+from clusterinfo.postgres.sql import local_search_path, statements
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,7 @@ async def read_overview(connection: Connection, schema: str) -> Overview:
     """Read everything in one transaction that sees one moment. Raises as `translate` does."""
     try:
         async with connection.transaction(isolation="repeatable_read", readonly=True):
-            await connection.execute(
-                f"set local search_path = {schema}, pg_catalog; set local statement_timeout = '30s'"
-            )
+            await connection.execute(f"{local_search_path(schema)}; set local statement_timeout = '30s'")
             return Overview(
                 clusters=[ClusterRow(*row) for row in await connection.fetch(statements()["overview_clusters"])],
                 kinds=[KindRow(*row) for row in await connection.fetch(statements()["overview_kinds"])],

@@ -19,8 +19,8 @@ from clusterinfo.postgres.sink import PostgresSink
 from clusterinfo.postgres.sql import statements
 
 
-async def replay(sink: PostgresSink, letter_id: int, record: Record) -> bool:
-    """Store the record of a dead letter; True if that changed anything, False if the database knew as much or better.
+async def replay(sink: PostgresSink, letter_id: int, record: Record, topic: str) -> bool:
+    """Store the record of a dead letter that came by `topic`; True if that changed anything, False if it was known.
 
     Raises RecordError if it is refused (nothing is changed then), TransientError or FatalError for the database.
     """
@@ -28,7 +28,7 @@ async def replay(sink: PostgresSink, letter_id: int, record: Record) -> bool:
         async with sink.transaction() as connection:
             if await connection.fetchval(statements()["lock_letter"], letter_id) is None:
                 raise RecordError("it was dropped meanwhile")
-            changed = await _store(sink, connection, record)
+            changed = await _store(sink, connection, record, topic)
             await connection.execute(statements()["mark_replayed"], letter_id)
             return changed
     except FOREIGN as error:
@@ -37,10 +37,10 @@ async def replay(sink: PostgresSink, letter_id: int, record: Record) -> bool:
         raise translate(error, f"replaying dead letter {letter_id}") from error
 
 
-async def _store(sink: PostgresSink, connection: Connection, record: Record) -> bool:
+async def _store(sink: PostgresSink, connection: Connection, record: Record, topic: str) -> bool:
     batch = Batch(lane=ListLane(record.unit, record.reach), start=0, end=1, records=[record])
     census = Census.of(batch.records)
-    admission = await sink.claims.admit(connection, batch, census)
+    admission = await sink.claims.admit(connection, batch, census, topic)
     if admission is None or not admission.admits(record):
         raise RecordError("its cluster, or its kind, was forgotten since; drop it")
     if record.is_object:

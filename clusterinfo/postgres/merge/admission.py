@@ -1,5 +1,5 @@
-"""What of a batch is admitted, and under which date: nothing of what was forgotten since, nothing from the future,
-and nothing of an epoch that leaps ahead.
+"""What of a batch is admitted, and under which date: nothing that its topic may not say, nothing of what was forgotten
+since, nothing from the future, and nothing of an epoch that leaps ahead.
 
 One statement (`admit`) moves the lane's position past the batch, which locks it, and reads the rest: the present, what
 was forgotten, the clusters. It holds a lock on the table `forgotten` until the batch commits: whoever forgets waits for
@@ -8,6 +8,11 @@ that, and it is taken before any unit is locked, so that the two never deadlock.
 The newest statement of a kind counts, and what was observed before a kind was gone is not there: a date far ahead, from
 a collector whose clock is wrong, would silence whatever comes until then. It is replaced by the database's present.
 Dates that are a little ahead, and all that lie in the past, are taken as they are.
+
+A cluster belongs to the topic that spoke of it first, so that whoever may write to one topic changes nothing of the
+clusters of another: what it says of them becomes a dead letter, and nothing of that is applied, not even an identity.
+Who writes without Kafka has the topic "": a cluster that is met there first is no topic's until it is given one, and
+nothing is refused there, since whoever writes the database itself needs no topic's leave.
 """
 
 from __future__ import annotations
@@ -18,12 +23,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from clusterinfo.errors import RecordError
-from clusterinfo.model import Record, list_start
+from clusterinfo.model import Lane, PartitionLane, Record, list_start
 from clusterinfo.observations import Observe, Warned
 from clusterinfo.postgres.connection import Connection, Row
 from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
 from clusterinfo.postgres.sql import statements
+from clusterinfo.wire import quoted
 
 MOST_AHEAD = dt.timedelta(minutes=5)
 """Clocks that nobody synchronises are off by seconds a day; one set wrong is off by hours or years."""
@@ -44,6 +50,8 @@ class ClusterRow:
     """True if two names alternate under its identity: nothing of it is verified."""
     epoch: int = 0
     """The highest that a snapshot of it had."""
+    topic: str = ""
+    """The one it belongs to; "": none, it was written without Kafka."""
 
 
 Clusters = Mapping[str, ClusterRow]
@@ -51,8 +59,35 @@ Clusters = Mapping[str, ClusterRow]
 
 
 def clusters_of(rows: Iterable[Any]) -> Clusters:
-    """Of rows (identity, id, whether it is contested, epoch)."""
-    return {uid: ClusterRow(id_, contested, epoch) for uid, id_, contested, epoch in rows}
+    """Of rows (identity, id, whether it is contested, epoch, topic)."""
+    return {uid: ClusterRow(id_, contested, epoch, topic) for uid, id_, contested, epoch, topic in rows}
+
+
+def topic_of(lane: Lane) -> str:
+    """The topic that a lane's records come by."""
+    return lane.topic if isinstance(lane, PartitionLane) else ""
+
+
+Foreign = Mapping[str, str]
+"""Identity -> the topic it belongs to: the clusters of a batch that belong to another than its own."""
+
+
+def foreign_among(clusters: Clusters, topic: str) -> Foreign:
+    """Those that belong to another topic than this one; none for "", which is no topic."""
+    return {uid: row.topic for uid, row in clusters.items() if row.topic != topic} if topic else {}
+
+
+def foreign_reason(record: Record, owner: str, topic: str) -> str:
+    """Why a record is refused whose cluster belongs to topic `owner` and not to `topic`."""
+    name = quoted(record.cluster_name or record.cluster)
+    return (
+        f"cluster {name} belongs to {_named(owner)}: nothing of it is taken from {_named(topic)}; "
+        "if that is meant, `clusterinfo clusters move` gives it another owner"
+    )
+
+
+def _named(topic: str) -> str:
+    return f"topic {quoted(topic)}" if topic else "no topic (it was written directly)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +99,17 @@ class Admission:
     forgotten: Forgotten
     clusters: Clusters
     """Those of the batch that are stored already."""
+    topic: str = ""
+    """The one that its records came by."""
 
     @classmethod
-    def from_row(cls, row: Row) -> Admission:
-        """Of the row that the statement `admit` returned."""
+    def from_row(cls, row: Row, topic: str) -> Admission:
+        """Of the row that the statement `admit` returned for a batch of `topic`."""
         return cls(
             now=row["now"],
             forgotten={(cluster, group, resource): at for cluster, group, resource, at in row["forgotten"]},
             clusters=clusters_of(row["clusters"]),
+            topic=topic,
         )
 
     @property

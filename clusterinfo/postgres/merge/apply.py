@@ -4,9 +4,11 @@ Theory of operation. This order is what makes any number of writers safe side by
 
 1. (before: `Claims.admit`) the lane's position is moved, which locks it and shows that the batch is next; what was
    forgotten is read, and locked with that;
-2. missing clusters and units are made, the batch's units are locked in id order: from here on nobody else changes their
-   rows, since whoever does holds the same locks;
-3. the batch becomes rows, with the dates that are believed and without what was forgotten;
+2. missing clusters are made, and belong to the batch's topic; what it says of clusters that belong to another is a dead
+   letter from here on;
+3. missing units are made, the batch's units are locked in id order: from here on nobody else changes their rows, since
+   whoever does holds the same locks; the batch becomes rows, with the dates that are believed and without what was
+   forgotten;
 4. what arrived is counted for each list, which shows the lists that are proven now;
 5. objects are compared with their rows, written, and what they replace goes into history;
 6. states are written; what proven lists do not name is deleted; snapshots are applied; dead letters go in.
@@ -25,7 +27,7 @@ from msgspec.structs import replace
 from clusterinfo.model import Batch, PartitionLane
 from clusterinfo.observations import Observation
 from clusterinfo.postgres.connection import Connection
-from clusterinfo.postgres.merge.admission import MAX_EPOCH_STEP, Admission
+from clusterinfo.postgres.merge.admission import MAX_EPOCH_STEP, Admission, foreign_among
 from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.merge.chain import merge_chain
 from clusterinfo.postgres.merge.clusters import know_clusters
@@ -47,6 +49,8 @@ class Applied:
     """What `CarriedUnits.remember` is to be given."""
     staged: Staged
     merged: Merged
+    census: Census
+    """Of what was admitted."""
     deleted: int = 0
     observations: list[Observation] = field(default_factory=list)
 
@@ -76,10 +80,13 @@ async def apply(
     clusters, observations = admission.clusters, list[Observation]()
     if census.snapshots or not census.clusters.keys() <= clusters.keys():
         clusters, observations = await know_clusters(connection, census, admission)
+    if foreign := foreign_among(clusters, admission.topic):
+        census = Census.of(r for r in batch.records if r.cluster not in foreign and admission.admits(r))
     units = await lock_units(connection, census, clusters)
     new = await carried.store(connection, batch, units)
     large = is_large(batch.records)
-    staged = await worked_out(large, stage, batch, units, admission, uses_savepoints=uses_savepoints)
+    staged = await worked_out(large, stage, batch, units, admission, foreign, uses_savepoints=uses_savepoints)
+    observations = [*observations, *staged.set_aside(admission.topic)]
     staged.dead_letters += [*leaps, *census.dead_letters]
     if not counts:
         staged.tallies.clear()
@@ -96,4 +103,4 @@ async def apply(
         deleted, observations = deleted + applied.deleted, [*observations, *applied.observations]
     if staged.dead_letters:
         await add_dead_letters(connection, batch.lane, staged.dead_letters)
-    return Applied(new, staged, merged, deleted, observations)
+    return Applied(new, staged, merged, census, deleted, observations)

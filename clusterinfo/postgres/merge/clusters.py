@@ -2,8 +2,9 @@
 
 A cluster that is renamed has one name after the other. Names that alternate (A, B, A, B) are two clusters that write to
 one row: a copied etcd keeps the uid of its kube-system namespace. Nothing is split or joined by guesswork: the cluster
-is *contested*, nothing of it is verified until that ends, and CLUSTER_ID separates the two. What they mixed counts as
-older than whatever comes next, once when it begins and once when it ends, so that the next list corrects everything.
+is *contested*, nothing of it is verified or deleted until that ends, and CLUSTER_ID separates the two. What they mixed
+counts as older than whatever comes next, once when it begins and once when it ends, so that the next list corrects
+everything. Two that send to topics of their own never mix: the cluster is the first one's (`admission.py`).
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ async def know_clusters(
         return admission.clusters, []
     # Labels are handed out one at a time: two clusters of one name must not both get the plain one.
     await connection.execute("lock table cluster in share row exclusive mode")
-    observations = [
-        warning for record in missing for warning in await _make_cluster(connection, record, admission.began_at(record))
-    ]
+    observations = [warning for record in missing for warning in await _make_cluster(connection, record, admission)]
     return clusters_of(await connection.fetch(statements()["find_clusters"], list(census.clusters))), observations
 
 
-async def _make_cluster(connection: Connection, record: Record, began_at: dt.datetime) -> list[Observation]:
-    name = record.cluster_name
-    label = await connection.fetchval(statements()["ensure_cluster"], record.cluster, name, record.epoch, began_at)
+async def _make_cluster(connection: Connection, record: Record, admission: Admission) -> list[Observation]:
+    name, began_at = record.cluster_name, admission.began_at(record)
+    label = await connection.fetchval(
+        statements()["ensure_cluster"], record.cluster, name, record.epoch, began_at, admission.topic
+    )
     if label in (None, name):
         return []
     message = f"another cluster is called {name!r} already: the one with uid {record.cluster} is shown as {label!r}"

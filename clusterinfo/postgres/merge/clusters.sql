@@ -1,12 +1,13 @@
 -- Clusters: made where they are missing, named, and contested where two write under one identity.
 
 -- name: find_clusters
-select uid, id, contested_at is not null, epoch from cluster where uid = any ($1::text[]);
+select uid, id, contested_at is not null, epoch, topic from cluster where uid = any ($1::text[]);
 
 -- name: ensure_cluster
--- The cluster's row; a second cluster of one name is shown as <name>-<first 8 of uid>.
-insert into cluster (uid, name, label, epoch, first_seen, last_seen)
-values ($1, $2, free_label($1, $2), $3, $4, $4)
+-- The cluster's row, which belongs to the topic ($5) that spoke of it first; a second cluster of one name is shown as
+-- <name>-<first 8 of uid>.
+insert into cluster (uid, name, label, epoch, first_seen, last_seen, topic)
+values ($1, $2, free_label($1, $2), $3, $4, $4, $5)
 on conflict (uid) do nothing
 returning label;
 

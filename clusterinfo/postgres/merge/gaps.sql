@@ -12,9 +12,11 @@ join unit_partition p on p.unit_id = u.id and p.kafka_cluster = $1 and p.topic =
 order by u.id for update of u;
 
 -- name: unverify_carried_units
--- Messages of this partition are lost: what it carries is unverified from $4 on. Statements that are newer stand.
+-- Messages of this partition are lost: what it carries is unverified from $4 on. Statements that are newer stand, and so
+-- does a cluster that belongs to another topic by now.
 with carried as (
-    select unit_id from unit_partition where kafka_cluster = $1 and topic = $2 and partition = $3
+    select unit_id from unit_partition p join unit u on u.id = p.unit_id join cluster c on c.id = u.cluster_id
+    where p.kafka_cluster = $1 and p.topic = $2 and p.partition = $3 and c.topic = $2
 )
 update unit_floor f set state = 'unverified', state_at = $4, last_error = $5
 from carried c where f.unit_id = c.unit_id and f.state = 'verified' and f.state_at <= $4;

@@ -72,8 +72,9 @@ async def close_lists(connection: Connection, staged: Staged, proven: Proven, cl
     if states:
         await _set_states(connection, states)
     if staged.failed_lists:
-        await connection.execute(statements()["drop_progress"], staged.failed_lists)
-    deleted = await _delete_absent(connection, list(accepted), proven)
+        units = [failure.unit_id for failure in staged.failures]
+        await connection.execute(statements()["drop_progress"], staged.failed_lists, units)
+    deleted = await _delete_absent(connection, accepted, proven)
     ends = [_ended(state, deleted.get(list_id, 0)) for list_id, state in accepted.items()]
     failed = [_failed(state) for state in states[: len(states) - len(accepted)]]
     return ClosedLists(deleted=sum(deleted.values()), observations=[*warnings, *ends, *failed])
@@ -148,11 +149,16 @@ def _backwards(row: Row) -> str:
 # --- what is proven --------------------------------------------------------------------------------------------------
 
 
-async def _delete_absent(connection: Connection, lists: list[str], proven: Proven) -> dict[str, int]:
-    """Raise the floors that these lists prove, and delete what they do not name; objects deleted of each list."""
-    if not lists:
+async def _delete_absent(connection: Connection, accepted: Mapping[str, State], proven: Proven) -> dict[str, int]:
+    """Raise the floors that these lists prove, and delete what they do not name; objects deleted of each list.
+
+    What one of two clusters under one identity does not name may be the other's: of those nothing is deleted.
+    """
+    if not accepted:
         return {}
-    raised = await connection.fetch(statements()["raise_floors"], lists)
+    lists = list(accepted)
+    believed = [list_id for list_id, state in accepted.items() if state.state == "verified"]
+    raised = await connection.fetch(statements()["raise_floors"], believed) if believed else []
     absences = [Absence(row["unit_id"], row["reach"], row["epoch"], row["live_at"]) for row in raised]
     counts = await bury(connection, absences, list(proven)) if absences else []
     await connection.execute(statements()["drop_covered"], lists, [row["list"] for row in raised])

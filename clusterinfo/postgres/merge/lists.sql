@@ -3,7 +3,7 @@
 -- name: add_progress
 -- What this batch brought of each list, added to what was there. A list is settled, and proven, as soon as count and digest
 -- agree with its completion; it does not matter which came last, the completion or an item. Returns the lists that were not
--- settled before.
+-- settled before. What bears the id of another kind's list is counted for neither.
 insert into list_progress as p (
     list, unit_id, reach, epoch, live_at, count, digest, expected_count, expected_digest, completed_at, settled)
 select list, unit_id, reach, epoch, live_at, count, digest::numeric, expected_count, expected_digest::numeric, completed_at,
@@ -20,7 +20,7 @@ on conflict (list) do update set
     settled = coalesce(coalesce(excluded.expected_count, p.expected_count) = p.count + excluded.count
         and coalesce(excluded.expected_digest, p.expected_digest)
             = mod(p.digest + excluded.digest, 340282366920938463463374607431768211456), false)
-where not p.settled
+where not p.settled and p.unit_id = excluded.unit_id
 returning list, settled, count, completed_at;
 
 -- name: find_overtaken
@@ -118,5 +118,5 @@ where v.list = any ($2::uuid[]) and v.reach = '' and w.unit_id = v.unit_id and w
     and f.unit_id = v.unit_id and f.reach <> '' and (f.epoch, f.live_at) <= (w.epoch, w.live_at) and f.state_at <= w.proven_at;
 
 -- name: drop_progress
--- Lists that failed prove nothing any more.
-delete from list_progress where list = any ($1::uuid[]);
+-- Lists that failed prove nothing any more; none of a kind that is not the batch's ($2).
+delete from list_progress where list = any ($1::uuid[]) and unit_id = any ($2::bigint[]);

@@ -12,9 +12,9 @@ from clusterinfo.errors import ConfigError, LostError, RestartError
 from clusterinfo.model import Batch, PartitionLane
 from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.errors import FOREIGN, translate
-from clusterinfo.postgres.merge.admission import Admission
+from clusterinfo.postgres.merge.admission import Admission, topic_of
 from clusterinfo.postgres.merge.census import Census
-from clusterinfo.postgres.sql import statements
+from clusterinfo.postgres.sql import local_search_path, statements
 
 
 class _Place(NamedTuple):
@@ -51,9 +51,12 @@ class Claims:
         self._generations[lane] = row["generation"]
         return row["next_offset"]  # type: ignore[no-any-return]
 
-    async def admit(self, connection: Connection, batch: Batch, census: Census) -> Admission | None:
+    async def admit(
+        self, connection: Connection, batch: Batch, census: Census, topic: str | None = None
+    ) -> Admission | None:
         """Move the batch's position past it and read what is admitted. None: stored already (the answer was lost).
 
+        `topic`: the one its records came by, if it is not its lane's.
         Raises LostError (a newer owner) or RestartError (our claim or our place in the lane is not what we thought):
         the transaction, and with it what was moved, is to be rolled back.
         """
@@ -67,7 +70,7 @@ class Claims:
         )
         if place is not None and not await _was_moved(connection, batch, place, is_new=row["is_new"]):
             return None
-        return Admission.from_row(row)
+        return Admission.from_row(row, topic_of(batch.lane) if topic is None else topic)
 
     def _place(self, batch: Batch) -> _Place | None:
         """None: a batch that has no position, as a statement about a snapshot that is written without Kafka."""
@@ -103,7 +106,7 @@ async def stored_topics(connection: Connection, schema: str) -> list[str]:
     """The topics of which offsets are stored."""
     try:
         async with connection.transaction():
-            await connection.execute(f"set local search_path = {schema}, pg_catalog")
+            await connection.execute(local_search_path(schema))
             return [row["topic"] for row in await connection.fetch(statements()["stored_topics"])]
     except FOREIGN as error:
         raise translate(error, "reading the offsets") from error
@@ -113,7 +116,7 @@ async def forget_offsets(connection: Connection, schema: str, topic: str) -> int
     """Delete the positions of a topic, whoever owns them; return of how many partitions."""
     try:
         async with connection.transaction():
-            await connection.execute(f"set local search_path = {schema}, pg_catalog")
+            await connection.execute(local_search_path(schema))
             return len(await connection.fetch(statements()["forget_offsets"], topic))
     except FOREIGN as error:
         raise translate(error, f"forgetting the offsets of {topic}") from error

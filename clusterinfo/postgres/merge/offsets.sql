@@ -16,7 +16,9 @@ select clock_timestamp() as now, (select is_new from moved) as is_new,
     array(
         select row (f.cluster, f.api_group, f.resource, f.forgotten_at) from forgotten f where f.cluster = any ($7::text[])
     ) as forgotten,
-    array(select row (c.uid, c.id, c.contested_at is not null, c.epoch) from cluster c where c.uid = any ($7)) as clusters;
+    array(
+        select row (c.uid, c.id, c.contested_at is not null, c.epoch, c.topic) from cluster c where c.uid = any ($7)
+    ) as clusters;
 
 -- name: read_offset
 -- Whose a position is and where it stands.

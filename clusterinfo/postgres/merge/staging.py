@@ -6,12 +6,14 @@ One pass over the records, in which what `admission.py` decided is applied. A ba
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from clusterinfo.errors import RecordError
 from clusterinfo.model import Batch, Record, RecordType, Rejected, Unit, item_digest, list_start_us, version_number
-from clusterinfo.postgres.merge.admission import Admission
+from clusterinfo.observations import Observation, SetAside
+from clusterinfo.postgres.merge.admission import Admission, Foreign, foreign_reason
 from clusterinfo.postgres.merge.bodies import fidelity_of, plain
 from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
 from clusterinfo.postgres.merge.units import UnitRow, Units
@@ -81,15 +83,30 @@ class Staged:
     failures: list[State] = field(default_factory=list)
     failed_lists: list[str] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    foreign: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(Identity, owner) -> records of a cluster that belongs to another topic; each is a dead letter."""
     uses_savepoints: bool = False
     """True if PostgreSQL refused something of it before: COPY goes behind savepoints, row by row if need be."""
 
+    def set_aside(self, topic: str) -> list[Observation]:
+        """What to report of clusters that belong to another topic than this one, by which records of them came."""
+        return [
+            SetAside(topic=topic, cluster=cluster, owner=owner, records=records)
+            for (cluster, owner), records in sorted(self.foreign.items())
+        ]
 
-def stage(batch: Batch, units: Units, admission: Admission, *, uses_savepoints: bool = False) -> Staged:
-    """Turn a batch into rows. `units` has every unit that admitted records are about."""
+
+def stage(
+    batch: Batch, units: Units, admission: Admission, foreign: Foreign | None = None, *, uses_savepoints: bool = False
+) -> Staged:
+    """Turn a batch into rows. `units` has every unit that admitted records are about, none of `foreign` clusters."""
     staged = Staged(uses_savepoints=uses_savepoints, dead_letters=[_letter(message) for message in batch.rejected])
     for record in batch.records:
         if admission.forgotten and not admission.admits(record):
+            continue
+        if foreign and (owner := foreign.get(record.cluster)) is not None:
+            staged.foreign[record.cluster, owner] += 1
+            staged.dead_letters.append(dead_letter(record, foreign_reason(record, owner, admission.topic)))
             continue
         at = admission.date(record)
         try:

@@ -4,10 +4,10 @@
 -- already; these functions guard what is not: casts, jsonb_array_elements, jsonb_object_keys, jsonpath.
 --
 -- Functions in SQL have `begin atomic` bodies: their names are bound here, whatever the caller's search_path says. The
--- planner puts those of one expression, and those that return sets, in line. Those in plpgsql use pg_catalog only.
+-- planner puts those of one expression, and those that return sets, in line. Those in plpgsql see pg_catalog only.
 
 create function quantity(value text) returns numeric
-    language plpgsql immutable strict parallel safe cost 10 as $$
+    language plpgsql immutable strict parallel safe cost 10 set search_path = pg_catalog as $$
 begin
     if value !~ '^[+-]?([0-9]{1,40}([.][0-9]{0,40})?|[.][0-9]{1,40})([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$' then
         return null;
@@ -27,7 +27,7 @@ comment on function quantity is
     'A Kubernetes quantity in its base unit: 250m is 0.25, 1Ki is 1024, 1e3 is 1000; NULL for what is none.';
 
 create function whole_bytes(amount numeric) returns bigint
-    language plpgsql immutable strict parallel safe cost 10 as $$
+    language plpgsql immutable strict parallel safe cost 10 set search_path = pg_catalog as $$
 begin
     if amount between -9223372036854775808 and 9223372036854775807 then
         return ceil(amount);
@@ -38,7 +38,7 @@ $$;
 comment on function whole_bytes is 'Rounded up, as Kubernetes does; NULL beyond 64 bits.';
 
 create function moment(value text) returns timestamptz
-    language plpgsql immutable strict parallel safe cost 10 as $$
+    language plpgsql immutable strict parallel safe cost 10 set search_path = pg_catalog as $$
 declare
     year smallint;
 begin

@@ -18,13 +18,13 @@ NOON = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
 CLUSTER = ClusterRow("prod", "uid-1", "v1.36.0", NOON, NOON, 12.5, 4321, True, 51852)
 PODS = KindRow("prod", "", "pods", "", "verified", 4000, NOON, 42.0, None)
 OFFSET = OffsetRow("kafka-1", "cluster-info", 0, "cluster-info-consumer", 90)
-CONSUMERS = Consumers("us", "Stable", 2, frozenset({0, 1}), "", "us")
+CONSUMERS = Consumers("us", "Stable", 2, frozenset({("t", 0), ("t", 1)}), "", "us")
 NOBODY = replace(CONSUMERS, state="Empty", members=0, held=frozenset())
 
 
 def status(*kinds: KindRow, dead_letters: int = 0, kafka_error: str = "") -> Status:
     overview = Overview([CLUSTER], [PODS, *kinds], [OFFSET], dead_letters)
-    return Status(overview, [Partition(0, 90, 100)], 900.0, kafka_error)
+    return Status(overview, [Partition("t", 0, 90, 100)], 900.0, kafka_error)
 
 
 def shown(what: Status) -> str:
@@ -39,7 +39,7 @@ def test_a_verified_cluster_is_healthy_whatever_the_lag() -> None:
     assert "prod" in text
     assert "4,000" in text
     assert text.endswith("dead letters: 0\nhealthy\n")
-    assert status().as_json()["partitions"] == [{"partition": 0, "stored": 90, "end": 100, "lag": 10}]
+    assert status().as_json()["partitions"] == [{"topic": "t", "partition": 0, "stored": 90, "end": 100, "lag": 10}]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_rows_that_nobody_verifies_any_more_need_attention(changes: dict[str, An
 
 
 def consumed(consumers: Consumers, *lags: int) -> Status:
-    partitions = [Partition(number, 100, 100 + lag) for number, lag in enumerate(lags)]
+    partitions = [Partition("t", number, 100, 100 + lag) for number, lag in enumerate(lags)]
     return replace(status(), partitions=partitions, consumers=consumers)
 
 
@@ -117,7 +117,7 @@ def test_consumers_are_shown_and_well(consumers: Consumers, lags: tuple[int, ...
         (NOBODY, (37_000, 728), "37,728 messages wait and no consumer holds a partition"),
         (NOBODY, (0, 1), "1 message waits and no consumer holds a partition"),
         (replace(NOBODY, members=3), (9, 9), "18 messages wait and no consumer holds a partition"),
-        (CONSUMERS, (5, 0, 7, 8), "15 messages wait in partitions that no consumer holds: 2, 3"),
+        (CONSUMERS, (5, 0, 7, 8), "15 messages wait in partitions that no consumer holds: t-2, t-3"),
         (
             replace(NOBODY, owner="them"),
             (9,),
@@ -132,7 +132,11 @@ def test_what_waits_for_nobody_needs_attention(consumers: Consumers, lags: tuple
     assert why in shown(what)
     assert shown(what).endswith("needs attention\n")
     report = what.as_json()["consumers"]
-    assert (report["why"], report["members"], report["held"]) == (why, consumers.members, sorted(consumers.held))
+    assert (report["why"], report["members"], report["held"]) == (
+        why,
+        consumers.members,
+        [f"{topic}-{number}" for topic, number in sorted(consumers.held)],
+    )
 
 
 def test_a_rebalance_that_does_not_end_is_named() -> None:

@@ -8,9 +8,10 @@ from typing import Any
 from aiokafka import TopicPartition
 
 from clusterinfo.kafka.consumer.group import ConsumerGroup
-from clusterinfo.kafka.topics import Topic
+from clusterinfo.kafka.topics import Topics
 from clusterinfo.observations import unobserved
 from clusterinfo.settings import load
+from clusterinfo.topic_names import TopicNames
 
 
 class Rebalancing:
@@ -25,7 +26,9 @@ class Rebalancing:
 
 
 def test_the_lag_leaves_out_what_was_taken_away_a_moment_ago() -> None:
-    group: Any = ConsumerGroup(load({}), Topic("kafka-1", "topic", 2, 1000), unobserved)
+    group: Any = ConsumerGroup(load({}), Topics("kafka-1", TopicNames.parse("topic")), unobserved)
     group._connection.consumer = Rebalancing()
-    group._lanes = SimpleNamespace(sources=lambda: {0: SimpleNamespace(position=3), 1: SimpleNamespace(position=4)})
-    assert group.lag() == {1: 6}
+    group._lanes = SimpleNamespace(
+        sources=lambda: {TopicPartition("topic", n): SimpleNamespace(position=3 + n) for n in range(2)}
+    )
+    assert group.lag() == {TopicPartition("topic", 1): 6}

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pytest
+from aiokafka import TopicPartition
 
 from clusterinfo.errors import FatalError
 from clusterinfo.kafka.consumer.membership import Broken
 from clusterinfo.kafka.consumer.watchdog import CHECK_S, REBUILDS_TRIED, STALLED_S, UNASSIGNED_S, Waiting, Watchdog
 from clusterinfo.observations import Freed, Observation, Stuck
+
+ZERO = TopicPartition("topic", 0)
 
 
 class Watched:
@@ -17,19 +20,19 @@ class Watched:
 
     def __init__(self) -> None:
         self.seen: list[Observation] = []
-        self.ends: dict[int, int] | None = {0: 100}
+        self.ends: dict[TopicPartition, int] | None = {ZERO: 100}
         self.asked = 0
         self.now_s = 0.0
-        self.dog = Watchdog("topic", self._ask, self.seen.append)
+        self.dog = Watchdog(self._ask, self.seen.append)
 
-    async def _ask(self) -> Mapping[int, int]:
+    async def _ask(self) -> Mapping[TopicPartition, int]:
         self.asked += 1
         if self.ends is None:
             raise FatalError("cannot reach Kafka")
         return self.ends
 
     async def check(self, position: int, waits_s: float = CHECK_S) -> None:
-        await self.dog.check({0: Waiting(position, waits_s)}, self.now_s)
+        await self.dog.check({ZERO: Waiting(position, waits_s)}, self.now_s)
         self.now_s += CHECK_S
 
     async def is_given_up(self, position: int) -> bool:
@@ -78,7 +81,7 @@ async def test_an_outage_is_not_the_consumers_fault_and_gives_it_its_minute_afte
     watched.ends = None
     for _ in range(10):
         await watched.check(50)
-    watched.ends = {0: 100}
+    watched.ends = {ZERO: 100}
     await watched.check(50)
     await watched.check(50)
     with pytest.raises(Broken):

@@ -27,10 +27,11 @@ def observed_at(at: dt.datetime, listing: Listing | None = None) -> Record:
 
 
 def test_the_row_of_the_database_is_read() -> None:
-    row = {"now": NOON, "forgotten": [(CLUSTER, "", "pods", NOON)], "clusters": [(CLUSTER, 7, True, 3)]}
-    read = Admission.from_row(row)
+    row = {"now": NOON, "forgotten": [(CLUSTER, "", "pods", NOON)], "clusters": [(CLUSTER, 7, True, 3, "theirs")]}
+    read = Admission.from_row(row, "ours")
+    assert read.topic == "ours"
     assert read.forgotten == {(CLUSTER, "", "pods"): NOON}
-    assert read.clusters == {CLUSTER: ClusterRow(7, is_contested=True, epoch=3)}
+    assert read.clusters == {CLUSTER: ClusterRow(7, is_contested=True, epoch=3, topic="theirs")}
 
 
 @pytest.mark.parametrize(
