@@ -147,8 +147,8 @@ async def test_retried_within_gives_up_with_the_last_error_as_the_cause() -> Non
     step = Step(*[TransientError(f"away {n}") for n in range(10_000)])
     with pytest.raises(TimeoutError) as raised:
         await retried_within(0.05, step, pause_s=0.001)
-    assert isinstance(raised.value.__cause__, TransientError)
-    assert 1 < step.calls < 10_000
+    assert str(raised.value.__cause__) == f"away {step.calls - 1}"
+    assert step.calls < 10_000
 
 
 async def test_retried_within_gives_up_an_attempt_that_does_not_end() -> None:
