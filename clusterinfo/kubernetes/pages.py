@@ -28,7 +28,7 @@ MAX_ITEMS = 50_000
 _DENSE = 16
 """Bytes for each comma: a page with fewer has values of a few bytes, and 64 bytes of memory for each."""
 _ITEMS = re.compile(rb'"items"\s*+:\s*+\Z')
-_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+")*+[{}\[\]]', re.DOTALL)
+_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+"){0,500}+[{}\[\]]?+', re.DOTALL)
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],:"]', re.DOTALL)
 _CLOSING = {b"{": b"}", b"[": b"]"}
 
@@ -141,17 +141,19 @@ def count_items(body: bytes) -> int:
     """
     depth = commas = begin = 0
     within = has_one = False
-    while bracket := _BRACKET.match(body, begin):
-        at = bracket.end() - 1
+    while (found := _BRACKET.match(body, begin)) and (end := found.end()) > begin:
+        byte = body[end - 1]
         if within and depth == 2:
-            commas += body.count(b",", begin, at)
-            has_one = has_one or body[at] != 0x5D or (not body[begin:at].isspace() and at > begin)
-        depth += 1 if body[at] in b"{[" else -1
-        if depth == 2 and body[at] == 0x5B:
-            within = within or bool(_ITEMS.search(body, max(0, at - 64), at))
-        elif (depth < 2 and within) or commas > MAX_ITEMS:
+            commas += body.count(b",", begin, end)
+            has_one = has_one or byte != 0x5D or bool(body[begin : end - 1].strip())
+        if byte in b"{[":
+            depth += 1
+            within = within or (depth == 2 and byte == 0x5B and bool(_ITEMS.search(body, max(0, end - 65), end - 1)))
+        elif byte in b"}]":
+            depth -= 1
+        if (depth < 2 and within) or commas > MAX_ITEMS:
             break
-        begin = bracket.end()
+        begin = end
     return commas + has_one
 
 

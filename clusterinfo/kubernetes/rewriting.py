@@ -29,7 +29,8 @@ _OBJECT, _ARRAY = b"{["
 _SPACE = rb"[ \t\r\n]*"
 _STRING = rb'"(?:[^"\\]++|\\.)*+"'
 _SCALAR = _STRING + rb'|[^ \t\r\n{}\[\],:"]+'
-_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|' + _STRING + rb")*+[{}\[\]]", re.DOTALL)
+_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|' + _STRING + rb"){0,500}+[{}\[\]]?+", re.DOTALL)
+"""Up to the next bracket, or 500 strings: in between other threads may have their turn."""
 _ELEMENT = re.compile(_SPACE + rb"(?:(" + _SCALAR + rb")" + _SPACE + rb",?+|(?=[{}\[\]]))", re.DOTALL)
 _MEMBER = re.compile(
     _SPACE + rb"(?:(" + _STRING + rb")" + _SPACE + b":" + _ELEMENT.pattern + rb"|(?=[}\]]))", re.DOTALL
@@ -126,14 +127,15 @@ class _Telling:
         above: list[int] = []
         """Of each container that is open, its number."""
         mark, last_mark, depth, at = next(marks, len(value)), -1, 0, 0
-        while found := match(value, at):
+        while (found := match(value, at)) and found.end() > at:
             at = found.end()
-            if value[at - 1] in b"{[":
+            if (byte := value[at - 1]) in b"{[":
                 depth += 1
                 if depth <= DEEPEST + 1:  # one more, which nobody may enter
                     above.append(len(starts))
                     starts.append(at - 1)
                     ends.append(0)
+            if byte not in b"}]":
                 continue
             while mark < at:
                 mark, last_mark = next(marks, len(value)), mark
@@ -286,8 +288,9 @@ class _Walk:
         depth, at, match = 0, start, _BRACKET.match
         while found := match(self._value, at):
             at = found.end()
-            depth += 1 if self._value[at - 1] in b"{[" else -1
-            if not depth:
+            if (byte := self._value[at - 1]) in b"{[":
+                depth += 1
+            elif byte in b"}]" and (depth := depth - 1) == 0:
                 break
         return at
 
