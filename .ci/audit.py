@@ -1,8 +1,8 @@
 """Judge what the program is made of: known vulnerabilities, by the report that pip-audit wrote, and licences.
 
-`PYTHON audit.py LOCKED REPORT`: PYTHON is of an environment that has what the file LOCKED names. A finding
-fails. A service that does not answer, or knows none of the packages, fails nothing: it says so, since whoever works
-behind a mirror cannot change it, and what was not looked up must not pass for sound.
+`PYTHON audit.py LOCKED REPORT`: PYTHON is of an environment that has what the file LOCKED names. A finding fails, and
+so does what could not be asked: a service that does not answer, or does not know a package, says nothing about it, and
+what was not looked up must not pass for sound.
 """
 
 # ruff: noqa: T201 - what it prints is its result
@@ -14,6 +14,7 @@ import re
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 # All let Apache-2.0 software use and ship them; MPL 2.0 asks for its own files' sources alone, which PyPI has.
 ALLOWED = re.compile(
@@ -23,18 +24,19 @@ ALLOWED = re.compile(
 
 
 def vulnerabilities(report: Path) -> list[str]:
-    """One line for each finding in the report. Says on stderr how much of it was looked up."""
+    """One line for each finding in the report, and for each package that was not looked up."""
     if not report.exists():
-        print("not audited: the vulnerability service did not answer", file=sys.stderr)
-        return []
+        return ["not audited: the vulnerability service did not answer"]
     packages = json.loads(report.read_text())["dependencies"]
-    looked_up = [package for package in packages if "vulns" in package]
-    skipped = len(packages) - len(looked_up)
-    if skipped:
-        print(f"not audited: {skipped} of {len(packages)} packages, which the service does not know", file=sys.stderr)
+    found = [line for package in packages for line in _about(package)]
+    return found if packages else ["not audited: the report names no package"]
+
+
+def _about(package: dict[str, Any]) -> list[str]:
+    if "vulns" not in package:
+        return [f"{package['name']}: not audited: {package.get('skip_reason', 'the service does not know it')}"]
     return [
         f"{package['name']} {package['version']}: {found['id']}, fixed in {', '.join(found['fix_versions']) or 'none'}"
-        for package in looked_up
         for found in package["vulns"]
     ]
 

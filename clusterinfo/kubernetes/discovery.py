@@ -25,6 +25,7 @@ UNANSWERED = "its server did not answer"
 UNREADABLE = "what it serves cannot be read"
 NAME_CHARS = 253
 """Of a group, a resource or a kind: "a DNS subdomain name", as the names of CRDs, which hold all of it."""
+SECRETS = "secrets"
 ANY_RESOURCE = "\0"
 """A resource name only a wildcard matches."""
 
@@ -54,7 +55,8 @@ class Selection:
     A pattern has shell wildcards (`*`, `?`, `[...]`) and is compared, case-sensitively, with the whole of
     `resource.group`: `deployments.apps`, `*.metrics.k8s.io`. A pattern without a dot names kinds of the core group
     only (`pods`, `persistentvolume*`), except `*`, which matches every kind. A kind is listed if a pattern of `include`
-    matches it (or `include` is empty) and none of `exclude` does: `exclude` wins.
+    matches it (or `include` is empty) and none of `exclude` does: `exclude` wins. What `include` has with a wildcard
+    never means Secrets: nobody who writes `s*` has them in mind, so they have to be named in full.
     """
 
     include: tuple[str, ...] = ()
@@ -62,7 +64,7 @@ class Selection:
 
     def wants(self, group: str, resource: str) -> bool:
         """True if the kind is to be listed."""
-        if self.include and not _any_matches(self.include, group, resource):
+        if self.include and not any(includes(pattern, group, resource) for pattern in self.include):
             return False
         return not _any_matches(self.exclude, group, resource)
 
@@ -96,6 +98,13 @@ def _any_matches(patterns: Iterable[str], group: str, resource: str) -> bool:
     return any(matches(pattern, group, resource) for pattern in patterns)
 
 
+def includes(pattern: str, group: str, resource: str) -> bool:
+    """True if `pattern` of INCLUDE means the kind: as `matches`, but Secrets only where it is their name."""
+    if not group and resource == SECRETS:
+        return pattern == SECRETS
+    return matches(pattern, group, resource)
+
+
 def matches(pattern: str, group: str, resource: str) -> bool:
     """True if `pattern` (see `Selection`) matches the kind."""
     if pattern == "*":
@@ -116,7 +125,7 @@ def choose(groups: Sequence[ApiGroup], selection: Selection) -> Discovery:
         excluded=tuple(gvr for gvr in listable if not selection.wants(gvr.group, gvr.resource)),
         failing=tuple(name for name in failing if selection.may_want(name)),
         unseen=tuple(name for name in failing if not selection.may_want(name)),
-        unmatched=tuple(p for p in selection.include if not any(matches(p, g.group, g.resource) for g in wanted)),
+        unmatched=tuple(p for p in selection.include if not any(includes(p, g.group, g.resource) for g in wanted)),
         reasons=reasons,
     )
 

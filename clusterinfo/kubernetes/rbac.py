@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from clusterinfo.kubernetes.discovery import ApiGroup, ApiVersion, matches
+from clusterinfo.kubernetes.discovery import SECRETS, ApiGroup, ApiVersion
 from clusterinfo.model import GroupVersionResource
 
 JSON = dict[str, Any]
@@ -27,7 +27,7 @@ HEADER = """\
 # CLUSTER_ID: unless that is set, the collector has to get the namespace kube-system, by whose uid it knows the cluster.
 # A kind that is not here is reported as forbidden, once, and collection goes on. With `--discover` it names the kinds
 # that a cluster serves, custom ones too; without, those that are built into Kubernetes 1.36.
-# Secrets are granted only where INCLUDE names them, as in INCLUDE='*,secrets'.
+# Secrets are granted only where INCLUDE names them in full, as in INCLUDE='*,secrets'.
 """
 
 # group -> its kinds in namespaces, its kinds of the cluster: those built into Kubernetes 1.36 that can be listed, as
@@ -99,9 +99,8 @@ def _kinds(group: str, names: str, namespaced: bool) -> list[GroupVersionResourc
 
 
 def granted(kinds: Iterable[GroupVersionResource], include: Sequence[str]) -> list[GroupVersionResource]:
-    """`kinds` without Secrets, unless a pattern of INCLUDE other than `*` names them."""
-    secrets = any(pattern != "*" and matches(pattern, "", "secrets") for pattern in include)
-    return [kind for kind in kinds if secrets or kind.dotted != "secrets"]
+    """`kinds` without Secrets, unless INCLUDE names them in full."""
+    return [kind for kind in kinds if SECRETS in include or kind.dotted != SECRETS]
 
 
 def manifests(

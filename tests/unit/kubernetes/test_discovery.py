@@ -108,6 +108,22 @@ def test_patterns(pattern: str, dotted: str, expected: bool) -> None:
     assert discovery.matches(pattern, group, resource) is expected
 
 
+@pytest.mark.parametrize(
+    ("include", "wanted"),
+    [
+        ((), True),
+        (("secrets",), True),
+        (("*", "secrets"), True),
+        (("*",), False),
+        (("s*",), False),
+        (("secret?",), False),
+    ],
+)
+def test_secrets_are_listed_by_their_name_and_by_no_wildcard(include: tuple[str, ...], wanted: bool) -> None:
+    assert Selection(include).wants("", "secrets") is wanted
+    assert Selection((*include, "s*.example.com")).wants("example.com", "secrets")
+
+
 def test_exclude_wins_over_include_and_both_are_excluded() -> None:
     selection = Selection(include=("pods", "secrets", "nothing"), exclude=("secrets",))
 

@@ -39,7 +39,10 @@ def test_the_built_in_kinds_are_those_that_a_server_lists() -> None:
         (["*.apps"], False),
         (["secrets"], True),
         (["*", "secrets"], True),
-        (["s*"], True),
+        (["s*"], False),
+        (["secret?"], False),
+        (["*crets"], False),
+        (["s*", "secrets"], True),
     ],
 )
 def test_secrets_are_granted_to_who_names_them(include: list[str], secrets: bool) -> None:
