@@ -1,6 +1,6 @@
 """`python -m tests.support.turns FILE COMMAND...`: `clusterinfo COMMAND...`, and how long its event loop's turns took.
 
-A turn begins when the loop has been told what happened, and ends when it asks again: until then nothing else of the
+Turns that import modules are the program's start, and not counted. A turn begins when the loop has been told what happened, and ends when it asks again: until then nothing else of the
 program goes on. Counted in processor time of all its threads, since whoever else has the cores is no fault of its own.
 """
 
@@ -49,13 +49,15 @@ class Turns:
 def watch(path: Path) -> None:
     """Time the turns of this process's loop from here on; they are written to `path` at its end."""
     turns, ask, step = Turns(), selectors.EpollSelector.select, asyncio.Handle._run
-    began: list[float] = []
+    began: list[tuple[float, int]] = []
 
     def select(self: Any, timeout: float | None = None) -> Any:
         if began:
-            turns.note(time.process_time() - began.pop())
+            at_s, modules = began.pop()
+            if len(sys.modules) == modules:
+                turns.note(time.process_time() - at_s)
         events = ask(self, timeout)
-        began[:] = [time.process_time()]
+        began[:] = [(time.process_time(), len(sys.modules))]
         return events
 
     def run(self: asyncio.Handle) -> None:

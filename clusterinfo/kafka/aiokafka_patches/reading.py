@@ -19,7 +19,6 @@ import asyncio
 import struct
 import weakref
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import count
@@ -31,6 +30,7 @@ from aiokafka.errors import CorruptRecordException, KafkaError
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.legacy_records import LegacyRecordBatch
 
+from clusterinfo.aside import aside
 from clusterinfo.kafka.aiokafka_patches import codecs
 from clusterinfo.kafka.aiokafka_patches.message import Allowance, Message, TooLargeError, read_message, read_varint
 
@@ -239,7 +239,7 @@ class Batch:
     async def unpack_beside(self) -> None:
         """Unpack it in a thread, one batch at a time. What is wrong with it is raised once it is read."""
         try:
-            self._keep(await asyncio.get_running_loop().run_in_executor(_UNPACKING, self._unpacked, codecs.LIMIT_BYTES))
+            self._keep(await aside(self._unpacked, codecs.LIMIT_BYTES))
         except UnreadableError as error:
             self._failure = error
 
@@ -274,9 +274,6 @@ class Batch:
     def _unreadable(self, reason: str) -> UnreadableError:
         return UnreadableError(f"a batch of it cannot be read: {reason}", self.next_offset)
 
-
-_UNPACKING = ThreadPoolExecutor(1, "unpack")
-"""One thread: what several unpack at once would take as many times the memory."""
 
 _held: weakref.WeakValueDictionary[int, Batch] = weakref.WeakValueDictionary()
 _numbers = count()

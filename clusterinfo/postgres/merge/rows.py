@@ -90,9 +90,10 @@ class Copied:
     def refuse(self, error: asyncpg.PostgresError) -> bool:
         """Try less of it from now on; False if nothing less is left."""
         self._tried += 1
-        if self._tried == 1:
-            self.body = repaired_body_of(self.record)
+        if self._tried == 1 and (repaired := repaired_body_of(self.record)) != NOTHING:
+            self.body = repaired
             return True
+        self._tried = max(2, self._tried)
         self.body, self.error = NOTHING, error
         return self._tried == 2
 
