@@ -1,7 +1,8 @@
 """`python -m tests.support.turns FILE COMMAND...`: `clusterinfo COMMAND...`, and how long its event loop's turns took.
 
-Turns that import modules are the program's start, and not counted. A turn begins when the loop has been told what happened, and ends when it asks again: until then nothing else of the
-program goes on. Counted in processor time of all its threads, since whoever else has the cores is no fault of its own.
+A turn begins when the loop has been told what happened, and ends when it asks again: until then nothing else of the
+program goes on. Counted in processor time of all its threads, since whoever else has the cores is no fault of its own;
+without those that import modules, which are the program's start.
 """
 
 from __future__ import annotations
