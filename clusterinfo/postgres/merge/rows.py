@@ -209,7 +209,7 @@ async def _copy_until_refused(
     except asyncpg.PostgresError as error:
         if not is_of_the_record(error) or (line := copied_line(error, table)) is None:
             raise
-        return line, error
+        return line, error.with_traceback(None)  # which would hold what was sent as long as the error is kept
     return None
 
 
