@@ -9,8 +9,15 @@
 #
 # Python 3.12, though 3.13 would do: from 3.13 on ssl verifies with VERIFY_X509_STRICT, which refuses many a private
 # certificate authority that Kafka and PostgreSQL are run with.
+#
+# A tag is what its registry makes of it; a digest stays what it is. Ask your registry for today's, and give it:
+#
+#   docker buildx imagetools inspect python:3.12-slim --format '{{.Manifest.Digest}}'
+#   docker build --build-arg PYTHON=python:3.12-slim@sha256:... --target collector -t cluster-info-collector:latest .
 
-FROM python:3.12-slim AS build
+ARG PYTHON=python:3.12-slim
+
+FROM ${PYTHON} AS build
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 WORKDIR /opt/src
 # The program's environment has no pip of its own: it holds what is locked, and the program.
@@ -29,7 +36,7 @@ FROM build AS build-sandbox
 RUN /opt/build/bin/pip --python /opt/clusterinfo/bin/python install --require-hashes --only-binary :all: \
       -r requirements/sandbox.txt
 
-FROM python:3.12-slim AS runtime
+FROM ${PYTHON} AS runtime
 ENV PATH=/opt/clusterinfo/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 # Kubernetes proves runAsNonRoot only for a number; initdb, in the sandbox, asks for the number's name. The volume shared in
 # compose/ takes its owner from /run/clusterinfo.

@@ -188,7 +188,9 @@ class Settings(BaseModel):
         default=0, ge=0, le=2**31 - 1, description="raise by one after a cluster was restored from a backup"
     )
     namespaces: Words = Field(default=[], description="namespaces to list, comma-separated; all unless set")
-    include: Words = Field(default=[], description="kinds to list, as resource.group patterns; Secrets in full; all unless set")
+    include: Words = Field(
+        default=[], description="kinds to list, as resource.group patterns, Secrets by name only; all unless set"
+    )
     exclude: Words = Field(default=DEFAULT_EXCLUDE, description="kinds to leave out, as resource.group patterns")
     redaction_key: SecretStr | None = Field(
         default=None, description="key of the fingerprints that replace secret values; or REDACTION_KEY_FILE"

@@ -66,18 +66,21 @@ def test_everything_is_in_the_namespace(rendered: list[Any]) -> None:
 
 def test_a_collector_and_consumers_run_with_variables_they_read(rendered: list[Any]) -> None:
     found = programs(rendered)
-    assert [owner["args"][0] for _, owner in found] in (["collect", "consume"], ["consume", "collect"])
+    assert sorted(owner["args"][0] for _, owner in found if owner["args"] != ["migrate"]) == ["collect", "consume"]
     for _, owner in found:
         given = environment(owner, rendered)
         assert given.keys() <= KNOWN
         settings = load(plain(given))
+        if owner["args"] == ["migrate"]:
+            assert not [name for name in given if name.startswith("KAFKA_")], "whose files it has not"
+            continue
         assert settings.kafka_enabled is True
         assert settings.kafka_partition == "auto"
 
 
 def test_what_is_referred_to_is_there(rendered: list[Any]) -> None:
     """ConfigMaps and ServiceAccounts; files within what is mounted; of Secrets, those that the overlays name."""
-    secrets = {"postgres-secret", "kafka-collector-secret", "kafka-consumer-secret"}
+    secrets = {"postgres-secret", "postgres-owner-secret", "kafka-collector-secret", "kafka-consumer-secret"}
     for manifest in (one for one in rendered if pod_spec(one)):
         pod = pod_spec(manifest) or {}
         if "serviceAccountName" in pod:
@@ -103,9 +106,25 @@ def test_production_is_encrypted(tool: Run) -> None:
     manifests = list(yaml.safe_load_all(tool("kubectl", "kustomize", K8S / "overlays/prod")))
     for _, owner in programs(manifests):
         given = environment(owner, manifests)
-        assert given["KAFKA_SECURITY_PROTOCOL"] == "SASL_SSL"
-        assert given["KAFKA_SSL_CA_FILE"]
+        if owner["args"] != ["migrate"]:
+            assert given["KAFKA_SECURITY_PROTOCOL"] == "SASL_SSL"
+            assert given["KAFKA_SSL_CA_FILE"]
         assert not {"DB_PASSWORD", "KAFKA_SASL_PASSWORD"} & given.keys()
         if "DB_HOST" in given:
             assert given["DB_SSL_MODE"] == "verify-full"
             assert given["DB_SSL_ROOT_CERT"]
+
+
+def test_in_production_the_owner_migrates_once_and_consumers_may_make_nothing(tool: Run) -> None:
+    manifests = list(yaml.safe_load_all(tool("kubectl", "kustomize", K8S / "overlays/prod")))
+    job, consumer = (
+        find(manifests, "Job", "cluster-info-migrate"),
+        find(manifests, "Deployment", "cluster-info-consumer"),
+    )
+    (migrating,), (storing,) = (containers(pod_spec(one) or {}) for one in (job, consumer))
+    assert (migrating["args"], storing["args"]) == (["migrate"], ["consume", "--no-migrate"])
+    assert migrating["image"] == storing["image"]
+    users = [one["valueFrom"]["secretKeyRef"]["name"] for owner in (migrating, storing) for one in owner["env"] if one["name"] == "DB_USER"]  # fmt: skip  # noqa: E501
+    assert users == ["postgres-owner-secret", "postgres-secret"]
+    assert pod_spec(job)["restartPolicy"] == "Never"  # type: ignore[index]
+    assert job["spec"]["ttlSecondsAfterFinished"] > 0, "what cannot be changed must go before the next release"

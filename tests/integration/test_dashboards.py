@@ -11,7 +11,7 @@ from tests.support.programs import QUIET, run, simulated_api
 
 pytestmark = pytest.mark.embedded_only
 
-EMPTY_IN_HEALTH = {"What cannot be believed", "Deployments short of replicas", "Dead letters", "Warnings"}
+EMPTY_IN_HEALTH = {"What cannot be believed", "Deployments short of replicas", "Warnings"}
 """Panels that are empty as long as nothing is wrong, or nothing happened within a day."""
 
 

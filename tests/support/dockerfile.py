@@ -15,6 +15,7 @@ def stages() -> dict[str, list[tuple[str, str]]]:
     """Stage -> its (instruction, rest of it) in order, FROM first; the one without a name is `default`."""
     joined = re.sub(r"\\\n\s*", " ", re.sub(r"^#.*\n", "", TEXT, flags=re.MULTILINE))
     found: dict[str, list[tuple[str, str]]] = {}
+    current: list[tuple[str, str]] = []  # what stands before the first stage: the base that may be given
     for line in filter(None, joined.splitlines()):
         keyword, _, rest = line.partition(" ")
         if keyword == "FROM":

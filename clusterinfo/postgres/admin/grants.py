@@ -1,7 +1,8 @@
 """The rights of the two roles beside the owner, as SQL: one that stores and one that reads. Pure; nothing connects.
 
-The owner is whoever runs `clusterinfo migrate`: schema and tables are its own. Partitions of the history are made for
-the writer by functions that run as the owner (see schema/0005_roles.sql), so that it needs no right to create.
+The owner is whoever runs `clusterinfo migrate`: schema and tables are its own, and the migration gives both roles what
+they need if they are there, or if it may make them. Partitions of the history are made for the writer by functions that
+run as the owner (see schema/0005_roles.sql), so that it needs no right to create.
 """
 
 from __future__ import annotations
@@ -25,23 +26,12 @@ begin
 end
 $$$$;
 
--- Who stores: `clusterinfo consume --no-migrate`, `clusterinfo legacy --no-migrate`. It makes and alters no table of
--- ours; what it stages lies in temporary tables.
+-- Who stores (`clusterinfo consume --no-migrate`, `clusterinfo legacy --no-migrate`) makes and alters no table of ours;
+-- what it stages lies in temporary tables.
 grant temporary on database "$database" to $writer;
-grant usage on schema $schema to $writer;
-grant select, insert, update, delete on all tables in schema $schema to $writer;
-revoke insert, update, delete on $schema.schema_migration from $writer;
-grant execute on all functions in schema $schema to $writer;
-alter default privileges in schema $schema grant select, insert, update, delete on tables to $writer;
-alter default privileges in schema $schema grant execute on functions to $writer;
 
--- Who asks: dashboards, people.
-grant usage on schema $schema to $reader;
-grant select on all tables in schema $schema to $reader;
-grant execute on all functions in schema $schema to $reader;
-revoke execute on function $schema.make_history_month(date), $schema.drop_history_month(date) from $reader;
-alter default privileges in schema $schema grant select on tables to $reader;
-alter default privileges in schema $schema grant execute on functions to $reader;
+-- The rest of what both may do, which the schema knows: schema/0005_roles.sql.
+select $schema.grant_rights();
 
 -- Neither logs in by itself. For each user of yours: grant $writer to <user>; or grant $reader to <user>;
 """)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from clusterinfo.postgres.admin.grants import READER, WRITER
 from clusterinfo.sandbox.kubernetes.__main__ import arguments
 from clusterinfo.settings import Settings, load, parse_duration
 from tests.support.deployed import COMPOSE, KNOWN, ROOT, plain
@@ -23,6 +24,8 @@ SERVICES = COMPOSE["services"]
 TEXT = (ROOT / "compose/compose.yaml").read_text()
 OURS = ("collector", "consumer", "collector-demo")
 """The services whose environment is ours; the others have that of their images."""
+ENDING = ("migrate", "consumer-login", "grafana-login")
+"""Those that do something once, and end."""
 GRACE_S = Settings.model_fields["shutdown_grace_s"].default
 
 
@@ -35,9 +38,9 @@ def profile(name: str) -> set[str]:
 
 
 def test_the_services_of_the_guide_are_there_without_a_profile() -> None:
-    assert profile("") == {"postgres", "kafka", "collector", "consumer"}
+    assert profile("") == {"postgres", "kafka", "collector", "consumer", "migrate", "consumer-login"}
     assert profile("demo") == {"cluster", "collector-demo"}
-    assert profile("monitoring") == {"prometheus", "grafana", "grafana-reader"}
+    assert profile("monitoring") == {"prometheus", "grafana", "grafana-login"}
     assert SERVICES["consumer"]["deploy"]["replicas"] == 2
 
 
@@ -54,7 +57,7 @@ def test_the_top_of_the_repository_includes_it() -> None:
 def test_files_that_are_mounted_exist() -> None:
     mounted = [volume for service in SERVICES.values() for volume in service.get("volumes", [])]
     paths = [volume.split(":")[0] for volume in mounted if isinstance(volume, str) and volume.startswith(".")]
-    assert len(paths) == 4
+    assert len(paths) == 5
     assert all((ROOT / "compose" / path).exists() for path in paths)
     named = {volume.split(":")[0] for volume in mounted if isinstance(volume, str)} - set(paths)
     assert named == set(COMPOSE["volumes"])
@@ -81,12 +84,23 @@ def test_consumer_group_is_the_default_one() -> None:
     assert not [service for service in OURS if "KAFKA_GROUP_ID" in SERVICES[service]["environment"]]
 
 
-def test_a_password_file_is_a_secret_that_the_service_has() -> None:
-    files = {name: SERVICES[name]["environment"] for name in ("consumer", "grafana-reader")}
-    found = {name: next(value for key, value in given.items() if value.startswith("/run/secrets/")) for name, given in files.items()}  # fmt: skip  # noqa: E501
-    for name, path in found.items():
-        assert path.removeprefix("/run/secrets/") in SERVICES[name]["secrets"]
+def test_the_superusers_password_is_a_secret_of_those_who_need_it() -> None:
+    having = {name for name, service in SERVICES.items() if "postgres-password" in service.get("secrets", [])}
+    assert having == {*ENDING}
+    for name in ENDING:
+        assert "/run/secrets/postgres-password" in SERVICES[name]["environment"].values()
     assert {secret["environment"] for secret in COMPOSE["secrets"].values()} == {"POSTGRES_PASSWORD"}
+
+
+def test_consumers_store_as_one_who_may_make_nothing() -> None:
+    consumer, login, migration = (SERVICES[name] for name in ("consumer", "consumer-login", "migrate"))
+    assert consumer["command"] == ["consume", "--no-migrate"]
+    assert (login["environment"]["ROLE"], login["environment"]["LOGIN"]) == (WRITER, consumer["environment"]["DB_USER"])
+    assert consumer["environment"]["DB_PASSWORD_FILE"] == login["environment"]["LOGIN_PASSWORD_FILE"]
+    assert SERVICES["grafana-login"]["environment"]["ROLE"] == READER
+    assert migration["command"] == ["migrate"]
+    assert (migration["image"], migration["build"]) == (consumer["image"], consumer["build"])
+    assert login["depends_on"] == {"migrate": {"condition": "service_completed_successfully"}}
 
 
 def test_every_variable_that_compose_asks_for_is_explained() -> None:
@@ -154,7 +168,7 @@ def test_kafka_has_no_zookeeper_and_is_the_version_that_the_tests_run_on() -> No
 
 def test_everything_that_stays_has_a_health_check() -> None:
     """Of the program's own, the image has it."""
-    staying = SERVICES.keys() - {"grafana-reader"}
+    staying = SERVICES.keys() - {*ENDING}
     for name in staying:
         target = SERVICES[name].get("build", {}).get("target")
         in_image = target is not None and any(keyword == "HEALTHCHECK" for keyword, _ in lineage(target))
@@ -163,21 +177,25 @@ def test_everything_that_stays_has_a_health_check() -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_it_starts_after_what_it_needs(service: str) -> None:
-    once = {"grafana-reader": "service_completed_successfully"}
+    once = dict.fromkeys(ENDING, "service_completed_successfully")
     for needed, how in SERVICES[service].get("depends_on", {}).items():
         assert how["condition"] == once.get(needed, "service_healthy")
-    needs = {"collector": {"kafka"}, "consumer": {"kafka", "postgres"}, "collector-demo": {"kafka", "cluster"}}
+    needs = {
+        "collector": {"kafka"},
+        "consumer": {"kafka", "postgres", "consumer-login"},
+        "collector-demo": {"kafka", "cluster"},
+    }
     assert needs.get(service, set()) <= SERVICES[service].get("depends_on", {}).keys()
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_it_is_limited_and_comes_back(service: str) -> None:
     assert re.fullmatch(r"\d+[mg]", SERVICES[service]["mem_limit"])
-    if service != "grafana-reader":
+    if service not in ENDING:
         assert SERVICES[service]["restart"] == "unless-stopped"
 
 
-@pytest.mark.parametrize("service", [*OURS, "cluster", "prometheus"])
+@pytest.mark.parametrize("service", [*OURS, *ENDING, "cluster", "prometheus"])
 def test_it_is_locked_down(service: str) -> None:
     given = SERVICES[service]
     assert given["read_only"] is True

@@ -70,7 +70,7 @@ def test_what_runs_has_nothing_that_was_built_with(stage: str) -> None:
     """It is made from the slim image, and takes the finished environment alone from the stages that build."""
     made_of = {base(stage), *(base(name) for name in ("program", "runtime"))}
     assert {name for name in made_of if name not in stages()} == {base("runtime")}
-    assert base("runtime").endswith("-slim")
+    assert base("runtime") == "${PYTHON}", "see test_images_have_a_python_that_the_program_is_tested_with"
     copied = {rest.split(" ", 1)[1] for keyword, rest in lineage(stage) if keyword == "COPY"}
     assert copied == {"/opt/clusterinfo /opt/clusterinfo"}
 
@@ -100,5 +100,7 @@ def test_images_are_built_from_all_that_the_wheel_needs() -> None:
 
 
 def test_images_have_a_python_that_the_program_is_tested_with() -> None:
-    (version,) = set(re.findall(r"^FROM python:([\d.]+)-slim", TEXT, re.MULTILINE))
+    (version,) = re.findall(r"^ARG PYTHON=python:([\d.]+)-slim$", TEXT, re.MULTILINE)
+    foreign = [found for stage in stages() if (found := base(stage)) not in stages()]
+    assert foreign == ["${PYTHON}"] * 2, "one base, which can be given by its digest"
     assert f"Programming Language :: Python :: {version}" in PROJECT["project"]["classifiers"]

@@ -72,7 +72,7 @@ def test_grafana_finds_what_it_is_provisioned_with() -> None:
     urls = {one["type"]: one["url"] for one in datasources}
     assert {re.sub(r"^http://|:\d+$", "", url) for url in urls.values()} == {"prometheus", "postgres"}
     (password,) = [one["secureJsonData"]["password"] for one in datasources if "secureJsonData" in one]
-    written = services["grafana-reader"]["environment"]["READER_PASSWORD_FILE"]
+    written = services["grafana-login"]["environment"]["LOGIN_PASSWORD_FILE"]
     assert password == f"$__file{{{written}}}"
 
 

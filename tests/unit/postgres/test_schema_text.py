@@ -77,7 +77,7 @@ def test_every_table_and_every_column_says_what_it_is() -> None:
 
 
 def test_every_function_says_what_it_is() -> None:
-    created = set(re.findall(r"^\s*create function (\w+)", ALL, re.MULTILINE))
+    created = set(re.findall(r"^\s*create (?:or replace )?function (\w+)", ALL, re.MULTILINE))
     assert created == set(re.findall(r"^comment on function (\w+)", ALL, re.MULTILINE))
 
 
