@@ -140,7 +140,7 @@ class Collector:
             self._observe(Warned(message=f"INCLUDE names {pattern!r}, which matches no kind this cluster serves"))
         for group in discovery.failing:
             message = f"kinds of the group {group or 'core'} may be missing: {discovery.reasons[group]}"
-            self._observe(Warned(message=message))
+            self._observe(Warned(message=message, remedy=_how_to_leave_out(group)))
         self._observe(
             Discovered(
                 cluster=self._client.cluster.name,
@@ -252,6 +252,11 @@ def planned(cluster: str, discovery: Discovery, namespaces: list[str]) -> Plan:
         for gvr in discovery.resources
         for reach in (reaches if gvr.namespaced else [""])
     ]
+
+
+def _how_to_leave_out(group: str) -> str:
+    """What is to be done about a group that is not wanted: its kinds are shown as excluded, and none is deleted."""
+    return f"if they are not wanted, add *.{group} to EXCLUDE" if group else ""
 
 
 def outcomes_of(plan: Plan, results: list[UnitResult]) -> Outcomes:

@@ -38,7 +38,6 @@ with failed as (
     where u.cluster_id = $1 and u.state is null and not exists (
         select from unnest($4::text[], $5::text[]) as x (api_group, resource)
         where x.api_group = u.api_group and x.resource = u.resource)
-    order by u.id for update of u
 )
 update unit_floor f set state = 'failed', state_at = $6, last_error = failed.reason
 from failed where f.unit_id = failed.id and f.state_at <= $6
