@@ -69,12 +69,10 @@ def may_hold_userinfo(json: bytes) -> bool:
 
     Every running pod has `containerd://`, and in its image's digest an `@` that begins no host.
     """
-    if b"://" not in json and b"\\/" not in json:
-        return False
-    at = json.find(b"@")
+    at = json.find(b"@")  # one byte is found ten times as fast as three
     while at >= 0 and _SURE_DIGEST.match(json, at + 1):
         at = json.find(b"@", at + 1)
-    return at >= 0
+    return at >= 0 and (b"://" in json or b"\\/" in json)
 
 
 def replace_userinfo(text: str, notation: Notation, conceal: Conceal) -> str:

@@ -1,37 +1,25 @@
-"""What is removed, redacted and hashed before an object leaves the cluster. Pure: no I/O, no clock, no environment.
+"""An object as it leaves the cluster: taken apart one level deep, cleaned, put together, hashed. Pure: no I/O, no clock.
 
-One raw item goes in, a `NormalizedObject` comes out. The object's top level and its metadata are taken apart one level
-deep; what must go is dropped; the slices are joined again. Whatever lies deeper is searched for telling bytes, and only
-a slice that holds them is taken apart further, so that nothing that stays is ever parsed and written again.
-
-Removed, wherever they occur: `managedFields` and the annotations in which tools keep a copy of the object.
-Replaced by a fingerprint: the values of Secrets (also of Secrets wrapped in other objects), environment values and
-fields of custom resources whose names look secret, userinfo in URLs, certificate requests, and, on demand, ConfigMap
-values. The byte search relies on the API server writing names unescaped, which Go's encoder does.
+One raw item goes in, a `NormalizedObject` comes out. What is removed and what is redacted is decided in `redaction/`,
+which finds by a search of the bytes the objects that need neither: those are never parsed any further.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
-import hashlib
-import hmac
-import json
-import re
-from collections.abc import Callable, Mapping
-from functools import lru_cache
+from collections.abc import Mapping
 
 import msgspec
 import xxhash
 
 from clusterinfo.errors import RecordError
-from clusterinfo.json_repair import MAX_DEPTH, repair
-from clusterinfo.kubernetes.pages import Slice, split_array, split_object
+from clusterinfo.json_repair import repair
+from clusterinfo.kubernetes.pages import Slice, split_object
+from clusterinfo.kubernetes.redaction.objects import Redaction, drop_copies
+from clusterinfo.kubernetes.redaction.walk import label, quote
 from clusterinfo.model import GroupVersionResource
-from clusterinfo.userinfo import JSON, may_hold_userinfo, replace_userinfo
 
-NORMALIZATION = 2
-"""Version of the rules below: raise it with every change of what they remove or replace."""
+NORMALIZATION = 3
+"""Version of the rules in `redaction/`: raise it with every change of what they remove or replace."""
 
 
 class NormalizedObject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -51,29 +39,6 @@ class NormalizedObject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     api_version: str
     kind: str
     is_repaired: bool = False
-
-
-class Redaction:
-    """Turns secret values into fingerprints.
-
-    With a key: `hmac-sha256:` and the first 32 hex digits of HMAC-SHA256(key, value): a rotation is visible, and equal
-    values look equal in every cluster that shares the key. Without a key: `redacted:len<=N`, N the power of two, at
-    least 16, that the value's length in bytes does not exceed: a hash without a key gives way to a dictionary.
-    """
-
-    def __init__(self, key: bytes | None = None, *, configmap_values: bool = False) -> None:
-        self._key = key or None
-        self.configmap_values = configmap_values
-
-    def fingerprint(self, value: bytes) -> str:
-        """The text that stands for `value`."""
-        if self._key is not None:
-            return f"hmac-sha256:{hmac.new(self._key, value, hashlib.sha256).hexdigest()[:32]}"
-        return f"redacted:len<={max(16, 1 << max(0, len(value) - 1).bit_length())}"
-
-    def json(self, value: bytes) -> bytes:
-        """The fingerprint as a JSON string."""
-        return f'"{self.fingerprint(value)}"'.encode()
 
 
 def normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> NormalizedObject:
@@ -109,31 +74,45 @@ def _normalize_repaired(raw: bytes, gvr: GroupVersionResource, redaction: Redact
 
 
 def _normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> NormalizedObject:
-    members = split_object(raw)
-    if (metadata_raw := members.pop("metadata", None)) is None:
+    outermost = split_object(raw)
+    if (metadata_raw := outermost.pop("metadata", None)) is None:
         raise RecordError(f"an item of {gvr.dotted} has no metadata")
-    metadata = _clean_metadata(split_object(metadata_raw), redaction)
+    members = _bytes(outermost)
+    split = split_object(metadata_raw)
+    split.pop("managedFields", None)
+    metadata = _bytes(split)
     name = _text(metadata.get("name"))
     if not name:
         raise RecordError(f"an item of {gvr.dotted} has no name")
     api_version = _text(members.pop("apiVersion", None)) or gvr.api_version
     kind = _text(members.pop("kind", None)) or gvr.kind
-    redact_members(members, gvr, redaction)
-    inner, outer = _pairs(metadata), _pairs(members)
-    head = _pairs({"apiVersion": _quote(api_version), "kind": _quote(kind), "metadata": _braced(inner)})
-    content_hash = _content_hash(inner, outer)
-    body = _braced(head | outer)
+    namespace = _text(metadata.get("namespace"))
+    uid, version = _text(metadata.get("uid")), _text(metadata.get("resourceVersion"))
+    drop_copies(metadata)
+    body, content_hash = _assemble(api_version, kind, metadata, members)
+    if redaction.may_change(body, members, gvr):
+        redaction.clean(metadata, members, gvr, namespace)
+        body, content_hash = _assemble(api_version, kind, metadata, members)
     body.decode()  # msgspec does not check the UTF-8 of what it skips: 0.8 µs
     return NormalizedObject(
         body=body,
-        namespace=_text(metadata.get("namespace")),
+        namespace=namespace,
         name=name,
-        uid=_text(metadata.get("uid")),
-        resource_version=_text(metadata.get("resourceVersion")) or content_hash,
+        uid=uid,
+        resource_version=version or content_hash,
         content_hash=content_hash,
         api_version=api_version,
         kind=kind,
     )
+
+
+def _assemble(api_version: str, kind: str, metadata: dict[str, bytes], members: dict[str, bytes]) -> tuple[bytes, str]:
+    """The body and its hash."""
+    if not metadata.get("annotations", b"-").strip(b"{} \t\r\n"):
+        del metadata["annotations"]
+    inner, outer = _pairs(metadata), _pairs(members)
+    head = _pairs({"apiVersion": quote(api_version), "kind": quote(kind), "metadata": _braced(inner)})
+    return _braced(head | outer), _content_hash(inner, outer)
 
 
 def _content_hash(metadata: Mapping[str, bytes], members: Mapping[str, bytes]) -> str:
@@ -154,289 +133,14 @@ def _text(raw: Slice | None) -> str:
     return text
 
 
-@lru_cache(maxsize=4096)
-def _label(key: str) -> bytes:
-    return _quote(key) + b":"
-
-
-def _quote(text: str) -> bytes:
-    try:
-        return msgspec.json.encode(text)
-    except UnicodeEncodeError:  # a lone surrogate: valid in JSON as an escape only
-        return json.dumps(text).encode()
+def _bytes(members: Mapping[str, Slice]) -> dict[str, bytes]:
+    return {key: bytes(value) for key, value in members.items()}
 
 
 def _pairs(members: Mapping[str, Slice]) -> dict[str, bytes]:
     """Name -> `"name":value`."""
-    return {key: _label(key) + value for key, value in members.items()}
+    return {key: label(key) + value for key, value in members.items()}
 
 
 def _braced(pairs: Mapping[str, bytes]) -> bytes:
     return b"{" + b",".join(pairs.values()) + b"}"
-
-
-def _join(members: Mapping[str, Slice]) -> bytes:
-    return _braced(_pairs(members))
-
-
-def _join_array(elements: list[bytes]) -> bytes:
-    return b"[" + b",".join(elements) + b"]"
-
-
-# --- what is removed -------------------------------------------------------------------------------------------------
-
-# Annotations that hold a copy of the object: kubectl and its kin (`.../last-applied-configuration`), kopf, Rancher's
-# apply (a compressed copy) and kapp.
-COPY_MARKS = ("last-applied", "last-handled-configuration", "objectset.rio.cattle.io/applied", "kapp.k14s.io/original")
-_COPY_MARKS = tuple(mark.encode() for mark in COPY_MARKS)
-_REMOVED_MARKS = (b'"managedFields"', *_COPY_MARKS)
-
-
-def _clean_metadata(metadata: dict[str, Slice], redaction: Redaction) -> dict[str, Slice]:
-    metadata.pop("managedFields", None)
-    annotations = bytes(metadata.get("annotations", b""))
-    if _holds(annotations, _COPY_MARKS):
-        kept = {key: value for key, value in split_object(annotations).items() if not _is_copy(key, value)}
-        annotations = _join(kept)
-    if not annotations.strip(b"{} \t\r\n"):
-        metadata.pop("annotations", None)
-    else:
-        metadata["annotations"] = _hide_userinfo(annotations, redaction)
-    return metadata
-
-
-def _holds(data: bytes, marks: tuple[bytes, ...]) -> bool:
-    for mark in marks:  # noqa: SIM110 - any() costs as much again as the search
-        if mark in data:
-            return True
-    return False
-
-
-def _is_copy(key: str, value: Slice) -> bool:
-    """True for an annotation that repeats the object; a field of a schema that is so named holds no string."""
-    return any(mark in key for mark in COPY_MARKS) and bytes(value)[:1] == b'"'
-
-
-def _is_removed(key: str, value: bytes) -> bool:
-    return (key == "managedFields" and value[:1] == b"[") or _is_copy(key, value)
-
-
-def _strip(value: bytes) -> bytes:
-    """`value` without managedFields and copies at any depth; only slices that hold their names are taken apart."""
-    return _rewrite(value, lambda data: _holds(data, _REMOVED_MARKS), _strip_member)
-
-
-def _strip_member(_: dict[str, bytes], key: str, value: bytes) -> bytes | None:
-    return None if _is_removed(key, value) else value
-
-
-# --- one walk for all that lies deeper -------------------------------------------------------------------------------
-
-Rule = Callable[[dict[str, bytes], str, bytes], bytes | None]
-"""(the object's members, a member's name, its value) -> what it becomes; None: it is dropped."""
-
-
-def _rewrite(value: bytes, concerns: Callable[[bytes], bool], rule: Rule, depth: int = 0) -> bytes:
-    """Apply `rule` to every member of every object within `value`; slices that do not concern it stay as they are.
-
-    Raises RecursionError for what lies too deep: each level reads all below it once more.
-    """
-    opening = value[:1]
-    if opening not in (b"{", b"[") or not concerns(value):
-        return value
-    if depth > MAX_DEPTH:
-        raise RecursionError
-    below = depth + 1
-    if opening == b"[":
-        elements = split_array(value, any_depth=False)
-        return _join_array([_rewrite(bytes(element), concerns, rule, below) for element in elements])
-    members = {key: bytes(member) for key, member in split_object(value, any_depth=False).items()}
-    changed = {key: rule(members, key, member) for key, member in members.items()}
-    return _join({key: _rewrite(kept, concerns, rule, below) for key, kept in changed.items() if kept is not None})
-
-
-# --- what is replaced ------------------------------------------------------------------------------------------------
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-BUILT_IN_GROUPS = _words("apps autoscaling batch extensions policy") | {
-    "",
-    *(
-        f"{group}.k8s.io"
-        for group in _words(
-            "admissionregistration apiextensions apiregistration authentication authorization certificates "
-            "coordination discovery events flowcontrol.apiserver internal.apiserver metrics networking node "
-            "rbac.authorization resource scheduling storage storagemigration"
-        )
-    ),
-}
-"""Groups of kube-apiserver itself; any other group holds custom resources."""
-
-_POD_CARRIERS = _words(
-    "pods podtemplates replicationcontrollers controllerrevisions daemonsets deployments replicasets statefulsets "
-    "cronjobs jobs"
-)
-
-# What makes a name look secret, and the last words that make it the name of something about a secret instead.
-_SECRET_WORDS = _words(
-    "password passwd passphrase pwd secret token credential apikey accesskey privatekey signingkey encryptionkey"
-)
-_KEY_KINDS = _words("api access private signing encryption master shared auth")
-_ABOUT = _words(
-    "name names namespace ref refs reference references selector selectors file files path paths dir mount mounts type "
-    "types class kind policy enabled disabled seconds minutes expiration expiry ttl lifetime length size count version "
-    "versions provider issuer url uri endpoint audience audiences template templates store stores hash"
-)
-_HINTS = tuple(word.encode() for word in sorted(_SECRET_WORDS | {"key"}))
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_ENV = re.compile(rb'"name"\s*:\s*"([^"\\]*)"\s*,\s*"value"\s*:\s*"((?:[^"\\]|\\.)+)"')
-_ENV_NAME = re.compile(rb'"name"\s*:\s*"([^"\\]*)"\s*,\s*"value"')
-_NUMBER = frozenset(b"-0123456789")
-
-
-@lru_cache(maxsize=8192)
-def looks_secret(name: str) -> bool:
-    """True for `DB_PASSWORD`, `apiKey`, `token`; False for `secretName`, `tokenPath`, `passwordSecretRef`."""
-    words = [word.lower() for word in _WORD.findall(name)]
-    if not words or words[-1] in _ABOUT:
-        return False
-    joined = "".join(words)
-    return any(word in joined for word in _SECRET_WORDS) or (
-        words[-1] in ("key", "keys") and not _KEY_KINDS.isdisjoint(words)
-    )
-
-
-@lru_cache(maxsize=8192)
-def _names_secret(name: bytes) -> bool:
-    return looks_secret(name.decode())
-
-
-def redact_members(members: dict[str, Slice], gvr: GroupVersionResource, redaction: Redaction) -> None:
-    """Apply every rule but those of metadata to an object's top-level members, in place."""
-    for key, value in members.items():
-        members[key] = _redact_member(key, bytes(value), gvr, redaction)
-
-
-def _redact_member(key: str, value: bytes, gvr: GroupVersionResource, redaction: Redaction) -> bytes:
-    if key in (encodings := _value_maps(gvr, redaction)):
-        return _fingerprint_map(value, redaction, encoded=encodings[key])
-    if _holds(value, _REMOVED_MARKS):
-        value = _strip(value)
-    if gvr.group not in BUILT_IN_GROUPS:
-        value = _redact_custom(key, value, redaction)
-    elif gvr.resource in _POD_CARRIERS:
-        value = _redact_env(value, redaction)
-    if gvr.resource in ("certificatesigningrequests", "certificaterequests"):
-        value = _rewrite(value, lambda data: b'"request"' in data, _replace_request(redaction))
-    return _hide_userinfo(value, redaction)
-
-
-_SECRET_MAPS = {"data": True, "stringData": False}
-_CONFIGMAP_MAPS = {"data": False, "binaryData": True}
-
-
-def _value_maps(gvr: GroupVersionResource, redaction: Redaction) -> Mapping[str, bool]:
-    """The members whose every value is replaced -> whether those values are base64."""
-    if gvr.kind == "Secret" or (gvr.resource == "secrets" and not gvr.group):
-        return _SECRET_MAPS
-    if redaction.configmap_values and gvr.resource == "configmaps" and not gvr.group:
-        return _CONFIGMAP_MAPS
-    return {}
-
-
-def _fingerprint_map(value: bytes, redaction: Redaction, *, encoded: bool) -> bytes:
-    """A Secret's data: keys stay, values become fingerprints of what they decode to; no object: one fingerprint."""
-    if value == b"null":
-        return value
-    if value[:1] != b"{":
-        return redaction.json(value)
-    return _join({key: redaction.json(_plain(bytes(v), encoded=encoded)) for key, v in split_object(value).items()})
-
-
-def _plain(value: bytes, *, encoded: bool) -> bytes:
-    """The bytes a JSON string stands for, base64-decoded if it is `encoded`; of any other value its JSON."""
-    if value[:1] != b'"':
-        return b"" if value == b"null" else value
-    text = str(json.loads(value)).encode("utf-8", "surrogatepass")
-    try:
-        return base64.b64decode(text, validate=True) if encoded else text
-    except binascii.Error:
-        return text
-
-
-def _redact_env(value: bytes, redaction: Redaction) -> bytes:
-    """Fingerprints for environment values whose names look secret. The API server writes `name` before `value`."""
-    if not any(map(_names_secret, _ENV_NAME.findall(value))):
-        return value
-
-    def replace(found: re.Match[bytes]) -> bytes:
-        if not _names_secret(found[1]):
-            return found[0]
-        start = found.start(2) - found.start() - 1
-        return found[0][:start] + redaction.json(_plain(b'"' + found[2] + b'"', encoded=False))
-
-    return _ENV.sub(replace, value)
-
-
-def _redact_custom(key: str, value: bytes, redaction: Redaction) -> bytes:
-    """Fingerprints within a custom resource: fields and environment values that look secret, wrapped Secrets."""
-    rule = _custom_rule(redaction)
-    replaced = rule({key: value}, key, value)
-    return _rewrite(value if replaced is None else replaced, _hints_at_secret, rule)
-
-
-def _hints_at_secret(value: bytes) -> bool:
-    return _holds(value.lower(), _HINTS)
-
-
-def _custom_rule(redaction: Redaction) -> Rule:
-    def rule(members: dict[str, bytes], key: str, value: bytes) -> bytes | None:
-        if key in _SECRET_MAPS and members.get("kind") == b'"Secret"':
-            return _fingerprint_map(value, redaction, encoded=_SECRET_MAPS[key])
-        if looks_secret(_text(members["name"]) if _is_named_value(members, key) else key):
-            return _fingerprint_leaves(value, redaction)
-        return value
-
-    return rule
-
-
-def _is_named_value(members: dict[str, bytes], key: str) -> bool:
-    """True for the `value` of `{"name": "DB_PASSWORD", "value": ...}`."""
-    return key == "value" and members.get("name", b"")[:1] == b'"'
-
-
-def _fingerprint_leaves(value: bytes, redaction: Redaction) -> bytes:
-    """A string or number, or an array of them, as fingerprints; objects and booleans stay: their own names judge."""
-    if value[:1] == b'"' or (value and value[0] in _NUMBER):
-        return redaction.json(_plain(value, encoded=False))
-    if value[:1] == b"[":
-        elements = split_array(value, any_depth=False)
-        return _join_array([_fingerprint_leaves(bytes(element), redaction) for element in elements])
-    return value
-
-
-def _replace_request(redaction: Redaction) -> Rule:
-    def rule(_: dict[str, bytes], key: str, value: bytes) -> bytes | None:
-        return redaction.json(_plain(value, encoded=True)) if key == "request" and value[:1] == b'"' else value
-
-    return rule
-
-
-def _hide_userinfo(value: bytes, redaction: Redaction) -> bytes:
-    """`://user:password@` -> `://user:<fingerprint>@`, `://token@` -> `://<fingerprint>@`: see `userinfo.py`.
-
-    The fingerprint is that of the text, not of its JSON: a Secret that holds the same password has the same.
-    """
-    if not may_hold_userinfo(value):
-        return value
-
-    def conceal(user: str | None, secret: str) -> str:
-        quoted = f'"{secret}"'.encode("utf-8", "surrogateescape")
-        hidden = redaction.fingerprint(_plain(quoted, encoded=False))
-        return f"{hidden}@" if user is None else f"{user}:{hidden}@"
-
-    text = value.decode("utf-8", "surrogateescape")
-    return replace_userinfo(text, JSON, conceal).encode("utf-8", "surrogateescape")
