@@ -25,6 +25,11 @@ STRONG = _words(
 WEAK = _words("pass pw pwd creds cookie psk pat jwt pin authorization kubeconfig")
 """So is a name whose last word is one of these; they mean other things too, so objects under them are no secrets."""
 
+ALONE = _words("restuserkey masterauth sig")
+"""Whole names: of GlusterFS's StorageClasses, of Redis, of Azure's shared access signatures."""
+
+PASSING = ("bypass", "compass", "trespass", "surpass", "encompass", "overpass", "underpass")
+
 KEY_KINDS = _words(
     "api access private signing encryption master shared auth account admin storage ssh rsa session secret client hmac"
 )
@@ -32,7 +37,7 @@ KEY_KINDS = _words(
 
 OPEN_KEYS = _words(
     "public partition sort primary foreign routing object cache group hash label annotation topology node map config "
-    "bucket event index row column lookup sharding shard search default tag ref s3 message field product license "
+    "bucket event index row column lookup sharding shard search default tag ref s3 message field product "
     "translation locale sort storage_class idempotency dedup host authorized known"
 )
 
@@ -59,7 +64,7 @@ ABOUT = _words(
     "engines generator generators reviewer review reviews request requests requester response validator validation "
     "verifier verification injector webhook bucket buckets volume volumes usage usages role roles rolebinding scope "
     "scopes claim claims method methods strategy behavior behaviour complexity expression expressions rule rules "
-    "checksum digest hash fingerprint thumbprint hint description title placeholder lookup exchange introspection sync "
+    "checksum stdin digest hash fingerprint thumbprint hint description title placeholder lookup exchange introspection sync "
     "from to source sources kubernetes samesite attributes options match matches resource resources agent"
 )
 """As a last word: the name is of something about a secret. `passwordHash` is the exception: it can be guessed at."""
@@ -77,6 +82,8 @@ REFERRED = _words(
 )
 """Before a last `secret`: the value is the name of a Secret if it can be one (`existingSecret: db`)."""
 
+_OTHER = re.compile(r"tokeni[sz]\w*|secretar(?:y|ies)|passwordless|^agentinject\w*")
+"""Words with a telling one in them that mean something else; Vault's agent, whose annotations name paths."""
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _CLEAN = re.compile(r"[\w.\-/]{2,200}", re.ASCII)
 _ENVIRONMENT = re.compile(r"_*[A-Z][A-Z0-9_]*")
@@ -91,6 +98,8 @@ class Verdict(NamedTuple):
     is_strong: bool = False
     """All strings in an object under it are secret."""
     takes_numbers: bool = False
+    may_refer: bool = False
+    """So is a value that says that it names a Secret (`secret: gh-secret`)."""
     refers: bool = False
     """A value that can be the name of a Secret, or of a key in one, is none."""
     is_environment: bool = False
@@ -108,7 +117,7 @@ def judge(name: str) -> Verdict:
     words = [word.lower() for word in _WORD.findall(local)]
     while len(words) > 1 and words[-1].isdigit():
         words.pop()
-    joined = "".join(words)
+    joined = _OTHER.sub("", "".join(words))
     if not words or joined in KEPT or not COUNTED.isdisjoint(words) or _is_about(words, joined):
         return NOTHING
     return _judge_words(words, joined, is_environment=bool(_ENVIRONMENT.fullmatch(local)))
@@ -125,7 +134,8 @@ def _judge_words(words: list[str], joined: str, *, is_environment: bool) -> Verd
     last = words[-1]
     is_key = last in ("key", "keys")
     strong = any(word in joined for word in STRONG)
-    weak = last in WEAK or joined.endswith(("cookie", "kubeconfig")) or (is_environment and joined.endswith("pass"))
+    weak = last in WEAK or joined in ALONE or joined.endswith(("cookie", "kubeconfig"))
+    weak = weak or (last.endswith("pass") and not last.endswith(PASSING))
     keyed = is_key and not KEY_KINDS.isdisjoint(words)
     if is_environment and len(words) > 1 and not strong:
         keyed = keyed or (is_key and OPEN_KEYS.isdisjoint(words)) or last == "auth"
@@ -136,22 +146,21 @@ def _judge_words(words: list[str], joined: str, *, is_environment: bool) -> Verd
         is_strong=strong and (last.rstrip("s") in _HEADS or joined.endswith(_HEAD_ENDS)),
         takes_numbers=last in NUMBERS or last.endswith(("password", "passwd")),
         refers=not is_environment and _refers(words, joined, is_key=is_key),
+        may_refer=not is_environment and last == "secret",
         is_environment=is_environment,
     )
 
 
 _HEADS = _words("password passwd passphrase passcode secret token credential")
 _HEAD_ENDS = tuple(STRONG | {word + "s" for word in STRONG})
-_NAMED_KEYS = _words("secret token password passwd user username credential credentials passphrase accesskey")
+_NAMED_KEYS = ("secret", "token", "password", "passwd", "user", "username", "credential", "credentials", "passphrase")
 
 
 def _refers(words: list[str], joined: str, *, is_key: bool) -> bool:
     """True for `existingSecret`, `secrets`, and for `secretKey` and `passwordKey`, which name a key of a Secret."""
     if is_key:
-        return "".join(words[:-1]) in _NAMED_KEYS
-    if words[-1] == "secrets":
-        return True
-    return words[-1] == "secret" and not REFERRED.isdisjoint(words[:-1])
+        return joined.rstrip("s").removesuffix("key").endswith(_NAMED_KEYS)
+    return words[-1] == "secrets" or (words[-1] == "secret" and not REFERRED.isdisjoint(words[:-1]))
 
 
 def looks_secret(name: str) -> bool:
@@ -159,7 +168,7 @@ def looks_secret(name: str) -> bool:
     return judge(name).is_secret
 
 
-EXEMPT = _words("name namespace key kind optional apiversion group items value_from")
+EXEMPT = _words("key kind optional apiversion group items parameter")
 
 
 @lru_cache(maxsize=16384)

@@ -78,7 +78,7 @@ def with_hints(pieces: list[bytes]) -> set[bytes]:
     unknown = [piece for piece in pieces if piece not in _harmless]
     if not unknown:
         return set()
-    tokens = [token for token in b"{".join(unknown).split(b'"') if token not in _hintless]
+    tokens = [token for token in b'"'.join(unknown).split(b'"') if token not in _hintless]
     new = [token for token in tokens if token not in _hinting]
     if new and not _has_hint(b'"'.join(new).lower()):
         _remember(_hintless, new)

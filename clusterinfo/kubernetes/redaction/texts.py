@@ -27,7 +27,7 @@ _NAME = r"(?<![\w.])(?P<name>[A-Za-z_][\w.\-]{0,99}+)(?![\w.\-])"
 _QUOTED = r"(?P<quote>\\*+[\"'])(?P<quoted>(?:(?!(?P=quote))[^\n]){0,4000}+)(?P=quote)"
 _ASSIGNED = re.compile(rf"{_NAME}(?P<gap>[ ]?=(?![=~>])[ ]?)(?:{_QUOTED}|(?P<bare>[^\s\"']++))")
 _COLON = re.compile(
-    rf"(?P<before>(?:^|[\n{{,;\"'(\[])[ \t]*(?:- +|\? +)?|[ ]){_NAME}"
+    rf"(?P<before>(?:^|[\n{{,;\"'(\[])[ \t]*(?:- +|\? +)?|[ /]){_NAME}"
     r"(?P<gap>:[ \t]+)"
     rf"(?:(?P<block>[|>][-+\d]*[ \t]*(?:\n[ \t]+[^\n]*+)++)|{_QUOTED}|(?P<bare>[^\s\"'|>&*{{\[#][^\n\"']*+))"
 )
@@ -35,7 +35,7 @@ _JSON = re.compile(
     r"(?P<quote>\\*+[\"'])(?P<name>[\w.\-/]{1,100}+)(?P=quote)(?P<gap>\s{0,20}:\s{0,20})(?P=quote)"
     r"(?P<quoted>(?:(?!(?P=quote))[^\n]){0,4000}+)(?P=quote)(?P<bare>)"
 )
-_FLAG = re.compile(rf"(?:(?<=\s)|(?<![\s\S]))--?{_NAME}(?P<gap>[ \t]+)(?:{_QUOTED}|(?P<bare>[^\s\"'\-|>&;][^\s\"']*+))")
+_FLAG = re.compile(rf"(?:(?<=\s)|(?<![\s\S]))--?{_NAME}(?P<gap>[ \t]+)(?:{_QUOTED}|(?P<bare>[^\s\"'\-|<>&;][^\s\"']*+))")
 _YAML_PAIR = re.compile(
     r"(?:name|key):[ \t]*[\"']?(?P<name>[\w.\-/]{2,100}+)[\"']?[ \t]*\n[ \t]*(?P<gap>value:[ \t]*)"
     rf"(?:{_QUOTED}|(?P<bare>[^\s\"'|>&*{{\[#][^\n\"']*+))"
@@ -143,7 +143,7 @@ def _colon(found: re.Match[str], conceal: Conceal) -> str:
         return _named(found, conceal, verdict)
     bare = found["bare"]
     before = found["before"]
-    if before in (" ", "(") or (before[:1] in ",;" and "\n" not in before):
+    if before in (" ", "(", "/") or (before[:1] in ",;" and "\n" not in before):
         bare = bare.split(None, 1)[0].rstrip(",;)}]")
         if not verdict.is_strong or _SENTENCE.fullmatch(bare):
             return found[0]

@@ -137,19 +137,28 @@ _ADDRESS = re.compile(r"https?://\S+")
 _METHOD = re.compile(r"(?i:basic|digest|bearer|oauth2?|oidc|saml2?|ldaps?|plain|scram[\w-]*|kerberos|gssapi|jwt|token|password|peer|trust|md5|internal|local|header|database|db|github|google|keycloak|mtls|tls|iam|aws|gcp|azure|anonymous|noauth|session|cookie)")
 _SECRET_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]+(?:[-./_]+[a-z0-9]+)*")
 _SEGMENT = r"(?:[A-Z]{1,16}|[A-Z]?[a-z]+(?:[A-Z][a-z]+)*|\d{1,3})"
+_TELLING_NAME = re.compile(
+    r"(?=(?:.*[-.])?(?:secrets?|creds?|credentials?|token|tls|certs?|auth|keys?|password|pull|registry|config|users?|admin)"
+    r"(?:[-.]|\Z))(?:[a-z]+|\d{1,3})(?:[-.](?:[a-z]+|\d{1,3}))+"
+)
+"""The name of a Secret that says so: `gh-secret`, `app.tls`."""
 _KEY_NAME = re.compile(rf"\.?{_SEGMENT}(?:[._-]+{_SEGMENT})*")
 _PLAIN_PATH = re.compile(r"(?:/[a-z0-9_.@-]+){2,}|(?:>>)?vault:.+|ref\+\w+://.+|op://.+")
 
 
 def is_harmless(value: str, verdict: Verdict, name: str = "") -> bool:
     """True if `value` is no secret though its name says so: a placeholder, a switch, a path, the name of a Secret."""
-    if not value or _PLACEHOLDER.fullmatch(value):
+    if not value or value.startswith(("$(", "`")) or _PLACEHOLDER.fullmatch(value):
         return True
     if _PLAIN.fullmatch(value) and not (verdict.takes_numbers and value.isdecimal()):
         return True
     if verdict.refers:
         pattern = _KEY_NAME if name.lower().endswith(("key", "keys")) else _SECRET_NAME
         return bool(pattern.fullmatch(value))
+    if verdict.may_refer and _TELLING_NAME.fullmatch(value):
+        return True
+    if value.lower() == name.lower() and not verdict.is_environment:
+        return True
     if verdict.takes_numbers or verdict.is_strong:
         return bool(_PLAIN_PATH.fullmatch(value)) and not verdict.takes_numbers
     return bool(_PATH.fullmatch(value) or _ADDRESS.fullmatch(value) or _METHOD.fullmatch(value))
