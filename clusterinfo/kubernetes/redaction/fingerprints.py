@@ -16,9 +16,6 @@ import hashlib
 import hmac
 from typing import NamedTuple
 
-MIN_KEY_BYTES = 16
-"""Fewer bytes can be found by trying; NIST SP 800-107 (5.3.2) asks of an HMAC key at least its security strength."""
-
 
 class Place(NamedTuple):
     """Where a value stands: `kind` as resource.group, `field` the name it stands under (a Secret's key, a variable)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 
+from clusterinfo.kubernetes.redaction.names import judge
 from clusterinfo.kubernetes.redaction.paths import NONE
 from clusterinfo.kubernetes.redaction.places import UNJUDGED_BELOW
 from clusterinfo.kubernetes.redaction.search import LARGE_BYTES, concerned, is_harmless, with_hints
@@ -21,7 +22,7 @@ _UNJUDGED = tuple(f'"{name}"'.encode() for name in UNJUDGED_BELOW)
 
 def rewrite(data: bytes, name: str, rules: Rules) -> bytes:
     """What `walk` returns for the member `name` of an object."""
-    if not rules.judges or rules.hides_request or rules.wanted != NONE or len(data) > LARGE_BYTES:
+    if _is_special(name, rules) or len(data) > LARGE_BYTES:
         return walk(data, name, rules)
     pieces = data.split(b"{")
     unknown = with_hints(pieces)
@@ -29,13 +30,15 @@ def rewrite(data: bytes, name: str, rules: Rules) -> bytes:
     if may_hold_userinfo(data):
         numbers = sorted({*numbers, *(number for number, piece in enumerate(pieces) if b"@" in piece)})
     if not numbers:
-        return data if is_harmless(_member(name, data), b"") else walk(data, name, rules)
+        return data
     patched = _patched(pieces, numbers, rules) if _is_plain(data) else None
     return walk(data, name, rules) if patched is None else patched
 
 
-def _member(name: str, data: bytes) -> bytes:
-    return b'"%s":%s' % (name.encode("utf-8", "replace"), b"" if data[:1] == b"{" else data)
+def _is_special(name: str, rules: Rules) -> bool:
+    """True if more than the pieces themselves says what becomes of them."""
+    by_rule = not rules.judges or rules.hides_request or rules.wanted != NONE
+    return by_rule or name in UNJUDGED_BELOW or judge(name).is_secret
 
 
 def _is_plain(data: bytes) -> bool:

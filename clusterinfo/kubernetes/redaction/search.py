@@ -214,9 +214,11 @@ def _is_value_harmless(found: re.Match[bytes], name: str, verdict: Verdict, piec
         return b"\\" not in text and values.is_harmless(text.decode("utf-8", "replace"), verdict, name)
     if found[3] is not None:
         return not verdict.takes_numbers
+    if piece[found.end() :].strip():
+        return False  # elements of an array, or a text that is parted by a brace
     if not verdict.is_strong and not found[4]:
         return True
-    return found.end() == len(piece.rstrip()) and _is_reference(following, in_array=bool(found[4]))
+    return _is_reference(following, in_array=bool(found[4]))
 
 
 def _is_reference(following: bytes, *, in_array: bool) -> bool:

@@ -52,7 +52,7 @@ SHAPES = (
         ("hooks.slack.com/", "webhook.office.com/", "logic.azure.com"),
         re.compile(
             r"https:(?:\\*/){2}(?:[\w.-]{1,200}\.)?(?:hooks\.slack(?:-gov)?\.com|webhook\.office\.com|logic\.azure\.com(?::\d+)?)/"
-            r"""(?P<secret>[^\s"'\\<>]{8,}+)"""
+            r"""(?P<secret>[^\s"'\\<>(),;]{8,}+)"""
         ),
     ),
     Shape(
