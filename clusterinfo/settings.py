@@ -94,6 +94,8 @@ Duration = Annotated[float, BeforeValidator(parse_duration)]
 """Seconds."""
 Size = Annotated[int, BeforeValidator(parse_size)]
 """Bytes."""
+
+
 def _redaction_path(value: str) -> str:
     if not _REDACTION_PATH.fullmatch(value):
         raise ValueError(

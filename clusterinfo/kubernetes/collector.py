@@ -19,10 +19,10 @@ from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.discovery import Discovery
 from clusterinfo.kubernetes.errors import ApiStatusError
 from clusterinfo.kubernetes.list_source import ListContext, ListResult, ListSource, new_id
-from clusterinfo.kubernetes.redaction.objects import Redaction
-from clusterinfo.kubernetes.redaction.paths import parse_path
 from clusterinfo.kubernetes.ordering import ListMemory
 from clusterinfo.kubernetes.recording import Recorder, batch_of
+from clusterinfo.kubernetes.redaction.objects import Redaction
+from clusterinfo.kubernetes.redaction.paths import parse_path
 from clusterinfo.kubernetes.unit_lister import UnitLister, UnitResult, worst
 from clusterinfo.model import GroupVersionResource, ListLane, Outcome, Unit
 from clusterinfo.observations import Discovered, Noted, Observe, RunFailed, SnapshotEnded, Warned

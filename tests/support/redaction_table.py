@@ -7,4 +7,4 @@ from clusterinfo.kubernetes.redaction.rules import table
 BEGIN, END = "<!-- redaction -->", "<!-- /redaction -->"
 
 if __name__ == "__main__":
-    print("\n".join(table()))  # noqa: T201
+    print("\n".join(table()))

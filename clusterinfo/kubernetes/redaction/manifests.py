@@ -19,7 +19,9 @@ MAX_UNPACKED_BYTES = 4 << 20
 PACKED = ("U2VjcmV0", "NlY3JldA", "TZWNyZX", "NlY3Jld", "H4sI")
 """One of these is in every base64 text that is looked into: `Secret` at each of three places, and gzip's magic."""
 
-_KIND = re.compile(r"^(?P<before>[ \t]*(?:- +)?)kind:[ \t]*[\"']?Secret(?P<list>List)?[\"']?[ \t]*(?:#.*)?$", re.MULTILINE)
+_KIND = re.compile(
+    r"^(?P<before>[ \t]*(?:- +)?)kind:[ \t]*[\"']?Secret(?P<list>List)?[\"']?[ \t]*(?:#.*)?$", re.MULTILINE
+)
 _VALUES = re.compile(r"^(?P<before>[ \t]*(?:- +)?)(?:data|stringData|items):", re.MULTILINE)
 _KIND_IN_JSON = re.compile(r"\\*\"kind\\*\"\s*:\s*\\*\"Secret(?:List)?\\*\"")
 _VALUES_IN_JSON = re.compile(r"\\*\"(?:data|stringData|items)\\*\"\s*:\s*[{\[]")

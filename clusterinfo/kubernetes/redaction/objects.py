@@ -13,12 +13,12 @@ from clusterinfo.kubernetes.redaction.paths import NONE, Path, Wanted
 from clusterinfo.kubernetes.redaction.places import (
     CLOSED_KINDS,
     COPY_MARKS,
+    REQUESTS,
+    SECRET_MAPS,
     holds_request,
     is_copy,
     is_judged,
     secret_maps,
-    REQUESTS,
-    SECRET_MAPS,
 )
 from clusterinfo.kubernetes.redaction.search import may_concern, may_concern_values
 from clusterinfo.kubernetes.redaction.walk import Rules, fingerprint_map, label
@@ -59,7 +59,9 @@ class Redaction:
 
     def may_change(self, body: bytes, members: Members, gvr: GroupVersionResource) -> bool:
         """False if the bytes of an object, `members` its top level, tell that `clean` would change nothing."""
-        if self._is_always_cleaned(gvr.resource, gvr.group) or (gvr.kind == "Secret" and not SECRET_MAPS.keys().isdisjoint(members)):
+        if self._is_always_cleaned(gvr.resource, gvr.group) or (
+            gvr.kind == "Secret" and not SECRET_MAPS.keys().isdisjoint(members)
+        ):
             return True
         if gvr.resource not in CLOSED_KINDS:
             return may_concern(body)

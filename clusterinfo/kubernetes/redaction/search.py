@@ -34,7 +34,9 @@ _HINTS = (
     *(b"u2vjcmv0", b"nly3jld", b"tzwnyzx", b"h4si"),
     *(b"last-", b"rio.cattle", b"kapp.k14s", b"conversion-data", b"managedfields", b"\\u00"),
 )
-_HINT = re.compile(b"|".join(map(re.escape, _HINTS)) + rb"|gh[pousr]_|k_live_|/api/webhooks|(?:slack|office|azure)\.com|telegram")
+_HINT = re.compile(
+    b"|".join(map(re.escape, _HINTS)) + rb"|gh[pousr]_|k_live_|/api/webhooks|(?:slack|office|azure)\.com|telegram"
+)
 
 LARGE_BYTES = 64 * 1024
 """A longer JSON is searched for hints alone: its pieces could be many, and small."""
@@ -177,9 +179,7 @@ def is_harmless(piece: bytes, following: bytes) -> bool:
         return True
     if any(needle in piece for needle in _SURE) or _LETTER_ESCAPED.search(piece) or _SIGNATURE.search(piece):
         return False
-    return not (
-        _SECRET_KIND.search(piece) or _names_value(piece) or _holds_member(piece, following) or _assigns(piece)
-    )
+    return not (_SECRET_KIND.search(piece) or _names_value(piece) or _holds_member(piece, following) or _assigns(piece))
 
 
 @lru_cache(maxsize=4096)

@@ -2,7 +2,7 @@
 
 | form | as in | what is replaced |
 |---|---|---|
-| `name=value` | arguments, DSN, JDBC, SAS, shell scripts, change-cause, messages | up to white space, a quote, or a separator before the next `name=` |
+| `name=value` | arguments, DSN, JDBC, SAS, scripts, messages | up to white space, a quote, a separator and the next `name=` |
 | `--name value` | scripts in one argument | one word, or what is quoted |
 | `name: value` | YAML (Helm values), headers | the rest of the line, a block, or what is quoted |
 | `"name":"value"` | JSON within a text | what is quoted |
@@ -19,8 +19,10 @@ import re
 from clusterinfo.kubernetes.redaction.names import NOTHING, Verdict, judge
 from clusterinfo.kubernetes.redaction.values import Conceal, is_harmless
 
-NEEDLES = ("pass", "pw", "secret", "token", "cred", "cookie", "psk", "pat", "pin", "jwt", "key", "auth", "kubeconfig")
-NEEDLES += ("connection", "sig", "identified")
+NEEDLES = (
+    *("pass", "pw", "secret", "token", "cred", "cookie", "psk", "pat", "pin", "jwt", "key", "auth", "kubeconfig"),
+    *("connection", "sig", "identified"),
+)
 """In lower case: one of them is in every text that the rules below change."""
 
 _NAME = r"(?<![\w.])(?P<name>[A-Za-z_][\w.\-]{0,99}+)(?![\w.\-])"
@@ -35,20 +37,92 @@ _JSON = re.compile(
     r"(?P<quote>\\*+[\"'])(?P<name>[\w.\-/]{1,100}+)(?P=quote)(?P<gap>\s{0,20}:\s{0,20})(?P=quote)"
     r"(?P<quoted>(?:(?!(?P=quote))[^\n]){0,4000}+)(?P=quote)(?P<bare>)"
 )
-_FLAG = re.compile(rf"(?:(?<=\s)|(?<![\s\S]))--?{_NAME}(?P<gap>[ \t]+)(?:{_QUOTED}|(?P<bare>[^\s\"'\-|<>&;][^\s\"']*+))")
+_FLAG = re.compile(
+    rf"(?:(?<=\s)|(?<![\s\S]))--?{_NAME}(?P<gap>[ \t]+)(?:{_QUOTED}|(?P<bare>[^\s\"'\-|<>&;][^\s\"']*+))"
+)
 _YAML_PAIR = re.compile(
     r"(?:name|key):[ \t]*[\"']?(?P<name>[\w.\-/]{2,100}+)[\"']?[ \t]*\n[ \t]*(?P<gap>value:[ \t]*)"
     rf"(?:{_QUOTED}|(?P<bare>[^\s\"'|>&*{{\[#][^\n\"']*+))"
 )
-_SQL = re.compile(r"(?i:\bpassword|\bidentified[ ]+by)[ ]+(?P<quote>\\*+[\"'])(?P<quoted>(?:[^\n\"']|''){1,1000}+)(?P=quote)")
+_SQL = re.compile(
+    r"(?i:\bpassword|\bidentified[ ]+by)[ ]+(?P<quote>\\*+[\"'])(?P<quoted>(?:[^\n\"']|''){1,1000}+)(?P=quote)"
+)
 _ARGUMENT = re.compile(rf"--?{_NAME}=(?P<quoted>(?P<quote>)(?!.*\s-)[\s\S]+)")
 _SIGNATURE = re.compile(r"(?i:(?<=[?&;])(?:sig|x-amz-signature|x-goog-signature|signature)=)(?P<bare>[^\s\"'&;]{8,}+)")
 
 _NEXT = re.compile(r"[&;,](?=[\w.%+ \-]{1,60}=|\Z)|[);]+\Z")
 _PROSE = frozenset(
-    "a an and are argument as at be by can cannot could default expired failed file flag for from has if in instead "
-    "invalid is it may missing must no not of on one option or parameter provided required set should that the this "
-    "to unauthorized unset used value was when where will with without you your".split()
+    (
+        *(
+            [
+                "a",
+                "an",
+                "and",
+                "are",
+                "argument",
+                "as",
+                "at",
+                "be",
+                "by",
+                "can",
+                "cannot",
+                "could",
+                "default",
+                "expired",
+                "failed",
+                "file",
+                "flag",
+                "for",
+                "from",
+                "has",
+                "if",
+                "in",
+            ]
+        ),
+        *(
+            [
+                "instead",
+                "invalid",
+                "is",
+                "it",
+                "may",
+                "missing",
+                "must",
+                "no",
+                "not",
+                "of",
+                "on",
+                "one",
+                "option",
+                "or",
+                "parameter",
+                "provided",
+                "required",
+                "set",
+            ]
+        ),
+        *(
+            [
+                "should",
+                "that",
+                "the",
+                "this",
+                "to",
+                "unauthorized",
+                "unset",
+                "used",
+                "value",
+                "was",
+                "when",
+                "where",
+                "will",
+                "with",
+                "without",
+                "you",
+                "your",
+            ]
+        ),
+    )
 )
 _SENTENCE = re.compile(r"[A-Za-z][a-z'-]*[.,:;!?]?(?:\s.*)?", re.DOTALL)
 
@@ -122,15 +196,17 @@ def _assigned(found: re.Match[str], conceal: Conceal) -> str:
         shown = secret
     else:
         shown = conceal(secret)
-    return found.string[start : found.start("bare")] + shown + _ASSIGNED.sub(
-        lambda inner: _assigned(inner, conceal), rest
+    return (
+        found.string[start : found.start("bare")] + shown + _ASSIGNED.sub(lambda inner: _assigned(inner, conceal), rest)
     )
 
 
 def _assigned_within(found: re.Match[str], conceal: Conceal) -> str:
     """`--set=auth.password=x`, `jdbc:...?user=a&password=b`, `url=x;Password=y`: the value may hold the next name."""
     group, value = _value(found)
-    return _put(found, group, _ASSIGNED.sub(lambda inner: _assigned(inner, conceal), value)) if "=" in value else found[0]
+    if "=" not in value:
+        return found[0]
+    return _put(found, group, _ASSIGNED.sub(lambda inner: _assigned(inner, conceal), value))
 
 
 def _colon(found: re.Match[str], conceal: Conceal) -> str:
@@ -141,20 +217,21 @@ def _colon(found: re.Match[str], conceal: Conceal) -> str:
         return _put(found, "block", conceal(found["block"]))
     if found["bare"] is None:
         return _named(found, conceal, verdict)
-    bare = found["bare"]
-    before = found["before"]
+    bare = _bare(found, verdict)
+    if not bare or is_harmless(bare.strip(), verdict, found["name"]) or is_concealed(bare):
+        return found[0]
+    return found[0][: found.start("bare") - found.start()] + conceal(bare) + found["bare"][len(bare) :]
+
+
+def _bare(found: re.Match[str], verdict: Verdict) -> str:
+    """What of the rest of the line is the value; "" if it goes on with a sentence."""
+    bare, before = found["bare"], found["before"]
     if before in (" ", "(", "/") or (before[:1] in ",;" and "\n" not in before):
-        bare = bare.split(None, 1)[0].rstrip(",;)}]")
-        if not verdict.is_strong or _SENTENCE.fullmatch(bare):
-            return found[0]
-    elif before[:1] in "{[":
-        bare = re.split(r"[,}\]]", bare, maxsplit=1)[0].rstrip()
-    elif found.start() == 0 and _is_prose(bare):
-        return found[0]
-    if is_harmless(bare.strip(), verdict, found["name"]) or is_concealed(bare):
-        return found[0]
-    rest = found["bare"][len(bare) :]
-    return found[0][: found.start("bare") - found.start()] + conceal(bare) + rest
+        word = str(bare.split(None, 1)[0]).rstrip(",;)}]")
+        return "" if not verdict.is_strong or _SENTENCE.fullmatch(word) else word
+    if before[:1] in "{[":
+        return re.split(r"[,}\]]", bare, maxsplit=1)[0].rstrip()
+    return "" if found.start() == 0 and _is_prose(bare) else bare
 
 
 def _is_prose(bare: str) -> bool:

@@ -51,16 +51,23 @@ SHAPES = (
         "the address of a chat's webhook",
         ("hooks.slack.com/", "webhook.office.com/", "logic.azure.com"),
         re.compile(
-            r"https:(?:\\*/){2}(?:[\w.-]{1,200}\.)?(?:hooks\.slack(?:-gov)?\.com|webhook\.office\.com|logic\.azure\.com(?::\d+)?)/"
+            r"https:(?:\\*/){2}(?:[\w.-]{1,200}\.)?"
+            r"(?:hooks\.slack(?:-gov)?\.com|webhook\.office\.com|logic\.azure\.com(?::\d+)?)/"
             r"""(?P<secret>[^\s"'\\<>(),;]{8,}+)"""
         ),
     ),
     Shape(
         "the address of a chat's webhook",
         ("/api/webhooks/",),
-        re.compile(r"https:(?:\\*/){2}(?:[\w-]{1,60}\.)?discord(?:app)?\.com/api/webhooks/(?P<secret>\d{5,}+/[\w-]{8,}+)"),
+        re.compile(
+            r"https:(?:\\*/){2}(?:[\w-]{1,60}\.)?discord(?:app)?\.com/api/webhooks/(?P<secret>\d{5,}+/[\w-]{8,}+)"
+        ),
     ),
-    Shape("a Telegram bot's token", ("telegram.org/bot",), re.compile(r"https:(?:\\*/){2}(?:api\.)?telegram\.org/bot(?P<secret>\d+:[\w-]{8,}+)")),
+    Shape(
+        "a Telegram bot's token",
+        ("telegram.org/bot",),
+        re.compile(r"https:(?:\\*/){2}(?:api\.)?telegram\.org/bot(?P<secret>\d+:[\w-]{8,}+)"),
+    ),
     Shape(
         "Basic credentials",
         ("asic ", "ASIC "),
@@ -132,9 +139,16 @@ _PLAIN = re.compile(
     r"(?i:true|false|yes|no|on|off|enabled|disabled|none|null|nil|required|optional|auto|always|never|default|\d{1,5}"
     r"|\d+(?:\.\d+)?(?:ms|s|m|h|d|w)|arn:aws[\w-]*:[^\s]+)"
 )
-_PATH = re.compile(r"(?:file://)?~?(?:/[\w.@{}$()+-]+)+/?|[A-Za-z]:\\[\w.\\ -]+|(?:[\w-]+/)*[\w-]+\.(?:pem|key|crt|json|ya?ml|conf|txt|kubeconfig)")
+_PATH = re.compile(
+    r"(?:file://)?~?(?:/[\w.@{}$()+-]+)+/?|[A-Za-z]:\\[\w.\\ -]+"
+    r"|(?:[\w-]+/)*[\w-]+\.(?:pem|key|crt|json|ya?ml|conf|txt|kubeconfig)"
+)
 _ADDRESS = re.compile(r"https?://\S+")
-_METHOD = re.compile(r"(?i:basic|digest|bearer|oauth2?|oidc|saml2?|ldaps?|plain|scram[\w-]*|kerberos|gssapi|jwt|token|password|peer|trust|md5|internal|local|header|database|db|github|google|keycloak|mtls|tls|iam|aws|gcp|azure|anonymous|noauth|session|cookie)")
+_METHOD = re.compile(
+    r"(?i:basic|digest|bearer|oauth2?|oidc|saml2?|ldaps?|plain|scram[\w-]*|kerberos|gssapi|jwt|token|password|peer|trust"
+    r"|md5|internal|local|header|database|db|github|google|keycloak|mtls|tls|iam|aws|gcp|azure|anonymous|noauth|session"
+    r"|cookie)"
+)
 _SECRET_NAME = re.compile(r"(?=.{1,253}\Z)[a-z0-9]+(?:[-./_]+[a-z0-9]+)*")
 _SEGMENT = r"(?:[A-Z]{1,16}|[A-Z]?[a-z]+(?:[A-Z][a-z]+)*|\d{1,3})"
 _TELLING_NAME = re.compile(

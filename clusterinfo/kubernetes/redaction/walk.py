@@ -1,4 +1,4 @@
-"""One pass over an object's JSON, which leaves it as it is but for what must go. Pure; builds no tree, recurses nowhere.
+"""One pass over an object's JSON, which changes nothing but what must go. Pure; builds no tree, recurses nowhere.
 
 Time and memory are linear in the bytes, whatever the depth: what changes is noted as spans of the input, and written
 once, at the end. A span within another one is forgotten: the outer one replaces it, too.
@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from io import BytesIO
 
 import msgspec
 
@@ -35,10 +36,13 @@ Conceal = Callable[[bytes, str], str]
 MAX_NESTED = 3
 """JSON within a string of JSON within a string: no deeper is looked into as JSON, but as text only."""
 
-_TOKEN = re.compile(rb'("(?:[^"\\]++|\\.)*+")(\s*+:)?|[{}\[\],]|[^\s{}\[\],:"]++', re.DOTALL)
+_TOKEN = re.compile(rb'("(?:[^"\\]++|\\.)*+")(\s*+:)?|[{}\[\]]', re.DOTALL)
+"""Strings, names and brackets; numbers and literals are looked at where a name asks for it, and where a path counts."""
+_ANY_TOKEN = re.compile(_TOKEN.pattern + rb'|[^\s{}\[\],:"]++', re.DOTALL)
+_NUMBER_NEXT = re.compile(rb"\s*+(-?[0-9][0-9.eE+-]*+)")
+_COMMA_NEXT = re.compile(rb"\s*+,")
 _KIND = re.compile(rb'"Secret(?:List)?"')
 _STRONG = Verdict(is_secret=True, is_strong=True)
-_NUMBER = frozenset(b"-0123456789")
 _WHOLE = msgspec.json.Decoder(msgspec.Raw)
 
 
@@ -59,8 +63,8 @@ class _Frame:
     """An object or array that is open."""
 
     __slots__ = (
-        "captured", "cut", "flag", "hides", "index", "is_object", "judges", "kept_end", "key", "key_start", "kind", "label",
-        "name", "named", "pending", "reads", "removes", "start", "verdict", "wanted",
+        "captured", "flag", "hides", "index", "is_object", "judges", "keeps", "key", "key_start", "kind", "label", "name",
+        "named", "pending", "reads", "removes", "start", "verdict", "wanted", "was_cut",
     )  # fmt: skip
 
     def __init__(self, *, is_object: bool, name: str, rules: Rules) -> None:
@@ -69,10 +73,8 @@ class _Frame:
         self.start = 0
         self.judges, self.reads, self.wanted = rules.judges, rules.reads, rules.wanted
         self.key, self.key_start = name, 0
-        self.kept_end = -1
-        """Where the last member ended that stays; -1 before the first."""
-        self.cut = -1
-        """Where the cut begins that a comma is to end."""
+        self.keeps = self.was_cut = False
+        """Whether a member before this one stays; whether this one does not."""
         self.index = 0
         self.hides = self.captured = self.removes = False
         self.kind = self.flag = self.label = ""
@@ -85,17 +87,49 @@ def walk(data: bytes, name: str, rules: Rules) -> bytes:
 
     Raises RecursionError for what is nested more than MAX_DEPTH deep, ValueError for what is no JSON.
     """
-    edits = _Walk(data, name, rules).edits()
-    if not edits:
-        return data
-    edits.sort(key=lambda edit: (edit[0], -edit[1]))
-    pieces, done = [], 0
-    for start, end, replacement in edits:
-        if start >= done:
-            pieces += (data[done:start], replacement)
-            done = end
-    pieces.append(data[done:])
-    return b"".join(pieces)
+    return _Walk(data, name, rules).result()
+
+
+class _Output:
+    """The input with edits made in it: those that nothing can take back any more are written at once.
+
+    An edit is (start, end, what stands there instead); one within another is forgotten.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._written = BytesIO()  # whose value is handed over without another copy
+        self._done = 0
+        self._edits: list[tuple[int, int, bytes]] = []
+
+    def add(self, start: int, end: int, shown: bytes) -> bool:
+        """True if it is time to settle."""
+        self._edits.append((start, end, shown))
+        return len(self._edits) >= _MANY
+
+    def settle(self, limit: int) -> None:
+        """Write all edits that end before `limit`, where the first edit may begin that is still to come."""
+        self._edits.sort(key=lambda edit: (edit[0], -edit[1]))
+        later = []
+        for start, end, shown in self._edits:
+            if end > limit:
+                later.append((start, end, shown))
+            elif start >= self._done:
+                self._written.write(memoryview(self._data)[self._done : start])
+                self._written.write(shown)
+                self._done = end
+        self._edits = later
+
+    def whole(self) -> bytes:
+        """The same bytes as came if there was no edit."""
+        self.settle(len(self._data))
+        if not self._done:
+            return self._data
+        self._written.write(memoryview(self._data)[self._done :])
+        return self._written.getvalue()
+
+
+_MANY = 256
 
 
 class _Walk:
@@ -104,38 +138,43 @@ class _Walk:
     def __init__(self, data: bytes, name: str, rules: Rules) -> None:
         self._data = data
         self._rules = rules
-        self._kinds = _secret_kinds(data) if _KIND.search(data) else {}
+        self._kinds = _Kinds(data)
         self._stack = [_Frame(is_object=True, name=name, rules=rules)]
-        self._edits: list[tuple[int, int, bytes]] = []
+        self._output = _Output(data)
+        self._gone = 0
+        """How many of the open ones are replaced or removed as a whole."""
 
-    def edits(self) -> list[tuple[int, int, bytes]]:
-        """(start, end, what stands there instead) of all that changes."""
-        for token in _TOKEN.finditer(self._data):
+    def result(self) -> bytes:
+        """See `walk`."""
+        tokens = _TOKEN if self._rules.wanted == NONE else _ANY_TOKEN
+        for token in tokens.finditer(self._data):
             start, end = token.span()
             match self._data[start]:
                 case 0x22 if token[2] is not None and self._stack[-1].is_object and len(self._stack) > 1:
-                    self._member(token[1], start)
+                    self._member(token[1], start, end)
                 case 0x22:
                     self._string(token[1], start, token.end(1))
                 case 0x7B | 0x5B:  # { [
                     self._open(start)
                 case 0x7D | 0x5D:  # } ]
                     self._close(end)
-                case 0x2C:  # ,
-                    self._comma(end)
-                case first:
-                    self._literal(token[0], first, start, end)
+                case _:
+                    self._literal(token[0], start, end)
         if len(self._stack) > 1:
             raise ValueError("the JSON ends in the middle of a value")
-        return self._edits
+        return self._output.whole()
 
     # --- what is met -------------------------------------------------------------------------------------------------
 
-    def _member(self, raw: bytes, start: int) -> None:
+    def _member(self, raw: bytes, start: int, end: int) -> None:
         frame = self._stack[-1]
-        frame.key, frame.key_start = _decode_key(raw), start
+        frame.keeps = frame.keeps or (frame.key_start > 0 and not frame.was_cut)
+        frame.key, frame.key_start, frame.was_cut = _decode_key(raw), start, False
         if may_hold_userinfo(raw):
             self._replace(start, start + len(raw), self._without_userinfo(raw))
+        if frame.judges and not self._wanted(frame).keeps and self._takes_numbers(frame):
+            if number := _NUMBER_NEXT.match(self._data, end):
+                self._replace(*number.span(1), self._hidden(number[1]))
 
     def _string(self, raw: bytes, start: int, end: int) -> None:
         frame = self._stack[-1]
@@ -146,16 +185,14 @@ class _Walk:
             self._replace(start, end, shown)
         elif frame.judges and frame.is_object:
             self._pair(frame, raw, start, end)
-        self._done(frame, end)
+        frame.index += 1
 
-    def _literal(self, raw: bytes, first: int, start: int, end: int) -> None:
+    def _literal(self, raw: bytes, start: int, end: int) -> None:
         frame = self._stack[-1]
         wanted = self._wanted(frame)
-        if wanted.keeps or raw == b"null":
-            pass
-        elif wanted.redacts or (frame.judges and first in _NUMBER and self._takes_numbers(frame)):
+        if wanted.redacts and not wanted.keeps and raw != b"null":
             self._replace(start, end, self._hidden(raw))
-        self._done(frame, end)
+        frame.index += 1
 
     def _open(self, start: int) -> None:
         if len(self._stack) > MAX_DEPTH:
@@ -166,7 +203,7 @@ class _Walk:
         frame.wanted = self._wanted(parent)
         frame.judges = parent.judges and parent.key not in UNJUDGED_BELOW
         frame.reads = parent.reads and (frame.judges or not parent.judges)
-        frame.kind = self._kinds.get(start, "")
+        frame.kind = self._kinds.of(start)
         if parent.kind == "items" and frame.is_object:
             frame.kind = "Secret"
         elif parent.kind == "SecretList" and parent.key == "items":
@@ -175,6 +212,7 @@ class _Walk:
         frame.removes = not frame.is_object and parent.is_object and parent.key == "managedFields"
         if frame.judges:
             self._inherit(parent, frame)
+        self._gone += frame.captured or frame.removes
         self._stack.append(frame)
 
     def _inherit(self, parent: _Frame, frame: _Frame) -> None:
@@ -189,38 +227,34 @@ class _Walk:
         if not self._stack:
             raise ValueError("a bracket closes what none opened")
         parent = self._stack[-1]
-        if frame.cut >= 0:
-            self._edits.append((frame.cut, end - 1, b""))
+        self._gone -= frame.captured or frame.removes
         if frame.captured:
             shown = fingerprint_map(self._data[frame.start : end], parent.key, self._rules.conceal)
             self._replace(frame.start, end, shown)
         if frame.removes:
             self._cut(parent, end)
         else:
-            self._done(parent, end)
-
-    def _comma(self, end: int) -> None:
-        frame = self._stack[-1]
-        if frame.cut >= 0:
-            self._edits.append((frame.cut, end, b""))
-            frame.cut = -1
+            parent.index += 1
 
     # --- what becomes of it ------------------------------------------------------------------------------------------
 
-    def _done(self, frame: _Frame, end: int) -> None:
-        frame.kept_end = end
-        frame.index += 1
-
     def _cut(self, frame: _Frame, end: int) -> None:
-        """Drop the member that ends here, with the comma before it, or behind it if none is before."""
-        if frame.kept_end >= 0:
-            self._edits.append((frame.kept_end, end, b""))
-            frame.kept_end = end
-        else:
-            frame.cut = frame.key_start
+        """Drop the member that ends here, with the comma before it if one stays before it, else with that behind it."""
+        start = frame.key_start
+        if frame.keeps:
+            start = self._data.rindex(b",", 0, start)
+        elif comma := _COMMA_NEXT.match(self._data, end):
+            end = comma.end()
+        frame.was_cut = True
+        self._replace(start, end, b"")
 
     def _replace(self, start: int, end: int, shown: bytes) -> None:
-        self._edits.append((start, end, shown))
+        if not self._gone and self._output.add(start, end, shown):
+            self._output.settle(min(self._first_open(frame) for frame in self._stack))
+
+    def _first_open(self, frame: _Frame) -> int:
+        """Where an edit may begin that is still to come, of what is open."""
+        return frame.pending[0] if frame.pending else len(self._data)
 
     def _wanted(self, frame: _Frame) -> Wanted:
         """Of the value that comes next."""
@@ -272,9 +306,7 @@ class _Walk:
         return frame.hides and not values.is_harmless(text, _STRONG)
 
     def _takes_numbers(self, frame: _Frame) -> bool:
-        if frame.is_object and frame.key in VALUE_MEMBERS and frame.named.takes_numbers:
-            return True
-        return judge(frame.key).takes_numbers if frame.is_object else frame.verdict.takes_numbers
+        return judge(frame.key).takes_numbers or (frame.key in VALUE_MEMBERS and frame.named.takes_numbers)
 
     def _pair(self, frame: _Frame, raw: bytes, start: int, end: int) -> None:
         """`{"name": "DB_PASSWORD", "value": ...}`, in whatever order."""
@@ -342,24 +374,41 @@ def fingerprint_map(value: bytes, name: str, conceal: Conceal, *, encoded: bool 
     return b"{" + b",".join(shown) + b"}"
 
 
-def _secret_kinds(data: bytes) -> dict[int, str]:
-    """Start of an object -> Secret or SecretList, of all that say so: `kind` comes behind `data` as a rule."""
-    found: dict[int, str] = {}
-    starts: list[int] = []
-    key = b""
-    for token in _TOKEN.finditer(data):
-        match data[token.start()]:
-            case 0x22 if token[2] is not None:
-                key = token[1]
-            case 0x22 if key == b'"kind"' and starts and _KIND.fullmatch(token[1]):
-                found[starts[-1]] = token[1].decode().strip('"')
-            case 0x7B | 0x5B:
-                starts.append(token.start())
-            case 0x7D | 0x5D if starts:
-                starts.pop()
-            case 0x2C:
-                key = b""
-    return found
+class _Kinds:
+    """Which objects say that they are a Secret or a SecretList: `kind` comes behind `data` as a rule.
+
+    A bit for each byte at which an object may begin: an object of many Secrets costs no more than one of none.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._bits: dict[str, bytearray] = {}
+        if _KIND.search(data):
+            self._bits = {kind: bytearray(len(data) // 8 + 1) for kind in ("Secret", "SecretList")}
+            self._find(data)
+
+    def of(self, start: int) -> str:
+        """Of the object that begins there."""
+        for kind, bits in self._bits.items():
+            if bits[start >> 3] >> (start & 7) & 1:
+                return kind
+        return ""
+
+    def _find(self, data: bytes) -> None:
+        starts: list[int] = []
+        key = b""
+        for token in _TOKEN.finditer(data):
+            match data[token.start()]:
+                case 0x22 if token[2] is not None:
+                    key = token[1]
+                case 0x22:
+                    if key == b'"kind"' and starts and _KIND.fullmatch(token[1]):
+                        self._bits[token[1].decode().strip('"')][starts[-1] >> 3] |= 1 << (starts[-1] & 7)
+                    key = b""
+                case 0x7B | 0x5B:
+                    starts.append(token.start())
+                    key = b""
+                case _ if starts:
+                    starts.pop()
 
 
 def _is_json(text: str) -> bool:

@@ -13,9 +13,10 @@ import xxhash
 from clusterinfo.errors import RecordError
 from clusterinfo.json_repair import MAX_DEPTH
 from clusterinfo.kubernetes import pages
-from clusterinfo.kubernetes.normalize import NormalizedObject, Redaction, normalize
+from clusterinfo.kubernetes.normalize import NormalizedObject, normalize
 from clusterinfo.kubernetes.pages import parse_page, scan_object
 from clusterinfo.kubernetes.redaction.names import looks_secret
+from clusterinfo.kubernetes.redaction.objects import Redaction
 from clusterinfo.model import GroupVersionResource
 
 RECORDED = Path(__file__).parents[2] / "recorded"

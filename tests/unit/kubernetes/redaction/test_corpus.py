@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from clusterinfo.kubernetes.normalize import Redaction, normalize
+from clusterinfo.kubernetes.normalize import normalize
+from clusterinfo.kubernetes.redaction.objects import Redaction
 from clusterinfo.kubernetes.redaction.rules import LIMITS
 from tests.unit.kubernetes.redaction.corpus import Canary, Manifest, gvr_of, manifests
 

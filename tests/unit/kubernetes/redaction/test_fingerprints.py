@@ -6,8 +6,9 @@ import hashlib
 import hmac
 import json
 
-from clusterinfo.kubernetes.normalize import Redaction, normalize
+from clusterinfo.kubernetes.normalize import normalize
 from clusterinfo.kubernetes.redaction.fingerprints import Place, fingerprint
+from clusterinfo.kubernetes.redaction.objects import Redaction
 from clusterinfo.model import GroupVersionResource
 
 KEY = b"0123456789abcdef"

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from clusterinfo.kubernetes.normalize import Redaction, normalize
+from clusterinfo.kubernetes.normalize import normalize
+from clusterinfo.kubernetes.redaction.objects import Redaction
 from clusterinfo.kubernetes.redaction.paths import parse_path
 from clusterinfo.model import GroupVersionResource
 

@@ -15,14 +15,68 @@ from clusterinfo.kubernetes.redaction.search import may_concern, may_concern_val
 from clusterinfo.kubernetes.redaction.walk import Rules, walk
 
 NAMES = st.sampled_from(
-    "name key value values default password DB_PASSWORD token secret secrets kind data stringData items env args "
-    "httpTokens pin pat PAT authorization credentials tokens annotations managedFields x valueFrom secretKeyRef "
-    "last-applied example.com/token checksum/secret openAPIV3Schema apiKey API_KEY REDIS_AUTH passwordRef path b{c "
-    'a"b a\\b é 2token'.split()
+    [
+        "name",
+        "key",
+        "value",
+        "values",
+        "default",
+        "password",
+        "DB_PASSWORD",
+        "token",
+        "secret",
+        "secrets",
+        "kind",
+        "data",
+        "stringData",
+        "items",
+        "env",
+        "args",
+        "httpTokens",
+        "pin",
+        "pat",
+        "PAT",
+        "authorization",
+        "credentials",
+        "tokens",
+        "annotations",
+        "managedFields",
+        "x",
+        "valueFrom",
+        "secretKeyRef",
+        "last-applied",
+        "example.com/token",
+        "checksum/secret",
+        "openAPIV3Schema",
+        "apiKey",
+        "API_KEY",
+        "REDIS_AUTH",
+        "passwordRef",
+        "path",
+        "b{c",
+        'a"b',
+        "a\\b",
+        "é",
+        "2token",
+    ]
 )
 TEXTS = st.sampled_from(
     (
-        *"password DB_PASSWORD token x hunter2 Secret SecretList --password --token=abc1 -x 4096 true $(X)".split(),
+        *[
+            "password",
+            "DB_PASSWORD",
+            "token",
+            "x",
+            "hunter2",
+            "Secret",
+            "SecretList",
+            "--password",
+            "--token=abc1",
+            "-x",
+            "4096",
+            "true",
+            "$(X)",
+        ],
         *("postgres://u:p@h/x", "postgres://u:p{w@h", "a@b", "https://h", "password=abc1", "x password: abc1 y"),
         *("kind: Secret\ndata:\n  a: b\n", '{"password":"abc1"}', '{"name":"DB_PASSWORD","value":"abc1"}', "a}b", "{"),
         *("Bearer abc12345", "ghp_0123456789abcdef01", "AKIA0123456789ABCDEF", "\npw: abc1", "&pw=abc1", "a,b", "]"),

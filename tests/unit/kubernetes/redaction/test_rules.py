@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from clusterinfo.kubernetes.normalize import Redaction, normalize
+from clusterinfo.kubernetes.normalize import normalize
+from clusterinfo.kubernetes.redaction.objects import Redaction
 from clusterinfo.kubernetes.redaction.rules import table
 from clusterinfo.kubernetes.redaction.values import SHAPES, replace_shapes
 from tests.support.redaction_table import BEGIN, END
@@ -76,7 +77,11 @@ def test_what_only_begins_like_a_shape_stays(text: str) -> None:
     ("api_version", "kind", "members"),
     [
         ("v1", "Secret", {"data": {"a": "aHVudGVyMg=="}}),
-        ("shop.example.com/v1", "Cloud", {"spec": {"list": {"kind": "SecretList", "items": [{"data": {"a": "hunter2"}}]}}}),
+        (
+            "shop.example.com/v1",
+            "Cloud",
+            {"spec": {"list": {"kind": "SecretList", "items": [{"data": {"a": "hunter2"}}]}}},
+        ),
         ("shop.example.com/v1", "Cloud", {"spec": {"password": {"value": "hunter2", "name": "kept"}}}),
         ("v1", "ConfigMap", {"data": {"a": "kind: Secret\nstringData:\n  a: hunter2\n"}}),
     ],

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from clusterinfo.kubernetes.normalize import Redaction, normalize
+from clusterinfo.kubernetes.normalize import normalize
 from clusterinfo.kubernetes.redaction import walk
+from clusterinfo.kubernetes.redaction.objects import Redaction
 from clusterinfo.model import GroupVersionResource
 
 CLOUDS = GroupVersionResource("shop.example.com", "v1", "clouds", "Cloud", namespaced=True)
@@ -19,8 +20,8 @@ SIZE = 1_400_000
 
 def nested(depth: int, inner: bytes, filler: bytes) -> bytes:
     """An object of 1.4 MB with `inner` at its bottom, and filler on each level."""
-    level = filler * max(1, SIZE // depth // len(filler) - 1)
-    return b'{"metadata":{"name":"x"},"spec":' + (b'{"f":[' + level.rstrip(b",") + b'],"a":') * depth + inner + b"}" * depth + b"}"
+    level = (filler * max(1, SIZE // depth // len(filler) - 1)).rstrip(b",")
+    return b'{"metadata":{"name":"x"},"spec":%s%s%s}' % ((b'{"f":[%s],"a":' % level) * depth, inner, b"}" * depth)
 
 
 def flat(member: bytes) -> bytes:
@@ -28,15 +29,16 @@ def flat(member: bytes) -> bytes:
     return b'{"metadata":{"name":"x"},"spec":{%s}}' % b",".join(member % number for number in range(count))
 
 
+SPEC = b'{"metadata":{"name":"x"},"spec":{"password":"hunter2","text":"%s"}}'
 OBJECTS = {
     "deep, long texts": nested(195, b'{"password":"hunter2"}', b'"%s",' % (b"x" * 1000)),
     "deep, short texts": nested(195, b'{"password":"hunter2"}', b'"xyz",'),
     "deep, numbers": nested(195, b'{"password":"hunter2"}', b"1,"),
     "deep, objects": nested(195, b'{"password":"hunter2"}', b'{"a":{}},'),
     "deep, Secrets": nested(150, b'{"password":"hunter2"}', b'{"data":{"a":1},"kind":"Secret"},'),
-    "wide, a secret each": flat(b'"a%d":{"password":"hunter2hunter2hunter2hunter2hunter2","colour":"red red red red red red red"}'),
-    "one long text": b'{"metadata":{"name":"x"},"spec":{"password":"hunter2","text":"%s"}}' % (b"a-b=c: d\\n" * (SIZE // 11)),
-    "one long name": b'{"metadata":{"name":"x"},"spec":{"password":"hunter2","text":"%s=1"}}' % (b"a-" * (SIZE // 2)),
+    "wide, a secret each": flat(b'"a%d":{"password":"hunter2hunter2","colour":"red red red red red red red"}'),
+    "one long text": SPEC % (b"a-b=c: d\\n" * (SIZE // 11)),
+    "one long name": SPEC % (b"a-" * (SIZE // 2) + b"=1"),
 }
 
 
@@ -68,12 +70,12 @@ def test_no_more_than_three_times_the_object_is_held(raw: bytes) -> None:
     normalize(raw, CLOUDS, Redaction())
     tracemalloc.start()
     try:
-        normalize(raw, CLOUDS, Redaction())
+        body = normalize(raw, CLOUDS, Redaction()).body
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
-    assert peak <= 3 * len(raw)
+    assert peak <= 3 * max(len(raw), len(body))
 
 
 def test_what_is_packed_in_itself_is_unpacked_thrice() -> None:
