@@ -1,4 +1,4 @@
-"""An object as it leaves the cluster: taken apart one level deep, cleaned, put together, hashed. Pure: no I/O, no clock.
+"""An object as it leaves the cluster: taken apart one level deep, cleaned, put together, hashed. Pure.
 
 One raw item goes in, a `NormalizedObject` comes out. What is removed and what is redacted is decided in `redaction/`,
 which finds by a search of the bytes the objects that need neither: those are never parsed any further.
@@ -90,7 +90,7 @@ def _normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> N
     namespace = _text(metadata.get("namespace"))
     uid, version = _text(metadata.get("uid")), _text(metadata.get("resourceVersion"))
     drop_copies(metadata)
-    body, content_hash = _cleaned(gvr, namespace, (api_version, kind), metadata, members, redaction)
+    body, content_hash = _cleaned(gvr, (namespace, api_version, kind), metadata, members, redaction)
     members.clear()  # what follows copies the body
     body.decode()  # msgspec does not check the UTF-8 of what it skips: 0.8 µs
     return NormalizedObject(
@@ -107,19 +107,19 @@ def _normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> N
 
 def _cleaned(
     gvr: GroupVersionResource,
-    namespace: str,
-    head: tuple[str, str],
+    identity: tuple[str, str, str],
     metadata: dict[str, bytes],
     members: dict[str, bytes],
     redaction: Redaction,
 ) -> tuple[bytes, str]:
     """The body and its hash, cleaned: put together before it is searched if it is small, as most are."""
+    namespace, api_version, kind = identity
     if sum(map(len, members.values())) <= LARGE_BYTES:
-        body, content_hash = _assemble(*head, metadata, members)
+        body, content_hash = _assemble(api_version, kind, metadata, members)
         if not redaction.may_change(body, members, gvr):
             return body, content_hash
     redaction.clean(metadata, members, gvr, namespace)
-    return _assemble(*head, metadata, members)
+    return _assemble(api_version, kind, metadata, members)
 
 
 def _assemble(api_version: str, kind: str, metadata: dict[str, bytes], members: dict[str, bytes]) -> tuple[bytes, str]:

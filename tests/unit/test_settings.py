@@ -104,6 +104,16 @@ def test_passwords_come_from_files(tmp_path: Path) -> None:
         ({"CLUSTER_ID": "a\x85b"}, "CLUSTER_ID is"),
         ({"CLUSTER_ID": "a\udcffb"}, "CLUSTER_ID is"),
         ({"CLUSTER_ID": "x" * 254}, "CLUSTER_ID is"),
+        (
+            {"REDACTION_KEY": "x" * 15},
+            "REDACTION_KEY: it has fewer than 16 bytes: make one with `openssl rand -hex 32`",
+        ),
+        ({"REDACT": "pods"}, "REDACT is 'pods': allowed is resource.group:/json/pointer"),
+        ({"REDACT": "pods:/a,/b"}, "REDACT is '/b': allowed is resource.group:/json/pointer"),
+        ({"REDACT": "pods:/"}, "REDACT is 'pods:/': allowed"),
+        ({"REDACT_NOT": "pods:a"}, "REDACT_NOT is 'pods:a': allowed"),
+        ({"REDACT_NOT": "secrets:/data/*"}, "REDACT_NOT is 'secrets:/data/*': values of Secrets never leave"),
+        ({"REDACT_NOT": "s*:/stringData"}, "REDACT_NOT is 's*:/stringData': values of Secrets never leave"),
         ({"DB_PASSWORD_FILE": "/nowhere/at/all"}, "DB_PASSWORD_FILE names '/nowhere/at/all', which cannot be read"),
     ],
 )
@@ -112,6 +122,31 @@ def test_a_mistake_is_reported_in_one_line(environment: dict[str, str], expected
         load(environment)
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["hunter2", "hunter2 ", "/hunter2", "hun/ter2", "x" * 5000, "hunter2\0"])
+@pytest.mark.parametrize("also", [{}, {"DB_PASSWORD": "y"}], ids=["alone", "set twice"])
+def test_a_file_variable_that_holds_the_value_does_not_show_it(value: str, also: dict[str, str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load({"DB_PASSWORD_FILE": value, **also})
+    assert value.strip() not in str(caught.value)
+    assert "DB_PASSWORD_FILE" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_redacted_besides_is_a_list_of_paths() -> None:
+    settings = load({"REDACT": "pods:/spec/containers/*/args/*, *.example.com:/spec/a~1b", "REDACT_NOT": "*:/spec/x"})
+    assert settings.redact == ["pods:/spec/containers/*/args/*", "*.example.com:/spec/a~1b"]
+    assert settings.redact_not == ["*:/spec/x"]
+
+
+def test_a_key_that_has_become_too_short_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("0123456789abcdef\n")
+    settings = load({"REDACTION_KEY_FILE": str(tmp_path / "key")})
+    (tmp_path / "key").write_text("short")
+    assert settings.secret("redaction_key") == "0123456789abcdef"
+    (tmp_path / "key").write_text("another 16 bytes")
+    assert settings.secret("redaction_key") == "another 16 bytes"
 
 
 def test_a_cluster_id_is_any_text_that_fits() -> None:

@@ -12,42 +12,43 @@ from functools import lru_cache
 from typing import NamedTuple
 
 
-def _words(text: str) -> frozenset[str]:
+def words_of(text: str) -> frozenset[str]:
+    """A table of words, as they are written here."""
     return frozenset(text.split())
 
 
-STRONG = _words(
+STRONG = words_of(
     "password passwd passphrase passcode secret token credential apikey accesskey privatekey signingkey encryptionkey "
     "authkey masterkey sharedkey accountkey connectionstring"
 )
 """A name that holds one of these, its words joined, is secret, unless its last word is in `ABOUT`."""
 
-WEAK = _words("pass pw pwd creds cookie psk pat jwt pin authorization kubeconfig")
+WEAK = words_of("pass pw pwd creds cookie psk pat jwt pin authorization kubeconfig")
 """So is a name whose last word is one of these; they mean other things too, so objects under them are no secrets."""
 
-ALONE = _words("restuserkey masterauth sig")
+ALONE = words_of("restuserkey masterauth sig")
 """Whole names: of GlusterFS's StorageClasses, of Redis, of Azure's shared access signatures."""
 
 PASSING = ("bypass", "compass", "trespass", "surpass", "encompass", "overpass", "underpass")
 
-KEY_KINDS = _words(
+KEY_KINDS = words_of(
     "api access private signing encryption master shared auth account admin storage ssh rsa session secret client hmac"
 )
 """`...Key` is secret with one of these in it; of an environment variable, `..._KEY` without one of `OPEN_KEYS`."""
 
-OPEN_KEYS = _words(
+OPEN_KEYS = words_of(
     "public partition sort primary foreign routing object cache group hash label annotation topology node map config "
     "bucket event index row column lookup sharding shard search default tag ref s3 message field product "
     "translation locale sort storage_class idempotency dedup host authorized known"
 )
 
-NUMBERS = _words("password passwd passphrase passcode pass pw pwd pin")
+NUMBERS = words_of("password passwd passphrase passcode pass pw pwd pin")
 """As a last word: a number is a secret, too. Anywhere else numbers, and booleans everywhere, are none."""
 
-COUNTED = _words("max min per num total limit count maximum minimum")
+COUNTED = words_of("max min per num total limit count maximum minimum")
 """Anywhere in a name: it counts or bounds secrets (`max_tokens`, `TOKENS_PER_MINUTE`)."""
 
-ABOUT = _words(
+ABOUT = words_of(
     # what it is called, where it lies, what it is like
     "name names namespace namespaces ref refs reference references selector selectors file files filename path paths "
     "dir directory mount mounts type types class kind kinds policy policies url urls uri uris endpoint endpoints host "
@@ -64,19 +65,19 @@ ABOUT = _words(
     "engines generator generators reviewer review reviews request requests requester response validator validation "
     "verifier verification injector webhook bucket buckets volume volumes usage usages role roles rolebinding scope "
     "scopes claim claims method methods strategy behavior behaviour complexity expression expressions rule rules "
-    "checksum stdin digest hash fingerprint thumbprint hint description title placeholder lookup exchange introspection sync "
-    "from to source sources kubernetes samesite attributes options match matches resource resources agent"
+    "checksum stdin digest hash fingerprint thumbprint hint description title placeholder lookup exchange "
+    "introspection sync from to source sources kubernetes samesite attributes options match matches resource resources agent"
 )
 """As a last word: the name is of something about a secret. `passwordHash` is the exception: it can be guessed at."""
 
-KEPT = _words(
+KEPT = words_of(
     "httptokens serviceaccounttoken serviceaccounttokens automountserviceaccounttoken secretsmanager encryptedsecret "
     "httpcookie checkpointtoken continuetoken nexttoken paginationtoken canceltoken idempotencytoken bootstraptokens "
     "clienttokenid secretstoresyncedresourceversion"
 )
-"""Whole names, their words joined, that look secret and are none: fields of Kubernetes and of known custom resources."""
+"""Whole names, their words joined, that look secret and are none: fields of Kubernetes and of known CRDs."""
 
-REFERRED = _words(
+REFERRED = words_of(
     "existing pull tls ssl cert certificate certificates ca image registry docker ref mtls htpasswd auth backup "
     "credentials credential creds monitoring user users kubeconfig bootstrap dockerconfig"
 )
@@ -108,7 +109,7 @@ class Verdict(NamedTuple):
 NOTHING = Verdict(is_secret=False)
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def judge(name: str) -> Verdict:
     """What `name` says; of a name with a `/`, what the part behind the last one says."""
     if not _CLEAN.fullmatch(name) or _CHECKSUM.search(name):
@@ -151,7 +152,7 @@ def _judge_words(words: list[str], joined: str, *, is_environment: bool) -> Verd
     )
 
 
-_HEADS = _words("password passwd passphrase passcode secret token credential")
+_HEADS = words_of("password passwd passphrase passcode secret token credential")
 _HEAD_ENDS = tuple(STRONG | {word + "s" for word in STRONG})
 _NAMED_KEYS = ("secret", "token", "password", "passwd", "user", "username", "credential", "credentials", "passphrase")
 
@@ -168,10 +169,10 @@ def looks_secret(name: str) -> bool:
     return judge(name).is_secret
 
 
-EXEMPT = _words("key kind optional apiversion group items parameter")
+EXEMPT = words_of("key kind optional apiversion group items parameter")
 
 
-@lru_cache(maxsize=16384)
+@lru_cache(maxsize=4096)
 def is_exempt(name: str) -> bool:
     """True for a member of an object under a secret name that says what or where the secret is: `name`, `path`."""
     words = [word.lower() for word in _WORD.findall(name.rpartition("/")[2])]

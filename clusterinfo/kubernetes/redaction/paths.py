@@ -1,7 +1,8 @@
 """`REDACT` and `REDACT_NOT`: rules of the user's own, as `resource.group:/json/pointer`. Pure.
 
-The kind is a pattern as in INCLUDE (`clouds.shop.example.com`, `*.example.com`, `*`), the rest a JSON Pointer (RFC 6901),
-in which `*` stands for any one name or position: `pods:/spec/containers/*/args/*`. It names a value with all below it.
+The kind is a pattern as in INCLUDE (`clouds.shop.example.com`, `*.example.com`, `*`), the rest a JSON Pointer (RFC
+6901), in which `*` stands for any one name or position: `pods:/spec/containers/*/args/*`. It
+names a value with all below it.
 """
 
 from __future__ import annotations

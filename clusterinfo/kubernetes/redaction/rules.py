@@ -26,34 +26,60 @@ def _listed(words: Iterable[str]) -> str:
 
 
 VALUE = "a fingerprint"
+VALUES = "keys stay, each value is a fingerprint"
+SAME = "the same"
 
 RULES = (
-    Rule("`data` and `stringData` of Secrets", "Secrets; objects of kind Secret, and items of a SecretList, within others", "keys stay, each value is a fingerprint"),
-    Rule("a document of kind Secret with values", "any text: YAML, JSON, base64, gzip in base64 (1 MiB of it, 4 MiB unpacked)", "a fingerprint of the document, or of all that is packed"),
-    Rule(f"names that hold {_listed(STRONG)}", "members, annotations and labels (behind the last `/`), environment variables, `name` or `key` beside " + _listed(VALUE_MEMBERS), VALUE + "; so are all texts in an object under such a name, but what says what or where it is (`name`, `key`, `path`, ...)"),
-    Rule(f"names whose last word is {_listed(WEAK)}, or ends in `pass`; " + _listed(ALONE), "the same", VALUE),
-    Rule("`...Key` with " + _listed(KEY_KINDS) + "; `..._KEY` and `..._AUTH` of environment variables", "the same", VALUE),
-    Rule("numbers under a name that ends in " + _listed(NUMBERS), "the same", VALUE + "; other numbers, and booleans, are never secret"),
-    Rule("`name=value`, `--name value` (the next argument, too), `name: value`, SQL's `password '...'`, query parameters, where the name is one of those", "any text but that in ConfigMaps' data", "a fingerprint of the value"),
+    Rule("`data` and `stringData` of Secrets", "Secrets, also within other objects; items of a SecretList", VALUES),
+    Rule(
+        "a document of kind Secret with values",
+        "any text: YAML, JSON, base64, gzip in base64 (1 MiB of it, 4 MiB unpacked)",
+        "a fingerprint of the document, or of all that is packed",
+    ),
+    Rule(
+        f"names that hold {_listed(STRONG)}",
+        "members, annotations and labels (behind the last `/`), environment variables; "
+        f"`name` or `key` beside {_listed(VALUE_MEMBERS)}",
+        f"{VALUE}; so are all texts in an object under such a name, but what says what or where it is (`name`, `path`)",
+    ),
+    Rule(f"names whose last word is {_listed(WEAK)}, or ends in `pass`; {_listed(ALONE)}", SAME, VALUE),
+    Rule(f"`...Key` with {_listed(KEY_KINDS)}; `..._KEY` and `..._AUTH` of environment variables", SAME, VALUE),
+    Rule(
+        f"numbers under a name that ends in {_listed(NUMBERS)}",
+        SAME,
+        f"{VALUE}; other numbers, and booleans, are never secret",
+    ),
+    Rule(
+        "`name=value`, `--name value` (the next argument, too), `name: value`, SQL's `password '...'`, query "
+        "parameters, where the name is one of those",
+        "any text but that in ConfigMaps' data",
+        "a fingerprint of the value",
+    ),
     Rule("user and password, or token, in URLs", "any text", "a fingerprint of the password"),
     *(Rule(what, "any text", VALUE) for what in dict.fromkeys(shape.what for shape in SHAPES)),
     Rule("`request`", _listed(REQUESTS), VALUE),
-    Rule("`data` and `binaryData` of ConfigMaps", "with `REDACT_CONFIGMAPS=true`", "keys stay, each value is a fingerprint"),
-    Rule("`managedFields`; annotations named with " + _listed(COPY_MARKS), "at any depth", "removed"),
-    Rule("what `REDACT` names", "`resource.group:/json/pointer`, `*` for any one name or position", "fingerprints of all texts and numbers there and below"),
+    Rule("`data` and `binaryData` of ConfigMaps", "with `REDACT_CONFIGMAPS=true`", VALUES),
+    Rule(f"`managedFields`; annotations named with {_listed(COPY_MARKS)}", "at any depth", "removed"),
+    Rule(
+        "what `REDACT` names",
+        "`resource.group:/json/pointer`, `*` for any one name or position",
+        "fingerprints of all texts and numbers there and below",
+    ),
     Rule("what `REDACT_NOT` names", "likewise; never values of Secrets", "stays as it is"),
-)  # fmt: skip
+)
 
 EXCEPTIONS = (
-    "names whose last word says what they are about: `secretName`, `TOKEN_FILE`, `passwordPolicy`; `max_tokens` and what else counts",
-    "placeholders (`$(X)`, `${X}`, `{{x}}`), switches (`true`, `enabled`), paths and addresses, durations, numbers of up to five digits, names of Secrets under `existingSecret`, of their keys under `secretKey`",
-    "CustomResourceDefinitions, and whatever lies below " + _listed(UNJUDGED_BELOW),
+    "names whose last word says what they are about: `secretName`, `TOKEN_FILE`, `passwordPolicy`; `max_tokens` and "
+    "what else counts",
+    "placeholders (`$(X)`, `${X}`, `{{x}}`), switches (`true`, `enabled`), paths and addresses, durations, numbers of "
+    "up to five digits, names of Secrets under `existingSecret`, of their keys under `secretKey`",
+    f"CustomResourceDefinitions, and whatever lies below {_listed(UNJUDGED_BELOW)}",
     "a user's name without a password in a URL",
 )
 """What stays though a rule above seems to speak of it."""
 
 LIMITS = {
-    "unsuspicious names": "a secret in a field called `colour`, or in a name that only its own program knows for secret",
+    "unsuspicious names": "a secret in a field called `colour`, or in one that only its own program knows for secret",
     "prose": "a secret in the middle of a sentence",
     "bare words": "an argument by itself, what a script pipes into another program",
     "short flags": "`-p` and `-u`, which mean something else for each program",

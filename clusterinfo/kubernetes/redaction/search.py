@@ -1,6 +1,6 @@
 """The search that lets objects stay unparsed: what it passes over, no rule would change. Pure but for a cache.
 
-An object's JSON is split at every `{`. Most pieces have been seen before, in an object that differs in little; those that
+An object's JSON is split at every `{`. Most pieces were seen before, in an object that differs in little; those that
 were found harmless are remembered. What is left is searched for hints, words one of which is in everything that a rule
 changes; a piece with a hint is looked at more closely, since every Pod mounts `/var/run/secrets`. The search relies on
 what API servers do: names are written unescaped; other escapes of letters count as hints.
@@ -43,6 +43,9 @@ LARGE_BYTES = 64 * 1024
 _OVERLAP = 64
 _MAX_KNOWN, _MAX_KNOWN_BYTES = 8_000, 1024
 """At most 8 MB in each of the three below, and 1 MB for the objects that hold it."""
+
+_SHORT_BYTES = 200
+"""Verdicts on longer texts are not remembered."""
 
 _harmless: set[bytes] = set()
 """Pieces between `{` that no rule would change."""
@@ -103,9 +106,17 @@ def _sort(tokens: list[bytes]) -> None:
     _remember(_hintless, [token for token in tokens if token not in hinting])
 
 
-@lru_cache(maxsize=16384)
 def may_concern_text(raw: bytes) -> bool:
     """False if no rule for texts changes the JSON string `raw`."""
+    return _may_concern_short(raw) if len(raw) <= _SHORT_BYTES else _may_concern_text(raw)
+
+
+@lru_cache(maxsize=4096)
+def _may_concern_short(raw: bytes) -> bool:
+    return _may_concern_text(raw)
+
+
+def _may_concern_text(raw: bytes) -> bool:
     return may_hold_userinfo(raw) or _has_hint(raw.lower())
 
 
@@ -158,7 +169,6 @@ def concerned(pieces: list[bytes], among: set[bytes]) -> list[int]:
     return found
 
 
-@lru_cache(maxsize=4096)
 def _value_follows(*behind: bytes) -> bool:
     """True unless it is sure that the object that goes on behind the next one has no value there."""
     depth = 0
@@ -172,9 +182,18 @@ def _value_follows(*behind: bytes) -> bool:
     return True
 
 
-@lru_cache(maxsize=4096)
 def is_harmless(piece: bytes, following: bytes) -> bool:
     """True if nothing in `piece` concerns a rule, given what stands in the object that opens behind it."""
+    is_short = len(piece) + len(following) <= 4 * _SHORT_BYTES
+    return (_is_short_harmless if is_short else _is_harmless)(piece, following)
+
+
+@lru_cache(maxsize=2048)
+def _is_short_harmless(piece: bytes, following: bytes) -> bool:
+    return _is_harmless(piece, following)
+
+
+def _is_harmless(piece: bytes, following: bytes) -> bool:
     if not _has_hint(piece.lower()):
         return True
     if any(needle in piece for needle in _SURE) or _LETTER_ESCAPED.search(piece) or _SIGNATURE.search(piece):
@@ -182,7 +201,6 @@ def is_harmless(piece: bytes, following: bytes) -> bool:
     return not (_SECRET_KIND.search(piece) or _names_value(piece) or _holds_member(piece, following) or _assigns(piece))
 
 
-@lru_cache(maxsize=4096)
 def _names_on(piece: bytes) -> bool:
     """True for `"name":"DB_PASSWORD","valueFrom":`, behind whose inner object a value might come."""
     named = any(judge(name.decode("utf-8", "replace")).is_secret for name in _NAMED.findall(piece))

@@ -2,7 +2,7 @@
 
 | form | as in | what is replaced |
 |---|---|---|
-| `name=value` | arguments, DSN, JDBC, SAS, scripts, messages | up to white space, a quote, a separator and the next `name=` |
+| `name=value` | arguments, DSN, JDBC, SAS, scripts, messages | up to white space, a quote, or the next `name=` |
 | `--name value` | scripts in one argument | one word, or what is quoted |
 | `name: value` | YAML (Helm values), headers | the rest of the line, a block, or what is quoted |
 | `"name":"value"` | JSON within a text | what is quoted |
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import re
 
-from clusterinfo.kubernetes.redaction.names import NOTHING, Verdict, judge
+from clusterinfo.kubernetes.redaction.names import NOTHING, Verdict, judge, words_of
 from clusterinfo.kubernetes.redaction.values import Conceal, is_harmless
 
 NEEDLES = (
@@ -51,78 +51,10 @@ _ARGUMENT = re.compile(rf"--?{_NAME}=(?P<quoted>(?P<quote>)(?!.*\s-)[\s\S]+)")
 _SIGNATURE = re.compile(r"(?i:(?<=[?&;])(?:sig|x-amz-signature|x-goog-signature|signature)=)(?P<bare>[^\s\"'&;]{8,}+)")
 
 _NEXT = re.compile(r"[&;,](?=[\w.%+ \-]{1,60}=|\Z)|[);]+\Z")
-_PROSE = frozenset(
-    (
-        *(
-            [
-                "a",
-                "an",
-                "and",
-                "are",
-                "argument",
-                "as",
-                "at",
-                "be",
-                "by",
-                "can",
-                "cannot",
-                "could",
-                "default",
-                "expired",
-                "failed",
-                "file",
-                "flag",
-                "for",
-                "from",
-                "has",
-                "if",
-                "in",
-            ]
-        ),
-        *(
-            [
-                "instead",
-                "invalid",
-                "is",
-                "it",
-                "may",
-                "missing",
-                "must",
-                "no",
-                "not",
-                "of",
-                "on",
-                "one",
-                "option",
-                "or",
-                "parameter",
-                "provided",
-                "required",
-                "set",
-            ]
-        ),
-        *(
-            [
-                "should",
-                "that",
-                "the",
-                "this",
-                "to",
-                "unauthorized",
-                "unset",
-                "used",
-                "value",
-                "was",
-                "when",
-                "where",
-                "will",
-                "with",
-                "without",
-                "you",
-                "your",
-            ]
-        ),
-    )
+_PROSE = words_of(
+    "a an and are argument as at be by can cannot could default expired failed file flag for from has if in instead "
+    "invalid is it may missing must no not of on one option or parameter provided required set should that the this "
+    "to unauthorized unset used value was when where will with without you your"
 )
 _SENTENCE = re.compile(r"[A-Za-z][a-z'-]*[.,:;!?]?(?:\s.*)?", re.DOTALL)
 

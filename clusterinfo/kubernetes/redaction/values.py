@@ -119,7 +119,7 @@ _WORD = re.compile(r"(?:[A-Z]?[a-z]+|[A-Z]+)(?:[/._-](?:[A-Z]?[a-z]+|[A-Z]+))*\.
 
 
 def _is_pair(secret: str) -> bool:
-    """True for what may be a user and a password in base64, or is at least no word of prose (`Basic Authentication`)."""
+    """True for what may be a user and a password in base64, or is no word of prose (`Basic Authentication`)."""
     return ":" in _decoded(secret) or not _WORD.fullmatch(secret)
 
 
@@ -169,9 +169,14 @@ def is_harmless(value: str, verdict: Verdict, name: str = "") -> bool:
     if verdict.refers:
         pattern = _KEY_NAME if name.lower().endswith(("key", "keys")) else _SECRET_NAME
         return bool(pattern.fullmatch(value))
-    if verdict.may_refer and _TELLING_NAME.fullmatch(value):
-        return True
     if value.lower() == name.lower() and not verdict.is_environment:
+        return True
+    return _is_elsewhere(value, verdict)
+
+
+def _is_elsewhere(value: str, verdict: Verdict) -> bool:
+    """True for what tells where a secret is: the name of a Secret, a path, an address."""
+    if verdict.may_refer and _TELLING_NAME.fullmatch(value):
         return True
     if verdict.takes_numbers or verdict.is_strong:
         return bool(_PLAIN_PATH.fullmatch(value)) and not verdict.takes_numbers

@@ -33,6 +33,8 @@ from clusterinfo.userinfo import JSON, may_hold_userinfo, replace_userinfo
 Conceal = Callable[[bytes, str], str]
 """(a secret value, the field it stands in) -> what stands for it."""
 
+_SHORT_BYTES = 100
+"""Longer texts are not remembered."""
 MAX_NESTED = 3
 """JSON within a string of JSON within a string: no deeper is looked into as JSON, but as text only."""
 
@@ -63,8 +65,8 @@ class _Frame:
     """An object or array that is open."""
 
     __slots__ = (
-        "captured", "flag", "hides", "index", "is_object", "judges", "keeps", "key", "key_start", "kind", "label", "name",
-        "named", "pending", "reads", "removes", "start", "verdict", "wanted", "was_cut",
+        "captured", "flag", "hides", "index", "is_object", "judges", "keeps", "key", "key_start", "kind", "label",
+        "name", "named", "pending", "reads", "removes", "start", "verdict", "wanted", "was_cut",
     )  # fmt: skip
 
     def __init__(self, *, is_object: bool, name: str, rules: Rules) -> None:
@@ -172,9 +174,12 @@ class _Walk:
         frame.key, frame.key_start, frame.was_cut = _decode_key(raw), start, False
         if may_hold_userinfo(raw):
             self._replace(start, start + len(raw), self._without_userinfo(raw))
-        if frame.judges and not self._wanted(frame).keeps and self._takes_numbers(frame):
-            if number := _NUMBER_NEXT.match(self._data, end):
-                self._replace(*number.span(1), self._hidden(number[1]))
+        if frame.judges and self._takes_numbers(frame) and not self._wanted(frame).keeps:
+            self._hide_number(end)
+
+    def _hide_number(self, start: int) -> None:
+        if number := _NUMBER_NEXT.match(self._data, start):
+            self._replace(*number.span(1), self._hidden(number[1]))
 
     def _string(self, raw: bytes, start: int, end: int) -> None:
         frame = self._stack[-1]
@@ -421,8 +426,12 @@ def _is_json(text: str) -> bool:
     return True
 
 
-@lru_cache(maxsize=8192)
 def _decode_key(raw: bytes) -> str:
+    return _decoded(raw) if len(raw) <= _SHORT_BYTES else decode(raw)
+
+
+@lru_cache(maxsize=2048)
+def _decoded(raw: bytes) -> str:
     return decode(raw)
 
 

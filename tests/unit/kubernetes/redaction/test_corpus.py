@@ -19,7 +19,7 @@ from tests.unit.kubernetes.redaction.corpus import Canary, Manifest, gvr_of, man
 
 MANIFESTS = manifests()
 PROBES = list(yaml.safe_load_all((Path(__file__).parent / "probes.yaml").read_text()))
-PLACES = [redaction for redaction in (Redaction(), Redaction(b"0123456789abcdef", cluster="c"))]
+REDACTIONS = (Redaction(), Redaction(b"0123456789abcdef", cluster="c"))
 
 
 def survivors(redaction: Redaction) -> Iterator[Canary]:
@@ -40,7 +40,7 @@ def test_the_corpus_is_large_enough() -> None:
     assert len({canary.text for canary in canaries}) == len(canaries)
 
 
-@pytest.mark.parametrize("redaction", PLACES, ids=["no key", "key"])
+@pytest.mark.parametrize("redaction", REDACTIONS, ids=["no key", "key"])
 def test_what_survives_are_the_documented_limits(redaction: Redaction) -> None:
     left = Counter(canary.why.removeprefix("L:") for canary in survivors(redaction))
     limits = Counter(c.why.removeprefix("L:") for m in MANIFESTS for c in m.canaries if is_limit(c))

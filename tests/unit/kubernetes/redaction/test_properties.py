@@ -1,4 +1,4 @@
-"""For all JSON: what the search passes over no rule changes, a patch is what a walk makes, and a walk changes no form."""
+"""For all JSON: what the search passes over no rule changes; a patch is what a walk makes; a walk changes no form."""
 
 from __future__ import annotations
 
