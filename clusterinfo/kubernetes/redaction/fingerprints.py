@@ -2,9 +2,9 @@
 
 With a key: `hmac-sha256:` and the first 32 hex digits of HMAC-SHA256 over cluster, namespace, kind, field (each after
 its length) and value. Equal fingerprints mean: the same value, under the same name, in objects of one kind in one
-namespace of one cluster. So a rotation is visible, and so is that the pods of a Deployment share a value; nobody can make
-a Secret elsewhere to compare guesses with. Who may make objects of that kind in that very namespace still can: mind who
-may both do so and read the database.
+namespace of one cluster. So a rotation is visible, and so is that the pods of a Deployment share a value; nobody can
+make a Secret elsewhere to compare guesses with. Who may make objects of that kind in that very namespace still can:
+mind who may both do so and read the database.
 
 Without a key: `redacted:len<=N`, N the power of two, at least 16, that the value's length in bytes does not exceed:
 a hash without a key gives way to a dictionary.

@@ -66,7 +66,8 @@ ABOUT = words_of(
     "verifier verification injector webhook bucket buckets volume volumes usage usages role roles rolebinding scope "
     "scopes claim claims method methods strategy behavior behaviour complexity expression expressions rule rules "
     "checksum stdin digest hash fingerprint thumbprint hint description title placeholder lookup exchange "
-    "introspection sync from to source sources kubernetes samesite attributes options match matches resource resources agent"
+    "introspection sync from to source sources kubernetes samesite attributes options match matches resource "
+    "resources agent"
 )
 """As a last word: the name is of something about a secret. `passwordHash` is the exception: it can be guessed at."""
 
