@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -32,10 +33,15 @@ MIB = 1024 * 1024
 MAX_CLUSTER_ID_CHARS = 253
 """As long as the name of a Kubernetes object may be (a DNS subdomain, RFC 1123)."""
 
+MIN_REDACTION_KEY_BYTES = 16
+"""A shorter key can be found by trying: a fingerprint would give away what it stands for."""
+
 _DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS = {"B": 1, "KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)")
+
+_REDACTION_PATH = re.compile(r"[^:/\s]+:(?:/[^/\s]+)+")
 
 DEFAULT_EXCLUDE = ["leases.coordination.k8s.io", "componentstatuses", "*.metrics.k8s.io", "events.events.k8s.io"]
 
@@ -99,6 +105,33 @@ Duration = Annotated[float, BeforeValidator(parse_duration)]
 """Seconds."""
 Size = Annotated[int, BeforeValidator(parse_size)]
 """Bytes."""
+
+
+def _redaction_path(value: str) -> str:
+    if not _REDACTION_PATH.fullmatch(value):
+        raise ValueError(
+            "allowed is resource.group:/json/pointer, * for any one name or position, "
+            "such as clouds.example.com:/spec/users/*/pin"
+        )
+    return value
+
+
+def _exception(value: str) -> str:
+    kinds, _, pointer = _redaction_path(value).partition(":")
+    if fnmatchcase("secrets", kinds) and pointer.split("/")[1] in ("data", "stringData"):
+        raise ValueError("values of Secrets never leave the cluster, and are no exceptions")
+    return value
+
+
+def _redaction_key(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value().encode()) < MIN_REDACTION_KEY_BYTES:
+        raise ValueError(
+            f"it has fewer than {MIN_REDACTION_KEY_BYTES} bytes: make one with `openssl rand -hex 32`, or leave it out"
+        )
+    return value
+
+
+RedactionKey = Annotated[SecretStr, AfterValidator(_redaction_key)]
 ClusterId = Annotated[str, AfterValidator(_cluster_id)]
 """It goes into every key and `ce_source`, and into the database as it is: no NUL, no half of a surrogate pair."""
 Host = Annotated[str, AfterValidator(_host)]
@@ -192,11 +225,19 @@ class Settings(BaseModel):
         default=[], description="kinds to list, as resource.group patterns, Secrets by name only; all unless set"
     )
     exclude: Words = Field(default=DEFAULT_EXCLUDE, description="kinds to leave out, as resource.group patterns")
-    redaction_key: SecretStr | None = Field(
-        default=None, description="key of the fingerprints that replace secret values; or REDACTION_KEY_FILE"
+    redaction_key: RedactionKey | None = Field(
+        default=None,
+        description="key of the fingerprints that replace secret values, at least 16 bytes; or REDACTION_KEY_FILE",
     )
     redact_configmaps: bool = Field(
         default=False, description="true replaces the values of ConfigMaps by fingerprints as well"
+    )
+    redact: Annotated[list[Annotated[str, AfterValidator(_redaction_path)]], BeforeValidator(_split)] = Field(
+        default=[],
+        description="what else is replaced by fingerprints, as resource.group:/json/pointer, comma-separated",
+    )
+    redact_not: Annotated[list[Annotated[str, AfterValidator(_exception)]], BeforeValidator(_split)] = Field(
+        default=[], description="what is not, likewise; values of Secrets always are"
     )
     collect_interval: Duration = Field(
         default=300.0, gt=0, description="from the start of one run of lists to the next"
@@ -262,10 +303,15 @@ class Settings(BaseModel):
         return field in self.model_fields_set
 
     def secret(self, field: str) -> str | None:
-        """A secret as it is now: its file is read again. While that cannot be read, as it was at the start."""
+        """A secret as it is now: its file is read again. While that cannot be read, as it was at the start.
+
+        So is a REDACTION_KEY that has become too short.
+        """
         if path := self._secret_files.get(field):
             with suppress(ConfigError):
-                return _read_secret(f"{field.upper()}_FILE", path)
+                found = _read_secret(f"{field.upper()}_FILE", path)
+                if field != "redaction_key" or len(found.encode()) >= MIN_REDACTION_KEY_BYTES:
+                    return found
         known: SecretStr | None = getattr(self, field)
         return known.get_secret_value() if known else None
 

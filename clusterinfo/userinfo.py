@@ -7,7 +7,8 @@ they are, so this rule is wider: what hides one character too many is a nuisance
   `/`, however often the JSON is nested.
 - `user:password` reaches to the last `@`. Digits and then `/ ? #` are a port and its path, unless too long for a port.
 - What looks like a line's end in nested JSON (`\\\\n`), or like another URL, ends a URL too, but no password.
-- A user without a password is a token (`https://ghp_...@github.com`), except where a scheme knows users: `ssh://git@host`.
+- A user without a password is a token (`https://ghp_...@github.com`), except where a scheme knows users
+  (`ssh://git@host`), and if it can be nothing but a name (`https://jane.doe@host`: small letters).
 - Placeholders, `$(X)`, `${X}` and `{{x}}`, are no secrets, and `@sha256:` begins a digest, no host.
 """
 
@@ -54,6 +55,7 @@ _SURE_DIGEST = re.compile(rb"sha(?:256|384|512):[0-9a-f]")  # `sha256://` may be
 _TOKEN_PART = r"""[^:/?#@\s"\\,;|'()<>]"""  # noqa: S105 - not what separates a URL from an e-mail address
 _TOKEN = re.compile(rf"({_TOKEN_PART}+(?:\\+u0026{_TOKEN_PART}*)*)@(?!{_DIGEST.pattern})")
 _PLACEHOLDERS = re.compile(r"(?:\$\([\w.-]+\)|\$\{[\w.-]+\}|\{\{[\w.$-]+\}\})+")
+_USER = re.compile(r"[a-z]+(?:[._-][a-z]+)*")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*$")
 _SCHEME_MAX = 32
 
@@ -69,12 +71,10 @@ def may_hold_userinfo(json: bytes) -> bool:
 
     Every running pod has `containerd://`, and in its image's digest an `@` that begins no host.
     """
-    if b"://" not in json and b"\\/" not in json:
-        return False
-    at = json.find(b"@")
+    at = json.find(b"@")  # one byte is found ten times as fast as three
     while at >= 0 and _SURE_DIGEST.match(json, at + 1):
         at = json.find(b"@", at + 1)
-    return at >= 0
+    return at >= 0 and (b"://" in json or b"\\/" in json)
 
 
 def replace_userinfo(text: str, notation: Notation, conceal: Conceal) -> str:
@@ -132,7 +132,7 @@ def _secret(url: str, scheme: str) -> tuple[str | None, str, int] | None:
             return None, pair[0], at + 1  # the user may be a token
         return user, password, at + 1
     token = _TOKEN.match(url)
-    if token is None or knows_users or token[1] == "git" or _PLACEHOLDERS.fullmatch(token[1]):
+    if token is None or knows_users or _USER.fullmatch(token[1]) or _PLACEHOLDERS.fullmatch(token[1]):
         return None
     return None, token[1], token.end()
 

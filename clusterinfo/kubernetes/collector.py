@@ -19,9 +19,10 @@ from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.discovery import Discovery
 from clusterinfo.kubernetes.errors import ApiStatusError, PageTooLargeError
 from clusterinfo.kubernetes.list_source import ListContext, ListResult, ListSource, new_id
-from clusterinfo.kubernetes.normalize import Redaction
 from clusterinfo.kubernetes.ordering import ListMemory
 from clusterinfo.kubernetes.recording import Recorder, batch_of
+from clusterinfo.kubernetes.redaction.objects import Redaction
+from clusterinfo.kubernetes.redaction.paths import parse_path
 from clusterinfo.kubernetes.unit_lister import UnitLister, UnitResult, worst
 from clusterinfo.model import GroupVersionResource, ListLane, Outcome, Unit
 from clusterinfo.observations import Discovered, Noted, Observe, RunFailed, SnapshotEnded, Warned
@@ -204,7 +205,13 @@ class Collector:
             recorder=Recorder(
                 cluster=cluster.id, cluster_name=cluster.name, snapshot=new_id(), epoch=settings.cluster_epoch
             ),
-            redaction=Redaction(key.encode() if key else None, configmap_values=settings.redact_configmaps),
+            redaction=Redaction(
+                key.encode() if key else None,
+                cluster=cluster.id,
+                configmap_values=settings.redact_configmaps,
+                redact=map(parse_path, settings.redact),
+                keep=map(parse_path, settings.redact_not),
+            ),
             budget=self._budget,
             permits=self._permits,
             observe=self._observe,

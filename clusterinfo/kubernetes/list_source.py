@@ -19,9 +19,10 @@ from clusterinfo.budget import ByteBudget, Share
 from clusterinfo.errors import FatalError, RecordError, TransientError
 from clusterinfo.kubernetes.errors import ApiStatusError, ApiTransientError, PageTooLargeError
 from clusterinfo.kubernetes.list_state import ListState, Verdict, too_long
-from clusterinfo.kubernetes.normalize import NormalizedObject, Redaction, normalize
+from clusterinfo.kubernetes.normalize import NormalizedObject, normalize
 from clusterinfo.kubernetes.pages import MAX_ITEMS, ListPage, Slice, count_items, is_dense, parse_page
 from clusterinfo.kubernetes.recording import Recorder
+from clusterinfo.kubernetes.redaction.objects import Redaction
 from clusterinfo.model import Batch, GroupVersionResource, Lane, ListLane, Outcome, Position, Receipt, Record
 from clusterinfo.observations import ItemUnreadable, ListEnded, ListRestarted, Observe, PageListed, Warned
 from clusterinfo.statements import ListCompleted

@@ -22,8 +22,9 @@ import msgspec
 from clusterinfo.errors import RecordError, TransientError
 from clusterinfo.json_repair import MAX_DEPTH
 from clusterinfo.kubernetes import pages as split
-from clusterinfo.kubernetes.normalize import NormalizedObject, Redaction, normalize
+from clusterinfo.kubernetes.normalize import NormalizedObject, normalize
 from clusterinfo.kubernetes.pages import ListPage, parse_page
+from clusterinfo.kubernetes.redaction.objects import Redaction
 from clusterinfo.model import GroupVersionResource
 from tests.fuzz import reference
 from tests.fuzz.making import SPACES, Maker, mutated, nested, with_another_value

@@ -11,7 +11,8 @@ from clusterinfo.errors import FatalError, LostError, first_of, one_line, withou
     ("text", "shown"),
     [
         ("GET https://admin:hunter2@proxy:3128/x failed", "GET https://***@proxy:3128/x failed"),
-        ("http://token@host", "http://***@host"),
+        ("http://t0ken@host", "http://***@host"),
+        ("http://jane@host", "http://jane@host"),
         ("http://me:hunter2@x@host/a", "http://***@host/a"),
         ("postgres://app:p/ss#word@db:5432/x", "postgres://***@db:5432/x"),
         ("postgres://app:p?ss@db/x", "postgres://***@db/x"),

@@ -104,6 +104,16 @@ def test_passwords_come_from_files(tmp_path: Path) -> None:
         ({"CLUSTER_ID": "a\x85b"}, "CLUSTER_ID is"),
         ({"CLUSTER_ID": "a\udcffb"}, "CLUSTER_ID is"),
         ({"CLUSTER_ID": "x" * 254}, "CLUSTER_ID is"),
+        (
+            {"REDACTION_KEY": "x" * 15},
+            "REDACTION_KEY: it has fewer than 16 bytes: make one with `openssl rand -hex 32`",
+        ),
+        ({"REDACT": "pods"}, "REDACT is 'pods': allowed is resource.group:/json/pointer"),
+        ({"REDACT": "pods:/a,/b"}, "REDACT is '/b': allowed is resource.group:/json/pointer"),
+        ({"REDACT": "pods:/"}, "REDACT is 'pods:/': allowed"),
+        ({"REDACT_NOT": "pods:a"}, "REDACT_NOT is 'pods:a': allowed"),
+        ({"REDACT_NOT": "secrets:/data/*"}, "REDACT_NOT is 'secrets:/data/*': values of Secrets never leave"),
+        ({"REDACT_NOT": "s*:/stringData"}, "REDACT_NOT is 's*:/stringData': values of Secrets never leave"),
         ({"DB_PASSWORD_FILE": "/nowhere/at/all"}, "DB_PASSWORD_FILE names a file that cannot be read: No such file"),
     ],
 )
@@ -138,6 +148,21 @@ def test_user_and_password_before_a_host_are_refused_and_not_quoted(variable: st
         load({variable: text})
     assert "canary" not in str(caught.value)
     assert "allowed" in str(caught.value) or "should" in str(caught.value)
+
+
+def test_what_is_redacted_besides_is_a_list_of_paths() -> None:
+    settings = load({"REDACT": "pods:/spec/containers/*/args/*, *.example.com:/spec/a~1b", "REDACT_NOT": "*:/spec/x"})
+    assert settings.redact == ["pods:/spec/containers/*/args/*", "*.example.com:/spec/a~1b"]
+    assert settings.redact_not == ["*:/spec/x"]
+
+
+def test_a_key_that_has_become_too_short_is_not_used(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("0123456789abcdef\n")
+    settings = load({"REDACTION_KEY_FILE": str(tmp_path / "key")})
+    (tmp_path / "key").write_text("short")
+    assert settings.secret("redaction_key") == "0123456789abcdef"
+    (tmp_path / "key").write_text("another 16 bytes")
+    assert settings.secret("redaction_key") == "another 16 bytes"
 
 
 def test_a_cluster_id_is_any_text_that_fits() -> None:

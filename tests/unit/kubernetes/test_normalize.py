@@ -1,10 +1,9 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,11 @@ import xxhash
 
 from clusterinfo.errors import RecordError
 from clusterinfo.json_repair import MAX_DEPTH
-from clusterinfo.kubernetes.normalize import NormalizedObject, Redaction, looks_secret, normalize
-from clusterinfo.kubernetes.pages import parse_page
+from clusterinfo.kubernetes import pages
+from clusterinfo.kubernetes.normalize import NormalizedObject, normalize
+from clusterinfo.kubernetes.pages import parse_page, scan_object
+from clusterinfo.kubernetes.redaction.names import looks_secret
+from clusterinfo.kubernetes.redaction.objects import Redaction
 from clusterinfo.model import GroupVersionResource
 
 RECORDED = Path(__file__).parents[2] / "recorded"
@@ -48,6 +50,11 @@ def compact(tree: Any) -> bytes:
 
 def normalized(tree: Any, gvr: GroupVersionResource, redaction: Redaction = KEYLESS) -> Any:
     return json.loads(normalize(compact(tree), gvr, redaction).body)
+
+
+def hidden(value: bytes, gvr: GroupVersionResource, field: str, namespace: str = "ns") -> str:
+    """What stands for a value with the key that tests use."""
+    return Redaction(b"k").fingerprint(value, gvr.dotted, namespace, field)
 
 
 def named(**members: Any) -> dict[str, Any]:
@@ -295,7 +302,22 @@ def test_what_must_go_goes_however_deep_it_lies(depth: int, inner: bytes) -> Non
 
     assert b"managedFields" not in one.body
     assert one.body.endswith(b',"status":1}')
-    assert one.is_repaired == (depth > MAX_DEPTH)
+    assert not one.is_repaired or depth > MAX_DEPTH
+
+
+def test_no_level_costs_a_search_of_all_below_it_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is nested deep is large too: an object of 1.5 MB must not be read 1,500 times."""
+    item = b'{"metadata":{"name":"x"},"spec":' + b'{"a":' * 1500 + b'{"managedFields":[]}' + b"}" * 1501
+    read: list[int] = []
+
+    def scan(data: bytes) -> Iterator[tuple[str, bytes]]:
+        read.append(len(data))
+        return scan_object(data)
+
+    monkeypatch.setattr(pages, "scan_object", scan)
+
+    assert b"managedFields" not in normalize(item, PODS, KEYLESS).body
+    assert sum(read) < 5 * len(item)
 
 
 def test_what_only_mentions_managed_fields_stays_as_it_is() -> None:
@@ -316,20 +338,18 @@ def test_numbers_around_what_is_removed_are_not_written_anew() -> None:
 
 
 def test_a_secret_keeps_its_keys_and_shows_a_rotation_with_a_key() -> None:
-    redaction = Redaction(b"key")
     value = base64.b64encode(b"hunter2").decode()
-    expected = "hmac-sha256:" + hmac.new(b"key", b"hunter2", hashlib.sha256).hexdigest()[:32]
 
-    found = normalized(named(data={"a": value, "b": value}, stringData={"c": "hunter2"}), SECRETS, redaction)
+    found = normalized(named(data={"a": value, "b": value}, stringData={"c": "hunter2"}), SECRETS, Redaction(b"k"))
 
-    assert found["data"] == {"a": expected, "b": expected}
-    assert found["stringData"] == {"c": expected}
-    assert redaction.fingerprint(b"hunter3") != expected
+    assert found["data"] == {"a": hidden(b"hunter2", SECRETS, "a"), "b": hidden(b"hunter2", SECRETS, "b")}
+    assert found["stringData"] == {"c": hidden(b"hunter2", SECRETS, "c")}
+    assert hidden(b"hunter3", SECRETS, "a") != hidden(b"hunter2", SECRETS, "a")
 
 
 @pytest.mark.parametrize(("length", "limit"), [(0, 16), (1, 16), (16, 16), (17, 32), (32, 32), (33, 64), (5000, 8192)])
 def test_without_a_key_only_the_length_class_is_shown(length: int, limit: int) -> None:
-    assert KEYLESS.fingerprint(b"x" * length) == f"redacted:len<={limit}"
+    assert KEYLESS.fingerprint(b"x" * length, "secrets", "ns", "a") == f"redacted:len<={limit}"
 
 
 @pytest.mark.parametrize("data", ["hunter2", ["hunter2"], 5, {"a": {"b": "hunter2"}}, {"a": ["hunter2"]}, {"a": "?"}])
@@ -359,8 +379,9 @@ def test_configmap_values_are_redacted_on_demand_only() -> None:
     tree = named(data={"a": "plain"}, binaryData={"b": "cGxhaW4="})
 
     assert normalized(tree, CONFIGMAPS) == {"apiVersion": "v1", "kind": "ConfigMap", **tree}
-    found = normalized(tree, CONFIGMAPS, Redaction(b"key", configmap_values=True))
-    assert found["data"]["a"] == found["binaryData"]["b"] == Redaction(b"key").fingerprint(b"plain")
+    found = normalized(tree, CONFIGMAPS, Redaction(b"k", configmap_values=True))
+    assert found["data"]["a"] == hidden(b"plain", CONFIGMAPS, "a")
+    assert found["binaryData"]["b"] == hidden(b"plain", CONFIGMAPS, "b")
 
 
 def _workload(*env: dict[str, Any]) -> dict[str, Any]:
@@ -382,7 +403,7 @@ def test_environment_values_with_secret_names_are_redacted(separators: tuple[str
     found = json.loads(normalize(raw, DEPLOYMENTS, Redaction(b"k")).body)
 
     env = found["spec"]["template"]["spec"]["containers"][0]["env"]
-    expected = Redaction(b"k").fingerprint('hunter2 "quoted" \\ é'.encode())
+    expected = hidden('hunter2 "quoted" \\ é'.encode(), DEPLOYMENTS, "DB_PASSWORD")
     assert [entry.get("value") for entry in env] == [expected, "db", None, "kept"]
     assert env[2]["valueFrom"]["secretKeyRef"]["key"] == "token"
 
@@ -390,7 +411,7 @@ def test_environment_values_with_secret_names_are_redacted(separators: tuple[str
 def test_fields_of_custom_resources_with_secret_names_are_redacted() -> None:
     spec = {
         "password": "hunter2",
-        "pin": {"apiToken": 12345, "tokens": ["hunter2", {"name": "kept"}]},
+        "pin": {"apiToken": 12345, "number": 12, "tokens": ["hunter2", {"name": "kept"}]},
         "env": [{"name": "API_KEY", "value": "hunter2"}, {"name": "COLOUR", "value": "red"}],
         "passwordSecretRef": {"name": "kept", "key": "password"},
         "secretName": "kept",
@@ -403,7 +424,7 @@ def test_fields_of_custom_resources_with_secret_names_are_redacted() -> None:
     assert "hunter2" not in json.dumps(found)
     assert found["spec"] == {
         "password": "redacted:len<=16",
-        "pin": {"apiToken": "redacted:len<=16", "tokens": ["redacted:len<=16", {"name": "kept"}]},
+        "pin": {"apiToken": 12345, "number": 12, "tokens": ["redacted:len<=16", {"name": "kept"}]},
         "env": [{"name": "API_KEY", "value": "redacted:len<=16"}, {"name": "COLOUR", "value": "red"}],
         **{k: spec[k] for k in list(spec)[3:]},
     }
@@ -547,17 +568,16 @@ def test_escaped_slashes_are_slashes() -> None:
 
     body = normalize(raw, CONFIGMAPS, Redaction(b"k")).body
 
-    hidden = Redaction(b"k").fingerprint(b"p/w").encode()
-    assert rb'{"url":"db:\/\/u:' + hidden + rb'@h\/x","other":"http:\/\/h:80\/a@b"}' in body
+    shown = hidden(b"p/w", CONFIGMAPS, "url", "").encode()
+    assert rb'{"url":"db:\/\/u:' + shown + rb'@h\/x","other":"http:\/\/h:80\/a@b"}' in body
 
 
 def test_a_password_has_one_fingerprint_however_json_spells_it() -> None:
-    redaction = Redaction(b"k")
-    hidden = redaction.fingerprint(b"a&b/c").encode()
+    shown = hidden(b"a&b/c", CONFIGMAPS, "url", "").encode()
 
     for spelling in (rb"a&b/c", rb"a\u0026b\/c"):
         raw = rb'{"metadata":{"name":"a"},"data":{"url":"db://u:' + spelling + rb'@h"}}'
-        assert b"db://u:" + hidden + b"@h" in normalize(raw, CONFIGMAPS, redaction).body
+        assert b"db://u:" + shown + b"@h" in normalize(raw, CONFIGMAPS, Redaction(b"k")).body
 
 
 def test_a_configmap_keeps_all_that_is_not_a_password() -> None:
@@ -581,7 +601,7 @@ def test_certificate_requests_are_redacted() -> None:
 
     found = normalized(named(spec={"request": "aHVudGVyMg==", "usages": ["client auth"]}), csr, Redaction(b"k"))
 
-    assert found["spec"] == {"request": Redaction(b"k").fingerprint(b"hunter2"), "usages": ["client auth"]}
+    assert found["spec"] == {"request": hidden(b"hunter2", csr, "request"), "usages": ["client auth"]}
 
 
 def test_a_normalised_body_is_json_without_white_space_of_its_own() -> None:

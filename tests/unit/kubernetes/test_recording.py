@@ -8,9 +8,10 @@ import json
 import pytest
 
 from clusterinfo.kubernetes.list_state import ListState
-from clusterinfo.kubernetes.normalize import NORMALIZATION, Redaction, normalize
+from clusterinfo.kubernetes.normalize import NORMALIZATION, normalize
 from clusterinfo.kubernetes.pages import ListPage
 from clusterinfo.kubernetes.recording import Recorder, batch_of
+from clusterinfo.kubernetes.redaction.objects import Redaction
 from clusterinfo.model import CLOCK, GroupVersionResource, ListLane, RecordType, Unit
 from clusterinfo.statements import ListCompleted, ListFailed, SnapshotStarted, read
 

@@ -1,0 +1,132 @@
+"""The rules applied to an object: its top-level members and metadata in, the same without what is secret out. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+from clusterinfo.kubernetes.discovery import matches
+from clusterinfo.kubernetes.pages import Slice, split_object
+from clusterinfo.kubernetes.redaction.fingerprints import Place, fingerprint
+from clusterinfo.kubernetes.redaction.patch import rewrite
+from clusterinfo.kubernetes.redaction.paths import NONE, Path, Wanted
+from clusterinfo.kubernetes.redaction.places import (
+    CLOSED_KINDS,
+    COPY_MARKS,
+    REQUESTS,
+    SECRET_MAPS,
+    holds_request,
+    is_copy,
+    is_judged,
+    secret_maps,
+)
+from clusterinfo.kubernetes.redaction.search import may_concern, may_concern_values
+from clusterinfo.kubernetes.redaction.walk import Rules, fingerprint_map, label
+from clusterinfo.model import GroupVersionResource
+
+_COPY_MARKS = tuple(mark.encode() for mark in COPY_MARKS)
+
+Members = dict[str, bytes]
+"""Name -> JSON of the value."""
+
+
+class Redaction:
+    """What is replaced in the objects of one cluster, and by what: see `rules.py`.
+
+    `key`: of the fingerprints, None without one. `cluster`: what they are bound to. `redact` and `keep`: REDACT and
+    REDACT_NOT.
+    """
+
+    def __init__(
+        self,
+        key: bytes | None = None,
+        *,
+        cluster: str = "",
+        configmap_values: bool = False,
+        redact: Iterable[Path] = (),
+        keep: Iterable[Path] = (),
+    ) -> None:
+        self._key = key or None
+        self._cluster = cluster
+        self._configmap_values = configmap_values
+        self._redact, self._keep = tuple(redact), tuple(keep)
+        self._wanted_of = lru_cache(maxsize=1024)(self._find_wanted)
+        self._is_always_cleaned = lru_cache(maxsize=1024)(self._find_always_cleaned)
+
+    def fingerprint(self, value: bytes, kind: str, namespace: str, field: str) -> str:
+        """The text that stands for `value` in the `field` of an object."""
+        return fingerprint(self._key, Place(self._cluster, namespace, kind, field), value)
+
+    def may_change(self, body: bytes, members: Members, gvr: GroupVersionResource) -> bool:
+        """False if the bytes of an object, `members` its top level, tell that `clean` would change nothing."""
+        if self._is_always_cleaned(gvr.resource, gvr.group) or (
+            gvr.kind == "Secret" and not SECRET_MAPS.keys().isdisjoint(members)
+        ):
+            return True
+        if gvr.resource not in CLOSED_KINDS:
+            return may_concern(body)
+        closed = [name for name in members if not is_judged(gvr, name)]
+        if any(may_concern_values(members[name]) for name in closed):
+            return True
+        for name in closed:
+            body = body.replace(members[name], b"null")
+        return may_concern(body)
+
+    def clean(self, metadata: Members, members: Members, gvr: GroupVersionResource, namespace: str) -> None:
+        """Apply every rule, in place, to an object's metadata and its other members."""
+        wanted = self._wanted_of(gvr.resource, gvr.group)
+        maps = secret_maps(gvr, configmap_values=self._configmap_values)
+        for name, value in members.items():
+            rules = self._rules(gvr, namespace, name, wanted)
+            if name in maps:
+                members[name] = fingerprint_map(value, name, rules.conceal, encoded=maps[name])
+            else:
+                members[name] = rewrite(value, name, rules)
+        before = _joined(metadata)
+        after = rewrite(before, "metadata", self._rules(gvr, namespace, "metadata", wanted))
+        if after is not before:
+            metadata.clear()
+            metadata.update({name: bytes(value) for name, value in split_object(after).items()})
+
+    def _find_always_cleaned(self, resource: str, group: str) -> bool:
+        if self._wanted_of(resource, group) != NONE:
+            return True
+        is_core = not group and (resource == "secrets" or (resource == "configmaps" and self._configmap_values))
+        return is_core or resource in REQUESTS
+
+    def _find_wanted(self, resource: str, group: str) -> Wanted:
+        redact, keep = (
+            tuple(path.segments for path in paths if matches(path.kinds, group, resource))
+            for paths in (self._redact, self._keep)
+        )
+        return Wanted(redact, keep)
+
+    def _rules(self, gvr: GroupVersionResource, namespace: str, name: str, wanted: Wanted) -> Rules:
+        is_open = is_judged(gvr, name)
+        return Rules(
+            conceal=lambda value, field: self.fingerprint(value, gvr.dotted, namespace, field),
+            judges=is_open,
+            reads=is_open,
+            hides_request=holds_request(gvr),
+            wanted=wanted.below(name),
+        )
+
+
+def drop_copies(metadata: Members) -> None:
+    """Remove the annotations that repeat the object: of most objects nothing has to go but these."""
+    annotations = metadata.get("annotations", b"")
+    for mark in _COPY_MARKS:  # any() costs as much again as the search
+        if mark in annotations:
+            break
+    else:
+        return
+    kept = {key: value for key, value in split_object(annotations).items() if not _is_copy(key, bytes(value))}
+    metadata["annotations"] = _joined(kept)
+
+
+def _is_copy(key: str, value: bytes) -> bool:
+    return is_copy(key) and value[:1] == b'"'
+
+
+def _joined(members: Mapping[str, Slice]) -> bytes:
+    return b"{" + b",".join([label(name) + bytes(value) for name, value in members.items()]) + b"}"

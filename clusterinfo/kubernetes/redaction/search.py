@@ -1,0 +1,268 @@
+"""The search that lets objects stay unparsed: what it passes over, no rule would change. Pure but for a cache.
+
+An object's JSON is split at every `{`. Most pieces were seen before, in an object that differs in little; those that
+were found harmless are remembered. What is left is searched for hints, words one of which is in everything that a rule
+changes; a piece with a hint is looked at more closely, since every Pod mounts `/var/run/secrets`. The search relies on
+what API servers do: names are written unescaped; other escapes of letters count as hints.
+
+It may say yes too often, which costs a pass of `walk.py`, and never no too often, which a property test watches.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from clusterinfo.kubernetes.redaction import manifests, texts, values
+from clusterinfo.kubernetes.redaction.names import Verdict, is_exempt, judge
+from clusterinfo.kubernetes.redaction.places import COPY_MARKS, VALUE_MEMBERS
+from clusterinfo.userinfo import may_hold_userinfo
+
+_SURE = tuple(
+    needle.encode()
+    for needle in (
+        *(needle for shape in values.SHAPES for needle in shape.needles),
+        *manifests.PACKED,
+        *COPY_MARKS,
+        "managedFields",
+    )
+)
+"""In the letters in which they stand; `_HINTS` in lower case."""
+_HINTS = (
+    *(needle.encode() for needle in texts.NEEDLES if needle != "pat"),
+    *(b"eyj", b"akia", b"asia", b"glpat-", b"xox", b"private key", b"asic ", b"earer ", b"ls0tls1crudjti"),
+    *(b"u2vjcmv0", b"nly3jld", b"tzwnyzx", b"h4si"),
+    *(b"last-", b"rio.cattle", b"kapp.k14s", b"conversion-data", b"managedfields", b"\\u00"),
+)
+_HINT = re.compile(
+    b"|".join(map(re.escape, _HINTS)) + rb"|gh[pousr]_|k_live_|/api/webhooks|(?:slack|office|azure)\.com|telegram"
+)
+
+LARGE_BYTES = 64 * 1024
+"""A longer JSON is searched for hints alone: its pieces could be many, and small."""
+_OVERLAP = 64
+_MAX_KNOWN, _MAX_KNOWN_BYTES = 8_000, 1024
+"""At most 8 MB in each of the three below, and 1 MB for the objects that hold it."""
+
+_SHORT_BYTES = 200
+"""Verdicts on longer texts are not remembered."""
+
+_harmless: set[bytes] = set()
+"""Pieces between `{` that no rule would change."""
+_hintless: set[bytes] = set()
+"""What stands between `"` in the others, and has no hint in it."""
+_hinting: set[bytes] = set()
+"""The same with a hint in it."""
+
+
+def may_concern_values(data: bytes) -> bool:
+    """False if no rule changes anything in `data`, JSON in which neither names nor texts are judged."""
+    if may_hold_userinfo(data):
+        return True
+    return any(_has_sure(data[start : start + LARGE_BYTES]) for start in range(0, len(data), LARGE_BYTES - _OVERLAP))
+
+
+def _has_sure(data: bytes) -> bool:
+    return any(needle in data for needle in _SURE) or bool(b"ecret" in data and _SECRET_KIND.search(data))
+
+
+def may_concern(data: bytes) -> bool:
+    """False if no rule changes anything in `data`, JSON of an object's members."""
+    if may_hold_userinfo(data):
+        return True
+    if len(data) > LARGE_BYTES:
+        return _hints_in_parts(data)
+    pieces = data.split(b"{")
+    if not (unknown := with_hints(pieces)):
+        return False
+    return concerned(pieces, unknown) != []
+
+
+def with_hints(pieces: list[bytes]) -> set[bytes]:
+    """The pieces with a hint, but for those that are known to be harmless."""
+    unknown = [piece for piece in pieces if piece not in _harmless]
+    if not unknown:
+        return set()
+    tokens = [token for token in b'"'.join(unknown).split(b'"') if token not in _hintless]
+    new = [token for token in tokens if token not in _hinting]
+    if new and not _has_hint(b'"'.join(new).lower()):
+        _remember(_hintless, new)
+    elif new:
+        _sort(new)
+    hinting = [token for token in tokens if token in _hinting or len(token) > _MAX_KNOWN_BYTES]
+    if not hinting:
+        _remember(_harmless, unknown)
+        return set()
+    words = set(hinting)
+    found = {piece for word in words for piece in unknown if word in piece}
+    _remember(_harmless, [piece for piece in unknown if piece not in found])
+    return found
+
+
+def _sort(tokens: list[bytes]) -> None:
+    """Remember of each whether it holds a hint."""
+    hinting = [token for token in tokens if _has_hint(token.lower())]
+    _remember(_hinting, hinting)
+    _remember(_hintless, [token for token in tokens if token not in hinting])
+
+
+def may_concern_text(raw: bytes) -> bool:
+    """False if no rule for texts changes the JSON string `raw`."""
+    return _may_concern_short(raw) if len(raw) <= _SHORT_BYTES else _may_concern_text(raw)
+
+
+@lru_cache(maxsize=4096)
+def _may_concern_short(raw: bytes) -> bool:
+    return _may_concern_text(raw)
+
+
+def _may_concern_text(raw: bytes) -> bool:
+    return may_hold_userinfo(raw) or _has_hint(raw.lower())
+
+
+def _has_hint(lowered: bytes) -> bool:
+    return bool(_HINT.search(lowered)) or lowered.count(b"pat") > lowered.count(b"path")
+
+
+def _hints_in_parts(data: bytes) -> bool:
+    step = LARGE_BYTES - _OVERLAP
+    return any(_has_any(data[start : start + LARGE_BYTES].lower()) for start in range(0, len(data), step))
+
+
+def _has_any(lowered: bytes) -> bool:
+    """The same as `_has_hint`, which is slower where there is much to search."""
+    return any(hint in lowered for hint in _HINTS) or _has_hint(lowered)
+
+
+def _remember(known: set[bytes], found: list[bytes]) -> None:
+    if len(known) > _MAX_KNOWN:
+        known.clear()
+    known.update([one for one in found if len(one) <= _MAX_KNOWN_BYTES])
+
+
+# --- more closely ----------------------------------------------------------------------------------------------------
+
+_STRING = rb'"((?:[^"\\]++|\\.)*+)"'
+_MEMBER = re.compile(rb'"([^"\\]++)"\s*+:\s*+(?:' + _STRING + rb'|([^\s,"\[\]}]++)|(\[)?)', re.DOTALL)
+_NAMED = re.compile(rb'(?<![^\s,{])"(?:name|key)"\s*+:\s*+"([^"\\]++)"')
+_VALUE = re.compile(rb'"(?:' + "|".join(VALUE_MEMBERS).encode() + rb')"\s*+:')
+_VALUE_BEHIND = re.compile(rb'[}\]]\s*,(?:[^{}]*,)?\s*"(?:' + "|".join(VALUE_MEMBERS).encode() + rb')"\s*:')
+_PLAIN_STRING = re.compile(rb'"[^"\\]*+"')
+_RUN = re.compile(rb"[A-Za-z_][\w.\-]*+")
+_ASSIGNS = re.compile(rb"[ ]?=|\\*+[\"']?\s*+\\*+n?\s*+:|[ \t]+\\*+[\"']")
+_SECRET_KIND = re.compile(rb"kind\\*[\"']?\s*:\s*\\*[\"']?Secret(?:List)?\b")
+_SIGNATURE = re.compile(rb"(?i:sig|signature)=")
+_LETTER_ESCAPED = re.compile(rb"\\u00(?!3[cCeE]|26|0|1)")
+
+
+def concerned(pieces: list[bytes], among: set[bytes]) -> list[int]:
+    """Which of the pieces between the `{` of an object's JSON a rule may change, of those with a hint."""
+    found, harmless = [], []
+    for number in [number for number, piece in enumerate(pieces) if piece in among]:
+        piece, *behind = pieces[number : number + 3]
+        if not is_harmless(piece, behind[0] if behind else b"") or (_names_on(piece) and _value_follows(*behind)):
+            found.append(number)
+        elif not _names_on(piece) and is_harmless(piece, b""):
+            harmless.append(piece)
+    if harmless:
+        _remember(_harmless, harmless)
+    return found
+
+
+def _value_follows(*behind: bytes) -> bool:
+    """True unless it is sure that the object that goes on behind the next one has no value there."""
+    depth = 0
+    for piece in behind:
+        bare = _PLAIN_STRING.sub(b"", piece)
+        if b'"' in bare or b"\\" in bare:
+            return True
+        depth += 1 - bare.count(b"}")
+        if depth <= 0:
+            return bool(_VALUE_BEHIND.search(piece))
+    return True
+
+
+def is_harmless(piece: bytes, following: bytes) -> bool:
+    """True if nothing in `piece` concerns a rule, given what stands in the object that opens behind it."""
+    is_short = len(piece) + len(following) <= 4 * _SHORT_BYTES
+    return (_is_short_harmless if is_short else _is_harmless)(piece, following)
+
+
+@lru_cache(maxsize=2048)
+def _is_short_harmless(piece: bytes, following: bytes) -> bool:
+    return _is_harmless(piece, following)
+
+
+def _is_harmless(piece: bytes, following: bytes) -> bool:
+    if not _has_hint(piece.lower()):
+        return True
+    if any(needle in piece for needle in _SURE) or _LETTER_ESCAPED.search(piece) or _SIGNATURE.search(piece):
+        return False
+    return not (_SECRET_KIND.search(piece) or _names_value(piece) or _holds_member(piece, following) or _assigns(piece))
+
+
+def _names_on(piece: bytes) -> bool:
+    """True for `"name":"DB_PASSWORD","valueFrom":`, behind whose inner object a value might come."""
+    named = any(judge(name.decode("utf-8", "replace")).is_secret for name in _NAMED.findall(piece))
+    return named and piece.rstrip().endswith(b":")
+
+
+def _names_value(piece: bytes) -> bool:
+    """True for `"name":"DB_PASSWORD","value":"x"`."""
+    for found in _NAMED.finditer(piece):
+        before = piece[: found.start()]
+        if judge(found[1].decode("utf-8", "replace")).is_secret and (
+            _VALUE.search(piece) or b"}" in before or b"]" in before or piece.rstrip().endswith(b"[")
+        ):
+            return True
+    return False
+
+
+def _holds_member(piece: bytes, following: bytes) -> bool:
+    for found in _MEMBER.finditer(piece):
+        name = found[1].decode("utf-8", "replace")
+        verdict = judge(name)
+        if verdict.is_secret and not _is_value_harmless(found, name, verdict, piece, following):
+            return True
+    return False
+
+
+def _is_value_harmless(found: re.Match[bytes], name: str, verdict: Verdict, piece: bytes, following: bytes) -> bool:
+    if (text := found[2]) is not None:
+        return b"\\" not in text and values.is_harmless(text.decode("utf-8", "replace"), verdict, name)
+    if found[3] is not None:
+        return not verdict.takes_numbers
+    if piece[found.end() :].strip():
+        return False  # elements of an array, or a text that is parted by a brace
+    if not verdict.is_strong and not found[4]:
+        return True
+    return _is_reference(following, in_array=bool(found[4]))
+
+
+def _is_reference(following: bytes, *, in_array: bool) -> bool:
+    """True for `"secretName":"x","optional":true}`: an object without any other in it that says where a secret is."""
+    end = following.find(b"}")
+    inside = following[:end]
+    if end < 0 or b"[" in inside or b"\\" in inside or inside.count(b'"') % 2:
+        return False
+    if in_array and following[end + 1 :].lstrip()[:1] != b"]":
+        return False
+    return all(is_exempt(found[1].decode("utf-8", "replace")) for found in _MEMBER.finditer(inside))
+
+
+def _assigns(piece: bytes) -> bool:
+    """True if a text in `piece` may give a value to a name that looks secret."""
+    for found in _RUN.finditer(piece):
+        start, end = found.span()
+        before, behind = piece[start - 1 : start], piece[end : end + 1]
+        if before == b'"' and behind == b'"' and piece[start - 2 : start - 1] != b"\\":
+            continue
+        if (before == b"-" or behind == b"\\" or _ASSIGNS.match(piece, end)) and _looks_secret(found[0], before):
+            return True
+    return False
+
+
+def _looks_secret(run: bytes, before: bytes) -> bool:
+    if before == b"\\" and len(run) > 1 and judge(run[5 if run[:1] == b"u" else 1 :].decode()).is_secret:
+        return True  # `\\npassword`, `\\u0026password`
+    return judge(run.decode()).is_secret
