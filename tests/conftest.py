@@ -18,8 +18,7 @@ from clusterinfo.postgres.pool import prepare_connection
 from clusterinfo.sandbox import processes
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from clusterinfo.settings import Settings, load
-from tests.support.forkserver import ForkServer
-from tests.support.programs import Launching, Program
+from tests.support.forkserver import ForkServer, forking
 from tests.support.scheduling import Scheduling, longest_first
 from tests.support.scratch import use_memory
 
@@ -59,10 +58,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
 @pytest.fixture(scope="session", autouse=True)
 def fork_server() -> Iterator[ForkServer]:
     """Programs are forked, whatever does not say `launch=Program`; the server starts with the first of them."""
-    with ForkServer() as server:
-        Launching.launch = server.launch
+    with forking() as server:
         yield server
-        Launching.launch = Program
 
 
 @dataclass(frozen=True, slots=True)

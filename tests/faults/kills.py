@@ -30,7 +30,7 @@ from tests.faults import audit, topic
 from tests.faults.failpoints import POINTS, Armed, Arsenal, Hit
 from tests.faults.pipeline import World, pipeline
 from tests.support import checker
-from tests.support.forkserver import ForkServer
+from tests.support.forkserver import forking
 
 COUNTS = Path(__file__).with_name("kills.json")
 HITS = 50
@@ -260,12 +260,11 @@ class Kills:
 @contextlib.asynccontextmanager
 async def kills(counts: Counts, seed: int, goal: Goal) -> AsyncIterator[Kills]:
     """A world to kill in, with its audit."""
-    with tempfile.TemporaryDirectory(prefix="clusterinfo-kills-") as directory, ForkServer() as server:
+    with tempfile.TemporaryDirectory(prefix="clusterinfo-kills-") as directory:
         arsenal = Arsenal(Path(directory))
         async with pipeline(
-            consumers=3, session_timeout_s=SESSION_TIMEOUT_S, seed=seed, env=arsenal.env, prepare=audit.install,
-            launch=server.launch,
-        ) as world:  # fmt: skip
+            consumers=3, session_timeout_s=SESSION_TIMEOUT_S, seed=seed, env=arsenal.env, prepare=audit.install
+        ) as world:
             await world.converged()
             yield Kills(world, arsenal, counts, goal, seed)
 
@@ -320,9 +319,9 @@ def main() -> None:
     parser.add_argument("--counts", type=Path, default=COUNTS, help="file that the counts are added to")
     given = parser.parse_args()
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # a collector that was killed hangs up on the API
-    is_right = asyncio.run(
-        run(Goal(given.hits, given.stops), given.minutes, given.seed, given.counts, Console(soft_wrap=True))
-    )
+    goal, console = Goal(given.hits, given.stops), Console(soft_wrap=True)
+    with forking():
+        is_right = asyncio.run(run(goal, given.minutes, given.seed, given.counts, console))
     sys.exit(0 if is_right else 1)
 
 

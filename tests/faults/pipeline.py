@@ -31,12 +31,12 @@ from typing import Any
 import asyncpg
 
 from clusterinfo.sandbox.kubernetes import SimulatedCluster, SimulatedKubernetes
-from clusterinfo.sandbox.kubernetes.populate import churn, populate
+from clusterinfo.sandbox.kubernetes.populate import churn, populate, serve_few
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
-from tests.faults.supervised import Kept, Launch
+from tests.faults.supervised import Kept
 from tests.kafka.apache import ApacheKafka
 from tests.support import checker
-from tests.support.programs import Program, run
+from tests.support.programs import EMPTY, run
 
 ROOT = Path(__file__).parents[2]
 PARTITIONS = 6
@@ -78,6 +78,7 @@ async def servers(
     """Start them. `kafka` and `postgres` are further server properties and settings."""
     cluster = SimulatedCluster(seed=seed)
     populate(cluster, objects, kinds, seed)
+    serve_few(cluster, EMPTY)
     properties: dict[str, Any] = {"group.min.session.timeout.ms": "500"} | dict(kafka or {})
     async with (
         SimulatedKubernetes(cluster) as api,
@@ -296,7 +297,6 @@ async def pipeline(
     collector_env: Mapping[str, str] | None = None,
     consumer_env: Mapping[str, str] | None = None,
     prepare: Callable[[asyncpg.Connection], Awaitable[None]] | None = None,
-    launch: Launch = Program,
     seed: int = 0,
 ) -> AsyncIterator[World]:
     """A collector and consumers on `ends` (its own servers unless given), which have a topic and a group of their own.
@@ -318,10 +318,9 @@ async def pipeline(
             (*PROGRAM, "collect", "--interval", interval),
             shared | dict(collector_env or {}),
             directory,
-            launch,
         )
         members = [
-            Kept(f"consume{number}", (*PROGRAM, "consume"), shared | dict(consumer_env or {}), directory, launch)
+            Kept(f"consume{number}", (*PROGRAM, "consume"), shared | dict(consumer_env or {}), directory)
             for number in range(consumers)
         ]
         churn = Churn(ends.api.cluster, seed)

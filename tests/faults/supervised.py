@@ -7,20 +7,18 @@ import contextlib
 import itertools
 import signal
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from tests.support.programs import POLL_S, Program
+from tests.support.programs import POLL_S, Launching, Program
 
 PAUSE_AFTER_FAILURE_S = 0.5
 """Before a program that ended by itself is started again; one that was killed starts at once."""
 SOON_S = 10.0
 STOP_TIMEOUT_S = 30.0
 TAIL_CHARACTERS = 2000
-
-Launch = Callable[[tuple[str, ...], Mapping[str, str], Path], Program]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +37,10 @@ class Kept:
     accord and soon after its start. Every life has a directory of its own under `directory`, with what it wrote.
     """
 
-    def __init__(
-        self, name: str, argv: tuple[str, ...], env: Mapping[str, str], directory: Path, launch: Launch = Program
-    ) -> None:
+    def __init__(self, name: str, argv: tuple[str, ...], env: Mapping[str, str], directory: Path) -> None:
         self.name = name
         self.failures = 0
         self.endings: list[Ending] = []
-        self._launch_program = launch
         self._argv = argv
         self._env = env
         self._directory = directory
@@ -116,7 +111,7 @@ class Kept:
     def _launch(self) -> None:
         directory = self._directory / f"{self.name}-{next(self._lives):04d}"
         directory.mkdir()
-        self._program = self._launch_program(self._argv, self._env, directory)
+        self._program = Launching.launch(self._argv, self._env, directory)
         self._began = time.monotonic()
 
     async def _keep(self) -> None:

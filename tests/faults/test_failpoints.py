@@ -19,7 +19,6 @@ from aiokafka.admin import AIOKafkaAdminClient
 from tests.faults import topic
 from tests.faults.failpoints import Armed, Arsenal, Hit
 from tests.faults.pipeline import World, pipeline
-from tests.support.forkserver import ForkServer
 
 pytestmark = pytest.mark.timeout(600)  # a machine that is busy takes several times as long
 
@@ -64,15 +63,13 @@ class Range:
 async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Range]:
     """One world for all points, in which something always changes: what a kill leaves is what the next one meets."""
     arsenal = Arsenal(tmp_path_factory.mktemp("failpoints"))
-    with ForkServer() as server:
-        async with pipeline(
-            consumers=2, partitions=PARTITIONS, session_timeout_s=SESSION_TIMEOUT_S, env=arsenal.env,
-            launch=server.launch,
-        ) as world:  # fmt: skip
-            world.churn.odd = 2
-            world.churn.start()
-            yield Range(world, arsenal)
-            await world.converged()
+    async with pipeline(
+        consumers=2, partitions=PARTITIONS, session_timeout_s=SESSION_TIMEOUT_S, env=arsenal.env
+    ) as world:
+        world.churn.odd = 2
+        world.churn.start()
+        yield Range(world, arsenal)
+        await world.converged()
 
 
 @pytest.fixture
@@ -169,12 +166,13 @@ async def test_after_merge(armed: Range, database: asyncpg.Connection) -> None:
 async def test_mid_copy(armed: Range, database: asyncpg.Connection) -> None:
     hit = await armed.stopped_at("mid_copy")
     found = await session(database, hit.detail["backend"])
-    assert found["state"] == "active"
     assert found["query"].startswith("COPY ")
-    rows = await database.fetchval(
-        "select tuples_processed from pg_stat_progress_copy where pid = $1", hit.detail["backend"]
-    )
-    assert 0 <= rows < hit.detail["rows"]
+    progress = "select tuples_processed from pg_stat_progress_copy where pid = $1"
+    rows = await database.fetchval(progress, hit.detail["backend"])
+    if rows is None:  # what had come held a number that is refused: COPY ended, and the process has not heard of it
+        assert found["state"] == "idle in transaction (aborted)"
+    else:
+        assert (found["state"], rows < hit.detail["rows"]) == ("active", True)
     assert not await is_free(database, hit.detail["partition"])
     assert (await position(database, hit.detail["partition"]))[1] == hit.detail["start"]
     armed.kill(hit)

@@ -27,7 +27,7 @@ async def api() -> AsyncIterator[Api]:
         yield running
 
 
-@pytest.fixture(params=["legacy", "kafka"])
+@pytest.fixture(params=[pytest.param("legacy", marks=pytest.mark.embedded_only), "kafka"])
 def collect(request: pytest.FixtureRequest, api: Api, database: Database, kafka_env: dict[str, str]) -> Collect:
     """One run of lists, stored, by either way."""
     env = api.env | database.env | PAGES

@@ -113,6 +113,7 @@ async def test_one_that_waits_to_migrate(
     await connection.close()
 
 
+@pytest.mark.embedded_only
 @pytest.mark.parametrize(("once", "signals", "code"), [((), 1, 0), (("--once",), 1, 1), ((), 2, None)])
 async def test_legacy_whose_write_does_not_end(
     api: Api, database: Database, once: tuple[str, ...], signals: int, code: int | None

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
+import pytest
 
 from clusterinfo.kubernetes.normalize import NORMALIZATION
 from clusterinfo.postgres.admin.grants import WRITER
@@ -16,6 +17,8 @@ from tests import previous
 from tests.previous.upgrade import Upgrade
 from tests.support import checker
 from tests.support.programs import run
+
+pytestmark = pytest.mark.embedded_only  # tests/apache/test_previous.py has both
 
 PASSWORD = "canary-of-upgrades-24"
 

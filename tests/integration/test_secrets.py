@@ -16,6 +16,8 @@ from tests.conftest import Database
 from tests.support import checker
 from tests.support.programs import Api, run, simulated_api
 
+pytestmark = pytest.mark.embedded_only
+
 OBJECTS = 300
 RECORDED = json.loads(json.loads((Path(__file__).parents[1] / "recorded" / "list-secrets.json").read_text())["body"])[
     "items"

@@ -13,6 +13,7 @@ program ended. Everything dies with whoever asked: the server at the end of its 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import ctypes
 import gc
 import importlib
@@ -24,12 +25,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, NoReturn, Self
 
-from tests.support.programs import EXECUTABLE, Program, environment, read_by
+from tests.support.programs import EXECUTABLE, Launching, Program, environment, read_by
 
 ROOT = Path(__file__).parents[2]
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
@@ -133,6 +134,17 @@ class ForkServer:
     def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
         assert pipe is not None
         return pipe
+
+
+@contextlib.contextmanager
+def forking() -> Iterator[ForkServer]:
+    """Programs are forked, whatever does not say `launch=Program`, until the block ends."""
+    with ForkServer() as server:
+        Launching.launch = server.launch
+        try:
+            yield server
+        finally:
+            Launching.launch = Program
 
 
 def is_forkable(argv: tuple[str, ...]) -> bool:
