@@ -67,7 +67,10 @@ CASES = {
     "an unknown SSL mode": Case(LEGACY, 2, ("DB_SSL_MODE", "'sure'"), {"DB_SSL_MODE": "sure"}),
     "a log level that is none": Case(LEGACY, 2, ("LOG_LEVEL", "'loud'"), {"LOG_LEVEL": "loud"}),
     "a password file that is not there": Case(
-        LEGACY, 2, ("DB_PASSWORD_FILE", "/no/such/file"), {"DB_PASSWORD_FILE": "/no/such/file", "DB_PASSWORD": ""}
+        LEGACY,
+        2,
+        ("DB_PASSWORD_FILE", "No such file or directory"),
+        {"DB_PASSWORD_FILE": "/no/such/file", "DB_PASSWORD": ""},
     ),
     "a password given twice": Case(LEGACY, 2, ("DB_PASSWORD_FILE", "set one of them"), {"DB_PASSWORD_FILE": "/x"}),
     "a certificate that is not there": Case(

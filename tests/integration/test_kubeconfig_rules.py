@@ -590,6 +590,7 @@ async def test_a_plugin_has_our_environment_but_for_our_secrets(
 
 async def test_a_plugin_that_takes_too_long_is_ended(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     (server.folder / "plugin.sh").write_text(f"#!/bin/sh\necho $$ > {server.folder}/pid\nexec sleep 60\n")
+    await credentials.load_credentials(Settings(kubeconfig=server.write(Line("", T, TOKEN))))  # imports take long
     monkeypatch.setattr(credentials, "CREDENTIALS_S", 0.5)
 
     with pytest.raises(TransientError, match="plugin gave no credentials within"):
