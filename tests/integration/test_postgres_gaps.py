@@ -79,6 +79,12 @@ async def test_two_clusters_under_one_identity_are_reported_once_they_take_turns
     assert await bench.connection.fetchval("select count(*) from cluster") == 1, "nothing is split by guesswork"
 
 
+async def test_once_they_are_known_to_be_two_neither_deletes_the_others_rows(bench: Bench) -> None:
+    await runs_of(bench, "ABABAB")
+    assert await bench.live() == {"a": "7", "b": "7"}
+    assert await bench.states() == {"configmaps": "unverified"}
+
+
 @pytest.mark.parametrize("stays", ["A", "B"])
 async def test_what_two_clusters_mixed_is_corrected_once_one_has_an_identity_of_its_own(
     bench: Bench, stays: str

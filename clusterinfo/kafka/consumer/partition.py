@@ -23,6 +23,9 @@ from clusterinfo.observations import Observe, Recovered, Retrying
 
 RETRY_S = 0.5
 OFFSETS_TIMEOUT_S = 10.0
+NOT_OURS = IllegalStateError, AssertionError
+"""How aiokafka says that a partition is not assigned; the latter between a change of a subscription by pattern, since a
+topic came, and the assignment that follows from it."""
 
 
 class AssignedPartition:
@@ -99,21 +102,21 @@ class AssignedPartition:
         """Read on from `offset`."""
         try:
             self._consumer.seek(self._partition, offset)
-        except IllegalStateError:
+        except NOT_OURS:
             self.is_given_up = True
 
     def resume(self) -> None:
         """Have its messages fetched."""
         try:
             self._consumer.resume(self._partition)
-        except IllegalStateError:
+        except NOT_OURS:
             self.is_given_up = True
 
     def pause(self) -> None:
         """Have no more of its messages fetched."""
         try:
             self._consumer.pause(self._partition)
-        except IllegalStateError:
+        except NOT_OURS:
             self.is_given_up = True
 
     async def wait_after(self, error: BaseException, step: str) -> None:
