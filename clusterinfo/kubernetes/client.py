@@ -313,9 +313,9 @@ class _SameOrigin:
             url = str(target)
         return response
 
-    async def close(self) -> None:
-        """Close the session."""
-        await self._session.close()
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the session's."""
+        return getattr(self._session, name)
 
 
 def _target(response: aiohttp.ClientResponse) -> URL | None:

@@ -181,7 +181,15 @@ class Collector:
             return ListSource(lane, gvr, context, newest=newest, ordering=ordering, failure=failure)
 
         listers = [
-            UnitLister(lane, gvr, self._sink, open_list=open_list, end_list=self._remember, observe=self._observe)
+            UnitLister(
+                lane,
+                gvr,
+                self._sink,
+                open_list=open_list,
+                end_list=self._remember,
+                observe=self._observe,
+                within_s=context.within_s,
+            )
             for lane, gvr in plan
         ]
         try:

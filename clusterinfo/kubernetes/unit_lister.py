@@ -8,10 +8,11 @@ absent by any of them: they stay, as the failed list of all reports, until a who
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from clusterinfo.kubernetes.list_source import ListResult, ListSource
+from clusterinfo.kubernetes.list_source import LIST_WITHIN_S, ListResult, ListSource
 from clusterinfo.model import Batch, GroupVersionResource, Lane, ListLane, Outcome, Position, Receipt, Unit
 from clusterinfo.observations import Observe
 from clusterinfo.pump import Sink, pump
@@ -58,13 +59,16 @@ class UnitLister:
         open_list: OpenList,
         end_list: EndList,
         observe: Observe,
+        within_s: float = LIST_WITHIN_S,
     ) -> None:
+        """`within_s`: how long its namespaces may take together, once they are listed one by one."""
         self.lane = lane
         self.gvr = gvr
         self._sink = sink
         self._open_list = open_list
         self._end_list = end_list
         self._observe = observe
+        self._within_s = within_s
 
     async def run(self) -> UnitResult:
         """List it into the sink. Raises FatalError and ConfigError; cancelled, it abandons the open list."""
@@ -79,11 +83,22 @@ class UnitLister:
         lane = ListLane(Unit(self.lane.unit.cluster, NAMESPACES.group, NAMESPACES.resource))
         found = await self._list(lane, NAMESPACES, names)
         if found.outcome is Outcome.COMPLETED and names.names:
-            reaches = [ListLane(self.lane.unit, name) for name in names.names]
-            return [await self._list(reach, self.gvr, self._sink) for reach in reaches]
+            return await self._each(names.names)
         why = found.error or "there are none"
         failure = f"the continue token expired, and the namespaces cannot be listed: {why}; set NAMESPACES"
         return [await self._list(self.lane, self.gvr, self._sink, failure)]
+
+    async def _each(self, namespaces: list[str]) -> list[ListResult]:
+        """The list of each; once their time is up, the unit's last statement reports so instead."""
+        lists: list[ListResult] = []
+        until_s = time.monotonic() + self._within_s
+        for name in namespaces:
+            if time.monotonic() > until_s:
+                done = f"{len(lists)} of {len(namespaces)} namespaces were listed within {self._within_s:g} s"
+                lists.append(await self._list(self.lane, self.gvr, self._sink, f"only {done} (LIST_TIMEOUT)"))
+                break
+            lists.append(await self._list(ListLane(self.lane.unit, name), self.gvr, self._sink))
+        return lists
 
     async def _list(self, lane: ListLane, gvr: GroupVersionResource, sink: Sink, failure: str = "") -> ListResult:
         """One list, from its first page to its end, by a pump of its own."""

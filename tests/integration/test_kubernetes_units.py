@@ -51,6 +51,33 @@ async def test_after_two_expiries_a_kind_is_listed_namespace_by_namespace(
     assert result.size_bytes > sum(one.size_bytes for lane, one in run.results if lane.reach)
 
 
+async def test_namespaces_take_no_longer_together_than_a_list_may(
+    api: SimulatedKubernetes, start: Start, many_namespaces: list[str]
+) -> None:
+    run, sink = await start(page_size=30), Stored()
+    api.faults.expire_token("configmaps", times=None)
+    written: list[Batch] = []
+
+    async def slow(batch: Batch) -> None:
+        written.append(batch)
+        reaches = {one.records[0].reach for one in written}
+        await asyncio.sleep(0.6 if len(reaches) == 3 else 0)  # the whole list has failed, and two namespaces came
+
+    sink.before_write = slow
+    unit = run.unit("configmaps", sink)
+    unit._within_s = 0.5
+
+    result = await unit.run()
+
+    assert result.outcome is Outcome.FAILED
+    stated = statements_of(sink.batches)
+    failure = stated.pop("")[1]["reason"]
+    done = f"{len(stated)} of {len(many_namespaces)} namespaces"
+    assert failure == f"only {done} were listed within 0.5 s (LIST_TIMEOUT)"
+    assert 0 < len(stated) < len(many_namespaces)
+    assert {kind for kind, _ in stated.values()} == {RecordType.LIST_COMPLETED}
+
+
 async def test_each_namespace_has_a_lane_and_a_pump_of_its_own(
     api: SimulatedKubernetes, start: Start, many_namespaces: list[str]
 ) -> None:

@@ -43,6 +43,22 @@ def test_a_verified_cluster_is_healthy_whatever_the_lag() -> None:
 
 
 @pytest.mark.parametrize(
+    ("cluster", "complaint"),
+    [
+        (replace(CLUSTER, last_run_at=None, knows_all_kinds=None), "prod: no run of lists has ended yet"),
+        (replace(CLUSTER, knows_all_kinds=False), "prod: the last run of lists could not discover all kinds"),
+    ],
+)
+def test_a_cluster_whose_kinds_are_not_all_known_needs_attention(cluster: ClusterRow, complaint: str) -> None:
+    what = Status(Overview([cluster], [PODS], [OFFSET], 0), [], 900.0)
+    assert not what.is_healthy
+    (line,) = what.as_json()["unfinished"]
+    assert line.startswith(complaint)
+    assert complaint in shown(what)
+    assert status().as_json()["unfinished"] == []
+
+
+@pytest.mark.parametrize(
     ("kind", "complaint"),
     [
         (replace(PODS, resource="jobs", api_group="batch", state="failed", last_error="500 boom"), "500 boom"),
