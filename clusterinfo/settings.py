@@ -225,6 +225,9 @@ class Settings(BaseModel):
         default=300.0, gt=0, description="from the start of one run of lists to the next"
     )
     collect_concurrency: int = Field(default=4, ge=1, le=64, description="kinds listed at the same time")
+    list_timeout: Duration = Field(
+        default=1800.0, gt=0, description="a kind that takes longer to list has failed; the others go on"
+    )
     page_size: int = Field(default=500, ge=1, le=10000, description="objects asked for in a page")
     page_bytes: Size = Field(
         default=16 * MIB,

@@ -33,13 +33,16 @@ class ListFailed(msgspec.Struct, frozen=True):
 
 
 class UnitOutcome(msgspec.Struct, frozen=True):
-    """How one kind fared in a snapshot; resource `WHOLE_GROUP`: a whole group that was left out and did not answer."""
+    """How one kind fared in a snapshot; resource `WHOLE_GROUP`: what is not named of a group whose kinds are not known,
+    since its discovery `failed` (`reason` says why), or because it was left out (`excluded`).
+    """
 
     group: str
     resource: str
     outcome: Outcome
     count: Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)] = 0
     """Objects that its completed lists sent."""
+    reason: str = ""
 
 
 class SnapshotStarted(msgspec.Struct, frozen=True):

@@ -1,8 +1,9 @@
 """What `clusterinfo status` shows: a verdict, a table a person reads at a glance, JSON for scripts. Pure: no I/O.
 
-Healthy means: every kind that has rows was verified not long ago, nothing waits among the dead letters, and what waits
-in Kafka waits in partitions that a consumer holds. Lag is shown and no reason for alarm by itself: it comes and goes
-with every run of lists. Nor is it one that nobody consumes while nothing waits: jobs consume now and then.
+Healthy means: of every cluster a run of lists has ended, which knew all of its kinds; every kind that has rows was
+verified not long ago, nothing waits among the dead letters, and what waits in Kafka waits in partitions that a consumer
+holds. Lag is shown and no reason for alarm by itself: it comes and goes with every run of lists. Nor is it one that
+nobody consumes while nothing waits: jobs consume now and then.
 """
 
 from __future__ import annotations
@@ -76,8 +77,14 @@ class Status:
 
     @property
     def is_healthy(self) -> bool:
-        well = not (self.attention or self.unattended or self.overview.dead_letters or self.kafka_error)
+        troubles = self.attention, self.unfinished, self.unattended, self.overview.dead_letters, self.kafka_error
+        well = not any(troubles)
         return well and bool(self.overview.clusters)
+
+    @property
+    def unfinished(self) -> list[str]:
+        """Clusters of which no run of lists has ended, or the last one did not learn of all kinds."""
+        return [line for row in self.overview.clusters if (line := _unfinished(row))]
 
     @property
     def unattended(self) -> str:
@@ -121,6 +128,7 @@ class Status:
         return {
             "healthy": self.is_healthy,
             "attention": complaints,
+            "unfinished": self.unfinished,
             "clusters": overview["clusters"],
             "kinds": overview["kinds"],
             "partitions": partitions,
@@ -178,11 +186,20 @@ class Status:
             words.append(f"lag unknown: {self.kafka_error}")
         if self.consumers is not None:
             words.append(f"consumers: {_described(self.consumers, len(self.partitions))}")
+        words += self.unfinished
         if self.unattended:
             words.append(self.unattended)
         words.append(f"dead letters: {letters}" + ("; see `clusterinfo dead-letters list`" if letters else ""))
         words.append("healthy" if self.is_healthy else "needs attention")
         return [Text(line) for line in words]
+
+
+def _unfinished(row: ClusterRow) -> str:
+    if row.last_run_at is None:
+        return f"{row.cluster}: no run of lists has ended yet: what is stored is not all there is"
+    if row.knows_all_kinds is False:
+        return f"{row.cluster}: the last run of lists could not discover all kinds; its collector's log says why"
+    return ""
 
 
 def _described(consumers: Consumers, partitions: int) -> str:

@@ -12,11 +12,12 @@ import io
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import aiohttp
 import msgspec
+from yarl import URL
 
 from clusterinfo.errors import ConfigError, FatalError, TransientError, one_line, without_userinfo
 from clusterinfo.kubernetes import discovery
@@ -50,6 +51,8 @@ RETRY_PAUSE_S = 0.5
 SMALL_ANSWER_BYTES = 16 * 1024 * 1024
 """Cap on answers that are no pages: discovery of 1,000 custom resources takes 1 MB."""
 ERROR_BODY_BYTES = 64 * 1024
+REDIRECTS = 5
+"""Followed in a row, within one origin."""
 
 AGGREGATED = (
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,"
@@ -119,8 +122,8 @@ class KubernetesClient:
     async def discover(self, selection: discovery.Selection | None = None) -> discovery.Discovery:
         """The kinds to list, by `selection` or else the settings' INCLUDE and EXCLUDE.
 
-        Raises TransientError, ApiStatusError, or FatalError on documents that are none. A group that does not answer is
-        reported in the result.
+        Raises TransientError, also on documents that are none, ApiStatusError, PageTooLargeError, FatalError. A group
+        that does not answer is reported in the result.
         """
         chosen = selection or discovery.Selection(tuple(self._settings.include), tuple(self._settings.exclude))
         return discovery.choose(await self._groups(), chosen)
@@ -259,7 +262,7 @@ class KubernetesClient:
         """One `APIResourceList`, or why it did not come, which makes its group count as failing."""
         try:
             return await self.get(version_path(group, version))
-        except (TransientError, ApiStatusError) as error:
+        except (TransientError, ApiStatusError, PageTooLargeError) as error:
             return str(error)
 
 
@@ -280,11 +283,54 @@ def _open_api(credentials: Credentials) -> ApiClient:
     with config_errors("the certificates of the kubeconfig cannot be used"):
         api = ApiClient(credentials.configuration)
     api.user_agent = "clusterinfo"
-    api.rest_client.pool_manager.headers.extend(credentials.headers)  # the client's own are a dict: no name twice
+    session = api.rest_client.pool_manager
+    session.headers.extend(credentials.headers)  # the client's own are a dict: no name twice
+    api.rest_client.pool_manager = _SameOrigin(session)  # type: ignore[assignment]  # what the client uses of it
     return api
 
 
+class _SameOrigin:
+    """A session that follows redirects within their origin only.
+
+    Elsewhere nobody was asked to read this cluster, and whatever answers there is not its API: aiohttp would follow,
+    with the headers of impersonation and the client certificate.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def request(self, *, url: str, **arguments: Any) -> aiohttp.ClientResponse:
+        """The answer; one that leads to another origin is returned as it is."""
+        for _ in range(REDIRECTS):
+            response = await self._session.request(url=url, allow_redirects=False, **arguments)
+            target = _target(response)
+            if target is None or target.origin() != response.url.origin():
+                break
+            response.release()
+            url = str(target)
+        return response
+
+    async def close(self) -> None:
+        """Close the session."""
+        await self._session.close()
+
+
+def _target(response: aiohttp.ClientResponse) -> URL | None:
+    """Where a redirect leads; None if it is none, or leads nowhere."""
+    location = response.headers.get("Location")
+    if response.status not in (301, 302, 303, 307, 308) or not location:
+        return None
+    try:
+        target = response.url.join(URL(location))
+        return target if target.host else None
+    except ValueError:
+        return None
+
+
 async def _read_answer(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    if target := _target(response):
+        host = one_line(str(target.origin()))
+        raise ApiStatusError(response.status, "Redirect", f"it leads to {host}, which is another server: not followed")
     if not 200 <= response.status < 300:
         body = await _read_body(response, ERROR_BODY_BYTES, cut=True)
         now = dt.datetime.now(dt.UTC)
@@ -299,7 +345,7 @@ async def _read_body(response: aiohttp.ClientResponse, max_bytes: int, *, cut: b
         if buffer.tell() + len(chunk) > max_bytes:
             response.close()
             if not cut:
-                raise PageTooLargeError(max_bytes)
+                raise PageTooLargeError(max_bytes, buffer.getvalue())
             break
         buffer.write(chunk)
     return buffer.getvalue()

@@ -17,7 +17,7 @@ from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import ClusterinfoError, FatalError, TransientError, first_of, one_line
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.discovery import Discovery
-from clusterinfo.kubernetes.errors import ApiStatusError
+from clusterinfo.kubernetes.errors import ApiStatusError, PageTooLargeError
 from clusterinfo.kubernetes.list_source import ListContext, ListResult, ListSource, new_id
 from clusterinfo.kubernetes.ordering import ListMemory
 from clusterinfo.kubernetes.recording import Recorder, batch_of
@@ -33,6 +33,9 @@ from clusterinfo.waiting import Backoff, sleep_unless, unless
 
 AGGREGATED_WITHIN_S = 10.0
 """For which APIs are aggregated: an answer of a few kB, without which a run goes on."""
+
+RUN_ERRORS = TransientError, ApiStatusError, PageTooLargeError
+"""What keeps a run from being done at all, and not the next one."""
 
 Plan = list[tuple[ListLane, GroupVersionResource]]
 """The lists of a run: a unit within a reach, and what to list."""
@@ -88,7 +91,7 @@ class Collector:
         if once:
             try:
                 return await unless(stopping, self._run())
-            except (TransientError, ApiStatusError) as error:
+            except RUN_ERRORS as error:
                 raise FatalError(f"the run of lists could not be done: {error}") from error
         await self._run_on(stopping)
         return None
@@ -102,7 +105,7 @@ class Collector:
                 await unless(stopping, self._run())
                 pause_s = self._settings.collect_interval - (time.monotonic() - began_s)
                 backoff.reset()
-            except (TransientError, ApiStatusError) as error:
+            except RUN_ERRORS as error:
                 pause_s = backoff.next_s(error if isinstance(error, TransientError) else None)
                 self._observe(RunFailed(cluster=self._client.cluster.name, error=str(error), wait_s=round(pause_s, 3)))
             if await sleep_unless(stopping, pause_s):
@@ -138,7 +141,7 @@ class Collector:
             self._observe(Warned(message=f"INCLUDE names {pattern!r}, which matches no kind this cluster serves"))
         for group in discovery.failing:
             message = f"kinds of the group {group or 'core'} may be missing: {discovery.reasons[group]}"
-            self._observe(Warned(message=message))
+            self._observe(Warned(message=message, remedy=_how_to_leave_out(group)))
         self._observe(
             Discovered(
                 cluster=self._client.cluster.name,
@@ -214,6 +217,7 @@ class Collector:
             observe=self._observe,
             page_size=settings.page_size,
             page_bytes=settings.page_bytes,
+            within_s=settings.list_timeout,
         )
 
     # --- how it fared ------------------------------------------------------------------------------------------------
@@ -257,6 +261,11 @@ def planned(cluster: str, discovery: Discovery, namespaces: list[str]) -> Plan:
     ]
 
 
+def _how_to_leave_out(group: str) -> str:
+    """What is to be done about a group that is not wanted: its kinds are shown as excluded, and none is deleted."""
+    return f"if they are not wanted, add *.{group} to EXCLUDE" if group else ""
+
+
 def outcomes_of(plan: Plan, results: list[UnitResult]) -> Outcomes:
     """A unit that is listed in several reaches fared as the worst of them."""
     found: dict[tuple[str, str], list[Outcome]] = {}
@@ -274,8 +283,14 @@ def counts_of(plan: Plan, results: list[UnitResult]) -> Counter[tuple[str, str]]
 
 
 def completed(discovery: Discovery, outcomes: Outcomes, counts: Mapping[tuple[str, str], int]) -> SnapshotCompleted:
-    """The statement that closes a run; of a group that was left out and did not answer the resource is `*`."""
+    """The statement that closes a run; of a group whose kinds are not known the resource is `*`: it failed, or was left
+    out.
+    """
     units = [UnitOutcome(*unit, outcome, counts[unit]) for unit, outcome in outcomes.items()]
     units += [UnitOutcome(gvr.group, gvr.resource, Outcome.EXCLUDED) for gvr in discovery.excluded]
     units += [UnitOutcome(group, WHOLE_GROUP, Outcome.EXCLUDED) for group in discovery.unseen]
+    units += [
+        UnitOutcome(group, WHOLE_GROUP, Outcome.FAILED, reason=one_line(f"discovery: {discovery.reasons[group]}"))
+        for group in discovery.failing
+    ]
     return SnapshotCompleted(discovery.complete, units)

@@ -14,7 +14,7 @@ from typing import Annotated, TypeVar
 
 import msgspec
 
-from clusterinfo.errors import FatalError
+from clusterinfo.errors import TransientError
 from clusterinfo.model import GroupVersionResource
 
 T = TypeVar("T")
@@ -23,6 +23,8 @@ AGGREGATED_KIND = "APIGroupDiscoveryList"
 SCOPES = ("Namespaced", "Cluster")
 UNANSWERED = "its server did not answer"
 UNREADABLE = "what it serves cannot be read"
+NAME_CHARS = 253
+"""Of a group, a resource or a kind: "a DNS subdomain name", as the names of CRDs, which hold all of it."""
 ANY_RESOURCE = "\0"
 """A resource name only a wildcard matches."""
 
@@ -178,7 +180,7 @@ def is_aggregated(document: bytes) -> bool:
 
 
 def aggregated_groups(document: bytes) -> list[ApiGroup]:
-    """The groups of one aggregated answer (of /api or of /apis). Raises FatalError if it is no such document.
+    """The groups of one aggregated answer (of /api or of /apis). Raises TransientError if it is none.
 
     `freshness: Stale` says that the aggregator could not reach the group's own server: the kinds it knew of are listed
     all the same and the group counts as failing. Source: KEP-3352, aggregated discovery. So does a group of which a
@@ -219,6 +221,7 @@ def _aggregated_version(group: str, raw: msgspec.Raw) -> ApiVersion:
 def _aggregated_resource(group: str, version: str, raw: msgspec.Raw) -> GroupVersionResource:
     """Raises ValueError if it cannot be read; the scope is of interest where the resource can be listed."""
     found = _read(raw, _AggregatedResource)
+    _refuse_long(group, found.resource, found.response_kind.kind if found.response_kind else None)
     if found.scope not in SCOPES and "list" in (found.verbs or ()):
         given = repr(found.scope[:100]) if found.scope else "no scope"
         raise ValueError(f"resource {found.resource[:100]!r} has {given}, expected scope {' or '.join(SCOPES)}")
@@ -285,7 +288,7 @@ class LegacyIndex:
 
 
 def legacy_index(core: bytes, groups: bytes) -> LegacyIndex:
-    """The answers of /api and /apis -> what to ask next. Raises FatalError if they are no such documents."""
+    """The answers of /api and /apis -> what to ask next. Raises TransientError if they are none, as of a proxy."""
     index = {"": _decode(core, _LegacyCore).versions or []}
     unreadable = []
     for number, raw in enumerate(_decode(groups, _LegacyGroups).groups or []):
@@ -338,6 +341,7 @@ def _legacy_resources(document: bytes) -> list[msgspec.Raw]:
 def _legacy_resource(group: str, version: str, raw: msgspec.Raw) -> GroupVersionResource:
     """Raises ValueError if it cannot be read."""
     found = _read(raw, _LegacyResource)
+    _refuse_long(group, found.name, found.kind)
     verbs = tuple(found.verbs or ())
     return GroupVersionResource(group, version, found.name, found.kind or "", bool(found.namespaced), verbs)
 
@@ -373,7 +377,7 @@ def api_services(document: bytes) -> tuple[set[tuple[str, str]], str]:
 
     "Service is a reference to the service for this API server. [...] If the Service is nil, that means the handling for
     the API groupversion is handled locally on this server." (apiregistration.k8s.io/v1, APIServiceSpec) Raises
-    FatalError for what is no such page.
+    TransientError for what is no such page.
     """
     page = _decode(document, _ApiServices)
     specs = [item.spec for item in page.items or ()]
@@ -405,6 +409,12 @@ def _unnamed(number: int) -> str:
     return f"(number {number + 1} of /apis)"
 
 
+def _refuse_long(*names: str | None) -> None:
+    for name in names:
+        if name and len(name) > NAME_CHARS:
+            raise ValueError(f"a name of {len(name)} characters, Kubernetes allows {NAME_CHARS}: {name[:60]}...")
+
+
 def _read(document: msgspec.Raw | bytes, shape: type[T]) -> T:
     """Raises ValueError, of which msgspec's and Unicode's errors are."""
     try:
@@ -417,4 +427,4 @@ def _decode(document: bytes, shape: type[T]) -> T:
     try:
         return _read(document, shape)
     except ValueError as error:
-        raise FatalError(f"the server's discovery document is not what Kubernetes serves: {error}") from error
+        raise TransientError(f"the server's discovery document is not what Kubernetes serves: {error}") from error

@@ -34,11 +34,12 @@ class ApiTransientError(TransientError):
 
 
 class PageTooLargeError(ClusterinfoError):
-    """An answer was dropped because it passed `limit_bytes`: ask for fewer objects."""
+    """An answer was dropped because it passed `limit_bytes`: ask for fewer objects. `beginning` is what came of it."""
 
-    def __init__(self, limit_bytes: int) -> None:
+    def __init__(self, limit_bytes: int, beginning: bytes = b"") -> None:
         super().__init__(f"the answer is longer than {limit_bytes} bytes")
         self.limit_bytes = limit_bytes
+        self.beginning = beginning
 
 
 class RefusedError(Exception):

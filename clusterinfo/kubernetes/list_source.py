@@ -18,9 +18,9 @@ import uuid_utils
 from clusterinfo.budget import ByteBudget, Share
 from clusterinfo.errors import FatalError, RecordError, TransientError
 from clusterinfo.kubernetes.errors import ApiStatusError, ApiTransientError, PageTooLargeError
-from clusterinfo.kubernetes.list_state import ListState, Verdict
+from clusterinfo.kubernetes.list_state import ListState, Verdict, too_long
 from clusterinfo.kubernetes.normalize import NormalizedObject, normalize
-from clusterinfo.kubernetes.pages import ListPage, parse_page
+from clusterinfo.kubernetes.pages import MAX_ITEMS, ListPage, Slice, count_items, is_dense, parse_page
 from clusterinfo.kubernetes.recording import Recorder
 from clusterinfo.kubernetes.redaction.objects import Redaction
 from clusterinfo.model import Batch, GroupVersionResource, Lane, ListLane, Outcome, Position, Receipt, Record
@@ -30,8 +30,21 @@ from clusterinfo.statements import ListCompleted
 FIRST_PAGE_OBJECT_BYTES = 8 * 1024
 FIRST_PAGE_BYTES = 2 * 1024 * 1024
 """Estimate of a page before one was seen: 8 KiB an object, at most 2 MiB, so that many small kinds start at once."""
-OBJECTS_IN_A_ROW = 100
-"""Objects normalised before the event loop runs again: about 5 ms."""
+LIST_WITHIN_S = 1800.0
+OBJECTS_IN_A_ROW, IN_A_ROW_S = 100, 0.005
+"""Objects normalised before the event loop runs again, and for how long: whichever is over first."""
+LARGE_PAGE_BYTES, LARGE_ITEM_BYTES = 1024 * 1024, 32 * 1024
+"""What is longer is read in a thread, beside the event loop: what is strange about it may take its time."""
+UNREADABLE_TOLD = 10
+"""Items of a list of which it is told why they cannot be read."""
+
+
+class _OverdueError(Exception):
+    """A list has taken longer than it may."""
+
+
+class _NoPageError(Exception):
+    """What the server sends instead of a page is the same however often it is asked."""
 
 
 class PageReader(Protocol):
@@ -66,6 +79,8 @@ class ListContext:
     redaction: Redaction = field(default_factory=Redaction)
     page_size: int = 500
     page_bytes: int = 16 * 1024 * 1024
+    within_s: float = LIST_WITHIN_S
+    """How long a list may take, from its first page on, however often it begins again."""
     now: Callable[[], dt.datetime] = utc_now
     new_id: Callable[[], str] = new_id
 
@@ -147,7 +162,7 @@ class ListSource:
         self._verdict: Verdict | None = None
         self._batch: Batch | None = None
         self._batches = 0
-        self._repaired = 0
+        self._repaired = self._unreadable = 0
         self._objects = self._size_bytes = 0
 
     @property
@@ -213,19 +228,33 @@ class ListSource:
         while True:
             records: list[Record] = []
             try:
-                records = await self._page_records()
+                records = await self._page_records_in_time()
                 verdict = self._list.verdict() if self._list.is_whole else None
+            except (_OverdueError, _NoPageError) as error:
+                verdict = self._list.failed(0, str(error))
             except TransientError as error:
                 status = error.status if isinstance(error, ApiTransientError) else 0
                 if (verdict := self._list.after_failure(status, str(error))) is None:
                     raise
-            except PageTooLargeError as error:
-                verdict = self._list.failed(0, f"a single object passes PAGE_BYTES: {error}")
             except ApiStatusError as error:
                 if (verdict := self._list.after_refusal(error.status, error.reason, error.message)) is None:
                     await self._list_again(f"the continue token expired: {error}")
             if records or verdict:
                 return self._hand_over(records, verdict)
+
+    async def _page_records_in_time(self) -> list[Record]:
+        """`_page_records`; raises _OverdueError once the list has taken too long."""
+        left_s = self._began_s + self._context.within_s - time.monotonic()
+        if left_s > 0:
+            limit = asyncio.timeout(left_s)
+            try:
+                async with limit:
+                    return await self._page_records()
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+        came = f"{self._list.pages} pages with {self._list.count} objects"
+        raise _OverdueError(f"not listed within {self._context.within_s:g} s (LIST_TIMEOUT), only {came}")
 
     async def _list_again(self, reason: str) -> None:
         await self._drop()
@@ -239,7 +268,7 @@ class ListSource:
         """
         try:
             body = await self._next_body()
-            page = parse_page(body, self.gvr.kind)
+            page = await self._parsed(body)
             size_bytes = len(body)
             del body  # the page's slices keep it alive until they are records
             observed_at = self._context.now()
@@ -258,31 +287,59 @@ class ListSource:
             PageListed(resource=self.gvr.dotted, reach=self.lane.reach, items=len(page.items), size_bytes=size_bytes)
         )
 
-    async def _normalized(self, page: ListPage) -> list[NormalizedObject | RecordError]:
-        """The page's items, or why one cannot be read."""
-        items: list[NormalizedObject | RecordError] = []
-        for number, raw in enumerate(page.items):
-            if number % OBJECTS_IN_A_ROW == OBJECTS_IN_A_ROW - 1:
+    async def _parsed(self, body: bytes) -> ListPage:
+        """The page that `body` is. Raises TransientError, and _NoPageError if it has too many items."""
+        is_large = len(body) > LARGE_PAGE_BYTES
+        if is_dense(body) and await asyncio.to_thread(count_items, body) > MAX_ITEMS:
+            raise _NoPageError(f"{self._ignores_limit()}: more than {MAX_ITEMS} objects came in one page")
+        read = asyncio.to_thread(parse_page, body, self.gvr.kind) if is_large else None
+        page = await read if read else parse_page(body, self.gvr.kind)
+        if len(page.items) > MAX_ITEMS:
+            raise _NoPageError(f"{self._ignores_limit()}: {len(page.items)} objects came in one page")
+        return page
+
+    def _ignores_limit(self) -> str:
+        return f"the server ignores `limit`, which was {self._limit}"
+
+    async def _normalized(self, page: ListPage) -> list[NormalizedObject | str]:
+        """The page's items, or why one cannot be read (not as an error, which would keep its item alive)."""
+        items: list[NormalizedObject | str] = []
+        rested_s = time.perf_counter()
+        for number, raw in enumerate(page.items, start=1):
+            if number % OBJECTS_IN_A_ROW == 0 or time.perf_counter() - rested_s > IN_A_ROW_S:
                 await asyncio.sleep(0)
+                rested_s = time.perf_counter()
             try:
-                items.append(normalize(raw, self.gvr, self._context.redaction))
+                items.append(await self._normalized_item(raw))
             except RecordError as error:
-                items.append(error)
+                items.append(str(error))
         return items
 
-    def _records(self, items: Iterable[NormalizedObject | RecordError], observed_at: dt.datetime) -> list[Record]:
+    async def _normalized_item(self, raw: Slice) -> NormalizedObject:
+        if memoryview(raw).nbytes > LARGE_ITEM_BYTES:
+            return await asyncio.to_thread(normalize, raw, self.gvr, self._context.redaction)
+        return normalize(raw, self.gvr, self._context.redaction)
+
+    def _records(self, items: Iterable[NormalizedObject | str], observed_at: dt.datetime) -> list[Record]:
         """A page's items as records; one that cannot be read or came before is skipped: its list will not complete."""
         records: list[Record] = []
         context, listed = self._context, self._list
         for item in items:
-            if isinstance(item, RecordError):
-                listed.skip(str(item))
-                context.observe(ItemUnreadable(resource=self.gvr.dotted, reason=str(item)))
+            why = item if isinstance(item, str) else _why_not(item)
+            if isinstance(item, str) or why:
+                self._skip(why)
             elif listed.add(item.namespace, item.name, item.resource_version):
                 records.append(context.recorder.observed(item, listed, observed_at))
                 if item.is_repaired:
                     self._warn_of_repair(item)
         return records
+
+    def _skip(self, why: str) -> None:
+        """An item that cannot be read; of many the first are told."""
+        self._list.skip(why)
+        self._unreadable += 1
+        if self._unreadable <= UNREADABLE_TOLD:
+            self._context.observe(ItemUnreadable(resource=self.gvr.dotted, reason=why))
 
     def _warn_of_repair(self, item: NormalizedObject) -> None:
         """Of the first of a list: what is broken so is seldom broken once."""
@@ -328,6 +385,7 @@ class ListSource:
         return body
 
     async def _fetch_fitting(self) -> bytes:
+        """Raises _NoPageError if fewer objects do not help."""
         while True:
             try:
                 return await self._context.pages.get_page(
@@ -337,10 +395,18 @@ class ListSource:
                     continue_token=self._list.token,
                     max_bytes=self._context.page_bytes,
                 )
-            except PageTooLargeError:
-                if self._limit == 1:
-                    raise
-                self._limit //= 2
+            except PageTooLargeError as error:
+                self._limit = await self._fewer(error)
+
+    async def _fewer(self, error: PageTooLargeError) -> int:
+        """How many objects to ask for next: those that fitted, and no more than half. Raises _NoPageError."""
+        came = await asyncio.to_thread(count_items, error.beginning)
+        if came > self._limit:
+            sent = f"{came - 1} objects and more came in an answer of more than {error.limit_bytes} bytes (PAGE_BYTES)"
+            raise _NoPageError(f"{self._ignores_limit()}: {sent}")
+        if self._limit == 1:
+            raise _NoPageError(f"a single object passes PAGE_BYTES: {error}")
+        return max(1, min(self._limit // 2, came - 1))
 
     def _start_prefetch(self) -> None:
         """Fetch the next page while this one is written, if the budget has room now: never wait for one's own batch."""
@@ -380,3 +446,8 @@ class ListSource:
 
     def _observe_restart(self, reason: str) -> None:
         self._context.observe(ListRestarted(resource=self.gvr.dotted, reach=self.lane.reach, reason=reason))
+
+
+def _why_not(item: NormalizedObject) -> str:
+    """Why no API server would have taken it; "" if one would."""
+    return too_long(item.namespace, item.name, item.uid, item.resource_version, item.api_version, item.kind)

@@ -2,8 +2,9 @@
 
 Pure: no I/O, no clock, no environment. The list source reports pages, items and failures here and learns the next
 continue token or the verdict; who fetches, waits and sends is no concern of this module. A list completes only if all
-its pages came, all of one resourceVersion, none older than the list before, every item could be read, and none is named
-twice. By what its records are ordered is known at its first page at the latest, and is the same for all of them.
+its pages came, all of one resourceVersion, none older than the list before, every item could be read and has names that
+an API server would take, and none is named twice; a list that goes in a circle has failed. By what its records are
+ordered is known at its first page at the latest, and is the same for all of them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,14 @@ PAGE_FAILURES = 5
 """Transient failures of one page in a row, after which its list failed (docs/DESIGN.md, section 4)."""
 TOKEN_EXPIRIES = 2
 """Continue tokens that expired, after which a unit cannot be listed faster than its server forgets."""
+EMPTY_PAGES = 1000
+"""Pages in a row without an item, after which a list leads nowhere."""
+NAMESPACE_CHARS, NAME_CHARS = 63, 253
+"""A namespace is a DNS label, "at most 63 characters"; "most resource types require a name that can be used as a DNS
+subdomain name", at most 253: Kubernetes, "Object Names and IDs"."""
+TEXT_CHARS = 8192
+"""Of an object's uid, resourceVersion, kind and apiVersion together, and of a list's resourceVersion: far more than any
+has, and few enough for the headers of a message (64 KiB)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +69,10 @@ class ListState:
         self._keys = ListedKeys()
         self._newest = newest
         self._digest = 0
+        self._tokens: set[int] = set()
+        """The hashes of all continue tokens so far: 64 bytes a page."""
+        self._empty_pages = 0
+        """In a row."""
         self._failures = 0
         self._expiries = 0
 
@@ -76,8 +89,8 @@ class ListState:
         self._failures = 0
         if self.version is None and version_number(page.resource_version) is None:
             self.ordering = CLOCK
-        if reason := self._why_foreign(page.resource_version):
-            self.defect, self.is_whole = reason, True
+        if reason := self._why_foreign(page.resource_version) or self._why_endless(page):
+            self.defect, self.is_whole = self.defect or reason, True
             return False
         self.version = page.resource_version
         self.pages += 1
@@ -98,8 +111,23 @@ class ListState:
         """Take note of an item that could not be read: the list will not complete."""
         self.defect = self.defect or reason
 
+    def _why_endless(self, page: ListPage) -> str:
+        """Why no page should be asked for after this one, although the server offers one; "" if that is in order."""
+        if not page.continue_token:
+            return ""
+        self._empty_pages = 0 if page.items else self._empty_pages + 1
+        if self._empty_pages >= EMPTY_PAGES:
+            return f"the server sent {EMPTY_PAGES} pages in a row without an item, and offers another one"
+        token = hash(page.continue_token)
+        if token in self._tokens:
+            return f"the continue token of page {self.pages + 1} came before: the server's pages go in a circle"
+        self._tokens.add(token)
+        return ""
+
     def _why_foreign(self, version: str) -> str:
         """Why a page of this resourceVersion cannot belong to this list; "" if it can."""
+        if len(version) > TEXT_CHARS:
+            return f"the list's resourceVersion has {len(version)} characters, at most {TEXT_CHARS} are read"
         if self.version not in (None, version):
             return f"page {self.pages} is of resourceVersion {version}, not {self.version}"
         if self.ordering == CLOCK:
@@ -167,3 +195,14 @@ class ListState:
             "listed namespace by namespace instead; what was in namespaces that are gone stays until a list of all "
             "completes"
         )
+
+
+def too_long(namespace: str, name: str, *others: str) -> str:
+    """Why no API server would take an object of this identity (`others`: its uid, versions, kind); "" if one would."""
+    if len(namespace) > NAMESPACE_CHARS:
+        return f"an item's namespace has {len(namespace)} characters, Kubernetes allows {NAMESPACE_CHARS}"
+    if len(name) > NAME_CHARS:
+        return f"an item's name has {len(name)} characters, Kubernetes allows {NAME_CHARS}"
+    if (chars := sum(map(len, others))) > TEXT_CHARS:
+        return f"the uid, versions and kind of {name} have {chars} characters, at most {TEXT_CHARS} are read"
+    return ""

@@ -23,6 +23,12 @@ _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _UNSPLITTABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 # A string, or one of the characters that give structure. A quote that begins no whole string is a lone quote.
+MAX_ITEMS = 50_000
+"""Of one page: PAGE_SIZE is 10,000 at most, and what fills PAGE_BYTES has 300 bytes an item by then."""
+_DENSE = 16
+"""Bytes for each comma: a page with fewer has values of a few bytes, and 64 bytes of memory for each."""
+_ITEMS = re.compile(rb'"items"\s*+:\s*+\Z')
+_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+"){0,500}+[{}\[\]]?+', re.DOTALL)
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],:"]', re.DOTALL)
 _CLOSING = {b"{": b"}", b"[": b"]"}
 
@@ -121,6 +127,34 @@ def _scan_metadata(data: bytes) -> ListMeta | None:
         return None
     known = [b'"%s":%s' % (key.encode(), value) for key, value in scan_object(data) if key in _META_MEMBERS]
     return _META.decode(b"{" + b",".join(known) + b"}")
+
+
+def is_dense(body: bytes) -> bool:
+    """True if a page may hold far more items than it should, so that they are to be counted before it is split."""
+    return len(body) > MAX_ITEMS and body.count(b",") * _DENSE > len(body)
+
+
+def count_items(body: bytes) -> int:
+    """The items that an answer, or the beginning of one, holds whole or begun; 0 if it is no list.
+
+    Builds nothing, and looks at brackets only: some 0.3 µs for each. Counts no further than `MAX_ITEMS` + 1.
+    """
+    depth = commas = begin = 0
+    within = has_one = False
+    while (found := _BRACKET.match(body, begin)) and (end := found.end()) > begin:
+        byte = body[end - 1]
+        if within and depth == 2:
+            commas += body.count(b",", begin, end)
+            has_one = has_one or byte != 0x5D or bool(body[begin : end - 1].strip())
+        if byte in b"{[":
+            depth += 1
+            within = within or (depth == 2 and byte == 0x5B and bool(_ITEMS.search(body, max(0, end - 65), end - 1)))
+        elif byte in b"}]":
+            depth -= 1
+        if (depth < 2 and within) or commas > MAX_ITEMS:
+            break
+        begin = end
+    return commas + has_one
 
 
 def parse_status(body: bytes) -> Status:

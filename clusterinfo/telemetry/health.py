@@ -13,6 +13,8 @@ from clusterinfo.telemetry.probes import STEP
 RUN = "run of lists"
 SILENT_S = 600.0
 """Twice the longest deadline of any step of a run (a page, a batch: 300 s each): by then one must have ended."""
+LIST_WITHIN_S = 1800.0
+"""LIST_TIMEOUT, unless a list may take longer."""
 
 
 def _is_of_a_probe(observation: Observation) -> bool:
@@ -21,11 +23,13 @@ def _is_of_a_probe(observation: Observation) -> bool:
 
 
 class Health:
-    """Ready once connected, while no step is failing; alive while the event loop answers, no lane is stuck and a run of
-    lists moves.
+    """Ready once connected, while no step is failing; alive while the event loop answers, no lane is stuck, a run of
+    lists moves, and no list brings pages although its time is up (they are no progress: a server may never end one).
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.list_within_s = LIST_WITHIN_S
+        """LIST_TIMEOUT."""
         self.is_connected = False
         self.failing: dict[tuple[str, str], str] = {}
         """(lane, step) -> why it failed last."""
@@ -35,6 +39,10 @@ class Health:
         self._runs: set[str] = set()
         """Clusters whose lists are under way."""
         self._moved_s = clock()
+        self._lists: dict[tuple[str, str], float] = {}
+        """(resource, reach) -> when the first page of a list came that has not ended."""
+        self._endless: dict[tuple[str, str], float] = {}
+        """The same of those that bring pages although they should have ended: after how many seconds."""
 
     @property
     def not_ready(self) -> list[str]:
@@ -51,7 +59,10 @@ class Health:
             lines += [
                 f"{cluster}: its run of lists has made no progress for {silent_s:.0f} s" for cluster in self._runs
             ]
-        return lines
+        return lines + [
+            f"{resource}{f' in {reach}' if reach else ''}: its list still brings pages after {age_s:.0f} s"
+            for (resource, reach), age_s in self._endless.items()
+        ]
 
     def observe(self, observation: Observation) -> None:
         """Learn from what was done, what failed, and what succeeded again."""
@@ -59,6 +70,21 @@ class Health:
             self._moved_s = self._clock()
         self._observe_steps(observation)
         self._observe_runs(observation)
+        self._observe_lists(observation)
+
+    def _observe_lists(self, observation: Observation) -> None:
+        match observation:
+            case seen.PageListed(resource=resource, reach=reach):
+                name = resource, reach
+                age_s = self._clock() - self._lists.setdefault(name, self._clock())
+                if age_s > self.list_within_s + SILENT_S:  # a sink that is away holds up lists, but brings no pages
+                    self._endless[name] = age_s
+            case seen.ListEnded(resource=resource, reach=reach):
+                self._lists.pop((resource, reach), None)
+                self._endless.pop((resource, reach), None)
+            case seen.SnapshotEnded() | seen.RunFailed():
+                self._lists.clear()
+                self._endless.clear()
 
     def _observe_steps(self, observation: Observation) -> None:
         match observation:

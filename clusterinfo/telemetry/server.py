@@ -35,6 +35,7 @@ class Telemetry:
 
         A default address that is in use is a warning; an explicit one a ConfigError.
         """
+        self.health.list_within_s = settings.list_timeout
         explicit = settings.was_set("metrics_address")
         if not settings.metrics_address or not wanted:
             yield

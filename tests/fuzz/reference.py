@@ -1,7 +1,8 @@
 """What normalisation should make of an object, stated over a JSON tree: for Secrets, and kinds without own rules.
 
 Defined where a tree can tell: not for names written with escapes (the package searches bytes, and API servers write
-names plainly), nor for URLs with userinfo, nor for values whose bytes matter. `is_defined` says so, `Refused` what must
+names plainly), nor for URLs with userinfo, nor for values whose bytes matter, nor for what an object holds twice under
+the name of a copy (the package judges each by itself, a tree has the last). `is_defined` says so, `Refused` what must
 fail.
 """
 
@@ -9,11 +10,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import re
 from typing import Any
 
 from clusterinfo.model import GroupVersionResource
-from tests.fuzz.trees import Number, has_half_a_pair
+from tests.fuzz.trees import Number, deep, has_half_a_pair
 
 COPIES = "last-applied", "last-handled-configuration", "objectset.rio.cattle.io/applied", "kapp.k14s.io/original"
 IDENTITY = "name", "namespace", "uid", "resourceVersion"
@@ -27,7 +29,22 @@ class Refused(Exception):
 
 def is_defined(item: bytes) -> bool:
     """True if `normalised` can speak of it."""
-    return not _ESCAPED_LETTER.search(item) and not (b"://" in item and b"@" in item)
+    if _ESCAPED_LETTER.search(item) or (b"://" in item and b"@" in item):
+        return False
+    return not _holds_two_of_a_copy(item)
+
+
+def _holds_two_of_a_copy(item: bytes) -> bool:
+    found = False
+
+    def look(pairs: list[tuple[str, Any]]) -> None:
+        nonlocal found
+        names = [name for name, _ in pairs if name == "managedFields" or any(mark in name for mark in COPIES)]
+        found = found or len(names) > len(set(names))
+
+    with deep():
+        json.loads(item, object_pairs_hook=look, parse_int=str)
+    return found
 
 
 def normalised(item: Any, gvr: GroupVersionResource) -> Any:

@@ -163,6 +163,12 @@ class Scene:
     async def run(self) -> Ended:
         return await run("legacy", "--once", env=self.env)
 
+    async def freshness(self) -> dict[str, tuple[str, str | None]]:
+        """Kind that is included -> state and error."""
+        names = [kind.partition(".")[0] for kind in self.env["INCLUDE"].split(",")]
+        rows = await self.connection.fetch("select * from freshness where resource = any ($1)", names)
+        return {row["resource"]: (row["state"], row["last_error"]) for row in rows}
+
     async def stored(self) -> dict[str, int]:
         """Kind -> objects that exist."""
         rows = await self.connection.fetch("select resource, count(*) from resources group by resource")
@@ -234,3 +240,94 @@ async def test_a_program_lists_what_it_can_read_of_an_aggregated_discovery(
     assert await scene.stored() == everything | {"daemonsets": 3}
     (warned,) = ended.logged("kinds of the group apps may be missing: ")
     assert "resource 'deployments' has no scope, expected scope Namespaced or Cluster" in warned["msg"]
+
+
+@pytest.mark.parametrize("form", ["aggregated", "legacy"])
+async def test_a_program_shows_the_kinds_of_a_group_that_is_down_as_failed_and_deletes_none(
+    scene: Scene, api: SimulatedKubernetes, front: Front, form: str
+) -> None:
+    """Also if the group is left out meanwhile, as the warning advises."""
+    if form == "legacy":
+        api.faults.no_aggregated_discovery()
+    (await scene.run()).expect(0)
+    everything = await scene.stored()
+    (await run("status", "--stale", "1d", env=scene.env)).expect(0)
+    if form == "legacy":
+        front.answers["/apis/apps/v1"] = 503, ""
+    else:
+        document = json.loads(aggregated_document(api.cluster.catalog, False, "v2", ()))
+        (apps,) = [group for group in document["items"] if group["metadata"]["name"] == "apps"]
+        apps["versions"] = [{"version": "v1", "freshness": "Stale"}]
+        front.answers["/apis"] = 200, json.dumps(document)
+
+    ended = (await scene.run()).expect(3)
+
+    (warned,) = ended.logged("kinds of the group apps may be missing: ")
+    assert "EXCLUDE" in warned["remedy"]
+    shown = await scene.freshness()
+    assert {kind: state for kind, (state, _) in shown.items()} == {
+        "configmaps": "verified", "namespaces": "verified", "deployments": "failed", "daemonsets": "failed",
+    }  # fmt: skip
+    reason = "503" if form == "legacy" else "its server did not answer"
+    assert all(reason in str(error) for state, error in shown.values() if state == "failed")
+    status = (await run("status", "--stale", "1d", env=scene.env)).expect(3)
+    assert reason in status.stdout
+    assert "could not discover all kinds" in status.stdout
+
+    scene.env["EXCLUDE"] = "*.apps"
+    (await scene.run()).expect(0)
+    assert {kind: state for kind, (state, _) in (await scene.freshness()).items() if state != "verified"} == {
+        "deployments": "excluded", "daemonsets": "excluded",
+    }  # fmt: skip
+    assert await scene.stored() == everything
+
+    del scene.env["EXCLUDE"]
+    front.answers.clear()
+    (await scene.run()).expect(0)
+    assert {state for state, _ in (await scene.freshness()).values()} == {"verified"}
+    assert await scene.stored() == everything
+
+
+async def test_the_status_of_a_first_run_that_dies_half_way_says_so(scene: Scene, front: Front) -> None:
+    """Discovery answers, and then the credentials are not accepted any more."""
+    front.answers |= dict.fromkeys(["/api/v1/configmaps", "/api/v1/namespaces", DEPLOYMENTS_PATH], (401, UNAUTHORIZED))
+    front.from_third["/api"] = 401, UNAUTHORIZED
+    (await scene.run()).expect(1)
+
+    status = (await run("status", env=scene.env)).expect(3)
+
+    assert "no run of lists has ended yet" in status.stdout
+    report = json.loads((await run("status", "--output", "json", env=scene.env)).expect(3).stdout)
+    assert (report["healthy"], len(report["unfinished"])) == (False, 1)
+
+
+# --- redirects -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_redirect_to_another_origin_is_not_followed_and_fails_that_kind(
+    api: SimulatedKubernetes, front: Front, tmp_path: Path
+) -> None:
+    """Whatever answers there is not this cluster's API, and gets neither token nor impersonation to see."""
+    async with Front(api) as elsewhere:
+        settings = Settings(kubeconfig=front.write_kubeconfig(tmp_path / "kubeconfig"))
+        async with KubernetesClient.connect(settings) as client:
+            front.redirects[DEPLOYMENTS_PATH] = f"{elsewhere.base_url}{DEPLOYMENTS_PATH}"
+            with pytest.raises(ApiStatusError, match="another server: not followed") as raised:
+                await page(client, DEPLOYMENTS)
+            assert elsewhere.asked == []
+            assert (raised.value.status, elsewhere.base_url in str(raised.value)) == (307, True)
+
+            front.redirects[DEPLOYMENTS_PATH] = "http://user:secret@127.0.0.1:1/?token=secret"
+            with pytest.raises(ApiStatusError) as raised:
+                await page(client, DEPLOYMENTS)
+            assert "secret" not in str(raised.value)
+
+
+async def test_a_redirect_within_its_origin_is_followed_but_not_for_ever(front: Front, tmp_path: Path) -> None:
+    async with KubernetesClient.connect(Settings(kubeconfig=front.write_kubeconfig(tmp_path / "kubeconfig"))) as client:
+        front.redirects["/moved"] = DEPLOYMENTS_PATH
+        assert b"DeploymentList" in await client.get("/moved")
+        front.redirects["/circle"] = "/circle"
+        with pytest.raises(ApiStatusError, match="not followed"):
+            await client.get("/circle")
+        assert front.paths().count("/circle") == 5

@@ -260,6 +260,34 @@ async def test_a_kind_is_excluded_and_not_its_namesakes(bench: Bench) -> None:
     assert [tuple(row) for row in excluded] == [("test", "apps", "pods")]
 
 
+async def test_kinds_of_a_group_fail_and_not_their_namesakes(bench: Bench) -> None:
+    """Of the group apps, what the snapshot does not name; `jobs` is excluded, in the other cluster all is well."""
+    names = ("daemonsets", "deployments", "jobs")
+    units = [Listing("100", resource=resource, group=group) for group in ("", "apps") for resource in names]
+    other = Listing("100", resource="deployments", group="apps", cluster="other", cluster_name="other")
+    for listing in (*units, other):
+        await bench.store(listing.completed())
+    excluded = Listing("100", NOON + MINUTE).snapshot_completed(
+        {("apps", "jobs"): "excluded"}, discovery_complete=False
+    )
+    named = {("apps", "*"): "failed", ("apps", "daemonsets"): "completed", ("", "deployments"): "completed"}
+    ended = Listing("100", NOON + 2 * MINUTE).snapshot_completed(named, discovery_complete=False)
+    await bench.store(excluded)
+    await bench.store(ended)
+    failed = await bench.connection.fetch(
+        "select c.name, api_group, resource from unit u join cluster c on c.id = u.cluster_id "
+        "join unit_floor f on f.unit_id = u.id where f.state = 'failed'"
+    )
+    assert [tuple(row) for row in failed] == [("test", "apps", "deployments")]
+
+
+async def test_an_older_snapshot_fails_nothing_that_was_stated_since(bench: Bench) -> None:
+    await bench.store(Listing("100", NOON + 5 * MINUTE, group="apps").completed())
+    ended = Listing("100", NOON + 3 * MINUTE).snapshot_completed({("apps", "*"): "failed"}, discovery_complete=False)
+    await bench.store(ended)
+    assert await bench.states() == {"configmaps": "verified"}
+
+
 async def test_a_kind_is_gone_and_not_its_namesakes(bench: Bench) -> None:
     units = [Listing("100", resource=resource, group=group) for group in ("", "apps") for resource in ("pods", "sets")]
     other = Listing("100", resource="pods", group="apps", cluster="other", cluster_name="other")

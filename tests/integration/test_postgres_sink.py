@@ -779,6 +779,26 @@ async def test_a_group_that_was_left_out_and_did_not_answer_is_not_gone(bench: B
     later = Listing("200", NOON + 5 * MINUTE)
     await bench.store(later.snapshot_completed({("shop.example.com", "*"): "excluded"}))
     assert await bench.live() == {"w": "1"}
+    assert await bench.states() == {"widgets": "excluded"}
+
+
+async def test_a_group_whose_discovery_failed_has_failed_and_lost_nothing(bench: Bench) -> None:
+    """The first snapshot is as a collector of today says it, the second without a reason."""
+    widgets = Listing("100", resource="widgets", group="shop.example.com", kind="Widget")
+    await bench.store(widgets.item("w", "1"), widgets.completed())
+    for minute, reason in ((1, "discovery: its server did not answer"), (2, "")):
+        ended = Listing("200", NOON + minute * MINUTE).snapshot_completed(
+            {("shop.example.com", "*"): "failed"}, discovery_complete=False, reason=reason
+        )
+        await bench.store(ended)
+        row = await bench.connection.fetchrow("select * from freshness")
+        assert (row["state"], row["last_error"]) == ("failed", reason or "discovery failed")
+        assert (bench.last(UnitFailed).resource, bench.last(UnitFailed).state) == ("widgets.shop.example.com", "failed")
+    assert await bench.live() == {"w": "1"}
+    assert await bench.connection.fetchval("select sum(units_failed) from snapshot") == 0, "no kind of that name failed"
+
+    again = Listing("300", NOON + 5 * MINUTE, resource="widgets", group="shop.example.com", kind="Widget")
+    await bench.store(again.item("w", "1"), again.completed())
     assert await bench.states() == {"widgets": "verified"}
 
 

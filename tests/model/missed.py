@@ -510,7 +510,7 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         GUARDS + "test_a_kind_is_excluded_and_not_its_namesakes": (
             "where u.cluster_id = $1",
             "and u.api_group = x.api_group",
-            "and u.resource = x.resource",
+            "and x.resource in (u.resource, '*')",
         ),
         GUARDS + "test_an_older_snapshot_excludes_nothing_that_was_stated_since": (
             "and u.state_at <= $4",
@@ -518,6 +518,18 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "and f.state_at > $4",
         ),
         "belated": ("and not exists (...)",),
+    },
+    "fail_groups": {
+        GUARDS + "test_kinds_of_a_group_fail_and_not_their_namesakes": (
+            "on u.api_group = g.api_group",
+            "where u.cluster_id = $1",
+            "and u.state is null",
+            "and not exists (...)",
+            "where x.api_group = u.api_group",
+            "and x.resource = u.resource",
+            "where f.unit_id = failed.id",
+        ),
+        GUARDS + "test_an_older_snapshot_fails_nothing_that_was_stated_since": ("and f.state_at <= $6",),
     },
     "find_gone": {
         GUARDS + "test_an_older_discovery_ends_nothing_that_was_stated_since": ("u.state_at < $5 and",),

@@ -19,11 +19,14 @@ PASSED_ON = ("Accept", "Authorization")
 class Front:
     """`async with Front(api) as front:`.
 
-    Attributes: `answers` (path -> status and body), `asked` (path and headers of every request, in order).
+    Attributes: `answers` (path -> status and body), `from_third` (the same, from the third time on that the path is
+    asked for), `redirects` (path -> where to), `asked` (path and headers of every request, in order).
     """
 
     def __init__(self, api: SimulatedKubernetes) -> None:
         self.answers: dict[str, tuple[int, str]] = {}
+        self.from_third: dict[str, tuple[int, str]] = {}
+        self.redirects: dict[str, str] = {}
         self.asked: list[tuple[str, CIMultiDictProxy[str]]] = []
         self._api = api
         self._port = free_port()
@@ -43,6 +46,11 @@ class Front:
         await self._runner.cleanup()
         await self._session.close()
 
+    @property
+    def base_url(self) -> str:
+        """Where it listens."""
+        return f"http://127.0.0.1:{self._port}"
+
     def write_kubeconfig(self, path: Path) -> Path:
         """That of the API, with this server in its place."""
         text = self._api.write_kubeconfig(path).read_text()
@@ -55,6 +63,10 @@ class Front:
 
     async def _answer(self, request: web.Request) -> web.Response:
         self.asked.append((request.path, request.headers))
+        if request.path in self.redirects:
+            return web.Response(status=307, headers={"Location": self.redirects[request.path]})
+        if request.path in self.from_third and self.paths().count(request.path) > 2:
+            self.answers[request.path] = self.from_third[request.path]
         if request.path in self.answers:
             status, text = self.answers[request.path]
             return web.Response(status=status, text=text, content_type="application/json")

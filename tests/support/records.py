@@ -121,11 +121,12 @@ class Listing:
         *,
         discovery_complete: bool = True,
         counts: dict[tuple[str, str], int] | None = None,
+        reason: str = "",
     ) -> Record:
-        """The snapshot ended; `outcomes`, and the `counts` of objects sent, by (group, resource)."""
+        """The snapshot ended; `outcomes`, and the `counts` of objects sent, by (group, resource); one `reason`."""
         counts = counts or {}
         units = [
-            {"group": unit[0], "resource": unit[1], "outcome": outcome, "count": counts.get(unit, 0)}
+            {"group": unit[0], "resource": unit[1], "outcome": outcome, "count": counts.get(unit, 0), "reason": reason}
             for unit, outcome in outcomes.items()
         ]
         body = {"discovery_complete": discovery_complete, "units": units}

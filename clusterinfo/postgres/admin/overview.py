@@ -21,6 +21,8 @@ class ClusterRow:
     last_run_at: dt.datetime | None
     last_run_s: float | None
     last_run_objects: int | None
+    knows_all_kinds: bool | None
+    """False: the discovery of a group failed, so that kinds may be missing."""
     objects_last_hour: int
 
 

@@ -3,7 +3,7 @@
 -- name: overview_clusters
 select c.label as cluster, c.uid, c.server_version, c.last_seen,
     s.started_at as last_run_at, extract(epoch from s.completed_at - s.started_at)::double precision as last_run_s,
-    s.objects as last_run_objects,
+    s.objects as last_run_objects, s.discovery_complete as knows_all_kinds,
     (select coalesce(sum(h.objects), 0)::bigint from snapshot h
      where h.cluster_id = c.id and h.started_at > now() - interval '1 hour') as objects_last_hour
 from cluster c

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from clusterinfo.model import Outcome, Record, Unit
-from clusterinfo.observations import Observation, UnitGone
+from clusterinfo.observations import Observation, UnitFailed, UnitGone
 from clusterinfo.postgres.connection import Connection, Row
 from clusterinfo.postgres.merge.admission import Admission, ClusterRow, Clusters
 from clusterinfo.postgres.merge.bodies import plain
@@ -66,7 +66,7 @@ async def _start(connection: Connection, run: _Run, statement: SnapshotStarted) 
 
 async def _complete(connection: Connection, run: _Run, statement: SnapshotCompleted) -> AppliedSnapshots:
     units = statement.units
-    fared = [unit.outcome for unit in units]
+    fared = [unit.outcome for unit in units if unit.resource != WHOLE_GROUP]
     await connection.execute(statements()["update_cluster"], run.cluster.id, run.at, run.record.epoch, None)
     await connection.execute(
         statements()["complete_snapshot"],
@@ -79,10 +79,24 @@ async def _complete(connection: Connection, run: _Run, statement: SnapshotComple
         fared.count(Outcome.FAILED) + fared.count(Outcome.FORBIDDEN),
         sum(unit.count for unit in units),
     )
-    excluded = [unit for unit in units if unit.outcome is Outcome.EXCLUDED and unit.resource != WHOLE_GROUP]
+    excluded = [unit for unit in units if unit.outcome is Outcome.EXCLUDED]
     if excluded:
         await connection.execute(statements()["exclude_units"], run.cluster.id, *_names(excluded), run.at)
-    return await _delete_gone(connection, run, units) if statement.discovery_complete else AppliedSnapshots()
+    if statement.discovery_complete:
+        return await _delete_gone(connection, run, units)
+    return AppliedSnapshots(observations=await _fail_groups(connection, run, units))
+
+
+async def _fail_groups(connection: Connection, run: _Run, units: Sequence[UnitOutcome]) -> list[Observation]:
+    """What was known of groups whose discovery failed is not verified any more: nobody listed it."""
+    failed = [unit for unit in units if unit.outcome is Outcome.FAILED and unit.resource == WHOLE_GROUP]
+    if not failed:
+        return []
+    reasons = [plain(unit.reason) or "discovery failed" for unit in failed]
+    rows = await connection.fetch(
+        statements()["fail_groups"], run.cluster.id, _names(failed)[0], reasons, *_names(units), run.at
+    )
+    return [_failed(run.record.cluster, row) for row in rows]
 
 
 async def _delete_gone(connection: Connection, run: _Run, units: Sequence[UnitOutcome]) -> AppliedSnapshots:
@@ -101,6 +115,13 @@ async def _delete_gone(connection: Connection, run: _Run, units: Sequence[UnitOu
 def _names(units: Sequence[UnitOutcome]) -> tuple[list[str], list[str]]:
     """Groups and resources."""
     return [plain(unit.group) for unit in units], [plain(unit.resource) for unit in units]
+
+
+def _failed(cluster: str, row: Row) -> UnitFailed:
+    unit = Unit(cluster, row["api_group"], row["resource"])
+    return UnitFailed(
+        cluster=cluster, resource=unit.dotted, reach=row["reach"], state=Outcome.FAILED, error=row["last_error"]
+    )
 
 
 def _gone(cluster: str, row: Row, deleted: int) -> UnitGone:

@@ -21,11 +21,26 @@ on conflict (id) do update set
     units_completed = excluded.units_completed, units_failed = excluded.units_failed, objects = excluded.objects;
 
 -- name: exclude_units
--- Kinds left out on purpose, unless something newer is known of them.
+-- Kinds left out on purpose, unless something newer is known of them; `*` names all of a group.
 update unit u set state = 'excluded', state_at = $4
 from unnest($2::text[], $3::text[]) as x (api_group, resource)
-where u.cluster_id = $1 and u.api_group = x.api_group and u.resource = x.resource and u.state_at <= $4
+where u.cluster_id = $1 and u.api_group = x.api_group and x.resource in (u.resource, '*') and u.state_at <= $4
     and not exists (select from unit_floor f where f.unit_id = u.id and f.state_at > $4);
+
+-- name: fail_groups
+-- Kinds of the groups $2, whose discovery failed for the reasons $3, have failed in every reach: all but those that the
+-- snapshot names ($4, $5), and unless something newer is known of them. What is gone or excluded stays so.
+with failed as (
+    select u.id, u.api_group, u.resource, g.reason
+    from unnest($2::text[], $3::text[]) as g (api_group, reason)
+    join unit u on u.api_group = g.api_group
+    where u.cluster_id = $1 and u.state is null and not exists (
+        select from unnest($4::text[], $5::text[]) as x (api_group, resource)
+        where x.api_group = u.api_group and x.resource = u.resource)
+)
+update unit_floor f set state = 'failed', state_at = $6, last_error = failed.reason
+from failed where f.unit_id = failed.id and f.state_at <= $6
+returning failed.api_group, failed.resource, f.reach, f.last_error;
 
 -- name: find_gone
 -- Kinds that a complete discovery, begun at $5, no longer names: they are gone, unless something is known of them since then;

@@ -15,7 +15,7 @@ from clusterinfo.commands.status_report import Consumers, Partition, Status, sho
 from clusterinfo.postgres.admin.overview import ClusterRow, KindRow, OffsetRow, Overview
 
 NOON = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
-CLUSTER = ClusterRow("prod", "uid-1", "v1.36.0", NOON, NOON, 12.5, 4321, 51852)
+CLUSTER = ClusterRow("prod", "uid-1", "v1.36.0", NOON, NOON, 12.5, 4321, True, 51852)
 PODS = KindRow("prod", "", "pods", "", "verified", 4000, NOON, 42.0, None)
 OFFSET = OffsetRow("kafka-1", "cluster-info", 0, "cluster-info-consumer", 90)
 CONSUMERS = Consumers("us", "Stable", 2, frozenset({0, 1}), "", "us")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from clusterinfo.errors import FatalError
+from clusterinfo.errors import TransientError
 from clusterinfo.kubernetes import discovery
 from clusterinfo.kubernetes.discovery import ApiGroup, ApiVersion, Selection
 from clusterinfo.model import GroupVersionResource
@@ -284,7 +284,7 @@ def test_a_legacy_document_that_cannot_be_read_fails_its_group(
 
 
 def test_what_is_no_document_is_fatal() -> None:
-    with pytest.raises(FatalError, match="discovery document"):
+    with pytest.raises(TransientError, match="discovery document"):
         discovery.aggregated_groups(b"<html>")
 
 
@@ -308,5 +308,5 @@ def test_no_api_services(document: bytes) -> None:
     "document", [b"<html>", b"[]", b'{"items":[{"spec":{"group":7}}]}', b'{"items":[{"spec":null}]}']
 )
 def test_what_is_no_page_of_api_services(document: bytes) -> None:
-    with pytest.raises(FatalError):
+    with pytest.raises(TransientError):
         discovery.api_services(document)

@@ -45,6 +45,29 @@ def test_a_run_of_lists_without_progress_is_not_alive() -> None:
     assert health.not_alive == [], "between two runs nothing has to move"
 
 
+def test_a_list_that_brings_pages_long_after_its_time_is_not_alive() -> None:
+    """Pages are progress, and a server may send them for ever. A list whose sink is away brings none."""
+    now_s = 0.0
+    health = Health(clock=lambda: now_s)
+    health.list_within_s = 100
+    page = seen.PageListed(resource="pods", reach="", items=0, size_bytes=1)
+    ended = seen.ListEnded(resource="pods", reach="", outcome="failed", objects=0, size_bytes=0, seconds=1)
+    health.observe(seen.Discovered(cluster="a", units=2, excluded=0))
+    health.observe(page)
+    now_s += 100 + SILENT_S
+    health.observe(page)
+    assert health.not_alive == []
+    now_s += 1
+    health.observe(RETRYING)
+    assert health.not_alive == [], "no page came"
+    health.observe(page)
+    assert health.not_alive == ["pods: its list still brings pages after 701 s"]
+    health.observe(ended)
+    assert health.not_alive == []
+    health.observe(page)
+    assert health.not_alive == [], "another list"
+
+
 def test_readiness_follows_runs_of_lists() -> None:
     health = Health()
     failed = seen.RunFailed(cluster="a", error="the API cannot be reached", wait_s=1)
