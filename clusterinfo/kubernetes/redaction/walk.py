@@ -214,7 +214,9 @@ class _Walk:
         elif parent.kind == "SecretList" and parent.key == "items":
             frame.kind = "items"
         frame.captured = parent.kind == "Secret" and parent.key in SECRET_MAPS
-        frame.removes = not frame.is_object and parent.is_object and parent.key == "managedFields"
+        frame.removes = (
+            not frame.is_object and len(self._stack) > 1 and parent.is_object and parent.key == "managedFields"
+        )
         if frame.judges:
             self._inherit(parent, frame)
         self._gone += frame.captured or frame.removes
