@@ -22,7 +22,7 @@ from tests.fuzz.trees import Number, deep, has_half_a_pair
 COPIES = "last-applied", "last-handled-configuration", "objectset.rio.cattle.io/applied", "kapp.k14s.io/original"
 IDENTITY = "name", "namespace", "uid", "resourceVersion"
 
-_ESCAPED_LETTER = re.compile(rb"\\u00[2-7]|\\/")
+_ESCAPED_LETTER = re.compile(rb"\\u00[2-7]|\\/|\\\"password|password\\\"")
 
 
 class Refused(Exception):
@@ -94,11 +94,14 @@ def _hidden(value: Any, key: str, verdict: Verdict | None = None, *, hides: bool
             for name, one in value.items()
         }
     if isinstance(value, list):
-        return [_hidden(one, key, verdict, hides=hides) for one in value]
+        within = verdict._replace(takes_numbers=False)
+        return [_hidden(one, key, within, hides=hides) for one in value]
     if isinstance(value, str):
         by = verdict if verdict.is_secret else STRONG
         return (
-            value if not (verdict.is_secret or hides) or is_harmless(value, by, key) else _length_class(value.encode())
+            value
+            if not (verdict.is_secret or hides) or is_harmless(value, by, key)
+            else _length_class(value.encode("utf-8", "surrogatepass"))
         )
     is_number = isinstance(value, Number) and verdict.takes_numbers
     return _length_class(value.text.encode()) if is_number else value
@@ -120,7 +123,10 @@ def _metadata(given: dict[str, Any]) -> dict[str, Any]:
             del metadata["annotations"]
     elif any(mark in repr(annotations) for mark in COPIES):
         raise Refused  # a copy may be in there, and what is no object has no member to remove
-    return metadata
+    kept = _stripped(metadata)
+    if not kept.get("annotations", True) and isinstance(kept["annotations"], dict):
+        del kept["annotations"]
+    return dict(kept)
 
 
 def _text(value: Any) -> str:

@@ -148,6 +148,8 @@ class _Walk:
 
     def result(self) -> bytes:
         """See `walk`."""
+        if self._rules.judges and judge(self._stack[0].key).takes_numbers and not self._rules.wanted.keeps:
+            self._hide_number(0)
         tokens = _TOKEN if self._rules.wanted == NONE else _ANY_TOKEN
         for token in tokens.finditer(self._data):
             start, end = token.span()
