@@ -14,13 +14,15 @@ import json
 import re
 from typing import Any
 
+from clusterinfo.kubernetes.redaction.names import Verdict, is_exempt, judge
+from clusterinfo.kubernetes.redaction.values import is_harmless
 from clusterinfo.model import GroupVersionResource
 from tests.fuzz.trees import Number, deep, has_half_a_pair
 
 COPIES = "last-applied", "last-handled-configuration", "objectset.rio.cattle.io/applied", "kapp.k14s.io/original"
 IDENTITY = "name", "namespace", "uid", "resourceVersion"
 
-_ESCAPED_LETTER = re.compile(rb"\\u00[2-7]|\\/")
+_ESCAPED_LETTER = re.compile(rb"\\u00[2-7]|\\/|\\\"password|password\\\"")
 
 
 class Refused(Exception):
@@ -64,11 +66,48 @@ def normalised(item: Any, gvr: GroupVersionResource) -> Any:
             elif rest.get(key) is not None:
                 return None
     kept = {key: value if _is_secret_map(gvr, key) else _stripped(value) for key, value in rest.items()}
-    return {**head, "metadata": metadata, **kept}
+    shown = {key: value if _is_left(gvr, key) else _hidden(value, key) for key, value in kept.items()}
+    return {**head, "metadata": _hidden(metadata, "metadata"), **shown}
 
 
 def _is_secret_map(gvr: GroupVersionResource, key: str) -> bool:
     return gvr.resource == "secrets" and key in ("data", "stringData")
+
+
+def _is_left(gvr: GroupVersionResource, key: str) -> bool:
+    """True where names say nothing, or all is hidden already."""
+    return _is_secret_map(gvr, key) or (gvr.resource == "configmaps" and key in ("data", "binaryData"))
+
+
+STRONG = Verdict(is_secret=True, is_strong=True)
+
+
+def _hidden(value: Any, key: str, verdict: Verdict | None = None, *, hides: bool = False) -> Any:
+    """`value` of the member `key` with fingerprints for what names say is secret; `hides`: so does one above it."""
+    verdict = judge(key) if verdict is None else verdict
+    hides = verdict.is_strong or (hides and not is_exempt(key))
+    if isinstance(value, dict):
+        named = [name for name in (value.get("name"), value.get("key")) if isinstance(name, str)]
+        secret = [judge(name) for name in named if judge(name).is_secret]
+        return {
+            name: _hidden(one, name, secret[-1] if name in VALUES and secret else None, hides=hides)
+            for name, one in value.items()
+        }
+    if isinstance(value, list):
+        within = verdict._replace(takes_numbers=False)
+        return [_hidden(one, key, within, hides=hides) for one in value]
+    if isinstance(value, str):
+        by = verdict if verdict.is_secret else STRONG
+        return (
+            value
+            if not (verdict.is_secret or hides) or is_harmless(value, by, key)
+            else _length_class(value.encode("utf-8", "surrogatepass"))
+        )
+    is_number = isinstance(value, Number) and verdict.takes_numbers
+    return _length_class(value.text.encode()) if is_number else value
+
+
+VALUES = "value", "values", "default", "defaultValue", "stringValue"
 
 
 def _metadata(given: dict[str, Any]) -> dict[str, Any]:
@@ -84,7 +123,10 @@ def _metadata(given: dict[str, Any]) -> dict[str, Any]:
             del metadata["annotations"]
     elif any(mark in repr(annotations) for mark in COPIES):
         raise Refused  # a copy may be in there, and what is no object has no member to remove
-    return metadata
+    kept = _stripped(metadata)
+    if not kept.get("annotations", True) and isinstance(kept["annotations"], dict):
+        del kept["annotations"]
+    return dict(kept)
 
 
 def _text(value: Any) -> str:

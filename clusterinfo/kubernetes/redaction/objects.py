@@ -20,7 +20,7 @@ from clusterinfo.kubernetes.redaction.places import (
     is_judged,
     secret_maps,
 )
-from clusterinfo.kubernetes.redaction.search import may_concern, may_concern_values
+from clusterinfo.kubernetes.redaction.search import may_concern
 from clusterinfo.kubernetes.redaction.walk import Rules, fingerprint_map, label
 from clusterinfo.model import GroupVersionResource
 
@@ -63,13 +63,6 @@ class Redaction:
             gvr.kind == "Secret" and not SECRET_MAPS.keys().isdisjoint(members)
         ):
             return True
-        if gvr.resource not in CLOSED_KINDS:
-            return may_concern(body)
-        closed = [name for name in members if not is_judged(gvr, name)]
-        if any(may_concern_values(members[name]) for name in closed):
-            return True
-        for name in closed:
-            body = body.replace(members[name], b"null")
         return may_concern(body)
 
     def clean(self, metadata: Members, members: Members, gvr: GroupVersionResource, namespace: str) -> None:
@@ -92,7 +85,7 @@ class Redaction:
         if self._wanted_of(resource, group) != NONE:
             return True
         is_core = not group and (resource == "secrets" or (resource == "configmaps" and self._configmap_values))
-        return is_core or resource in REQUESTS
+        return is_core or resource in REQUESTS or resource in CLOSED_KINDS
 
     def _find_wanted(self, resource: str, group: str) -> Wanted:
         redact, keep = (

@@ -11,19 +11,32 @@ import re
 from clusterinfo.kubernetes.redaction.names import judge
 from clusterinfo.kubernetes.redaction.paths import NONE
 from clusterinfo.kubernetes.redaction.places import UNJUDGED_BELOW
-from clusterinfo.kubernetes.redaction.search import LARGE_BYTES, concerned, is_harmless, with_hints
+from clusterinfo.kubernetes.redaction.search import (
+    LARGE_BYTES,
+    concerned,
+    is_harmless,
+    may_concern,
+    may_concern_values,
+    with_hints,
+)
 from clusterinfo.kubernetes.redaction.walk import Rules, walk
 from clusterinfo.userinfo import may_hold_userinfo
 
 _FLAT = re.compile(rb'(?:[^"{}\[\]\\]++|"(?:[^"\\]++|\\.)*+"|\[[^"{}\[\]]*+\])*+\}', re.DOTALL)
+_MANY = 50
+"""More pieces than that are walked together: for each one is looked at all before it."""
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _UNJUDGED = tuple(f'"{name}"'.encode() for name in UNJUDGED_BELOW)
 
 
 def rewrite(data: bytes, name: str, rules: Rules) -> bytes:
     """What `walk` returns for the member `name` of an object."""
-    if _is_special(name, rules) or len(data) > LARGE_BYTES:
+    if rules.hides_request or rules.wanted != NONE or name in UNJUDGED_BELOW or judge(name).is_secret:
         return walk(data, name, rules)
+    if not rules.judges:
+        return walk(data, name, rules) if may_concern_values(data) else data
+    if len(data) > LARGE_BYTES:
+        return walk(data, name, rules) if may_concern(data) else data
     pieces = data.split(b"{")
     unknown = with_hints(pieces)
     numbers = concerned(pieces, unknown) if unknown else []
@@ -35,19 +48,13 @@ def rewrite(data: bytes, name: str, rules: Rules) -> bytes:
     return walk(data, name, rules) if patched is None else patched
 
 
-def _is_special(name: str, rules: Rules) -> bool:
-    """True if more than the pieces themselves says what becomes of them."""
-    by_rule = not rules.judges or rules.hides_request or rules.wanted != NONE
-    return by_rule or name in UNJUDGED_BELOW or judge(name).is_secret
-
-
 def _is_plain(data: bytes) -> bool:
     return not any(name in data for name in _UNJUDGED)
 
 
 def _patched(pieces: list[bytes], numbers: list[int], rules: Rules) -> bytes | None:
     """The pieces joined again, those of the given numbers walked; None if one of them is no object by itself."""
-    if numbers[0] < 1:
+    if numbers[0] < 1 or len(numbers) > _MANY:
         return None
     for number in numbers:
         piece = pieces[number]

@@ -117,7 +117,7 @@ def _may_concern_short(raw: bytes) -> bool:
 
 
 def _may_concern_text(raw: bytes) -> bool:
-    return may_hold_userinfo(raw) or _has_hint(raw.lower())
+    return may_hold_userinfo(raw) or _hints_in_parts(raw)
 
 
 def _has_hint(lowered: bytes) -> bool:

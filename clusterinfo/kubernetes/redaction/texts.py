@@ -50,6 +50,7 @@ _SQL = re.compile(
 _ARGUMENT = re.compile(rf"--?{_NAME}=(?P<quoted>(?P<quote>)(?!.*\s-)[\s\S]+)")
 _SIGNATURE = re.compile(r"(?i:(?<=[?&;])(?:sig|x-amz-signature|x-goog-signature|signature)=)(?P<bare>[^\s\"'&;]{8,}+)")
 
+_PART_CHARS, _OVERLAP_CHARS = 65_536, 32
 _NEXT = re.compile(r"[&;,](?=[\w.%+ \-]{1,60}=|\Z)|[);]+\Z")
 _PROSE = words_of(
     "a an and are argument as at be by can cannot could default expired failed file flag for from has if in instead "
@@ -59,14 +60,15 @@ _PROSE = words_of(
 _SENTENCE = re.compile(r"[A-Za-z][a-z'-]*[.,:;!?]?(?:\s.*)?", re.DOTALL)
 
 
-def may_hold_secrets(lowered: str) -> bool:
-    """False if `rewrite` would change nothing in the text of which `lowered` is the lower case."""
-    return any(needle in lowered for needle in NEEDLES)
+def _may_hold_secrets(text: str) -> bool:
+    """False if none of the needles is in the text, which is lowered in parts: it may be long."""
+    parts = (text[start : start + _PART_CHARS].lower() for start in range(0, len(text), _PART_CHARS - _OVERLAP_CHARS))
+    return any(needle in part for part in parts for needle in NEEDLES)
 
 
 def rewrite(text: str, conceal: Conceal) -> str:
     """`text` with what `conceal` returns in place of every value whose name looks secret."""
-    if not may_hold_secrets(text.lower()):
+    if not _may_hold_secrets(text):
         return text
     if (argument := _ARGUMENT.fullmatch(text)) and judge(argument["name"]).is_secret:
         return _named(argument, conceal, judge(argument["name"]))

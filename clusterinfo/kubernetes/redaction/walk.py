@@ -148,6 +148,8 @@ class _Walk:
 
     def result(self) -> bytes:
         """See `walk`."""
+        if self._rules.judges and judge(self._stack[0].key).takes_numbers and not self._rules.wanted.keeps:
+            self._hide_number(0)
         tokens = _TOKEN if self._rules.wanted == NONE else _ANY_TOKEN
         for token in tokens.finditer(self._data):
             start, end = token.span()
@@ -214,7 +216,9 @@ class _Walk:
         elif parent.kind == "SecretList" and parent.key == "items":
             frame.kind = "items"
         frame.captured = parent.kind == "Secret" and parent.key in SECRET_MAPS
-        frame.removes = not frame.is_object and parent.is_object and parent.key == "managedFields"
+        frame.removes = (
+            not frame.is_object and len(self._stack) > 1 and parent.is_object and parent.key == "managedFields"
+        )
         if frame.judges:
             self._inherit(parent, frame)
         self._gone += frame.captured or frame.removes
