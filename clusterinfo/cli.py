@@ -159,9 +159,9 @@ def clusters_list(
 @clusters.command("move")
 def clusters_move(
     name: ClusterName,
-    topic: Annotated[str, typer.Option(metavar="T", help="The topic it belongs to from now on; '': none.")],
+    topic: Annotated[str, typer.Option(metavar="T", help="Its topic from now on; '': the next that speaks of it.")],
 ) -> None:
-    """Let another topic speak of a cluster. It belongs to the first that did; what others say of it is set aside."""
+    """Give a cluster to another topic. It belongs to the first that spoke of it; others' records are dead letters."""
     from clusterinfo.commands.clusters import move_cluster
 
     run_short(move_cluster, name, topic)

@@ -185,8 +185,8 @@ class DeadLettersDropped(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SetAside(Observation):
-    """Records by `topic` of a cluster that belongs to another, `owner`, became dead letters; nothing was applied."""
+class ForeignRecords(Observation):
+    """Records on `topic` of a cluster that belongs to another, `owner`, became dead letters; nothing was applied."""
 
     topic: str
     cluster: str

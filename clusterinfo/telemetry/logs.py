@@ -38,7 +38,7 @@ MESSAGES: dict[type[Observation], tuple[str, str]] = {
     seen.BatchStored: ("info", "Batch stored"),
     seen.DeadLettered: ("error", "Record stored as a dead letter"),
     seen.DeadLettersDropped: ("error", "The oldest dead letters were deleted: there are more than may be kept"),
-    seen.SetAside: ("warning", "Records set aside: their cluster belongs to another topic"),
+    seen.ForeignRecords: ("warning", "Records dead-lettered: their cluster belongs to another topic"),
     seen.UnitVerified: ("debug", "List proven"),
     seen.UnitFailed: ("warning", "Kind is not verified"),
     seen.UnitGone: ("info", "Kind is gone: the cluster no longer serves it"),

@@ -63,7 +63,7 @@ class Metrics:
             "dead_letters_dropped", "Dead letters deleted, the oldest, because there were more than may be kept"
         )
         self.foreign_records = self._counter(
-            "foreign_records", "Records set aside because their cluster belongs to another topic", "topic"
+            "foreign_records", "Dead letters whose cluster belongs to another topic", "topic"
         )
         self.offset_gaps = self._counter("offset_gaps", "Times Kafka had deleted messages before they were stored")
         self.retries = self._counter("retries", "Steps that failed and were tried again", "step")
@@ -132,7 +132,7 @@ _COUNTERS: dict[type[Observation], Callable[[Metrics, Any], None]] = {
     seen.BatchStored: _count_batch,
     seen.DeadLettered: lambda m, o: m.dead_letters.inc(o.letters),
     seen.DeadLettersDropped: lambda m, o: m.dead_letters_dropped.inc(o.letters),
-    seen.SetAside: lambda m, o: m.foreign_records.labels(o.topic).inc(o.records),
+    seen.ForeignRecords: lambda m, o: m.foreign_records.labels(o.topic).inc(o.records),
     seen.OffsetGap: lambda m, _: m.offset_gaps.inc(),
     seen.Retrying: lambda m, o: m.retries.labels(o.step).inc(),
     seen.UnitVerified: _count_verified,

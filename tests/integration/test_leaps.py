@@ -1,4 +1,4 @@
-"""Epochs and versions that leap: what nobody's cluster has is set aside, and what passes is cured as `status` says."""
+"""Epochs and versions that leap: what no cluster has is dead-lettered, what passes is cured as `status` says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A cluster belongs to the topic that spoke of it first: what another one says of it is set aside, and does nothing."""
+"""A cluster belongs to the topic that spoke of it first: what another says of it is a dead letter, and does nothing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from clusterinfo import wire
 from clusterinfo.errors import RecordError
 from clusterinfo.model import PartitionLane, Record
-from clusterinfo.observations import BatchStored, SetAside, Warned
+from clusterinfo.observations import BatchStored, ForeignRecords, Warned
 from clusterinfo.postgres.admin.dead_letters import open_letter
 from clusterinfo.postgres.admin.replay import replay
 from tests.conftest import Database
@@ -59,8 +59,8 @@ async def test_what_another_topic_says_changes_nothing_and_is_kept(bench: Bench,
     for row in rows:
         assert "belongs to topic 'cluster-info': nothing of it is taken from topic 'theirs'" in row["reason"]
         assert "clusterinfo clusters move" in row["reason"]
-    aside = bench.last(SetAside)
-    assert aside == SetAside(topic="theirs", cluster=CLUSTER, owner="cluster-info", records=len(forged))
+    aside = bench.last(ForeignRecords)
+    assert aside == ForeignRecords(topic="theirs", cluster=CLUSTER, owner="cluster-info", records=len(forged))
     assert bench.last(BatchStored).dead_letters == len(forged)
     assert not [one for one in bench.seen if isinstance(one, Warned)], "nobody is told of a clock, or of a name"
 
@@ -146,16 +146,29 @@ async def test_who_writes_without_kafka_asks_no_topic(bench: Bench) -> None:
     assert await bench.connection.fetchval("select count(*) from dead_letter") == 0
 
 
-async def test_what_is_written_directly_belongs_to_no_topic(bench: Bench) -> None:
+async def test_what_is_written_directly_belongs_to_the_first_topic_that_speaks_of_it(bench: Bench) -> None:
     first, second = Listing("100"), run()
     await bench.sink.write(page(first, 0, first.item("a", "1"), first.completed()))
-    await bench.store(second.completed())
-    assert await bench.live() == {"a": "1"}
-    reason = await bench.connection.fetchval("select reason from dead_letter")
-    assert "belongs to no topic (it was written directly)" in reason
-    await bench.connection.execute("update cluster set topic = 'cluster-info'")
+    assert await bench.connection.fetchval("select topic from cluster") == ""
     await bench.store(second.completed())
     assert await bench.live() == {}
+    assert await bench.connection.fetchval("select topic from cluster") == LANE.topic
+    await say(bench, run().item("b", "900"))
+    assert await bench.live() == {}
+    assert "belongs to topic 'cluster-info'" in await bench.connection.fetchval("select reason from dead_letter")
+
+
+async def test_of_two_topics_that_speak_of_what_was_written_directly_one_is_the_owner(bench: Bench) -> None:
+    """Each was admitted while it belonged to nobody."""
+    first = Listing("100")
+    await bench.sink.write(page(first, 0, first.item("a", "1"), first.completed()))
+    for lane in (LANE, THEIRS):
+        await bench.sink.open(lane)
+    batches = [Feed(lane).batch(run().item(lane.topic, "1")) for lane in (LANE, THEIRS)]
+    await asyncio.gather(*(bench.sink.write(batch) for batch in batches))
+    owner = await bench.connection.fetchval("select topic from cluster")
+    assert (await bench.live()).keys() == {"a", owner}
+    assert await bench.connection.fetchval("select count(*) from dead_letter where topic <> $1", owner) == 1
 
 
 async def test_a_dead_letter_is_replayed_for_its_own_topic_alone(bench: Bench) -> None:

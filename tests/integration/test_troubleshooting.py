@@ -224,7 +224,7 @@ TRIED = {
         copied, ("clusters named 'north' and 'south' have the same uid", "unverified"), "south"
     ),
     "A cluster belongs to another topic": Tried(
-        elsewhere, ("Records set aside: their cluster belongs to another topic",), "sandbox"
+        elsewhere, ("Records dead-lettered: their cluster belongs to another topic",), "sandbox"
     ),
     "A kind is forbidden": Tried(forbidden, ("Kind is not verified", "forbidden"), "secrets"),
     "A kind fails": Tried(failing, ("Kind is not verified", "failed"), "services"),

@@ -155,7 +155,7 @@ async def test_what_is_said_of_a_cluster(world: World, what: str, how: int) -> N
     found = {
         "stored": not letters,
         "refused": not letters,
-        "set aside": len(aside) == len(forged),
+        "foreign": len(aside) == len(forged),
         "dead letter": bool(letters) and not aside,
     }
     assert found[expected], letters
@@ -281,5 +281,5 @@ async def test_what_is_asked_of_kafka(world: World, what: str, whose: str) -> No
 
 def test_every_answer_is_one_that_a_test_asks_for() -> None:
     cells = {cell for row in (*SAID.values(), *ASKED.values()) for cell in row}
-    assert cells == {"stored", "set aside", "refused", "dead letter", "allowed"}
+    assert cells == {"stored", "foreign", "refused", "dead letter", "allowed"}
     assert len(_ROWS) == len(SAID) + len(ASKED), "each row once"

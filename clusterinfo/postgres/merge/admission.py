@@ -11,8 +11,8 @@ Dates that are a little ahead, and all that lie in the past, are taken as they a
 
 A cluster belongs to the topic that spoke of it first, so that whoever may write to one topic changes nothing of the
 clusters of another: what it says of them becomes a dead letter, and nothing of that is applied, not even an identity.
-Who writes without Kafka has the topic "": a cluster that is met there first is no topic's until it is given one, and
-nothing is refused there, since whoever writes the database itself needs no topic's leave.
+Who writes without Kafka has the topic "": nothing is refused there, since whoever writes the database itself needs no
+topic's leave, and a cluster that is met there first belongs to the first topic that speaks of it afterwards.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class ClusterRow:
     epoch: int = 0
     """The highest that a snapshot of it had."""
     topic: str = ""
-    """The one it belongs to; "": none, it was written without Kafka."""
+    """The one it belongs to; "": none has spoken of it, it was written without Kafka."""
 
 
 Clusters = Mapping[str, ClusterRow]
@@ -81,13 +81,9 @@ def foreign_reason(record: Record, owner: str, topic: str) -> str:
     """Why a record is refused whose cluster belongs to topic `owner` and not to `topic`."""
     name = quoted(record.cluster_name or record.cluster)
     return (
-        f"cluster {name} belongs to {_named(owner)}: nothing of it is taken from {_named(topic)}; "
+        f"cluster {name} belongs to topic {quoted(owner)}: nothing of it is taken from topic {quoted(topic)}; "
         "if that is meant, `clusterinfo clusters move` gives it another owner"
     )
-
-
-def _named(topic: str) -> str:
-    return f"topic {quoted(topic)}" if topic else "no topic (it was written directly)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +107,11 @@ class Admission:
             clusters=clusters_of(row["clusters"]),
             topic=topic,
         )
+
+    @property
+    def ownerless(self) -> list[str]:
+        """The identities of stored clusters that belong to no topic, and to this one from now on."""
+        return [uid for uid, row in self.clusters.items() if self.topic and not row.topic]
 
     @property
     def latest(self) -> dt.datetime:

@@ -78,7 +78,7 @@ async def apply(
     if admission.forgotten:
         census = Census.of(record for record in batch.records if admission.admits(record))
     clusters, observations = admission.clusters, list[Observation]()
-    if census.snapshots or not census.clusters.keys() <= clusters.keys():
+    if census.snapshots or admission.ownerless or not census.clusters.keys() <= clusters.keys():
         clusters, observations = await know_clusters(connection, census, admission)
     if foreign := foreign_among(clusters, admission.topic):
         census = Census.of(r for r in batch.records if r.cluster not in foreign and admission.admits(r))
@@ -86,7 +86,7 @@ async def apply(
     new = await carried.store(connection, batch, units)
     large = is_large(batch.records)
     staged = await worked_out(large, stage, batch, units, admission, foreign, uses_savepoints=uses_savepoints)
-    observations = [*observations, *staged.set_aside(admission.topic)]
+    observations = [*observations, *staged.foreign_records(admission.topic)]
     staged.dead_letters += [*leaps, *census.dead_letters]
     if not counts:
         staged.tallies.clear()

@@ -11,6 +11,10 @@ values ($1, $2, free_label($1, $2), $3, $4, $4, $5)
 on conflict (uid) do nothing
 returning label;
 
+-- name: adopt_clusters
+-- What was written without Kafka belongs to the first topic that speaks of it.
+update cluster set topic = $2 where uid = any ($1::text[]) and topic = '';
+
 -- name: rename_cluster
 -- The newest snapshot names the cluster.
 update cluster set name = $2, label = free_label(uid, $2) where id = $1 and name <> $2 and last_seen <= $3

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from clusterinfo.errors import RecordError
 from clusterinfo.model import Batch, Record, RecordType, Rejected, Unit, item_digest, list_start_us, version_number
-from clusterinfo.observations import Observation, SetAside
+from clusterinfo.observations import ForeignRecords, Observation
 from clusterinfo.postgres.merge.admission import Admission, Foreign, foreign_reason
 from clusterinfo.postgres.merge.bodies import IDENTITY_ONLY, fidelity_of, plain
 from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
@@ -88,10 +88,10 @@ class Staged:
     uses_savepoints: bool = False
     """True if PostgreSQL refused something of it before: COPY goes behind savepoints, row by row if need be."""
 
-    def set_aside(self, topic: str) -> list[Observation]:
+    def foreign_records(self, topic: str) -> list[Observation]:
         """What to report of clusters that belong to another topic than this one, by which records of them came."""
         return [
-            SetAside(topic=topic, cluster=cluster, owner=owner, records=records)
+            ForeignRecords(topic=topic, cluster=cluster, owner=owner, records=records)
             for (cluster, owner), records in sorted(self.foreign.items())
         ]
 

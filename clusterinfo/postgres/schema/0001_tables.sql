@@ -20,7 +20,7 @@ comment on column cluster.uid is 'Identity of the cluster: CLUSTER_ID, or else t
 comment on column cluster.name is 'What its collector calls it, as of the newest snapshot.';
 comment on column cluster.label is 'Name shown in the views: name, or name-<first 8 of uid> for a second cluster of that name.';
 comment on column cluster.topic is
-    'The Kafka topic that it belongs to, the first that spoke of it: what others say of it is set aside. Empty: written directly.';
+    'The Kafka topic that it belongs to, the first that spoke of it: what others say of it is a dead letter. Empty: none spoke yet.';
 comment on column cluster.server_version is 'Kubernetes version, as of the newest snapshot.';
 comment on column cluster.epoch is 'Highest CLUSTER_EPOCH that a snapshot had.';
 comment on column cluster.first_seen is 'When the oldest snapshot stored was observed.';
