@@ -170,11 +170,12 @@ class BatchStored(Observation):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLettered(Observation):
-    """A record could not be stored and became a dead letter."""
+    """A record could not be stored and became a dead letter; or so many `letters` of a batch, of which this is one."""
 
     lane: str
     offset: int
     reason: str
+    letters: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,8 +18,8 @@ WHOLE_GROUP = "*"
 
 
 MAX_STATEMENT_BYTES = 1024 * 1024
-MAX_KINDS = 10_000
-"""In a snapshot. Clusters have some hundred; of a thousand CRDs an API server takes minutes to start."""
+MAX_KINDS = 5000
+"""In a snapshot. Clusters have some hundred; those of many operators have two or three thousand."""
 
 
 class ListCompleted(msgspec.Struct, frozen=True):

@@ -38,6 +38,8 @@ WRITE_TIMEOUT_S = 300.0
 BEGIN_TIMEOUT_S = 10.0
 """To begin takes no lock: a connection that does not answer so long was cut in silence while it was idle."""
 ACQUIRE_TIMEOUT_S = 60.0
+MAX_REPORTED = 20
+"""Dead letters of a batch that are reported one by one; a stranger's thousands would fill the log."""
 
 
 class TookTooLongError(TimeoutError):
@@ -181,8 +183,11 @@ class PostgresSink:
                 commit_s=round(commit_s, 6),
             )
         )
-        for letter in letters:
+        for letter in letters[:MAX_REPORTED]:
             self._observe(DeadLettered(lane=str(batch.lane), offset=letter.offset, reason=letter.reason))
+        if more := letters[MAX_REPORTED:]:
+            offset, reason = more[0].offset, more[0].reason
+            self._observe(DeadLettered(lane=str(batch.lane), offset=offset, reason=reason, letters=len(more)))
         for observation in applied.observations:
             self._observe(observation)
 

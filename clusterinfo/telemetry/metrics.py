@@ -81,7 +81,7 @@ class Metrics:
         if count := _COUNTERS.get(type(observation)):
             count(self, observation)
         if error_class := _ERROR_CLASSES.get(type(observation)):
-            self.errors.labels(error_class).inc()
+            self.errors.labels(error_class).inc(getattr(observation, "letters", 1))
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
         return Counter(f"clusterinfo_{name}", text, labels, registry=self.registry)
@@ -127,7 +127,7 @@ _COUNTERS: dict[type[Observation], Callable[[Metrics, Any], None]] = {
     seen.PartitionsAssigned: lambda m, _: m.lag.clear(),
     seen.Lagging: lambda m, o: m.lag.labels(o.topic, str(o.partition)).set(o.records),
     seen.BatchStored: _count_batch,
-    seen.DeadLettered: lambda m, _: m.dead_letters.inc(),
+    seen.DeadLettered: lambda m, o: m.dead_letters.inc(o.letters),
     seen.DeadLettersDropped: lambda m, o: m.dead_letters_dropped.inc(o.letters),
     seen.OffsetGap: lambda m, _: m.offset_gaps.inc(),
     seen.Retrying: lambda m, o: m.retries.labels(o.step).inc(),

@@ -64,8 +64,9 @@ def line_of(observation: Observation) -> str:
             line = message
         case seen.ListEnded(resource=resource, outcome=outcome, error=error) if error:
             line = f"{resource}: {outcome}: {error}"
-        case seen.DeadLettered(lane=lane, offset=offset, reason=reason):
-            line = f"{lane}, offset {offset} was dead-lettered: {reason}"
+        case seen.DeadLettered(lane=lane, offset=offset, reason=reason, letters=letters):
+            more = f" and {letters - 1:,} more" if letters > 1 else ""
+            line = f"{lane}, offset {offset}{more} was dead-lettered: {reason}"
         case seen.Retrying(lane=lane, step=step, error=error, wait_s=wait_s):
             line = f"{lane}, {step}: {error}; again in {wait_s:.1f} s"
         case seen.RunFailed(cluster=cluster, error=error, wait_s=wait_s):

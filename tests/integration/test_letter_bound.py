@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from clusterinfo.model import Rejected
-from clusterinfo.observations import DeadLettersDropped, Observation
+from clusterinfo.observations import DeadLettered, DeadLettersDropped, Observation
 from clusterinfo.postgres.merge import dead_letters
 from clusterinfo.postgres.sink import PostgresSink
 from tests.conftest import Database
@@ -95,6 +95,18 @@ async def test_a_large_surplus_goes_in_small_steps(
             await strangers.sink.write(strangers.feed.batch(Listing("100").failed(500, "away")))
             left.append(len(await strangers.kept()))
         assert left == [5, 2, 1, 1]
+
+
+async def test_thousands_are_stored_in_parts_and_reported_in_few_lines(
+    database: Database, connection: asyncpg.Connection
+) -> None:
+    async with flood(database, connection) as strangers:
+        await strangers.send(1234)
+        assert await strangers.kept() == [*range(1234)]
+        reported = [seen for seen in strangers.seen if isinstance(seen, DeadLettered)]
+        assert [(one.offset, one.letters) for one in reported] == [*((offset, 1) for offset in range(20)), (20, 1214)]
+        await strangers.send(5, MIB)
+        assert len(await strangers.kept()) == 1239
 
 
 async def test_one_process_at_a_time(database: Database, connection: asyncpg.Connection) -> None:

@@ -18,6 +18,7 @@ from clusterinfo.commands.pipelines import consume
 from clusterinfo.exit_codes import EXIT_DONE
 from clusterinfo.model import Record, RecordType
 from clusterinfo.observations import DeadLettered, Observation
+from clusterinfo.postgres import sink
 from clusterinfo.settings import Settings, load
 from tests.conftest import Database
 from tests.integration.brokers import Broker
@@ -117,8 +118,13 @@ def _text(value: bytes | None) -> object:
 
 
 async def test_each_is_set_aside_as_it_came_and_the_list_between_them_is_proven(
-    broker: Broker, kafka_env: dict[str, str], database: Database, connection: asyncpg.Connection
+    broker: Broker,
+    kafka_env: dict[str, str],
+    database: Database,
+    connection: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(sink, "MAX_REPORTED", 1000)
     settings = load(kafka_env | database.env, kafka_partition="0")
     good = Listing("200", LISTING.at + dt.timedelta(minutes=1))
     records = [good.item(f"a{number}", str(number)) for number in range(len(STRANGERS))]

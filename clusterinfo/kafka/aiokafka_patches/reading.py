@@ -19,7 +19,6 @@ import asyncio
 import struct
 import weakref
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import count
@@ -31,6 +30,7 @@ from aiokafka.errors import CorruptRecordException, KafkaError
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.legacy_records import LegacyRecordBatch
 
+from clusterinfo.aside import aside
 from clusterinfo.kafka.aiokafka_patches import codecs
 from clusterinfo.kafka.aiokafka_patches.message import Allowance, Message, TooLargeError, read_message, read_varint
 
@@ -66,9 +66,10 @@ class PausedError(KafkaError):  # type: ignore[misc]
 
     async def end(self) -> None:
         """What was in the way is done, beside the event loop; or it has had a turn."""
-        if self._batch is not None:
+        if self._batch is None:
+            await asyncio.sleep(0)
+        else:
             await self._batch.unpack_beside()
-        await asyncio.sleep(0)
 
 
 _allowance: ContextVar[Allowance | None] = ContextVar("allowance", default=None)
@@ -237,11 +238,16 @@ class Batch:
         return (offset, pos) if self._expected <= offset < self.next_offset else (self._expected, -1)
 
     async def unpack_beside(self) -> None:
-        """Unpack it in a thread, one batch at a time. What is wrong with it is raised once it is read."""
-        try:
-            self._keep(await asyncio.get_running_loop().run_in_executor(_UNPACKING, self._unpacked, codecs.LIMIT_BYTES))
-        except UnreadableError as error:
-            self._failure = error
+        """Unpack it in a thread, one batch at a time, in the room of others. What is wrong with it is raised later.
+
+        It must be read before the event loop has another turn, or another one takes its room.
+        """
+        async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+            _release(self, codecs.LIMIT_BYTES)
+            try:
+                self._keep(await aside(self._unpacked, codecs.LIMIT_BYTES))
+            except UnreadableError as error:
+                self._failure = error
 
     def _unpack(self, inline_bytes: int | None) -> bytes:
         """Its messages, unpacked. Raises PausedError if they are more than may be here, or seem to be broken."""
@@ -257,7 +263,8 @@ class Batch:
     def _keep(self, data: bytes) -> bytes:
         """Others that are unpacked are released, so that all of them keep to the bound."""
         self.unpacked = data
-        _hold(self, len(data))
+        _release(self, len(data))
+        _held[next(_numbers)] = self
         return data
 
     def _unpacked(self, limit_bytes: int) -> bytes:
@@ -275,14 +282,12 @@ class Batch:
         return UnreadableError(f"a batch of it cannot be read: {reason}", self.next_offset)
 
 
-_UNPACKING = ThreadPoolExecutor(1, "unpack")
-"""One thread: what several unpack at once would take as many times the memory."""
-
+_turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
 _held: weakref.WeakValueDictionary[int, Batch] = weakref.WeakValueDictionary()
 _numbers = count()
 
 
-def _hold(batch: Batch, size_bytes: int) -> None:
+def _release(batch: Batch, size_bytes: int) -> None:
     """Release the batches that were unpacked first until `batch` fits in."""
     held_bytes = size_bytes
     for number, other in reversed(list(_held.items())):
@@ -293,4 +298,3 @@ def _hold(batch: Batch, size_bytes: int) -> None:
             held_bytes -= len(other.unpacked)
             other.unpacked = None
         del _held[number]
-    _held[next(_numbers)] = batch

@@ -31,6 +31,10 @@ IDENTITY_ONLY, STUB, SANITISED, WHOLE = range(4)
 """Fidelity: how much of an object is stored."""
 
 
+MAX_REPAIRED_BYTES = 2 * 1024 * 1024
+"""What is larger is not repaired, which takes up to six times as much: an object that etcd holds has 1.5 MiB."""
+
+
 class Body(NamedTuple):
     """What is stored of an object: how much of it, as JSON, and the bytes as they came where the two differ."""
 
@@ -43,7 +47,12 @@ NOTHING = Body(IDENTITY_ONLY, None, None)
 
 
 def fidelity_of(record: Record) -> int:
-    """How much of it can be stored, as far as a cheap search shows; `body_of` may find less."""
+    """How much of it can be stored, as far as a cheap search shows; `body_of` may find less.
+
+    Of what would have to be repaired and is too large for that, the identity.
+    """
+    if len(record.body) > MAX_REPAIRED_BYTES and (is_suspect(record.body) or has_wild_number(record.body)):
+        return IDENTITY_ONLY
     if record.state == "oversize":
         return STUB
     return SANITISED if is_suspect(record.body) and sanitise(record.body) != record.body else WHOLE
@@ -52,7 +61,7 @@ def fidelity_of(record: Record) -> int:
 def body_of(record: Record, fidelity: int) -> Body:
     """The body of a record of that fidelity (`fidelity_of`) as it is tried first. A deletion has none."""
     body = record.body
-    if record.type is RecordType.DELETED:
+    if record.type is RecordType.DELETED or fidelity == IDENTITY_ONLY:
         return Body(fidelity, None, None)
     if has_wild_number(body) and (repaired := repair(body)) != body:
         return Body(min(fidelity, SANITISED), repaired, body)
@@ -63,6 +72,8 @@ def body_of(record: Record, fidelity: int) -> Body:
 
 def repaired_body_of(record: Record) -> Body:
     """The same once PostgreSQL refused it."""
+    if len(record.body) > MAX_REPAIRED_BYTES:
+        return NOTHING
     return Body(STUB if record.state == "oversize" else SANITISED, repair(record.body), record.body)
 
 

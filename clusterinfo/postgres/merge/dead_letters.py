@@ -8,7 +8,7 @@ about them is lost, and a message that was refused for its headers is refused fo
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ MAX_VALUE_BYTES = 1024 * 1024
 """What is kept of a value at most."""
 
 LOCK_KEY = 0x6C657474  # "lett"
+MAX_SENT = 500
+"""Dead letters sent at once: 8 ms."""
 MAX_DROPPED = 10_000
 """Dead letters deleted by one statement, which must end in time; a batch adds half as many."""
 
@@ -55,9 +57,26 @@ def dead_letter(record: Record, reason: str, sqlstate: str | None = None) -> Dea
 
 
 async def add_dead_letters(connection: Connection, lane: Lane, letters: Sequence[DeadLetter]) -> None:
-    """Store the dead letters of a batch."""
-    large = sum(map(_kept_bytes, letters)) > LARGE_BYTES
+    """Store the dead letters of a batch, some at a time: to send all of them at once would take too long."""
     topic, partition = (lane.topic, lane.partition) if isinstance(lane, PartitionLane) else ("", -1)
+    for part in _parts(letters):
+        await _add_part(connection, topic, partition, part)
+
+
+def _parts(letters: Sequence[DeadLetter]) -> Iterator[list[DeadLetter]]:
+    part, size_bytes = list[DeadLetter](), 0
+    for letter in letters:
+        part.append(letter)
+        size_bytes += _kept_bytes(letter)
+        if len(part) == MAX_SENT or size_bytes >= MAX_VALUE_BYTES:
+            yield part
+            part, size_bytes = [], 0
+    if part:
+        yield part
+
+
+async def _add_part(connection: Connection, topic: str, partition: int, letters: Sequence[DeadLetter]) -> None:
+    large = sum(map(_kept_bytes, letters)) > LARGE_BYTES
     await connection.execute(
         statements()["add_dead_letters"],
         [topic] * len(letters),

@@ -1,16 +1,15 @@
-"""What takes long for a large message is done in a thread, so that the event loop goes on meanwhile. Pure work only.
+"""What takes long for a large message is done aside, so that the event loop goes on meanwhile. Pure work only.
 
-The interpreter changes threads every 5 ms, if nothing that is written in C takes longer at once: what `json_repair.py`
-and `bodies.py` search at once is bounded. A body is small as a rule; then all of it is done at once, for a thread costs
-more.
+What `json_repair.py` and `bodies.py` search at once is bounded for that. A body is small as a rule; then all of it is
+done at once, for a thread costs more.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
+from clusterinfo.aside import aside
 from clusterinfo.model import Record
 
 LARGE_BYTES = 64 * 1024
@@ -26,5 +25,5 @@ def is_large(records: Iterable[Record]) -> bool:
 
 
 async def worked_out(large: bool, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-    """What `function` returns; in a thread if it is about something large, which goes on if this is cancelled."""
-    return await asyncio.to_thread(function, *args, **kwargs) if large else function(*args, **kwargs)
+    """What `function` returns; aside if it is about something large."""
+    return await aside(function, *args, **kwargs) if large else function(*args, **kwargs)

@@ -90,9 +90,10 @@ class Copied:
     def refuse(self, error: asyncpg.PostgresError) -> bool:
         """Try less of it from now on; False if nothing less is left."""
         self._tried += 1
-        if self._tried == 1:
-            self.body = repaired_body_of(self.record)
+        if self._tried == 1 and (repaired := repaired_body_of(self.record)) != NOTHING:
+            self.body = repaired
             return True
+        self._tried = max(2, self._tried)
         self.body, self.error = NOTHING, error
         return self._tried == 2
 
@@ -208,7 +209,7 @@ async def _copy_until_refused(
     except asyncpg.PostgresError as error:
         if not is_of_the_record(error) or (line := copied_line(error, table)) is None:
             raise
-        return line, error
+        return line, error.with_traceback(None)  # which would hold what was sent as long as the error is kept
     return None
 
 

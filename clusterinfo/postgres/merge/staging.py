@@ -12,7 +12,7 @@ from typing import NamedTuple
 from clusterinfo.errors import RecordError
 from clusterinfo.model import Batch, Record, RecordType, Rejected, Unit, item_digest, list_start_us, version_number
 from clusterinfo.postgres.merge.admission import Admission
-from clusterinfo.postgres.merge.bodies import fidelity_of, plain
+from clusterinfo.postgres.merge.bodies import IDENTITY_ONLY, fidelity_of, plain
 from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
 from clusterinfo.postgres.merge.units import UnitRow, Units
 from clusterinfo.statements import ListCompleted, ListFailed, read
@@ -145,6 +145,10 @@ def _stage_object(staged: Staged, record: Record, unit: UnitRow, at: dt.datetime
         tally.digest += item_digest(record.namespace, record.name, record.resource_version)
     if max(len(record.namespace), len(record.name), len(record.uid)) > MAX_NAME_CHARACTERS:
         raise RecordError(f"a namespace, name or uid of more than {MAX_NAME_CHARACTERS} characters")
+    fidelity = fidelity_of(record)
+    if fidelity == IDENTITY_ONLY and not deleted:
+        reason = f"its body has {len(record.body)} bytes, more than are repaired, and may hold what jsonb cannot"
+        staged.dead_letters.append(dead_letter(record, reason))
     staged.records.append(record)
     staged.rows.append(
         ObjectRow(
@@ -156,7 +160,7 @@ def _stage_object(staged: Staged, record: Record, unit: UnitRow, at: dt.datetime
             record.epoch,
             live_at,
             deleted,
-            fidelity_of(record),
+            fidelity,
             record.normalization,
             bytes.fromhex(record.content_hash),
             at,

@@ -20,6 +20,10 @@ LISTED = seen.ListEnded(resource="pods", reach="", outcome="completed", objects=
         (seen.Noted(message="applied"), "applied"),
         (LISTED, ""),
         (seen.DeadLettered(lane="t-0", offset=7, reason="no ce_type"), "t-0, offset 7 was dead-lettered: no ce_type"),
+        (
+            seen.DeadLettered(lane="t-0", offset=7, reason="no", letters=5),
+            "t-0, offset 7 and 4 more was dead-lettered: no",
+        ),
     ],
 )
 def test_lines(observation: Observation, line: str) -> None:

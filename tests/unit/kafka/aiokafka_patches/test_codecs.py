@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from aiokafka import codec
 from aiokafka.errors import CorruptRecordException
@@ -55,3 +57,16 @@ def test_the_compiled_and_the_plain_reader_keep_to_the_bound(name: str, monkeypa
     records = MemoryRecords(bomb)
     with pytest.raises(CorruptRecordException):
         list(records.next_batch())
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_what_failed_holds_nothing(name: str) -> None:
+    bomb = ENCODERS[name][1](b"\0" * (codecs.LIMIT_BYTES + 1))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CorruptRecordException) as failure:
+            codecs.DECODERS[name](bomb)
+        assert failure.value
+        assert tracemalloc.get_traced_memory()[0] < 1024 * 1024
+    finally:
+        tracemalloc.stop()

@@ -18,6 +18,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from clusterinfo import wire
+from clusterinfo.aside import THREAD
 from clusterinfo.kafka.aiokafka_patches import codecs, reading
 from clusterinfo.kafka.aiokafka_patches.message import TooLargeError
 from tests.support.batches import CODECS, batch, framed, record, sized, varint
@@ -47,7 +48,7 @@ def fields(messages: list[Any]) -> list[tuple[object, ...]]:
 @pytest.fixture(autouse=True)
 def nothing_held() -> Iterator[None]:
     yield
-    reading._UNPACKING.submit(int).result()  # the thread has let go of what it did before
+    THREAD.submit(int).result()  # the thread has let go of what it did before
     gc.collect()
     assert not reading._held
 
@@ -215,7 +216,7 @@ def test_what_is_large_is_unpacked_in_a_thread(codec: str, monkeypatch: pytest.M
     small, large = batch([good(0)], codec), batch([good(0, 3 * MIB), good(1)], codec, 1)
     calls, pauses = one_by_one(small + large, 1)
     assert (calls, pauses) == ([[0], [1], [2], []], 1)
-    assert threads == [("MainThread", 2 * MIB), ("MainThread", 2 * MIB), ("unpack_0", codecs.LIMIT_BYTES)]
+    assert threads == [("MainThread", 2 * MIB), ("MainThread", 2 * MIB), ("aside_0", codecs.LIMIT_BYTES)]
 
 
 def test_what_a_call_has_read_is_not_lost_to_what_is_large_behind_it() -> None:
