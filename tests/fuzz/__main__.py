@@ -114,7 +114,12 @@ def shown(outcomes: dict[str, Outcome], chunks: list[Chunk], seed: int, seconds:
 
 def accepted(target: str, outcome: Outcome) -> int:
     """How many inputs were taken for what they should be."""
-    wanted = {"messages": "messages accepted", "pages": "pages split", "bodies": "bodies stored"}[target]
+    wanted = {
+        "messages": "messages accepted",
+        "batches": "batches read to the end",
+        "pages": "pages split",
+        "bodies": "bodies stored",
+    }[target]
     return sum(count for name, count in outcome.counts.items() if name.startswith(wanted))
 
 

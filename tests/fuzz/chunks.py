@@ -9,12 +9,12 @@ from random import Random
 import asyncpg
 
 from clusterinfo.postgres.pool import prepare_connection
-from tests.fuzz import bodies, messages, pages
+from tests.fuzz import batches, bodies, messages, pages
 from tests.fuzz.outcome import Outcome
 
 CHUNK = 2000
 """Executions that share their PostgreSQL round trips."""
-SHARES = {"messages": 0.55, "pages": 0.15, "bodies": 0.3}
+SHARES = {"messages": 0.5, "batches": 0.1, "pages": 0.15, "bodies": 0.25}
 """Target -> its share of all executions, by what one costs."""
 
 
@@ -31,6 +31,8 @@ class Chunk:
 async def run_chunk(chunk: Chunk, dsn: str) -> Outcome:
     """Run it on a connection of its own."""
     random = Random(f"{chunk.seed}/{chunk.target}/{chunk.number}")
+    if chunk.target == "batches":
+        return batches.run(random, chunk.size, chunk.number)
     if chunk.target == "pages":
         return pages.run(random, chunk.size, chunk.number)
     connection = await asyncpg.connect(dsn, timeout=10)
