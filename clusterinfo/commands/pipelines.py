@@ -11,6 +11,7 @@ from clusterinfo.errors import ConfigError
 from clusterinfo.exit_codes import EXIT_ATTENTION, EXIT_DONE, EXIT_STOPPED
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.collector import Collector
+from clusterinfo.memory import give_large_blocks_back
 from clusterinfo.model import Outcome
 from clusterinfo.observations import Connected, ListEnded, Observation, Observe, UnitFailed, UnitVerified, Warned
 from clusterinfo.pump import Sink, pump
@@ -120,6 +121,7 @@ async def consume(
         )
     from clusterinfo.kafka.consumer.group import ConsumerGroup
 
+    give_large_blocks_back()
     async with AsyncExitStack() as stack:
         ends = open_sink(settings, observe, do_migrate=do_migrate), ConsumerGroup.connect(settings, observe)
         if (opened := await _open(stack, stopping, *ends)) is None:
