@@ -131,7 +131,7 @@ def _live_at(record: Record, unit: UnitRow, observed_at: dt.datetime) -> int:
     """As of when `record` was seen, counted as its unit counts: list versions, or microseconds."""
     if not unit.by_clock and (number := version_number(record.list_version)) is not None:
         return number
-    observed_us = (observed_at - _EPOCH) // _MICROSECOND
+    observed_us = max(0, (observed_at - _EPOCH) // _MICROSECOND)  # below 0 stands for what nobody has seen
     return min(list_start_us(record.list), observed_us) if record.list else observed_us
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from clusterinfo.model import Batch, Record, RecordType, Rejected, list_start_us
 from clusterinfo.postgres.merge.admission import MOST_AHEAD, Admission
-from clusterinfo.postgres.merge.bodies import SANITISED, STUB, WHOLE
+from clusterinfo.postgres.merge.bodies import IDENTITY_ONLY, MAX_REPAIRED_BYTES, SANITISED, STUB, WHOLE
 from clusterinfo.postgres.merge.staging import MAX_NAME_CHARACTERS, Staged, stage
 from clusterinfo.postgres.merge.units import UnitRow
 from tests.support.records import CLUSTER, LANE, NOON, Listing
@@ -48,6 +48,21 @@ def test_a_list_that_began_after_its_objects_were_seen_began_with_them() -> None
     early = msgspec.structs.replace(listing.item("a", "17"), observed_at=NOON - MINUTE)
     (row,) = staged_of(early, by_clock=True).rows
     assert row.live_at == list_start_us(listing.id) - 60_000_000
+
+
+def test_what_was_seen_before_1970_is_as_old_as_can_be() -> None:
+    old = msgspec.structs.replace(Listing("100").deleted("a", "5"), observed_at=NOON.replace(year=26))
+    (row,) = staged_of(old, by_clock=True).rows
+    assert row.live_at == 0
+
+
+def test_a_body_that_is_too_large_to_be_repaired_is_a_dead_letter_and_its_object_an_identity() -> None:
+    for last, fidelity in ((b"1", WHOLE), (b"1e9999", IDENTITY_ONLY), (rb'"\u0000"', IDENTITY_ONLY)):
+        body = b'["' + b"x" * MAX_REPAIRED_BYTES + b'",' + last + b"]"
+        staged = staged_of(Listing("100").item("a", "1", body=body))
+        assert [row.fidelity for row in staged.rows] == [fidelity]
+        assert [letter.value for letter in staged.dead_letters] == [body] * (fidelity == IDENTITY_ONLY)
+        assert len(staged.tallies) == 1
 
 
 def test_an_object_without_an_integer_for_a_list_version_is_ordered_by_the_clock() -> None:
