@@ -7,16 +7,20 @@ and batches that say what they do not hold. As small as their maker could pack t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from random import Random
 
 import orjson
 from msgspec.structs import replace
 
 from clusterinfo import wire
 from clusterinfo.model import Record
+from tests.fuzz.batches import made
 from tests.support.batches import batch, framed, record, sized, varint
 from tests.support.records import Listing
 
 MIB = 1024 * 1024
+GARBLED = 60
+"""Batches as tests/fuzz makes them; thousands of them go past the reader there, some through a broker here."""
 ATTRIBUTES = (
     "ce_specversion", "ce_type", "ce_source", "ce_id", "ce_time", "ce_subject", "ce_clustername", "ce_snapshot",
     "ce_list", "ce_reach", "ce_apiversion", "ce_kind", "ce_uid", "ce_resourceversion", "ce_listversion", "ce_ordering",
@@ -70,6 +74,9 @@ def hostile() -> Iterator[tuple[str, bytes]]:
     yield from _bodies()
     yield from _statements()
     yield from _batches()
+    random = Random(1)
+    for _ in range(GARBLED):
+        yield "a garbled batch", made(random)
 
 
 def _headers() -> Iterator[tuple[str, bytes]]:

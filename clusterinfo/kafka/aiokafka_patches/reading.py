@@ -163,11 +163,19 @@ class Batches:
             raise CorruptRecordException(f"a batch of {size_bytes} bytes is none")
         found = self._view[self._pos : self._pos + size_bytes]
         self._pos += size_bytes
-        return Batch(found) if magic >= 2 else LegacyRecordBatch(bytes(found), magic)
+        return Batch(found) if magic >= 2 else _legacy_batch(bytes(found), magic)
 
     def _next_bytes(self) -> int:
         length: int = _LENGTH.unpack_from(self._view, self._pos)[0]
         return length + _AFTER_LENGTH
+
+
+def _legacy_batch(data: bytes, magic: int) -> LegacyRecordBatch:
+    """One of format 0 or 1. aiokafka raises SystemError, or whatever it is, for lengths that are none."""
+    try:
+        return LegacyRecordBatch(data, magic)
+    except Exception as error:  # noqa: BLE001 - see above
+        raise CorruptRecordException(f"a batch of format {magic} cannot be read: {error}") from None
 
 
 class Batch:

@@ -143,6 +143,15 @@ def test_what_is_no_batch_is_corrupt() -> None:
         read(whole[:-1] + b"?")
 
 
+@pytest.mark.parametrize("magic", [0, 1])
+def test_what_is_no_batch_of_an_older_format_is_corrupt(magic: int) -> None:
+    whole = bytearray(batch([good(0)]))
+    whole[16] = magic
+    whole[18:60] = b"\x86" * 42  # lengths below zero
+    with pytest.raises(CorruptRecordException, match=f"format {magic}"):
+        read(bytes(whole))
+
+
 def test_too_many_headers_are_left_unread() -> None:
     many = (sized(b"a") + sized(b"1") + sized(b"b") + sized(None)) * 500_000
     large = [(b"a", b"1"), (b"a", b"2"), (b"b", b"x" * 70_000), (b"c", b"3")]
