@@ -47,7 +47,8 @@ class UnitOutcome(msgspec.Struct, frozen=True):
     outcome: Outcome
     count: Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)] = 0
     """Objects that its completed lists sent."""
-    reason: str = ""
+    reason: str | msgspec.UnsetType = msgspec.UNSET
+    """Why discovery failed; only of a whole group."""
 
 
 class SnapshotStarted(msgspec.Struct, frozen=True):

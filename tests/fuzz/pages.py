@@ -165,13 +165,19 @@ def judge(page: Made, gvr: GroupVersionResource) -> list[str]:
     expect(found.continue_token == (metadata.get("continue") or ""), "another continue token")
     items = whole["items"] or []
     expect(len(found.items) == len(items), f"{len(found.items)} items instead of {len(items)}")
-    count = split.count_items(page.whole)
-    expect(_is_escaped(page.whole) or _holds_twice(page.whole) or count == len(items), f"counted {count} items")
+    if not (_is_escaped(page.whole) or _holds_twice(page.whole)):
+        _judge_count(split.count_items(page.whole), items)
     lines = ["pages split as the judge does"]
     for raw, item in zip(found.items, items, strict=True):
         expect(same(tree(bytes(raw)), item), "an item is another one")
         lines.append(_judge_item(bytes(raw), item, gvr))
     return lines
+
+
+def _judge_count(count: int, items: list[Any]) -> None:
+    """Commas within items that are texts count as well, and no such item is an object."""
+    is_exact = not any(isinstance(item, str) for item in items)
+    expect(count == len(items) if is_exact else count >= len(items), f"counted {count} items")
 
 
 def _is_escaped(page: bytes) -> bool:

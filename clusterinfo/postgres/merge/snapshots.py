@@ -92,7 +92,7 @@ async def _fail_groups(connection: Connection, run: _Run, units: Sequence[UnitOu
     failed = [unit for unit in units if unit.outcome is Outcome.FAILED and unit.resource == WHOLE_GROUP]
     if not failed:
         return []
-    reasons = [plain(unit.reason) or "discovery failed" for unit in failed]
+    reasons = [plain(str(unit.reason or "")) or "discovery failed" for unit in failed]
     rows = await connection.fetch(
         statements()["fail_groups"], run.cluster.id, _names(failed)[0], reasons, *_names(units), run.at
     )
