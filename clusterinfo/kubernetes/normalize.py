@@ -126,18 +126,27 @@ def _assemble(api_version: str, kind: str, metadata: dict[str, bytes], members: 
     """The body and its hash."""
     if not metadata.get("annotations", b"-").strip(b"{} \t\r\n"):
         del metadata["annotations"]
-    parts = [b'{"apiVersion":', quote(api_version), b',"kind":', quote(kind), b',"metadata":{', *_parts(metadata, b",")]
-    parts += (b"}," if members else b"}", *_parts(members, b","), b"}")
-    return b"".join(parts), _content_hash(metadata, members)
+    head = [b'{"apiVersion":', quote(api_version), b',"kind":', quote(kind), b',"metadata":{']
+    if sum(map(len, members.values())) > LARGE_BYTES:
+        parts = [*head, *_parts(metadata, b","), b"}," if members else b"}", *_parts(members, b","), b"}"]
+        return b"".join(parts), _content_hash(metadata, members)
+    inner, outer = _pairs(metadata), _pairs(members)
+    parts = [*head, b",".join(inner.values()), b"}," if outer else b"}", b",".join(outer.values()), b"}"]
+    hashed = [inner[key] for key in sorted(inner) if key != "resourceVersion"]
+    hashed += (b"", *(outer[key] for key in sorted(outer)))
+    return b"".join(parts), xxhash.xxh3_128_hexdigest(b"\n".join(hashed))
 
 
 def _content_hash(metadata: Mapping[str, bytes], members: Mapping[str, bytes]) -> str:
-    """xxh3_128 over the sorted `"name":value`s; apiVersion, kind and managedFields are not among them any more."""
+    """xxh3_128 over the sorted `"name":value`s; apiVersion, kind and managedFields are not among them any more.
+
+    Of a large object: its parts are not joined for it.
+    """
     inner = {name: metadata[name] for name in sorted(metadata) if name != "resourceVersion"}
     outer = {name: members[name] for name in sorted(members)}
     parts = [*_parts(inner, b"\n"), b"\n" if inner else b"", b"\n" if outer else b"", *_parts(outer, b"\n")]
     hashed = xxhash.xxh3_128()
-    for part in parts if sum(map(len, parts)) > LARGE_BYTES else [b"".join(parts)]:
+    for part in parts:
         hashed.update(part)
     return hashed.hexdigest()
 
@@ -164,3 +173,8 @@ def _parts(members: Mapping[str, bytes], between: bytes) -> list[bytes]:
     for name, value in members.items():
         parts += (label(name), value, between)
     return parts[:-1]
+
+
+def _pairs(members: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Name -> `"name":value`."""
+    return {name: label(name) + value for name, value in members.items()}

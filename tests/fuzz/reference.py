@@ -97,12 +97,10 @@ def _hidden(value: Any, key: str, verdict: Verdict | None = None, *, hides: bool
         within = verdict._replace(takes_numbers=False)
         return [_hidden(one, key, within, hides=hides) for one in value]
     if isinstance(value, str):
-        by = verdict if verdict.is_secret else STRONG
-        return (
-            value
-            if not (verdict.is_secret or hides) or is_harmless(value, by, key)
-            else _length_class(value.encode("utf-8", "surrogatepass"))
-        )
+        is_secret = verdict.is_secret or hides
+        if not is_secret or is_harmless(value, verdict if verdict.is_secret else STRONG, key):
+            return value
+        return _length_class(value.encode("utf-8", "surrogatepass"))
     is_number = isinstance(value, Number) and verdict.takes_numbers
     return _length_class(value.text.encode()) if is_number else value
 

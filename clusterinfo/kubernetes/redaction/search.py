@@ -160,13 +160,32 @@ def concerned(pieces: list[bytes], among: set[bytes]) -> list[int]:
     found, harmless = [], []
     for number in [number for number, piece in enumerate(pieces) if piece in among]:
         piece, *behind = pieces[number : number + 3]
-        if not is_harmless(piece, behind[0] if behind else b"") or (_names_on(piece) and _value_follows(*behind)):
+        is_concerned, is_always_harmless = _judge(piece, *behind)
+        if is_concerned:
             found.append(number)
-        elif not _names_on(piece) and is_harmless(piece, b""):
+        elif is_always_harmless:
             harmless.append(piece)
     if harmless:
         _remember(_harmless, harmless)
     return found
+
+
+def _judge(piece: bytes, *behind: bytes) -> tuple[bool, bool]:
+    """Whether a rule may change the piece, given the two behind it; whether none ever does, whatever is behind it."""
+    is_short = len(piece) + sum(map(len, behind)) <= 4 * _SHORT_BYTES
+    return (_judge_short if is_short else _judge_any)(piece, *behind)
+
+
+@lru_cache(maxsize=2048)
+def _judge_short(piece: bytes, *behind: bytes) -> tuple[bool, bool]:
+    return _judge_any(piece, *behind)
+
+
+def _judge_any(piece: bytes, *behind: bytes) -> tuple[bool, bool]:
+    names_on = _names_on(piece)
+    if not is_harmless(piece, behind[0] if behind else b"") or (names_on and _value_follows(*behind)):
+        return True, False
+    return False, not names_on and is_harmless(piece, b"")
 
 
 def _value_follows(*behind: bytes) -> bool:
@@ -184,16 +203,6 @@ def _value_follows(*behind: bytes) -> bool:
 
 def is_harmless(piece: bytes, following: bytes) -> bool:
     """True if nothing in `piece` concerns a rule, given what stands in the object that opens behind it."""
-    is_short = len(piece) + len(following) <= 4 * _SHORT_BYTES
-    return (_is_short_harmless if is_short else _is_harmless)(piece, following)
-
-
-@lru_cache(maxsize=2048)
-def _is_short_harmless(piece: bytes, following: bytes) -> bool:
-    return _is_harmless(piece, following)
-
-
-def _is_harmless(piece: bytes, following: bytes) -> bool:
     if not _has_hint(piece.lower()):
         return True
     if any(needle in piece for needle in _SURE) or _LETTER_ESCAPED.search(piece) or _SIGNATURE.search(piece):

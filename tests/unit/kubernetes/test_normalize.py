@@ -149,6 +149,18 @@ def test_the_items_own_version_and_kind_are_kept_and_come_first() -> None:
     assert one.body.startswith(b'{"apiVersion":"shop.example.com/v2","kind":"Other","metadata":')
 
 
+@pytest.mark.parametrize("size", [1, 70_000])
+@pytest.mark.parametrize("version", [b"", b'"resourceVersion":"5",'])
+def test_the_hash_of_a_large_object_is_made_as_that_of_a_small_one(size: int, version: bytes) -> None:
+    text = b"x" * size
+    one = normalize(b'{"spec":"%s","a":1,"metadata":{%s"name":"x","labels":{}}}' % (text, version), PODS, KEYLESS)
+
+    assert one.content_hash == xxhash.xxh3_128_hexdigest(b'"labels":{}\n"name":"x"\n\n"a":1\n"spec":"%s"' % text)
+    assert one.body == (
+        b'{"apiVersion":"v1","kind":"Pod","metadata":{%s"name":"x","labels":{}},"spec":"%s","a":1}' % (version, text)
+    )
+
+
 def test_the_hash_is_that_of_the_sorted_content() -> None:
     one = normalize(b'{"spec":{"b":1,"a":2},"metadata":{"resourceVersion":"5","name":"x"}}', PODS, KEYLESS)
 
