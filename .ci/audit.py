@@ -1,8 +1,9 @@
 """Judge what the program is made of: known vulnerabilities, by the report that pip-audit wrote, and licences.
 
 `PYTHON audit.py LOCKED REPORT`: PYTHON is of an environment that has what the file LOCKED names. A finding fails, and
-so does what could not be asked: a service that does not answer, or does not know a package, says nothing about it, and
-what was not looked up must not pass for sound.
+so does what could not be asked: a service that does not answer, or knows some packages and not another, says nothing
+about it, and what was not looked up must not pass for sound. One that knows none at all is a mirror of packages without
+the findings: whoever works behind it cannot ask anybody, and is told so.
 """
 
 # ruff: noqa: T201 - what it prints is its result
@@ -28,6 +29,9 @@ def vulnerabilities(report: Path) -> list[str]:
     if not report.exists():
         return ["not audited: the vulnerability service did not answer"]
     packages = json.loads(report.read_text())["dependencies"]
+    if packages and not any("vulns" in package for package in packages):
+        print(f"NOT AUDITED: the package index knows findings about none of {len(packages)} packages", file=sys.stderr)
+        return []
     found = [line for package in packages for line in _about(package)]
     return found if packages else ["not audited: the report names no package"]
 

@@ -44,6 +44,12 @@ def test_what_was_found_or_not_looked_up_fails(packages: list[dict[str, Any]], s
     assert says in ended.stdout
 
 
+def test_an_index_that_knows_nothing_of_any_package_is_named(tmp_path: Path) -> None:
+    ended = audited(tmp_path, SKIPPED, SKIPPED)
+    assert (ended.returncode, ended.stdout) == (0, "nothing found\n")
+    assert "NOT AUDITED: the package index knows findings about none of 2 packages" in ended.stderr
+
+
 def test_a_service_that_did_not_answer_fails(tmp_path: Path) -> None:
     ended = audited(tmp_path, report=False)
     assert (ended.returncode, ended.stdout) == (1, "not audited: the vulnerability service did not answer\n")
