@@ -398,14 +398,14 @@ class ListSource:
                 self._limit = await self._fewer(error)
 
     async def _fewer(self, error: PageTooLargeError) -> int:
-        """How many objects to ask for next: those that fitted, and no more than half. Raises _NoPageError."""
+        """How many objects to ask for next: about those that fitted, at most half. Raises _NoPageError."""
         came = await asyncio.to_thread(count_items, error.beginning)
         if came > self._limit:
             sent = f"{came - 1} objects and more came in an answer of more than {error.limit_bytes} bytes (PAGE_BYTES)"
             raise _NoPageError(f"{self._ignores_limit()}: {sent}")
         if self._limit == 1:
             raise _NoPageError(f"a single object passes PAGE_BYTES: {error}")
-        return max(1, min(self._limit // 2, came - 1))
+        return max(1, min(self._limit // 2, came))
 
     def _start_prefetch(self) -> None:
         """Fetch the next page while this one is written, if the budget has room now: never wait for one's own batch."""
