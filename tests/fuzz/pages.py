@@ -213,7 +213,8 @@ def _judge_damaged(page: Made, gvr: GroupVersionResource) -> list[str]:
 def _judge_item(raw: bytes, item: Any, gvr: GroupVersionResource) -> str:
     """An item that is JSON: what normalisation makes of it is what the reference says; a custom resource stays JSON."""
     one, custom = _normalised(raw, gvr), _normalised(raw, WIDGETS)
-    expect((one is None) == (custom is None), "an item is readable as one kind, and not as another")
+    # What is cut for its depth has to be whole otherwise, and what is replaced as a whole need not be cut.
+    expect((one is None) == (custom is None) or _is_deep(raw), "an item is readable as one kind, and not as another")
     expect(custom is None or is_json(custom.body), "a custom resource is no JSON any more")
     if not reference.is_defined(raw) or (one is not None and one.is_repaired and _is_deep(raw)):
         return "items beyond the reference"

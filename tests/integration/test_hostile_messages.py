@@ -37,7 +37,7 @@ MOST_MIB = 150
 PATIENCE_S = 240.0
 MOST_MS = 250.0
 """In a turn of the event loop: measured 22 to 35 ms where others used the cores as well, 140 ms where they waited for
-them. It was 590 ms before large bodies, many dead letters and large batches were worked out in parts or aside."""
+them. It was 590 ms before large bodies, many dead letters and large batches were worked out in parts or in a thread."""
 STANDSTILL_S = 15.0
 """Nearly all of it is the group's; alone on two cores it is under 3 s."""
 

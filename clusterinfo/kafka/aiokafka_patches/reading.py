@@ -30,9 +30,9 @@ from aiokafka.errors import CorruptRecordException, KafkaError
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.legacy_records import LegacyRecordBatch
 
-from clusterinfo.aside import aside
 from clusterinfo.kafka.aiokafka_patches import codecs
 from clusterinfo.kafka.aiokafka_patches.message import Allowance, Message, TooLargeError, read_message, read_varint
+from clusterinfo.offload import offload
 
 UNPACKED_BYTES = 16 * 1024 * 1024
 """Of unpacked batches held at once; one that is needed and not held any more is unpacked again."""
@@ -253,7 +253,7 @@ class Batch:
         async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
             _release(self, codecs.LIMIT_BYTES)
             try:
-                self._keep(await aside(self._unpacked, codecs.LIMIT_BYTES))
+                self._keep(await offload(self._unpacked, codecs.LIMIT_BYTES))
             except UnreadableError as error:
                 self._failure = error
 

@@ -215,7 +215,7 @@ class _Walk:
             frame.kind = "Secret"
         elif parent.kind == "SecretList" and parent.key == "items":
             frame.kind = "items"
-        frame.captured = parent.kind == "Secret" and parent.key in SECRET_MAPS
+        frame.captured = not self._gone and parent.kind == "Secret" and parent.key in SECRET_MAPS
         frame.removes = (
             not frame.is_object and len(self._stack) > 1 and parent.is_object and parent.key == "managedFields"
         )

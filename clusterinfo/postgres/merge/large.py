@@ -1,4 +1,4 @@
-"""What takes long for a large message is done aside, so that the event loop goes on meanwhile. Pure work only.
+"""What takes long for a large message is done in a thread, so that the event loop goes on meanwhile. Pure work only.
 
 What `json_repair.py` and `bodies.py` search at once is bounded for that. A body is small as a rule; then all of it is
 done at once, for a thread costs more.
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import ParamSpec, TypeVar
 
-from clusterinfo.aside import aside
 from clusterinfo.model import Record
+from clusterinfo.offload import offload
 
 LARGE_BYTES = 64 * 1024
 """To repair that much takes 10 ms at most."""
@@ -25,5 +25,5 @@ def is_large(records: Iterable[Record]) -> bool:
 
 
 async def worked_out(large: bool, function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
-    """What `function` returns; aside if it is about something large."""
-    return await aside(function, *args, **kwargs) if large else function(*args, **kwargs)
+    """What `function` returns; in the thread if it is about something large."""
+    return await offload(function, *args, **kwargs) if large else function(*args, **kwargs)

@@ -18,9 +18,9 @@ from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
 from clusterinfo import wire
-from clusterinfo.aside import THREAD
 from clusterinfo.kafka.aiokafka_patches import codecs, reading
 from clusterinfo.kafka.aiokafka_patches.message import TooLargeError
+from clusterinfo.offload import THREAD
 from tests.support.batches import CODECS, batch, framed, record, sized, varint
 from tests.support.kafka import item, new_list
 
@@ -225,7 +225,7 @@ def test_what_is_large_is_unpacked_in_a_thread(codec: str, monkeypatch: pytest.M
     small, large = batch([good(0)], codec), batch([good(0, 3 * MIB), good(1)], codec, 1)
     calls, pauses = one_by_one(small + large, 1)
     assert (calls, pauses) == ([[0], [1], [2], []], 1)
-    assert threads == [("MainThread", 2 * MIB), ("MainThread", 2 * MIB), ("aside_0", codecs.LIMIT_BYTES)]
+    assert threads == [("MainThread", 2 * MIB), ("MainThread", 2 * MIB), ("offload_0", codecs.LIMIT_BYTES)]
 
 
 def test_what_a_call_has_read_is_not_lost_to_what_is_large_behind_it() -> None:

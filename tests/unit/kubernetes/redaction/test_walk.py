@@ -15,7 +15,10 @@ from clusterinfo.kubernetes.redaction.objects import Redaction
 from clusterinfo.model import GroupVersionResource
 
 CLOUDS = GroupVersionResource("shop.example.com", "v1", "clouds", "Cloud", namespaced=True)
-SIZE = 1_400_000
+SIZE = 400_000
+"""Under tracemalloc; of an object as etcd takes it, which is three times as large, all is three times as much."""
+REMEMBERED_BYTES = 500_000
+"""Names and their verdicts, in caches that are bounded."""
 
 
 def nested(depth: int, inner: bytes, filler: bytes) -> bytes:
@@ -35,6 +38,8 @@ OBJECTS = {
     "deep, short texts": nested(195, b'{"password":"hunter2"}', b'"xyz",'),
     "deep, numbers": nested(195, b'{"password":"hunter2"}', b"1,"),
     "deep, objects": nested(195, b'{"password":"hunter2"}', b'{"a":{}},'),
+    "Secrets in Secrets": b'{"metadata":{"name":"x"},"spec":%s{"password":"hunter2","a":"%s"}%s}'
+    % (b'{"kind":"Secret","data":' * 90, b"y" * SIZE, b"}" * 90),
     "deep, Secrets": nested(150, b'{"password":"hunter2"}', b'{"data":{"a":1},"kind":"Secret"},'),
     "wide, a secret each": flat(b'"a%d":{"password":"hunter2hunter2","colour":"red red red red red red red"}'),
     "one long text": SPEC % (b"a-b=c: d\\n" * (SIZE // 11)),
@@ -75,7 +80,7 @@ def test_no_more_than_three_times_the_object_is_held(raw: bytes) -> None:
     finally:
         tracemalloc.stop()
 
-    assert peak <= 3 * max(len(raw), len(body))
+    assert peak <= 3 * max(len(raw), len(body)) + REMEMBERED_BYTES
 
 
 def test_what_is_packed_in_itself_is_unpacked_thrice() -> None:

@@ -10,11 +10,11 @@ import threading
 
 import pytest
 
-from clusterinfo.aside import aside
 from clusterinfo.memory import give_large_blocks_back
+from clusterinfo.offload import offload
 
 
-async def test_what_is_done_aside_is_done_one_after_another_and_the_loop_goes_on() -> None:
+async def test_what_is_offloaded_is_done_one_after_another_and_the_loop_goes_on() -> None:
     names, turns, inside = set[str](), 0, 0
 
     def work(number: int) -> int:
@@ -27,18 +27,18 @@ async def test_what_is_done_aside_is_done_one_after_another_and_the_loop_goes_on
         inside -= 1
         return number
 
-    working = asyncio.gather(*(aside(work, number) for number in range(5)))
+    working = asyncio.gather(*(offload(work, number) for number in range(5)))
     while not working.done():
         turns += 1
         await asyncio.sleep(0)
     assert await working == [0, 1, 2, 3, 4]
-    assert names == {"aside_0"}
+    assert names == {"offload_0"}
     assert turns > 5
 
 
 async def test_what_it_raises_is_raised() -> None:
     with pytest.raises(ValueError, match="invalid literal"):
-        await aside(int, "x")
+        await offload(int, "x")
 
 
 FREED = """

@@ -14,9 +14,9 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 Result = TypeVar("Result")
 
-THREAD = ThreadPoolExecutor(1, "aside")
+THREAD = ThreadPoolExecutor(1, "offload")
 
 
-async def aside(function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
+async def offload(function: Callable[P, Result], *args: P.args, **kwargs: P.kwargs) -> Result:
     """What `function` returns or raises, once its turn has come. It goes on if this is cancelled, and nobody waits."""
     return await asyncio.get_running_loop().run_in_executor(THREAD, lambda: function(*args, **kwargs))
