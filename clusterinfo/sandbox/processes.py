@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,15 +70,22 @@ def unprivileged_account() -> Account | None:
     raise SandboxError("root is the only user, and PostgreSQL refuses to run as root; add a user with `useradd`")
 
 
+_given: deque[int] = deque(maxlen=100)
+"""Ports that somebody is about to listen on: a broker with nine of them would have two alike once in 300 times."""
+
+
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listened on a moment ago, outside the ephemeral range."""
+    """A TCP port of 127.0.0.1 that nobody listened on a moment ago, outside the ephemeral range; each time another."""
     for port in random.sample(PORTS, k=200):
+        if port in _given:
+            continue
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _given.append(port)
             return port
     raise SandboxError(f"200 ports tried between {PORTS.start} and {PORTS.stop}, none is free on 127.0.0.1")
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import asyncpg
 import orjson
 
 from clusterinfo import observations as seen
@@ -122,6 +123,11 @@ class Rig:
         self.ended_at_s = time.monotonic()
 
 
+async def _disown(connection: asyncpg.Connection) -> None:
+    """The cluster belonged to the topic of the pipeline before; it is the next one's."""
+    await connection.execute("update cluster set topic = ''")
+
+
 @contextlib.asynccontextmanager
 async def rig(on: Ends, *, partitions: int = PARTITIONS, is_small: bool) -> AsyncIterator[Rig]:
     """A pipeline on these servers with a topic of its own, converged."""
@@ -130,7 +136,9 @@ async def rig(on: Ends, *, partitions: int = PARTITIONS, is_small: bool) -> Asyn
         "KAFKA_BROKERS": f"{on.kafka_proxy.host}:{on.kafka_proxy.port}",
         "KAFKA_GROUP_ID": GROUP,
     }
-    async with pipeline(on.servers, partitions=partitions, env=env, interval=INTERVAL, seed=next(_seeds)) as world:
+    async with pipeline(
+        on.servers, partitions=partitions, env=env, interval=INTERVAL, seed=next(_seeds), prepare=_disown
+    ) as world:
         await world.collector.wait_for_output("Snapshot ended", START_TIMEOUT_S)
         for consumer in world.consumers:
             await consumer.wait_for_output("Partition claimed", START_TIMEOUT_S)

@@ -33,7 +33,8 @@ pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 MIB = 1024 * 1024
 PARTITIONS = 6
 BOMBS = 40
-MOST_MIB = 150
+MOST_MIB, MOST_IN_A_ROW_MIB = 150, 200
+"""Under one sort of bomb, measured: 94 to 103; under all sorts in a row: 118 to 167. The shipped limit is 256."""
 PATIENCE_S = 240.0
 MOST_MS = 250.0
 """In a turn of the event loop: measured 22 to 35 ms where others used the cores as well, 140 ms where they waited for
@@ -166,5 +167,5 @@ async def test_nothing_hostile_keeps_the_event_loop_waiting(
     states = await connection.fetch("select resource, state from freshness where cluster = 'test'")
     kinds = {listing.resource: "verified" for listing in listings}
     assert {row["resource"]: row["state"] for row in states if row["resource"] in kinds} == kinds
-    assert ended.peak_mib < MOST_MIB
+    assert ended.peak_mib < MOST_IN_A_ROW_MIB
     assert turns.longest_ms < MOST_MS, turns

@@ -90,11 +90,12 @@ async def test_a_large_surplus_goes_in_small_steps(
     monkeypatch.setattr(dead_letters, "MAX_DROPPED", 3)
     async with flood(database, connection, dead_letter_rows=1) as strangers:
         await strangers.send(8)
+        await connection.execute("update dead_letter set reason = 'x' where record_offset = 0")  # it lies last now
         left = []
         for _ in range(4):
             await strangers.sink.write(strangers.feed.batch(Listing("100").failed(500, "away")))
-            left.append(len(await strangers.kept()))
-        assert left == [5, 2, 1, 1]
+            left.append(await strangers.kept())
+        assert left == [[3, 4, 5, 6, 7], [6, 7], [7], [7]]
 
 
 async def test_thousands_are_stored_in_parts_and_reported_in_few_lines(

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from clusterinfo import wire
 from clusterinfo.errors import RecordError
-from clusterinfo.model import PartitionLane, Record
+from clusterinfo.model import Batch, PartitionLane, Record
 from clusterinfo.observations import BatchStored, ForeignRecords, Warned
 from clusterinfo.postgres.admin.dead_letters import open_letter
 from clusterinfo.postgres.admin.replay import replay
@@ -114,13 +114,9 @@ async def test_a_name_that_is_taken_stays_with_whom_it_is(bench: Bench) -> None:
     assert await stored(bench.connection) == before
 
 
-async def test_of_two_topics_that_come_first_at_once_one_is_the_owner(bench: Bench, database: Database) -> None:
+async def write_at_once(bench: Bench, database: Database, batches: Sequence[Batch]) -> None:
+    """All are admitted before the first of them knows its cluster."""
     blocker = await database.connect()
-    batches = []
-    for lane in (LANE, THEIRS):
-        await bench.sink.open(lane)
-        listing = run(cluster_name=lane.topic)
-        batches.append(Feed(lane).batch(listing.snapshot_started(), listing.item(lane.topic, "1"), listing.completed()))
     async with blocker.transaction():
         await blocker.execute("lock table cluster in exclusive mode")
         writing = [asyncio.create_task(bench.sink.write(batch)) for batch in batches]
@@ -129,6 +125,15 @@ async def test_of_two_topics_that_come_first_at_once_one_is_the_owner(bench: Ben
                 await asyncio.sleep(0.02)
     await asyncio.gather(*writing)
     await blocker.close()
+
+
+async def test_of_two_topics_that_come_first_at_once_one_is_the_owner(bench: Bench, database: Database) -> None:
+    batches = []
+    for lane in (LANE, THEIRS):
+        await bench.sink.open(lane)
+        listing = run(cluster_name=lane.topic)
+        batches.append(Feed(lane).batch(listing.snapshot_started(), listing.item(lane.topic, "1"), listing.completed()))
+    await write_at_once(bench, database, batches)
     owner, label = await bench.connection.fetchrow("select topic, label from cluster")
     assert label == owner
     assert await bench.live() == {owner: "1"}
@@ -158,15 +163,18 @@ async def test_what_is_written_directly_belongs_to_the_first_topic_that_speaks_o
     assert "belongs to topic 'cluster-info'" in await bench.connection.fetchval("select reason from dead_letter")
 
 
-async def test_of_two_topics_that_speak_of_what_was_written_directly_one_is_the_owner(bench: Bench) -> None:
-    """Each was admitted while it belonged to nobody."""
-    first = Listing("100")
+async def test_of_two_topics_that_speak_of_what_was_written_directly_one_is_the_owner(
+    bench: Bench, database: Database
+) -> None:
+    """Each was admitted while it belonged to nobody; a cluster of which neither speaks still does."""
+    first, other = Listing("100"), run(cluster=STRANGER)
     await bench.sink.write(page(first, 0, first.item("a", "1"), first.completed()))
+    await bench.sink.write(page(other, 0, other.item("a", "1"), other.completed()))
     for lane in (LANE, THEIRS):
         await bench.sink.open(lane)
-    batches = [Feed(lane).batch(run().item(lane.topic, "1")) for lane in (LANE, THEIRS)]
-    await asyncio.gather(*(bench.sink.write(batch) for batch in batches))
-    owner = await bench.connection.fetchval("select topic from cluster")
+    await write_at_once(bench, database, [Feed(lane).batch(run().item(lane.topic, "1")) for lane in (LANE, THEIRS)])
+    owner = await bench.connection.fetchval("select topic from cluster where uid = $1", CLUSTER)
+    assert await bench.connection.fetchval("select topic from cluster where uid = $1", STRANGER) == ""
     assert (await bench.live()).keys() == {"a", owner}
     assert await bench.connection.fetchval("select count(*) from dead_letter where topic <> $1", owner) == 1
 

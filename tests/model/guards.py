@@ -224,7 +224,7 @@ def _end_of_clause(tokens: list[_Token], at: int, following: str) -> int:
     """Where a clause ends that is removed as a whole; `at` if none begins here."""
     clause = f"{tokens[at].text} {following}"
     if clause == "for update":
-        return at + (4 if at + 2 < len(tokens) and tokens[at + 2].text == "of" else 2)
+        return at + (4 if at + 2 < len(tokens) and tokens[at + 2].text in ("of", "skip") else 2)
     ends = {"order by": ("for", "limit", "on", "returning", "rows", ";"), "on conflict": ("returning", ";")}.get(clause)
     if tokens[at].text == "limit":
         return at + 2

@@ -72,8 +72,8 @@ EXCEPTIONS = (
     "names whose last word says what they are about: `secretName`, `TOKEN_FILE`, `passwordPolicy`; `max_tokens` and "
     "what else counts",
     "placeholders (`$(X)`, `${X}`, `{{x}}`), switches (`true`, `enabled`), paths and addresses, durations, numbers of "
-    "up to five digits and in arrays, what reads like the name of a Secret under `secret` or `existingSecret`, or of one "
-    "of its keys under `secretKey`, a word of letters alone behind `Bearer`",
+    "up to five digits and in arrays, what reads like the name of a Secret under `secret` or `existingSecret`, or of "
+    "one of its keys under `secretKey`, a word of letters alone behind `Bearer`",
     f"CustomResourceDefinitions, and whatever lies below {_listed(UNJUDGED_BELOW)}",
     "a user's name without a password in a URL",
 )

@@ -11,7 +11,7 @@ select * from unnest($1::text[], $2::integer[], $3::bigint[], $4::text[], $5::te
 with counted as (
     select id, row_number() over newest as place, sum(
             128 + pg_column_size(reason) + coalesce(pg_column_size(key), 0) + pg_column_size(headers)
-            + coalesce(pg_column_size(value), 0)) over newest as size_bytes
+            + pg_column_size(value)) over newest as size_bytes
     from dead_letter window newest as (order by id desc)
 ), oldest as (
     select id from dead_letter

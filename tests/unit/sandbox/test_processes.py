@@ -156,5 +156,5 @@ def test_directories_of_the_killed_are_removed_and_of_the_living_kept() -> None:
 
 
 def test_ports_are_not_ephemeral() -> None:
-    ports = {free_port() for _ in range(20)}
+    ports = {free_port() for _ in range(60)}
     assert all(port in PORTS for port in ports)
