@@ -90,6 +90,7 @@ class Watch:
             await asyncio.sleep(0.1)
 
 
+@pytest.mark.embedded_only  # Apache Kafka has all of them in a row, below
 @pytest.mark.parametrize("bomb", BOMB)
 async def test_forty_bombs_and_four_strangers_stop_nothing(
     bomb: str, broker: Broker, kafka_env: dict[str, str], database: Database, connection: asyncpg.Connection

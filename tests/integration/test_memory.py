@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.conftest import Database
 from tests.integration.brokers import Broker
 from tests.support.memory import Peaks, measure
+
+pytestmark = pytest.mark.embedded_only
 
 SMALL, LARGE = 2_000, 8_000
 MOST_MIB = 160e6 / 2**20

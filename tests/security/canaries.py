@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
+import random
+import string
 from collections.abc import Callable
 from typing import Any
 
 JSON = dict[str, Any]
 Manifest = tuple[str, JSON]
 """Resource, object."""
+HUGE = "".join(random.Random(1).choices(string.ascii_letters, k=6000))
+"""A uid that no index can hold: a dead letter."""
 
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 CUSTOM = "clouds", "shop.example.com", "Cloud"
@@ -54,9 +58,9 @@ PLACES: dict[str, Callable[[str], Manifest]] = {
         _annotated("c", LAST_APPLIED, json.dumps({"stringData": {"x": text}}), type="Opaque", data={}),
     ),
     "secret with stringData": lambda text: ("secrets", _object("d", type="Opaque", stringData={"x": text})),
-    "secret too long": lambda text: (
+    "secret that is refused": lambda text: (
         "secrets",
-        _object("e" * 600, type="Opaque", data={"password": encoded(text)}),
+        _object("e", type="Opaque", data={"password": encoded(text)}, metadata={"uid": HUGE}),
     ),
     "env of a pod": lambda text: ("pods", _pod("f", env=[{"name": "DB_PASSWORD", "value": text}])),
     "env of an init container": lambda text: (
