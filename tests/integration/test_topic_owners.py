@@ -179,6 +179,15 @@ async def test_of_two_topics_that_speak_of_what_was_written_directly_one_is_the_
     assert await bench.connection.fetchval("select count(*) from dead_letter where topic <> $1", owner) == 1
 
 
+async def test_what_is_refused_makes_nobody_an_owner(bench: Bench) -> None:
+    """A record that leaps ahead in epoch is a dead letter: its topic has not spoken of the cluster."""
+    first = Listing("100")
+    await bench.sink.write(page(first, 0, first.item("a", "1"), first.completed()))
+    await say(bench, run(epoch=2**31 - 1).item("b", "900"))
+    assert await bench.connection.fetchval("select topic from cluster") == ""
+    assert await bench.connection.fetchval("select count(*) from dead_letter") == 1
+
+
 async def test_a_dead_letter_is_replayed_for_its_own_topic_alone(bench: Bench) -> None:
     await store_truth(bench)
     before = await stored(bench.connection)

@@ -18,7 +18,7 @@ topic's leave, and a cluster that is met there first belongs to the first topic 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,6 @@ from clusterinfo.model import Lane, PartitionLane, Record, list_start
 from clusterinfo.observations import Observe, Warned
 from clusterinfo.postgres.connection import Connection, Row
 from clusterinfo.postgres.merge.census import Census
-from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
 from clusterinfo.postgres.sql import statements
 from clusterinfo.wire import quoted
 
@@ -134,27 +133,26 @@ class Admission:
             moments.append(self.forgotten.get((record.cluster, record.group, record.resource)))
         return all(moment is None or self.began_at(record) >= moment for moment in moments)
 
-    def check_epoch(self, record: Record) -> None:
-        """Raise RecordError if its epoch is more than 1,000 above the last one of its cluster (0: it is new)."""
+    def last_epoch(self, record: Record) -> int:
+        """Of its cluster; 0 if that is new."""
         cluster = self.clusters.get(record.cluster)
-        last = cluster.epoch if cluster else 0
-        if record.epoch > last + MAX_EPOCH_STEP:
+        return cluster.epoch if cluster else 0
+
+    def leaps(self, record: Record) -> bool:
+        """True if its epoch is more than 1,000 above the last one of its cluster."""
+        return record.epoch > MAX_EPOCH_STEP and record.epoch > self.last_epoch(record) + MAX_EPOCH_STEP
+
+    def check_epoch(self, record: Record) -> None:
+        """Raise RecordError if it leaps."""
+        if self.leaps(record):
             raise RecordError(
-                f"its epoch is {record.epoch}, more than {MAX_EPOCH_STEP} above {last}, the last of its cluster: "
-                "CLUSTER_EPOCH is raised by one"
+                f"its epoch is {record.epoch}, more than {MAX_EPOCH_STEP} above {self.last_epoch(record)}, the last of "
+                "its cluster: CLUSTER_EPOCH is raised by one"
             )
 
-    def without_leaps(self, records: Sequence[Record]) -> tuple[list[Record], list[DeadLetter]]:
-        """The records whose epoch passes `check_epoch`, and the others as dead letters."""
-        kept, letters = list[Record](), list[DeadLetter]()
-        for record in records:
-            try:
-                self.check_epoch(record)
-            except RecordError as error:
-                letters.append(dead_letter(record, str(error)))
-            else:
-                kept.append(record)
-        return kept, letters
+    def takes(self, record: Record) -> bool:
+        """True if anything of it may be applied, as far as is known without its cluster's owner."""
+        return not self.leaps(record) and self.admits(record)
 
 
 async def lock_forgotten(connection: Connection) -> None:

@@ -22,16 +22,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from msgspec.structs import replace
-
 from clusterinfo.model import Batch, PartitionLane
 from clusterinfo.observations import Observation
 from clusterinfo.postgres.connection import Connection
-from clusterinfo.postgres.merge.admission import MAX_EPOCH_STEP, Admission, foreign_among
+from clusterinfo.postgres.merge.admission import Admission, foreign_among
 from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.merge.chain import merge_chain
 from clusterinfo.postgres.merge.clusters import know_clusters
-from clusterinfo.postgres.merge.dead_letters import DeadLetter, add_dead_letters
+from clusterinfo.postgres.merge.dead_letters import add_dead_letters
 from clusterinfo.postgres.merge.gaps import CarriedUnits, mark_gap_unverified
 from clusterinfo.postgres.merge.large import is_large, worked_out
 from clusterinfo.postgres.merge.lists import close_lists, count_lists
@@ -70,24 +68,19 @@ async def apply(
     Without `counts` its objects belong to no list's count. `uses_savepoints`: what PostgreSQL refuses is
     stored with less; otherwise it aborts the transaction.
     """
-    leaps: list[DeadLetter] = []
-    if max((record.epoch for record in batch.records), default=0) > MAX_EPOCH_STEP:
-        records, leaps = admission.without_leaps(batch.records)
-        batch = replace(batch, records=records)
-        census = Census.of(records)
-    if admission.forgotten:
-        census = Census.of(record for record in batch.records if admission.admits(record))
+    if admission.forgotten or any(map(admission.leaps, batch.records)):
+        census = Census.of(filter(admission.takes, batch.records))
     clusters, observations = admission.clusters, list[Observation]()
     if census.snapshots or admission.ownerless or not census.clusters.keys() <= clusters.keys():
         clusters, observations = await know_clusters(connection, census, admission)
     if foreign := foreign_among(clusters, admission.topic):
-        census = Census.of(r for r in batch.records if r.cluster not in foreign and admission.admits(r))
+        census = Census.of(r for r in batch.records if r.cluster not in foreign and admission.takes(r))
     units = await lock_units(connection, census, clusters)
     new = await carried.store(connection, batch, units)
     large = is_large(batch.records)
     staged = await worked_out(large, stage, batch, units, admission, foreign, uses_savepoints=uses_savepoints)
     observations = [*observations, *staged.foreign_records(admission.topic)]
-    staged.dead_letters += [*leaps, *census.dead_letters]
+    staged.dead_letters += census.dead_letters
     if not counts:
         staged.tallies.clear()
     proven = await count_lists(connection, staged)

@@ -26,7 +26,8 @@ async def know_clusters(
 ) -> tuple[Clusters, list[Observation]]:
     """The clusters of a batch, made where they are missing, owned where nobody did; and what to report of that."""
     missing = [record for cluster, record in sorted(census.clusters.items()) if cluster not in admission.clusters]
-    if not missing and not admission.ownerless:
+    ownerless = [uid for uid in admission.ownerless if uid in census.clusters]
+    if not missing and not ownerless:
         if census.snapshots:
             # A snapshot's update of its cluster must not wait, with units locked, for a batch that makes a cluster and
             # then needs those units: the two would deadlock.
@@ -35,8 +36,8 @@ async def know_clusters(
     # Labels are handed out one at a time: two clusters of one name must not both get the plain one.
     await connection.execute("lock table cluster in share row exclusive mode")
     observations = [warning for record in missing for warning in await _make_cluster(connection, record, admission)]
-    if admission.ownerless:
-        await connection.execute(statements()["adopt_clusters"], admission.ownerless, admission.topic)
+    if ownerless:
+        await connection.execute(statements()["adopt_clusters"], ownerless, admission.topic)
     return clusters_of(await connection.fetch(statements()["find_clusters"], list(census.clusters))), observations
 
 

@@ -102,14 +102,14 @@ def stage(
     """Turn a batch into rows. `units` has every unit that admitted records are about, none of `foreign` clusters."""
     staged = Staged(uses_savepoints=uses_savepoints, dead_letters=[_letter(message) for message in batch.rejected])
     for record in batch.records:
-        if admission.forgotten and not admission.admits(record):
-            continue
-        if foreign and (owner := foreign.get(record.cluster)) is not None:
-            staged.foreign[record.cluster, owner] += 1
-            staged.dead_letters.append(dead_letter(record, foreign_reason(record, owner, admission.topic)))
-            continue
-        at = admission.date(record)
         try:
+            admission.check_epoch(record)
+            if admission.forgotten and not admission.admits(record):
+                continue
+            if foreign and (owner := foreign.get(record.cluster)) is not None:
+                staged.foreign[record.cluster, owner] += 1
+                raise RecordError(foreign_reason(record, owner, admission.topic))
+            at = admission.date(record)
             if record.is_object:
                 _stage_object(staged, record, units[record.unit], at)
             elif record.type is RecordType.LIST_COMPLETED:

@@ -11,7 +11,9 @@ from clusterinfo.model import Record
 from clusterinfo.observations import Observation, Warned
 from clusterinfo.postgres.merge.admission import MAX_EPOCH_STEP, MOST_AHEAD, Admission, Clocks, ClusterRow
 from clusterinfo.postgres.merge.census import Census
-from tests.support.records import CLUSTER, NOON, Listing
+from clusterinfo.postgres.merge.staging import stage
+from clusterinfo.postgres.merge.units import UnitRow
+from tests.support.records import CLUSTER, NOON, Feed, Listing
 
 HOUR = dt.timedelta(hours=1)
 
@@ -66,11 +68,13 @@ def test_what_began_before_it_was_forgotten_is_not_admitted() -> None:
 
 
 @pytest.mark.parametrize(("last", "cluster"), [(0, {}), (0, {CLUSTER: 0}), (7, {CLUSTER: 7}), (0, {"other": 7})])
-def test_an_epoch_that_leaps_is_set_aside(last: int, cluster: dict[str, int]) -> None:
+def test_an_epoch_that_leaps_is_a_dead_letter(last: int, cluster: dict[str, int]) -> None:
     clusters = {uid: ClusterRow(1, is_contested=False, epoch=epoch) for uid, epoch in cluster.items()}
     near, far = (Listing("100", epoch=last + step).item("a", "1") for step in (MAX_EPOCH_STEP, MAX_EPOCH_STEP + 1))
-    kept, letters = Admission(NOON, {}, clusters).without_leaps([far, near])
-    assert kept == [near]
+    units = {near.unit: UnitRow(1, "ConfigMap", "v1", namespaced=True, by_clock=False)}
+    staged = stage(Feed().batch(far, near), units, Admission(NOON, {}, clusters))
+    kept, letters = staged.records, staged.dead_letters
+    assert [(record.body, record.epoch) for record in kept] == [(near.body, near.epoch)]
     assert [letter.value for letter in letters] == [far.body]
     assert f"its epoch is {last + 1001}, more than 1000 above {last}" in letters[0].reason
 
