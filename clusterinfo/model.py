@@ -178,7 +178,12 @@ class PartitionLane:
     group_id: str
 
     def __str__(self) -> str:
-        return f"{self.topic}-{self.partition}"
+        return partition_name(self.topic, self.partition)
+
+
+def partition_name(topic: str, partition: int) -> str:
+    """How Kafka's own tools and logs call it."""
+    return f"{topic}-{partition}"
 
 
 Lane = ListLane | PartitionLane

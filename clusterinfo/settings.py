@@ -34,6 +34,7 @@ MAX_CLUSTER_ID_CHARS = 253
 """As long as the name of a Kubernetes object may be (a DNS subdomain, RFC 1123)."""
 
 MIN_REDACTION_KEY_BYTES = 16
+LIST_TIMEOUT_S = 1800.0
 """A shorter key can be found by trying: a fingerprint would give away what it stands for."""
 
 _DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -244,7 +245,7 @@ class Settings(BaseModel):
     )
     collect_concurrency: int = Field(default=4, ge=1, le=64, description="kinds listed at the same time")
     list_timeout: Duration = Field(
-        default=1800.0, gt=0, description="a kind that takes longer to list has failed; the others go on"
+        default=LIST_TIMEOUT_S, gt=0, description="a kind that takes longer to list has failed; the others go on"
     )
     page_size: int = Field(default=500, ge=1, le=10000, description="objects asked for in a page")
     page_bytes: Size = Field(

@@ -37,10 +37,10 @@ async def list_clusters(settings: Settings, _: Observe, *, as_json: bool) -> int
 
 
 async def move_cluster(settings: Settings, observe: Observe, name: str, topic: str) -> int:
-    """Give a cluster to a topic ("": to none, it is written without Kafka then). Safe beside running consumers."""
+    """Give a cluster to a topic ("": to the next that speaks of it). Safe beside running consumers."""
     if topic and not is_topic_name(topic):
         raise ConfigError(
-            f"--topic is {topic!r}: allowed is the name of one topic, or '' for a cluster written directly"
+            f"--topic is {topic!r}: allowed is the name of one topic, or '' for the next that speaks of the cluster"
         )
     async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
         moved = await clusters.move(connection, settings.db_schema, name, topic)

@@ -17,7 +17,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from clusterinfo.model import ListLane, Unit
+from clusterinfo.model import ListLane, Unit, partition_name
 from clusterinfo.postgres.admin.overview import ClusterRow, KindRow, Overview
 
 WELL = ("verified", "excluded", "gone", "forbidden")
@@ -35,7 +35,7 @@ class Partition:
     end: int | None
 
     def __str__(self) -> str:
-        return f"{self.topic}-{self.partition}"
+        return partition_name(self.topic, self.partition)
 
     @property
     def lag(self) -> int | None:
@@ -149,9 +149,7 @@ class Status:
             "group": self.consumers.group,
             "state": self.consumers.state,
             "members": self.consumers.members,
-            "held": None
-            if self.consumers.error
-            else [f"{topic}-{number}" for topic, number in sorted(self.consumers.held)],
+            "held": None if self.consumers.error else [partition_name(*held) for held in sorted(self.consumers.held)],
             "error": self.consumers.error,
             "why": self.unattended,
         }

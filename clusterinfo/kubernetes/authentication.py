@@ -44,7 +44,7 @@ def check_user(user: User, entry: Entry) -> None:
     for member in ("client-certificate", "client-key"):
         name = member.replace("-", "_")
         if user.client_certificate or user.client_certificate_data:
-            _one_of(getattr(user, name), getattr(user, f"{name}_data"), member, entry)
+            check_one_of(getattr(user, name), getattr(user, f"{name}_data"), member, entry)
     if (user.client_certificate or user.client_certificate_data) and not (user.client_key or user.client_key_data):
         raise entry.wrong("`client-certificate` has no key: `client-key` or `client-key-data` is missing")
     if user.token and (user.username or user.password):
@@ -55,7 +55,8 @@ def check_user(user: User, entry: Entry) -> None:
         check_plugin(user.exec, entry)
 
 
-def _one_of(file: str, data: str, member: str, entry: Entry) -> None:
+def check_one_of(file: str, data: str, member: str, entry: Entry) -> None:
+    """Raises ConfigError if a member names a file, and what would be in it is given, too."""
     if file and data:
         raise entry.wrong(f"it has `{member}` and `{member}-data`: leave out either")
 

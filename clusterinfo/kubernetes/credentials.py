@@ -154,8 +154,7 @@ def _compression(given: Cluster) -> Headers:
 def _authority(given: Cluster, cluster: Entry) -> bytes:
     """The CA certificates (PEM) to trust; nothing: the system's. Raises ConfigError, PermissionError."""
     file, data = given.certificate_authority, given.certificate_authority_data
-    if file and data:
-        raise cluster.wrong("it has `certificate-authority` and `certificate-authority-data`: leave out either")
+    authentication.check_one_of(file, data, "certificate-authority", cluster)
     if (file or data) and given.insecure_skip_tls_verify:
         raise cluster.wrong("it has a certificate authority and `insecure-skip-tls-verify`: leave out either")
     if file:

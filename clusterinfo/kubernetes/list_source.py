@@ -25,16 +25,17 @@ from clusterinfo.kubernetes.recording import Recorder
 from clusterinfo.kubernetes.redaction.objects import Redaction
 from clusterinfo.model import Batch, GroupVersionResource, Lane, ListLane, Outcome, Position, Receipt, Record
 from clusterinfo.observations import ItemUnreadable, ListEnded, ListRestarted, Observe, PageListed, Warned
+from clusterinfo.settings import LIST_TIMEOUT_S
 from clusterinfo.statements import ListCompleted
 
 FIRST_PAGE_OBJECT_BYTES = 8 * 1024
 FIRST_PAGE_BYTES = 2 * 1024 * 1024
 """Estimate of a page before one was seen: 8 KiB an object, at most 2 MiB, so that many small kinds start at once."""
-LIST_WITHIN_S = 1800.0
 OBJECTS_IN_A_ROW, IN_A_ROW_S = 100, 0.005
 """Objects normalised before the event loop runs again, and for how long: whichever is over first."""
 LARGE_PAGE_BYTES, LARGE_ITEM_BYTES = 1024 * 1024, 32 * 1024
-"""What is longer is read in a thread, beside the event loop: what is strange about it may take its time."""
+"""What is longer is read in a thread, beside the event loop: what is strange about it may take its time. Not in the one
+thread of `offload`, where every other list would wait for it."""
 UNREADABLE_TOLD = 10
 """Items of a list of which it is told why they cannot be read."""
 
@@ -79,7 +80,7 @@ class ListContext:
     redaction: Redaction = field(default_factory=Redaction)
     page_size: int = 500
     page_bytes: int = 16 * 1024 * 1024
-    within_s: float = LIST_WITHIN_S
+    within_s: float = LIST_TIMEOUT_S
     """How long a list may take, from its first page on, however often it begins again."""
     now: Callable[[], dt.datetime] = utc_now
     new_id: Callable[[], str] = new_id

@@ -22,13 +22,13 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
 _UNSPLITTABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
-# A string, or one of the characters that give structure. A quote that begins no whole string is a lone quote.
 MAX_ITEMS = 50_000
 """Of one page: PAGE_SIZE is 10,000 at most, and what fills PAGE_BYTES has 300 bytes an item by then."""
 _DENSE = 16
 """Bytes for each comma: a page with fewer has values of a few bytes, and 64 bytes of memory for each."""
 _ITEMS = re.compile(rb'"items"\s*+:\s*+\Z')
 _BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+"){0,500}+[{}\[\]]?+', re.DOTALL)
+# A string, or one of the characters that give structure. A quote that begins no whole string is a lone quote.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],:"]', re.DOTALL)
 _CLOSING = {b"{": b"}", b"[": b"]"}
 

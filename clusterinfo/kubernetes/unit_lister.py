@@ -12,10 +12,11 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from clusterinfo.kubernetes.list_source import LIST_WITHIN_S, ListResult, ListSource
+from clusterinfo.kubernetes.list_source import ListResult, ListSource
 from clusterinfo.model import Batch, GroupVersionResource, Lane, ListLane, Outcome, Position, Receipt, Unit
 from clusterinfo.observations import Observe
 from clusterinfo.pump import Sink, pump
+from clusterinfo.settings import LIST_TIMEOUT_S
 
 NAMESPACES = GroupVersionResource("", "v1", "namespaces", "Namespace", namespaced=False)
 SEVERITY = [Outcome.COMPLETED, Outcome.FORBIDDEN, Outcome.FAILED]
@@ -59,7 +60,7 @@ class UnitLister:
         open_list: OpenList,
         end_list: EndList,
         observe: Observe,
-        within_s: float = LIST_WITHIN_S,
+        within_s: float = LIST_TIMEOUT_S,
     ) -> None:
         """`within_s`: how long its namespaces may take together, once they are listed one by one."""
         self.lane = lane

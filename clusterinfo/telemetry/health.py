@@ -8,13 +8,12 @@ from collections.abc import Callable
 from clusterinfo import observations as seen
 from clusterinfo.errors import without_userinfo
 from clusterinfo.observations import Observation
+from clusterinfo.settings import LIST_TIMEOUT_S
 from clusterinfo.telemetry.probes import STEP
 
 RUN = "run of lists"
 SILENT_S = 600.0
 """Twice the longest deadline of any step of a run (a page, a batch: 300 s each): by then one must have ended."""
-LIST_WITHIN_S = 1800.0
-"""LIST_TIMEOUT, unless a list may take longer."""
 
 
 def _is_of_a_probe(observation: Observation) -> bool:
@@ -28,7 +27,7 @@ class Health:
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self.list_within_s = LIST_WITHIN_S
+        self.list_within_s = LIST_TIMEOUT_S
         """LIST_TIMEOUT."""
         self.is_connected = False
         self.failing: dict[tuple[str, str], str] = {}

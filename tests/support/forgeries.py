@@ -52,7 +52,7 @@ FORGED: dict[str, Callable[[Listing], Sequence[Record]]] = {
     "a list that failed": lambda forged: [forged.failed(500, "forged")],
     "a forbidden kind": lambda forged: [forged.failed(403, "forged")],
     "another name": lambda forged: [replace(forged.snapshot_started(), cluster_name="forged")],
-    "names in turns": lambda forged: [
+    "alternating names": lambda forged: [
         replace(forged.snapshot_started(), cluster_name=name, observed_at=NOON + n * MINUTE, snapshot=Listing("1").id)
         for n, name in enumerate("ABAB")
     ],

@@ -250,7 +250,7 @@ class Batch:
 
         It must be read before the event loop has another turn, or another one takes its room.
         """
-        async with _turns.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
+        async with _unpacking.setdefault(asyncio.get_running_loop(), asyncio.Lock()):
             _release(self, codecs.LIMIT_BYTES)
             try:
                 self._keep(await offload(self._unpacked, codecs.LIMIT_BYTES))
@@ -290,7 +290,7 @@ class Batch:
         return UnreadableError(f"a batch of it cannot be read: {reason}", self.next_offset)
 
 
-_turns: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
+_unpacking: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, asyncio.Lock] = weakref.WeakKeyDictionary()
 _held: weakref.WeakValueDictionary[int, Batch] = weakref.WeakValueDictionary()
 _numbers = count()
 

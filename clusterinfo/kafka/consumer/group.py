@@ -31,7 +31,7 @@ from clusterinfo.kafka.consumer.watchdog import Waiting, Watchdog
 from clusterinfo.kafka.end_offsets import end_offsets
 from clusterinfo.kafka.probe import first_connection
 from clusterinfo.kafka.topics import Topics, ensure_topics
-from clusterinfo.model import PartitionLane
+from clusterinfo.model import PartitionLane, partition_name
 from clusterinfo.observations import Lagging, Observe, PartitionsAssigned, Warned
 from clusterinfo.settings import Settings
 
@@ -179,7 +179,7 @@ class ConsumerGroup:
     def _assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """After a rebalance: pause, since a new assignment forgets pauses, until the lane has claimed and sought."""
         self._connection.pause(partitions)
-        self._observe(PartitionsAssigned(partitions=tuple(f"{at.topic}-{at.partition}" for at in sorted(partitions))))
+        self._observe(PartitionsAssigned(partitions=tuple(partition_name(*at) for at in sorted(partitions))))
 
     def _new_source(self, partition: TopicPartition, stopping: asyncio.Event) -> PartitionSource:
         return PartitionSource(

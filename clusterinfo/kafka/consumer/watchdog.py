@@ -19,6 +19,7 @@ from aiokafka import TopicPartition
 
 from clusterinfo.errors import ClusterinfoError
 from clusterinfo.kafka.consumer.membership import Broken
+from clusterinfo.model import partition_name
 from clusterinfo.observations import Freed, Observe, Stuck
 
 CHECK_S = 30.0
@@ -109,7 +110,7 @@ class Watchdog:
                 self._give_up(partition, lane.position, ends[partition])
 
     def _give_up(self, partition: TopicPartition, position: int, end: int) -> NoReturn:
-        name, (_, before) = _named(partition), self._in_vain.get(partition, (0, 0))
+        name, (_, before) = partition_name(*partition), self._in_vain.get(partition, (0, 0))
         self._in_vain[partition] = position, before + 1
         if before >= REBUILDS_TRIED:
             self._observe(Stuck(lane=name, offset=position, rebuilt=before))
@@ -121,8 +122,4 @@ class Watchdog:
             if partition in lanes and lanes[partition].position > position:
                 del self._in_vain[partition]
                 if rebuilt > REBUILDS_TRIED:
-                    self._observe(Freed(lane=_named(partition)))
-
-
-def _named(partition: TopicPartition) -> str:
-    return f"{partition.topic}-{partition.partition}"
+                    self._observe(Freed(lane=partition_name(*partition)))

@@ -48,7 +48,7 @@ def fields(messages: list[Any]) -> list[tuple[object, ...]]:
 @pytest.fixture(autouse=True)
 def nothing_held() -> Iterator[None]:
     yield
-    THREAD.submit(int).result()  # the thread has let go of what it did before
+    THREAD.submit(int).result()  # the thread has released what it did before
     gc.collect()
     assert not reading._held
 
