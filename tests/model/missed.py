@@ -501,7 +501,7 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         ),
         DECISIONS + "test_what_replaces_a_row_is_told_its_times[later]": (
             "least(first_observed_at, observed_at) #2",
-            "where c.class not in ('seen', 'known', 'older')",
+            "where c.class not in ('seen', 'known')",
             "when c.class in ('replaced', 'changed') then",
             "least(c.first_observed_at, c.observed_at) #2",
             "where c.class in ('replaced', 'changed', 'deleted', 'reborn') #2",
