@@ -143,7 +143,7 @@ SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-
 
 
 class Settings(BaseModel):
-    """All settings. The variable is the field's name in capitals; `description` is its line in the README's table."""
+    """All settings. The variable is the field's name in capitals; `description` is its line in docs/SETTINGS.md."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=False)
 

@@ -1,4 +1,4 @@
-"""Observation -> Prometheus metric. Names follow Prometheus' conventions; README has the table of them.
+"""Observation -> Prometheus metric. Names follow Prometheus' conventions; docs/MONITORING.md has them.
 
 Source: prometheus.io/docs/practices/naming, "a metric name [...] should have a suffix describing the unit, in plural
 form" and "an accumulating count has total as a suffix".
