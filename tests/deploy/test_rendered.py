@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +10,15 @@ import yaml
 
 from clusterinfo import __version__
 from clusterinfo.settings import load
-from tests.deploy.conftest import Run
+from tests.deploy.conftest import Run, kustomized
 from tests.support.deployed import K8S, KNOWN, environment, find, plain, programs
 from tests.support.pod_security import containers, pod_spec, violations
 
 HERE = Path(__file__).parent
 OVERLAYS = ("base", "overlays/dev", "overlays/prod")
-CHOICES = ((), ("cronjob",), ("hpa",), ("keda",), ("dashboards", "prometheusrule", "servicemonitor"))
+CHOICES = ((), ("cronjob",), ("hpa",), ("keda",), ("dashboards", "podmonitor", "prometheusrule"))
 """Components that are taken together."""
-CUSTOM = {"PrometheusRule", "ScaledObject", "ServiceMonitor"}
+CUSTOM = {"PodMonitor", "PrometheusRule", "ScaledObject"}
 """Kinds of others, which Kubernetes' own schemas do not know."""
 
 
@@ -30,19 +28,8 @@ CUSTOM = {"PrometheusRule", "ScaledObject", "ServiceMonitor"}
     ids=lambda given: "+".join((given[0], *given[1])),
 )
 def rendered(request: pytest.FixtureRequest, tool: Run, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """The manifests of an overlay with some components, taken into it as docs/DEPLOYMENT.md says."""
     overlay, components = request.param
-    copy = tmp_path_factory.mktemp("kustomization") / "k8s"
-    shutil.copytree(K8S, copy)
-    path = copy / overlay / "kustomization.yaml"
-    kustomization = yaml.safe_load(path.read_text())
-    if overlay == "base":  # nobody changes it: an overlay of one's own takes it, and components
-        path = copy / "overlays/mine/kustomization.yaml"
-        path.parent.mkdir()
-        kustomization = {"resources": ["../../base"]}
-    kustomization["components"] = [os.path.relpath(copy / "components" / name, path.parent) for name in components]
-    path.write_text(yaml.safe_dump(kustomization))
-    return list(yaml.safe_load_all(tool("kubectl", "kustomize", path.parent)))
+    return kustomized(tool, tmp_path_factory.mktemp("kustomization"), overlay, components)
 
 
 def test_kubernetes_would_accept_it(rendered: list[Any], tool: Run, tmp_path: Path) -> None:
@@ -53,7 +40,7 @@ def test_kubernetes_would_accept_it(rendered: list[Any], tool: Run, tmp_path: Pa
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("component", ["keda", "prometheusrule", "servicemonitor"])
+@pytest.mark.parametrize("component", ["keda", "podmonitor", "prometheusrule"])
 def test_those_who_brought_the_kind_would_accept_it(component: str, tool: Run) -> None:
     files = sorted((K8S / "components" / component).glob("[ps]*.yaml"))
     assert int(tool("python", HERE / "custom_resources.py", *files)) == 1
@@ -101,7 +88,7 @@ def selectors_of(manifest: Any) -> list[dict[str, str]]:
     spec = manifest.get("spec", {})
     found = [spec.get("podSelector", {}).get("matchLabels"), spec.get("selector")]
     found += [one["labelSelector"] for one in (pod_spec(manifest) or {}).get("topologySpreadConstraints") or []]
-    return [one.get("matchLabels", one) for one in found if one and manifest["kind"] != "ServiceMonitor"]
+    return [one.get("matchLabels", one) for one in found if one]
 
 
 def labels_of_pods(manifest: Any) -> dict[str, str] | None:
