@@ -24,9 +24,9 @@ DESIGN = (ROOT / "docs/DESIGN.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("region", generated.REGIONS, ids=lambda region: str(region.document))
-def test_what_is_generated_is_what_the_code_says(region: generated.Region) -> None:
-    assert region.found() == region.text(), f"run `{generated.COMMAND}`"
+@pytest.mark.parametrize("part", generated.PARTS, ids=lambda part: str(part.document))
+def test_what_is_generated_is_what_the_code_says(part: generated.Region | generated.Whole) -> None:
+    assert part.found() == part.text(), f"run `{generated.COMMAND}`"
 
 
 @pytest.mark.parametrize("name", sorted(SHOWN))
