@@ -6,6 +6,7 @@ import ast
 import re
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 import typer
@@ -14,6 +15,8 @@ from clusterinfo import cli, errors, exit_codes
 from clusterinfo.model import RecordType
 from clusterinfo.settings import Settings, load
 from clusterinfo.telemetry.logs import MESSAGES
+from tests import tuning
+from tests.bench import Servers
 from tests.support import metrics_table
 from tests.support.settings_table import BEGIN, END, SHOWN, table
 
@@ -32,6 +35,14 @@ def test_the_settings_table_is_the_settings() -> None:
 def test_the_metrics_table_is_the_metrics() -> None:
     found = README.split(metrics_table.BEGIN)[1].split(metrics_table.END)[0].strip()
     assert found == metrics_table.table(), "paste the output of `python -m tests.support.metrics_table`"
+
+
+@pytest.mark.parametrize("command", sorted(tuning.BASELINE))
+def test_what_tuning_was_measured_against_is_what_is_measured(command: str) -> None:
+    assert f"| `{command}` | {tuning.BASELINE[command]} | 1.00 |" in (ROOT / "docs/TUNING.md").read_text("utf-8")
+    meant = dict(re.findall(r"`(\w+)=(\w+)`", tuning.BASELINE[command]))
+    given = tuning.WAIT if command == "consume" else Servers(Mock(env=lambda _: {}), "", Mock(env={})).env("t", "d")
+    assert meant.items() <= given.items()
 
 
 @pytest.mark.parametrize("name", sorted(SHOWN))
