@@ -55,7 +55,7 @@ FROM runtime AS program
 COPY --from=build /opt/clusterinfo /opt/clusterinfo
 # The program's own endpoint, at the default of METRICS_ADDRESS; the image has no curl. Kubernetes has its own probes.
 HEALTHCHECK --interval=15s --timeout=5s --start-period=60s --retries=3 \
-  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/healthz', timeout=3)"]
+  CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/livez', timeout=3)"]
 
 FROM program AS collector
 CMD ["collect"]

@@ -181,7 +181,7 @@ SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-
 
 
 class Settings(BaseModel):
-    """All settings. The variable is the field's name in capitals; `description` is its line in the README's table."""
+    """All settings. The variable is the field's name in capitals; `description` is its line in docs/SETTINGS.md."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=False)
 
@@ -311,7 +311,7 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
     log_format: Literal["json", "console"] = Field(default="json", description="`console` for people")
     metrics_address: Host = Field(
-        default=":8080", description="where `/metrics`, `/healthz` and `/readyz` are served; empty switches it off"
+        default=":8080", description="where `/metrics`, `/livez` and `/readyz` are served; empty switches it off"
     )
     shutdown_grace_s: float = Field(default=25.0, gt=0, description="seconds to finish the batch in hand after SIGTERM")
 

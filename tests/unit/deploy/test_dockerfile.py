@@ -89,7 +89,7 @@ def test_a_target_does_what_it_is_called(stage: str, command: str) -> None:
 @pytest.mark.parametrize("stage", ["collector", "consumer"])
 def test_the_health_check_asks_what_is_served(stage: str) -> None:
     served = Settings.model_fields["metrics_address"].default
-    assert f"http://127.0.0.1{served}/healthz" in argv(stage, "HEALTHCHECK")[-1]
+    assert f"http://127.0.0.1{served}/livez" in argv(stage, "HEALTHCHECK")[-1]
     assert ("EXPOSE", served.removeprefix(":")) in lineage(stage)
 
 

@@ -116,7 +116,7 @@ def test_example_secret_is_not_applied() -> None:
 def test_probes_ask_what_is_served(role: str) -> None:
     (port,) = container(role)["ports"]
     assert SERVED.default == f":{port['containerPort']}"
-    for probe, path in (("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")):
+    for probe, path in (("startupProbe", "/livez"), ("livenessProbe", "/livez"), ("readinessProbe", "/readyz")):
         assert container(role)[probe]["httpGet"] == {"path": path, "port": port["name"]}
         assert f"`{path}`" in (SERVED.description or "")
     annotations = deployment(role)["spec"]["template"]["metadata"]["annotations"]
