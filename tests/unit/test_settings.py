@@ -12,7 +12,17 @@ from clusterinfo.settings import DEFAULT_EXCLUDE, Settings, load, parse_duration
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("5m", 300), ("1.5h", 5400), ("90d", 7776000), (3, 3.0)]
+    ("text", "seconds"),
+    [
+        ("500ms", 0.5),
+        ("30s", 30),
+        ("5m", 300),
+        ("1.5h", 5400),
+        ("1m30s", 90),
+        ("1h 2m 3s", 3723),
+        ("90d", 7776000),
+        (3, 3.0),
+    ],
 )
 def test_durations(text: Any, seconds: float) -> None:
     assert parse_duration(text) == seconds
@@ -90,7 +100,7 @@ def test_passwords_come_from_files(tmp_path: Path) -> None:
         ({"DB_PORT": "0"}, "DB_PORT is '0'"),
         ({"DB_SSL_MODE": "on"}, "DB_SSL_MODE is 'on'"),
         ({"KAFKA_ENABLED": "perhaps"}, "KAFKA_ENABLED is 'perhaps'"),
-        ({"COLLECT_INTERVAL": "5"}, "COLLECT_INTERVAL is '5': allowed is a number and a unit"),
+        ({"COLLECT_INTERVAL": "5"}, "COLLECT_INTERVAL is '5': allowed are numbers, each with a unit"),
         ({"DB_SCHEMA": "a;drop"}, "DB_SCHEMA is 'a;drop'"),
         ({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, "KAFKA_SASL_MECHANISM is not set"),
         (

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast, get_args
 
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from clusterinfo import cli
+from tests.support.programs import EXECUTABLE
 
 README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
 
@@ -44,6 +46,14 @@ def pages(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str
         yield from pages(below, (*path, name))
 
 
+def command_of(path: tuple[str, ...]) -> Any:
+    """What these words name."""
+    command = cast(Any, typer.main.get_command(cli.app))
+    for name in path:
+        command = command.commands[name]
+    return command
+
+
 def shown(path: tuple[str, ...], width: int = 80) -> str:
     """A help page on one line."""
     result = CliRunner().invoke(cli.app, [*path, "--help"], terminal_width=width)
@@ -54,9 +64,7 @@ def shown(path: tuple[str, ...], width: int = 80) -> str:
 @pytest.mark.parametrize("path", [*pages()], ids=" ".join)
 def test_help_shows_every_text_whole(path: tuple[str, ...]) -> None:
     """What stands in brackets, too: rich would take it for markup."""
-    command = cast(Any, typer.main.get_command(cli.app))
-    for name in path:
-        command = command.commands[name]
+    command = command_of(path)
     texts = [command.help, *(option.help for option in command.params if option.param_type_name == "option")]
     page = shown(path, width=1000)
     assert [text for text in texts if " ".join(text.split()) not in page] == []
@@ -69,6 +77,61 @@ def test_a_list_of_commands_cuts_no_sentence(path: tuple[str, ...]) -> None:
 
 def test_help_says_how_to_install_the_extra() -> None:
     assert "pip install -e '.[sandbox]'" in shown(("demo",))
+
+
+@pytest.mark.parametrize("path", [*pages()], ids=" ".join)
+def test_help_is_asked_for_by_a_letter_too(path: tuple[str, ...]) -> None:
+    assert CliRunner().invoke(cli.app, [*path, "-h"]).output == CliRunner().invoke(cli.app, [*path, "--help"]).output
+
+
+@pytest.mark.parametrize("path", [*pages()], ids=" ".join)
+def test_help_shows_no_types_of_the_language(path: tuple[str, ...]) -> None:
+    assert re.findall(r"<\w+>|\b(?:bool|str|int|BOOLEAN|INTEGER)\b", shown(path)) == []
+
+
+PRINT_NO_RESULT = {"collect", "consume", "legacy", "demo", "migrate", "completion"}
+"""Progress, a script or SQL: what these write has one form."""
+
+
+@pytest.mark.parametrize("path", [*pages()], ids=" ".join)
+def test_whoever_prints_a_result_prints_it_in_every_form(path: tuple[str, ...]) -> None:
+    command = command_of(path)
+    if not hasattr(command, "commands"):
+        flags = {flag for option in command.params for flag in option.opts}
+        assert ({"-o", "--output"} <= flags) is (path[0] not in PRINT_NO_RESULT)
+
+
+COMPLETE = """
+PATH={bin}:$PATH
+source <(clusterinfo completion bash)
+COMP_WORDS=(clusterinfo dead-letters "") COMP_CWORD=2
+_clusterinfo_completion clusterinfo
+echo "${{COMPREPLY[@]}}"
+"""
+
+
+def test_bash_completes() -> None:
+    script = COMPLETE.format(bin=EXECUTABLE.parent)
+    answer = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert answer.stdout.split() == ["list", "show", "replay", "drop"]
+
+
+@pytest.mark.parametrize("shell", get_args(cli.Shell))
+def test_each_shell_has_a_script_and_answers(
+    shell: Literal["bash", "zsh", "fish"], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = CliRunner().invoke(cli.app, ["completion", shell]).output
+    assert f"{cli.COMPLETE}=complete_{shell}" in script
+    for name, value in {
+        cli.COMPLETE: f"complete_{shell}",
+        "COMP_WORDS": "clusterinfo offsets ", "COMP_CWORD": "2",
+        "_TYPER_COMPLETE_ARGS": "clusterinfo offsets ", "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.argv", ["clusterinfo"])
+    with pytest.raises(SystemExit, match="0"):
+        cli.main()
+    assert "reset" in capsys.readouterr().out
 
 
 def test_without_a_command_the_help_is_shown(
