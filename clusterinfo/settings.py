@@ -40,7 +40,8 @@ LIST_TIMEOUT_S = 1800.0
 
 _DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS = {"B": 1, "KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_DURATION_PART = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*"
+_DURATION = re.compile(f"(?:{_DURATION_PART})+")
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)")
 
 _REDACTION_PATH = re.compile(r"[^:/\s]+:(?:/[^/\s]+)+")
@@ -55,12 +56,13 @@ ADD_TO_DEFAULT = "+"
 
 
 def parse_duration(value: Any) -> float:
-    """`500ms`, `5m`, `90d` -> seconds. Raises ValueError with what is allowed."""
+    """`500ms`, `1m30s`, `90d` -> seconds. Raises ValueError with what is allowed."""
     if isinstance(value, int | float):
         return float(value)
-    if match := _DURATION.fullmatch(str(value).strip()):
-        return float(match[1]) * _DURATION_UNITS_S[match[2]]
-    raise ValueError("allowed is a number and a unit: ms, s, m, h or d, such as 30s or 5m")
+    text = str(value).strip()
+    if _DURATION.fullmatch(text):
+        return sum(float(number) * _DURATION_UNITS_S[unit] for number, unit in re.findall(_DURATION_PART, text))
+    raise ValueError("allowed are numbers, each with a unit: ms, s, m, h or d, such as 30s or 1m30s")
 
 
 def parse_size(value: Any) -> int:

@@ -12,7 +12,17 @@ from clusterinfo.settings import DEFAULT_EXCLUDE, Settings, load, parse_duration
 
 
 @pytest.mark.parametrize(
-    ("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("5m", 300), ("1.5h", 5400), ("90d", 7776000), (3, 3.0)]
+    ("text", "seconds"),
+    [
+        ("500ms", 0.5),
+        ("30s", 30),
+        ("5m", 300),
+        ("1.5h", 5400),
+        ("1m30s", 90),
+        ("1h 2m 3s", 3723),
+        ("90d", 7776000),
+        (3, 3.0),
+    ],
 )
 def test_durations(text: Any, seconds: float) -> None:
     assert parse_duration(text) == seconds
@@ -78,7 +88,7 @@ def test_a_plus_adds_to_the_default() -> None:
     ("flags", "expected"),
     [
         ({"batch_size": "x"}, "--batch-size is 'x': allowed is a whole number from 1 to 100000"),
-        ({"collect_interval": "5"}, "--interval is '5': allowed is a number and a unit"),
+        ({"collect_interval": "5"}, "--interval is '5': allowed are numbers, each with a unit"),
     ],
 )
 def test_what_was_typed_as_a_flag_is_named_so(flags: dict[str, str], expected: str) -> None:
@@ -133,7 +143,7 @@ def test_passwords_come_from_files(tmp_path: Path) -> None:
         ({"INCLUDE": "Pods"}, "INCLUDE is 'Pods': allowed are plural names of kinds in small letters"),
         ({"INCLUDE": "apps/deployments"}, "INCLUDE is 'apps/deployments': allowed"),
         ({"EXCLUDE": "pods,+events"}, "EXCLUDE is '+events': allowed"),
-        ({"COLLECT_INTERVAL": "5"}, "COLLECT_INTERVAL is '5': allowed is a number and a unit"),
+        ({"COLLECT_INTERVAL": "5"}, "COLLECT_INTERVAL is '5': allowed are numbers, each with a unit"),
         ({"DB_SCHEMA": "a;drop"}, "DB_SCHEMA is 'a;drop': allowed are small letters, digits and '_'"),
         ({"KAFKA_SECURITY_PROTOCOL": "SASL_SSL"}, "KAFKA_SASL_MECHANISM is not set"),
         (
