@@ -89,8 +89,7 @@ def _text(schema: Any) -> str:
 
 
 def _published(part: Any) -> Any:
-    """Without what a later release may break, that there is nothing else; docstrings on one line, since before Python 3.13
-    they are indented."""
+    """Without `nothing else`, which a later release may break; docstrings on one line, since Python 3.13 indents others."""
     if isinstance(part, dict):
         return {name: _published(value) for name, value in part.items() if name != "additionalProperties"}
     if isinstance(part, list):
