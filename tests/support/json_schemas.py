@@ -89,7 +89,7 @@ def _text(schema: Any) -> str:
 
 
 def _published(part: Any) -> Any:
-    """Without `nothing else`, which a later release may break; docstrings on one line, since Python 3.13 indents others."""
+    """Without `nothing else`, which a later release may break; docstrings on one line, as only Python 3.13 has them."""
     if isinstance(part, dict):
         return {name: _published(value) for name, value in part.items() if name != "additionalProperties"}
     if isinstance(part, list):
