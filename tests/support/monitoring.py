@@ -16,7 +16,7 @@ DASHBOARDS = {
 }
 ALERTS: list[dict[str, Any]] = [
     rule
-    for group in yaml.safe_load((ROOT / "compose/prometheus/alerts.yaml").read_text())["groups"]
+    for group in yaml.load((ROOT / "compose/prometheus/alerts.yaml").read_text(), yaml.CSafeLoader)["groups"]
     for rule in group["rules"]
 ]
 

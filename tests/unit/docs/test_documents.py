@@ -6,6 +6,7 @@ import ast
 import re
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 import typer
@@ -14,6 +15,8 @@ from clusterinfo import cli, errors, exit_codes
 from clusterinfo.model import RecordType
 from clusterinfo.settings import Settings, load
 from clusterinfo.telemetry.logs import MESSAGES
+from tests import tuning
+from tests.bench import WAIT, Servers
 from tests.support import generated
 from tests.support.settings_table import SHOWN
 
@@ -27,6 +30,14 @@ ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 @pytest.mark.parametrize("part", generated.PARTS, ids=lambda part: str(part.document))
 def test_what_is_generated_is_what_the_code_says(part: generated.Region | generated.Whole) -> None:
     assert part.found() == part.text(), f"run `{generated.COMMAND}`"
+
+
+@pytest.mark.parametrize("command", sorted(tuning.BASELINE))
+def test_what_tuning_was_measured_against_is_what_is_measured(command: str) -> None:
+    assert f"| `{command}` | {tuning.BASELINE[command]} | 1.00 |" in (ROOT / "docs/TUNING.md").read_text("utf-8")
+    meant = dict(re.findall(r"`(\w+)=(\w+)`", tuning.BASELINE[command]))
+    given = WAIT if command == "consume" else Servers(Mock(env=lambda _: {}), "", Mock(env={})).env("t", "d")
+    assert meant.items() <= given.items()
 
 
 @pytest.mark.parametrize("name", sorted(SHOWN))
@@ -64,11 +75,11 @@ def test_commands_are_found_in_documents() -> None:
 
 
 def test_the_exit_codes_are_the_programs() -> None:
-    documented = {int(code) for code in re.findall(r"^\| `(\d)` \|", CLI, re.MULTILINE)}
+    documented = {int(code) for code in re.findall(r"^\| `(\d+)` \|", CLI, re.MULTILINE)}
     codes = {code for name, code in vars(exit_codes).items() if name.startswith("EXIT_")}
     raised = {kind.exit_code for kind in vars(errors).values() if hasattr(kind, "exit_code")}
     assert raised <= codes
-    assert documented == codes - {exit_codes.EXIT_ABORTED}, "what a signal adds is every shell's own table"
+    assert documented == codes
 
 
 FROM_AN_INDEX = re.compile(

@@ -16,7 +16,7 @@ from tests.support.dockerfile import argv
 
 ROOT = Path(__file__).parents[3]
 GUIDE = (Path(__file__).parent / "guide.md").read_text(encoding="utf-8")
-COMPOSE = yaml.safe_load((ROOT / "compose/compose.yaml").read_text())["services"]
+COMPOSE = yaml.load((ROOT / "compose/compose.yaml").read_text(), yaml.CSafeLoader)["services"]
 DEFAULTS = re.findall(r"- `([A-Z_]+)`: .*\(default: (.+)\)", GUIDE)
 DEPLOYMENTS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)]
 (LOG_LINE,) = re.findall(r"```json\n(.*?)```", GUIDE, re.DOTALL)
