@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from clusterinfo.model import CLOCK, Batch, ListLane, PartitionLane, Record, RecordType, Unit, WatchLane
+from clusterinfo.observations import UnitsFollowed
 from clusterinfo.postgres.admin import clusters, forget
 from clusterinfo.postgres.admin.history import maintain_history
 from clusterinfo.statements import WatchedUnit, WatchEnded, WatchProgress
@@ -540,6 +541,30 @@ async def test_intervals_and_sessions_are_kept_as_long_as_the_history(bench: Ben
         assert len(await intervals(bench)) + len(await intervals(bench, "pods")) == left
         assert await is_open(bench) == 0
         assert await bench.connection.fetchval("select count(*) from watch_session") == (1 if left else 0)
+
+
+async def test_listeners_hear_of_changed_rows_and_of_nothing_else(bench: Bench) -> None:
+    heard_of = asyncio.Queue[str]()
+    await bench.connection.add_listener("clusterinfo", lambda *notice: heard_of.put_nowait(notice[3]))
+    listing = Listing("100", NOON)
+    for version, minute in (("100", 0), ("101", 1), ("102", 2)):
+        same = Listing(version, at(minute), id="" if minute else listing.id)
+        await bench.store(same.item("a", "7" if minute < 2 else "8", minute == 2), same.completed())
+    async with asyncio.timeout(10):
+        assert [await heard_of.get() for _ in range(2)] == [f'[["{CLUSTER}","","configmaps"]]'] * 2
+    assert heard_of.empty()
+
+
+async def test_what_is_watched_is_counted_as_fresh_while_nothing_is_missing(bench: Bench) -> None:
+    """By the metric that alerts look at: a kind that is followed is not listed for hours."""
+    await bench.store(*first_list(), *first_list(resource="pods"), event(1, "a", "105"), progress(2, 2))
+    bench.seen.clear()
+    await bench.store(progress(3, 3))
+    followed = bench.last(UnitsFollowed)
+    assert (followed.cluster, sorted(followed.resources)) == (CLUSTER, ["configmaps", "pods"])
+    bench.seen.clear()
+    await bench.store(progress(5, 5))
+    assert not any(isinstance(seen, UnitsFollowed) for seen in bench.seen)
 
 
 @pytest.mark.parametrize("made", [True, False])
