@@ -17,6 +17,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from clusterinfo.durations import short_duration
 from clusterinfo.model import ListLane, Unit, partition_name
 from clusterinfo.postgres.admin.overview import ClusterRow, KindRow, Overview
 
@@ -237,14 +238,6 @@ def _cluster_cells(row: ClusterRow, kinds: list[KindRow]) -> list[str]:
         short_duration(max(ages)) if ages else "none",
         _number(row.objects_last_hour),
     ]
-
-
-def short_duration(seconds: float) -> str:
-    """`42s`, `5m`, `3h`, `2d`: the largest unit there is one of."""
-    for unit, length_s in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length_s:
-            return f"{int(seconds // length_s)}{unit}"
-    return f"{int(max(0, seconds))}s"
 
 
 def _named(kind: KindRow) -> str:

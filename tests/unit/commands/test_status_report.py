@@ -11,7 +11,7 @@ import orjson
 import pytest
 from rich.console import Console
 
-from clusterinfo.commands.status_report import Consumers, Partition, Status, short_duration
+from clusterinfo.commands.status_report import Consumers, Partition, Status
 from clusterinfo.postgres.admin.overview import ClusterRow, KindRow, OffsetRow, Overview
 
 NOON = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
@@ -189,7 +189,3 @@ def test_scripts_get_everything() -> None:
     ]
     assert report["clusters"][0]["last_seen"] == "2026-11-22T12:00:00+00:00"
     assert len(report["kinds"]) == 2
-
-
-def test_durations_are_short() -> None:
-    assert [short_duration(s) for s in (-1, 0, 59.9, 60, 7199, 90000)] == ["0s", "0s", "59s", "1m", "1h", "1d"]
