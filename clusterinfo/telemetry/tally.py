@@ -94,7 +94,8 @@ class Storing:
             case seen.Lagging(topic=topic, partition=partition, records=records):
                 self._lag[partition_name(topic, partition)] = records
             case seen.BatchStored(lane=lane, records=records):
-                self._lag[lane] = max(0, self._lag.get(lane, 0) - records)
+                if lane in self._lag:
+                    self._lag[lane] = max(0, self._lag[lane] - records)
                 self._batches.append((self._now(), records))
                 self._stored = self._stored + records if self.lag else 0
 
@@ -120,7 +121,8 @@ class Storing:
         if not self._partitions:
             return "no partition: other consumers have them all"
         rate, count = self.rate(), len(self._partitions)
-        said = [f"{count} partition" if count == 1 else f"{count} partitions", f"lag {self.lag:,}", f"{rate:,.0f}/s"]
+        lag = f"lag {self.lag:,}" if self._lag else "lag unknown yet"
+        said = [f"{count} partition" if count == 1 else f"{count} partitions", lag, f"{rate:,.0f}/s"]
         if self.lag and rate:
             said.append(f"{short_duration(self.lag / rate)} to the end")
         return ", ".join(said)

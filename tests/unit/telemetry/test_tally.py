@@ -81,7 +81,7 @@ def test_a_consumer_says_what_waits_how_fast_it_is_and_how_long_it_takes(tally: 
     tally.note(seen.PartitionsAssigned(partitions=()))
     assert tally.words() == "no partition: other consumers have them all"
     tally.note(ASSIGNED)
-    assert (tally.words(), tally.bar) == ("2 partitions, lag 0, 0/s", None)
+    assert (tally.words(), tally.bar) == ("2 partitions, lag unknown yet, 0/s", None)
     tally.note(lagging(0, 30_000))
     tally.note(lagging(1, 10_000))
     assert (tally.words(), tally.bar) == ("2 partitions, lag 40,000, 0/s", (0, 40_000))
