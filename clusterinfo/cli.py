@@ -29,7 +29,7 @@ TyperArgument.display_type_rich = lambda *_, **__: None  # type: ignore[method-a
 app = typer.Typer(
     name="clusterinfo",
     help="Turns any number of Kubernetes clusters into one PostgreSQL database that can be trusted. "
-    "Settings are environment variables (README); a flag beats its variable.",
+    "Settings are environment variables (docs/SETTINGS.md); a flag beats its variable.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -1,4 +1,4 @@
-"""The exit codes, a contract: README has the table of them."""
+"""The exit codes, a contract: docs/CLI.md has the table of them."""
 
 EXIT_DONE = 0
 EXIT_STOPPED = 1

@@ -68,9 +68,9 @@ async def _discovered(settings: Settings) -> Discovery:
 
 def _warn(discovery: Discovery, observe: Observe, *, discover: bool) -> None:
     """Of what the role lacks, though somebody may have meant it."""
-    for pattern in discovery.unmatched:
+    for unmatched in discovery.unmatched:
         what = "kind this cluster serves" if discover else "built-in kind"
-        remedy = "" if discover else "add --discover to ask the cluster which kinds it serves"
-        observe(Warned(message=f"INCLUDE names {pattern!r}, which matches no {what}", remedy=remedy))
+        ask = "" if discover else "add --discover to ask the cluster which kinds it serves"
+        observe(Warned(message=unmatched.message(what), remedy=unmatched.question or ask))
     for group in discovery.failing:
         observe(Warned(message=f"kinds of the group {group or 'core'} may be missing here: {discovery.reasons[group]}"))

@@ -286,7 +286,7 @@ async def test_metrics_are_served_where_the_user_says(database: Database, kafka_
     env = database.env | kafka_env | {"METRICS_ADDRESS": f"127.0.0.1:{port}"}
     async with running("consume", env=env) as program:
         await program.wait_for_output("Partition claimed")
-        answers = [await _get(port, path) for path in ("metrics", "healthz", "readyz")]
+        answers = [await _get(port, path) for path in ("metrics", "livez", "readyz")]
         (await _stopped(program)).expect(0)
     assert all("200 OK" in answer for answer in answers), answers
     assert "clusterinfo_batches_total" in answers[0]

@@ -1,11 +1,9 @@
-"""The commands and their flags: the README shows those below a command, and their help says all that it is given."""
+"""The commands and their flags: help says all that it is given."""
 
 from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 import pytest
@@ -13,21 +11,8 @@ import typer
 from typer.testing import CliRunner
 
 from clusterinfo import cli
+from tests.support.cli_document import Path, page, paths
 from tests.support.programs import EXECUTABLE
-
-README = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-
-
-def test_the_readme_shows_every_command_below_a_command() -> None:
-    commands = cast(Any, typer.main.get_command(cli.app)).commands
-    groups = {name: group.commands for name, group in commands.items() if hasattr(group, "commands")}
-    assert set(groups) == {"clusters", "dead-letters", "offsets"}
-    known = {f"{name} {below}": command for name, group in groups.items() for below, command in group.items()}
-    shown = re.findall(r"\bclusterinfo ((?:clusters|dead-letters|offsets) [a-z]+)([^#\n]*)", README)
-    assert {name for name, _ in shown} == set(known)
-    for name, rest in shown:
-        flags = {flag for parameter in known[name].params for flag in parameter.opts}
-        assert set(re.findall(r"--[a-z-]+", rest)) <= flags, name
 
 
 def test_every_flag_says_what_it_does() -> None:
@@ -38,15 +23,7 @@ def test_every_flag_says_what_it_does() -> None:
             assert [p.name for p in command.params if p.param_type_name == "option" and not p.help] == [], name
 
 
-def pages(command: Any = None, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The words that lead to each help page."""
-    command = command or typer.main.get_command(cli.app)
-    yield path
-    for name, below in getattr(command, "commands", {}).items():
-        yield from pages(below, (*path, name))
-
-
-def command_of(path: tuple[str, ...]) -> Any:
+def command_of(path: Path) -> Any:
     """What these words name."""
     command = cast(Any, typer.main.get_command(cli.app))
     for name in path:
@@ -54,15 +31,13 @@ def command_of(path: tuple[str, ...]) -> Any:
     return command
 
 
-def shown(path: tuple[str, ...], width: int = 80) -> str:
+def shown(path: Path, width: int = 80) -> str:
     """A help page on one line."""
-    result = CliRunner().invoke(cli.app, [*path, "--help"], terminal_width=width)
-    assert result.exit_code == 0
-    return " ".join(result.output.split())
+    return " ".join(page(path, width).split())
 
 
-@pytest.mark.parametrize("path", [*pages()], ids=" ".join)
-def test_help_shows_every_text_whole(path: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("path", [*paths()], ids=" ".join)
+def test_help_shows_every_text_whole(path: Path) -> None:
     """What stands in brackets, too: rich would take it for markup."""
     command = command_of(path)
     texts = [command.help, *(option.help for option in command.params if option.param_type_name == "option")]
@@ -71,7 +46,7 @@ def test_help_shows_every_text_whole(path: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("path", [(), ("dead-letters",), ("offsets",)], ids=" ".join)
-def test_a_list_of_commands_cuts_no_sentence(path: tuple[str, ...]) -> None:
+def test_a_list_of_commands_cuts_no_sentence(path: Path) -> None:
     assert "..." not in shown(path).partition("Commands:")[2]
 
 
@@ -79,13 +54,13 @@ def test_help_says_how_to_install_the_extra() -> None:
     assert "pip install -e '.[sandbox]'" in shown(("demo",))
 
 
-@pytest.mark.parametrize("path", [*pages()], ids=" ".join)
-def test_help_is_asked_for_by_a_letter_too(path: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("path", [*paths()], ids=" ".join)
+def test_help_is_asked_for_by_a_letter_too(path: Path) -> None:
     assert CliRunner().invoke(cli.app, [*path, "-h"]).output == CliRunner().invoke(cli.app, [*path, "--help"]).output
 
 
-@pytest.mark.parametrize("path", [*pages()], ids=" ".join)
-def test_help_shows_no_types_of_the_language(path: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("path", [*paths()], ids=" ".join)
+def test_help_shows_no_types_of_the_language(path: Path) -> None:
     assert re.findall(r"<\w+>|\b(?:bool|str|int|BOOLEAN|INTEGER)\b", shown(path)) == []
 
 
@@ -93,8 +68,8 @@ PRINT_NO_RESULT = {"collect", "consume", "legacy", "demo", "migrate", "completio
 """Progress, a script or SQL: what these write has one form."""
 
 
-@pytest.mark.parametrize("path", [*pages()], ids=" ".join)
-def test_whoever_prints_a_result_prints_it_in_every_form(path: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("path", [*paths()], ids=" ".join)
+def test_whoever_prints_a_result_prints_it_in_every_form(path: Path) -> None:
     command = command_of(path)
     if not hasattr(command, "commands"):
         flags = {flag for option in command.params for flag in option.opts}
