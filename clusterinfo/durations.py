@@ -21,8 +21,8 @@ def parse_duration(value: Any) -> float:
 
 
 def short_duration(seconds: float) -> str:
-    """`42s`, `5m`, `3h`, `2d`: the largest unit there is one of."""
+    """`70s`, `5m`, `3h`, `2d`: as kubectl has ages, the largest unit of which there are enough to tell."""
     for unit in ("d", "h", "m"):
-        if seconds >= _UNITS_S[unit]:
+        if seconds >= 2 * _UNITS_S[unit]:
             return f"{int(seconds // _UNITS_S[unit])}{unit}"
     return f"{int(max(0, seconds))}s"

@@ -33,4 +33,5 @@ def test_what_is_no_duration(text: str) -> None:
 
 
 def test_durations_are_short() -> None:
-    assert [short_duration(s) for s in (-1, 0, 59.9, 60, 7199, 90000)] == ["0s", "0s", "59s", "1m", "1h", "1d"]
+    seconds = (-1, 0, 70, 119.9, 120, 7199, 7200, 172_799, 200_000)
+    assert [*map(short_duration, seconds)] == ["0s", "0s", "70s", "119s", "2m", "119m", "2h", "47h", "2d"]
