@@ -18,6 +18,7 @@ from clusterinfo.commands.status_report import Consumers, Lag, Partition, Status
 from clusterinfo.kafka.end_offsets import End
 from clusterinfo.postgres.admin.overview import ClusterRow, KindRow, OffsetRow, Overview
 from clusterinfo.topic_names import TopicNames
+from tests.support.json_schemas import StatusDocument
 
 DOCUMENT = Path(__file__).parents[3].joinpath("docs/STATUS.md").read_text(encoding="utf-8")
 NOON = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
@@ -328,6 +329,16 @@ def test_scripts_get_everything() -> None:
     assert cluster["last_seen"] == "2026-11-22T12:00:00+00:00"
     assert cluster["states"] == {"verified": 1, "failed": 1}
     assert len(report["kinds"]) == 2
+
+
+@pytest.mark.parametrize("consumers", [None, CONSUMERS, replace(CONSUMERS, error="not allowed", members=None)])
+def test_json_is_what_its_schema_says(consumers: Consumers | None) -> None:
+    """StatusDocument is what docs/schemas is made of; it refuses fields that it does not know."""
+    failed = replace(PODS, reach="one", state="failed", last_error="gone", verified_at=None, age_s=None, objects=None)
+    report = orjson.dumps(replace(status(failed), consumers=consumers).as_json())
+    assert (
+        orjson.loads(StatusDocument.model_validate_json(report).model_dump_json()).keys() == orjson.loads(report).keys()
+    )
 
 
 def test_the_document_names_the_keys() -> None:
