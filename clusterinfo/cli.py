@@ -281,15 +281,14 @@ def status(
     kinds: Annotated[
         bool, typer.Option("--kinds", help="Name every kind, not only those that need attention.")
     ] = False,
-    output: Annotated[
-        Literal["table", "json"], typer.Option("--output", "-o", metavar="FORMAT", help="table, or json for scripts.")
-    ] = "table",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again every 5 seconds, until Ctrl-C.")] = False,
+    output: Out = Output.TABLE,
 ) -> None:
     """Show clusters, what to trust of them, lag, dead letters. Exit code 3: something needs attention."""
     stale_after_s = _duration("--stale", stale)
     from clusterinfo.commands.status import show_status
 
-    run_short(show_status, stale_after_s=stale_after_s, every_kind=kinds, as_json=output == "json")
+    run_short(show_status, stale_after_s=stale_after_s, every_kind=kinds, output=output, watch=watch)
 
 
 def _confirm(question: str) -> None:

@@ -143,7 +143,7 @@ class Collector:
             size_bytes=sum(unit.size_bytes for unit in units),
             is_whole=self._is_whole(discovery, outcomes) and not misses_all,
         )
-        self._observe_end(result, time.monotonic() - began_s)
+        self._observe_end(result, time.monotonic() - began_s, interval_s)
         return result
 
     async def _discover(self) -> Discovery:
@@ -265,7 +265,7 @@ class Collector:
         misses_wanted = bool(self._settings.include) and Outcome.FORBIDDEN in fared
         return discovery.complete and Outcome.FAILED not in fared and not misses_wanted
 
-    def _observe_end(self, result: RunResult, seconds: float) -> None:
+    def _observe_end(self, result: RunResult, seconds: float, interval_s: float | None) -> None:
         self._observe(
             SnapshotEnded(
                 cluster=self._client.cluster.name,
@@ -275,6 +275,7 @@ class Collector:
                 objects=result.objects,
                 size_bytes=result.size_bytes,
                 seconds=round(seconds, 3),
+                interval_s=interval_s,
             )
         )
 

@@ -35,6 +35,7 @@ MESSAGES: dict[type[Observation], tuple[str, str]] = {
     seen.PartitionsAssigned: ("info", "Partitions assigned"),
     seen.LaneClaimed: ("info", "Partition claimed"),
     seen.OffsetGap: ("error", "Records are missing: Kafka no longer holds them"),
+    seen.Holding: ("debug", "Partitions that are held"),
     seen.Lagging: ("debug", "Records of a partition that are not stored yet"),
     seen.BatchStored: ("info", "Batch stored"),
     seen.DeadLettered: ("error", "Record stored as a dead letter"),

@@ -13,7 +13,9 @@ import yaml
 from rich.cells import cell_len
 
 from clusterinfo.commands import output
-from clusterinfo.commands.output import Column, Line, Output, Result, Table, has_colours
+from clusterinfo.commands.output import Column, Line, Output, Result, Table, frame, has_colours
+from tests.support.terminal import COLUMNS as SCREEN
+from tests.support.terminal import rendered
 
 NOON = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
 ESCAPES = "\x1b[31m\x9b\u202e\x7fred"
@@ -84,6 +86,13 @@ def test_characters_of_two_columns_are_aligned_and_cut_by_columns() -> None:
     assert lines[1].endswith("…")
 
 
+def test_remarks_that_nobody_makes_take_no_column() -> None:
+    remarks = Column[Thing]("REMARKS", lambda thing: thing.why, nothing="")
+    assert Table((COLUMNS[0], remarks), [Thing("a", 1)], "").lines() == ["NAME", "a"]
+    rows = [Thing("a", 1), Thing("b", 2, "odd")]
+    assert Table((COLUMNS[0], remarks), rows, "").lines() == ["NAME   REMARKS", "a", "b      odd"]
+
+
 def test_without_rows_it_says_so() -> None:
     assert listed().text(Output.TABLE) == "(no things)\n"
     assert json.loads(listed().text(Output.JSON)) == []
@@ -152,6 +161,23 @@ def test_a_colour_is_for_the_line_that_has_one() -> None:
     verdict = Result([Line("healthy", "green"), Line("and so on")], {}, [], [])
     assert verdict.text(Output.TABLE, colours=True) == "\x1b[32m\x1b[1mhealthy\x1b[0m\nand so on\n"
     assert verdict.text(Output.TABLE) == "healthy\nand so on\n"
+
+
+def screen(text: str, rows: int) -> str:
+    """A frame as a terminal gets it."""
+    return frame(text, rows).replace("\n", "\r\n")
+
+
+@pytest.mark.parametrize("rows", [3, 5, 24])
+def test_a_screen_is_drawn_over_the_one_before(rows: int) -> None:
+    before = screen("".join(f"{number} is a long line\n" for number in range(9)), rows)
+    after = screen("a\nbb\nccc\ndddd\n", rows)
+    whole = ["a", "bb", "ccc", "dddd", ""]
+    assert rendered(before + after) == (whole if rows >= 5 else ["a", "… 3 more lines", ""])
+
+
+def test_what_is_too_long_ends_at_the_edge() -> None:
+    assert rendered(screen("x" * 200 + "\ny\n", 24)) == ["x" * SCREEN, "y", ""]
 
 
 def test_what_is_printed_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

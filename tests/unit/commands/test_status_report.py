@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import io
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 
 import orjson
 import pytest
-from rich.console import Console
 
+from clusterinfo.commands.output import Output
 from clusterinfo.commands.status import partitions_of
-from clusterinfo.commands.status_page import Page
+from clusterinfo.commands.status_page import result_of
 from clusterinfo.commands.status_report import Consumers, Lag, Partition, Status
 from clusterinfo.kafka.end_offsets import End
 from clusterinfo.postgres.admin.overview import ClusterRow, KindRow, OffsetRow, Overview
@@ -41,15 +40,13 @@ def status(*kinds: KindRow, cluster: ClusterRow = CLUSTER, dead_letters: int = 0
 
 
 def shown(what: Status) -> str:
-    text = io.StringIO()
-    Console(file=text, width=200).print(Page(what))
-    return text.getvalue()
+    return result_of(what).text(Output.TABLE)
 
 
 def test_a_verified_cluster_is_healthy_whatever_the_lag() -> None:
     assert status().is_healthy
     first, *_, last = shown(status()).splitlines()
-    assert (first.rstrip(), last.rstrip()) == ("healthy", "dead letters: 0")
+    assert (first, last) == ("healthy", "dead letters: 0")
     (partition,) = status().as_json()["partitions"]
     assert partition == {
         "topic": "t", "partition": 0, "stored": 90, "end": 100, "lag": 10,
@@ -101,7 +98,7 @@ def test_a_kind_that_needs_attention_is_named(kind: KindRow, why: str, line: str
         {"about": "kind", "cluster": "prod", "api_group": "batch", "resource": "jobs", "reach": "", "why": why}
     ]
     assert what.reasons == [line]
-    assert f"needs attention\n  {line}\n" in "\n".join(map(str.rstrip, shown(what).splitlines()))
+    assert f"needs attention\n  {line}\n" in shown(what)
     assert what.cluster_lines()[0].worst == "jobs.batch"
 
 
@@ -225,7 +222,7 @@ def test_what_waits_for_nobody_needs_attention(consumers: Consumers, lags: tuple
     what = consumed(consumers, *lags, moved_s=70)
     assert what.reasons == [why]
     assert what.as_json()["attention"] == [{"about": "consumers", "why": why}]
-    assert f"needs attention\n  {why}" in "\n".join(map(str.rstrip, shown(what).splitlines()))
+    assert f"needs attention\n  {why}" in shown(what)
     report = what.as_json()["consumers"]
     held = [f"{topic}-{number}" for topic, number in sorted(consumers.held)]
     assert (report["members"], report["held"]) == (consumers.members, held)
@@ -321,7 +318,7 @@ def test_scripts_learn_why_nothing_is_known_of_consumers() -> None:
 def test_what_else_needs_attention_stands_among_the_reasons(what: Status, about: str, reason: str) -> None:
     assert what.as_json()["attention"] == [{"about": about, "why": reason}]
     assert what.as_json()["reasons"] == [reason]
-    assert f"needs attention\n  {reason}\n" in "\n".join(map(str.rstrip, shown(what).splitlines()))
+    assert f"needs attention\n  {reason}\n" in shown(what)
 
 
 def test_scripts_get_everything() -> None:
