@@ -13,11 +13,13 @@ import typer
 
 from clusterinfo import cli, errors, exit_codes
 from clusterinfo.model import RecordType
+from clusterinfo.sandbox import demo_tables
 from clusterinfo.settings import Settings, load
 from clusterinfo.telemetry.logs import MESSAGES
 from tests import tuning
 from tests.bench import WAIT, Servers
 from tests.support import generated
+from tests.support.documents import anchors
 from tests.support.settings_table import SHOWN
 
 ROOT = Path(__file__).parents[3]
@@ -118,8 +120,19 @@ def test_nobody_is_advised_to_install_from_an_index() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
-        assert (document.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", document.read_text(encoding="utf-8")):
+        path = document.parent / target if target else document
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), f"{target}#{anchor}"
+
+
+def test_the_picture_of_the_demo_is_what_it_shows() -> None:
+    (picture,) = re.findall(
+        r"A part of what it shows:\n\n```\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL
+    )
+    asked = [one for one in demo_tables.QUESTIONS if one.words in picture]
+    assert asked
+    assert [one.sql.strip() for one in asked if one.sql.strip() not in picture] == []
 
 
 def defined(path: Path) -> set[str]:
