@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -47,6 +47,7 @@ def test_defaults_that_are_written_differently_mean_the_same(name: str) -> None:
     assert getattr(load({}, **{name: SHOWN[name]}), name) == Settings.model_fields[name].default
 
 
+COMMANDS: Any = typer.main.get_command(cli.app)
 USED = re.compile(r"(?<![-/.\w] )\bclusterinfo ((?:[a-z][a-z-]+ ?)+)([^\n#`|;]*)")
 """A command of ours in a document's code: its words, and what follows them."""
 
@@ -62,7 +63,7 @@ def used(document: Path) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_command_and_flag_of_a_document_exists(document: Path) -> None:
     for words, rest in used(document):
-        command, known = cast(Any, typer.main.get_command(cli.app)), {"--help"}
+        command, known = COMMANDS, {"--help"}
         for word in words.split():
             if not hasattr(command, "commands"):
                 break
