@@ -93,7 +93,7 @@ class Collector:
         """
         if once:
             try:
-                return await unless(stopping, self._run())
+                return await unless(stopping, self._run(_interval_if_set(self._settings)))
             except RUN_ERRORS as error:
                 raise FatalError(f"the run of lists could not be done: {error}") from error
         await self._run_on(stopping)
@@ -105,7 +105,7 @@ class Collector:
         while True:
             began_s = time.monotonic()
             try:
-                await unless(stopping, self._run())
+                await unless(stopping, self._run(self._settings.collect_interval))
                 pause_s = self._settings.collect_interval - (time.monotonic() - began_s)
                 backoff.reset()
             except RUN_ERRORS as error:
@@ -116,8 +116,12 @@ class Collector:
 
     # --- one run -----------------------------------------------------------------------------------------------------
 
-    async def _run(self) -> RunResult:
-        """One run of lists. Cancelled, it abandons its open lists: what was not completed proves nothing."""
+    async def _run(self, interval_s: float | None) -> RunResult:
+        """One run of lists. Cancelled, it abandons its open lists: what was not completed proves nothing.
+
+        `interval_s`: from its beginning to that of the next, None if nobody knows: what is older than some of them is
+        stale, whoever looks.
+        """
         began_s = time.monotonic()
         discovery = await self._discover()
         if discovery.is_misspelt:
@@ -130,7 +134,7 @@ class Collector:
         units = await self._list_all(plan, context)
         outcomes = outcomes_of(plan, units)
         misses_all = await self._misses_all_namespaces(plan, units)
-        await self._state(context, completed(discovery, outcomes, counts_of(plan, units)))
+        await self._state(context, completed(discovery, outcomes, counts_of(plan, units), interval_s))
         result = RunResult(
             outcomes=outcomes,
             objects=sum(unit.objects for unit in units),
@@ -299,6 +303,11 @@ def empty_namespaces(plan: Plan, results: list[UnitResult]) -> list[str]:
     return [name for name, objects in brought.items() if not objects]
 
 
+def _interval_if_set(settings: Settings) -> float | None:
+    """Of a run that is the only one of its process: whoever starts it again and again may say how often."""
+    return settings.collect_interval if settings.was_set("collect_interval") else None
+
+
 def _how_to_leave_out(group: str) -> str:
     """What is to be done about a group that is not wanted: its kinds are shown as excluded, and none is deleted."""
     return f"if they are not wanted, add *.{group} to EXCLUDE" if group else ""
@@ -320,7 +329,9 @@ def counts_of(plan: Plan, results: list[UnitResult]) -> Counter[tuple[str, str]]
     return counts
 
 
-def completed(discovery: Discovery, outcomes: Outcomes, counts: Mapping[tuple[str, str], int]) -> SnapshotCompleted:
+def completed(
+    discovery: Discovery, outcomes: Outcomes, counts: Mapping[tuple[str, str], int], interval_s: float | None
+) -> SnapshotCompleted:
     """The statement that closes a run; of a group whose kinds are not known the resource is `*`: it failed, or was left
     out.
     """
@@ -331,4 +342,4 @@ def completed(discovery: Discovery, outcomes: Outcomes, counts: Mapping[tuple[st
         UnitOutcome(group, WHOLE_GROUP, Outcome.FAILED, reason=one_line(f"discovery: {discovery.reasons[group]}"))
         for group in discovery.failing
     ]
-    return SnapshotCompleted(discovery.complete, units)
+    return SnapshotCompleted(discovery.complete, units, interval_s)

@@ -123,6 +123,7 @@ class Listing:
         discovery_complete: bool = True,
         counts: dict[tuple[str, str], int] | None = None,
         reason: str = "",
+        interval_s: float | None = None,
     ) -> Record:
         """The snapshot ended; `outcomes`, and the `counts` of objects sent, by (group, resource); one `reason`."""
         counts = counts or {}
@@ -130,7 +131,7 @@ class Listing:
             {"group": unit[0], "resource": unit[1], "outcome": outcome, "count": counts.get(unit, 0), "reason": reason}
             for unit, outcome in outcomes.items()
         ]
-        body = {"discovery_complete": discovery_complete, "units": units}
+        body = {"discovery_complete": discovery_complete, "units": units, "interval_s": interval_s}
         return self._statement(RecordType.SNAPSHOT_COMPLETED, body)
 
     def _statement(self, type_: RecordType, body: object) -> Record:

@@ -21,6 +21,10 @@ delete from resource_history_default where valid_to < $1;
 -- Lists of which nothing came for a day: their collector has ended.
 delete from list_progress where updated_at < now() - interval '1 day' and not settled;
 
+-- name: forget_dropped_letters
+-- Kafka holds none of them any more, unless its retention is longer than ours.
+delete from dropped_letter where dropped_at < $1;
+
 -- name: drop_list_positions
 -- Of lists that were written without Kafka and begun a day ago or more; a list's id begins with its time.
 delete from kafka_offset

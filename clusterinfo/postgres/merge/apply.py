@@ -95,5 +95,5 @@ async def apply(
         applied = await apply_snapshots(connection, census, admission, clusters)
         deleted, observations = deleted + applied.deleted, [*observations, *applied.observations]
     if staged.dead_letters:
-        await add_dead_letters(connection, batch.lane, staged.dead_letters)
+        staged.dead_letters = await add_dead_letters(connection, batch.lane, staged.dead_letters)
     return Applied(new, staged, merged, census, deleted, observations)
