@@ -135,6 +135,23 @@ def test_who_scales_says_how_many(rendered: list[Any]) -> None:
     assert ("replicas" in spec) is not scaled
 
 
+def test_the_development_servers_let_in_who_needs_them(tool: Run) -> None:
+    manifests = list(yaml.safe_load_all(tool("kubectl", "kustomize", K8S / "overlays/dev")))
+    for server, variable in (("kafka", "KAFKA_BROKERS"), ("postgres", "DB_HOST")):
+        (rule,) = find(manifests, "NetworkPolicy", server)["spec"]["ingress"]
+        for manifest, owner in programs(manifests):
+            labels = labels_of_pods(manifest) or {}
+            allowed = any(selects(peer["podSelector"], labels) for peer in rule["from"])
+            assert allowed or variable not in environment(owner, manifests), (server, labels)
+
+
+def selects(selector: Any, labels: dict[str, str]) -> bool:
+    """Whether a label selector of Kubernetes selects what has these labels."""
+    wanted = selector.get("matchLabels", {})
+    among = {one["key"]: one["values"] for one in selector.get("matchExpressions", []) if one["operator"] == "In"}
+    return wanted.items() <= labels.items() and all(labels.get(key) in values for key, values in among.items())
+
+
 def test_production_is_encrypted(tool: Run) -> None:
     manifests = list(yaml.safe_load_all(tool("kubectl", "kustomize", K8S / "overlays/prod")))
     for _, owner in programs(manifests):
