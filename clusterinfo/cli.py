@@ -17,11 +17,12 @@ from typer.core import TyperArgument
 from clusterinfo import __version__
 from clusterinfo.commands.output import Output
 from clusterinfo.commands.run import run, run_short
+from clusterinfo.durations import parse_duration
 from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError
 from clusterinfo.exit_codes import EXIT_INTERRUPTED
 from clusterinfo.model import INT64_MAX
 from clusterinfo.observations import Observe
-from clusterinfo.settings import Settings, load, parse_duration
+from clusterinfo.settings import Settings, load
 
 TyperArgument.display_type_rich = lambda *_, **__: None  # type: ignore[method-assign]  # `NAME <str>` in help
 
@@ -392,8 +393,8 @@ def _report(message: str) -> None:
     from clusterinfo.telemetry import logs
 
     line = " ".join(message.split())
-    log_format = os.environ.get("LOG_FORMAT", "json")
-    if sys.stderr.isatty() or log_format == "console":
+    log_format = os.environ.get("LOG_FORMAT")
+    if log_format == "console" or (sys.stderr.isatty() and not log_format):
         print(f"clusterinfo: {line}", file=sys.stderr)  # noqa: T201 - for a person
         return
     logs.configure_logging("info", "json")

@@ -25,6 +25,8 @@ import orjson
 import typer
 from rich.cells import cell_len, set_cell_size
 
+from clusterinfo.durations import short_duration
+
 T = TypeVar("T")
 Cell = str | int | None
 
@@ -138,14 +140,6 @@ def has_colours(out: TextIO) -> bool:
     """Whether it is a terminal that shows colours to somebody who wants them (https://no-color.org)."""
     able = out.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
     return able and not os.environ.get("NO_COLOR")
-
-
-def short_duration(seconds: float) -> str:
-    """`42s`, `5m`, `3h`, `2d`: the largest unit there is one of."""
-    for unit, length_s in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length_s:
-            return f"{int(seconds // length_s)}{unit}"
-    return f"{int(max(0, seconds))}s"
 
 
 def ago(then: dt.datetime | None, now: dt.datetime) -> str:

@@ -25,7 +25,7 @@ from clusterinfo.kubernetes.redaction.objects import Redaction
 from clusterinfo.kubernetes.redaction.paths import parse_path
 from clusterinfo.kubernetes.unit_lister import UnitLister, UnitResult, worst
 from clusterinfo.model import GroupVersionResource, ListLane, Outcome, Unit
-from clusterinfo.observations import Discovered, Noted, Observe, RunFailed, SnapshotEnded, Warned
+from clusterinfo.observations import Discovered, Noted, Observe, RunFailed, RunScheduled, SnapshotEnded, Warned
 from clusterinfo.pump import Sink, deliver
 from clusterinfo.settings import Settings
 from clusterinfo.statements import WHOLE_GROUP, SnapshotCompleted, SnapshotStarted, UnitOutcome
@@ -105,9 +105,11 @@ class Collector:
         while True:
             began_s = time.monotonic()
             try:
-                await unless(stopping, self._run(self._settings.collect_interval))
-                pause_s = self._settings.collect_interval - (time.monotonic() - began_s)
+                ended = await unless(stopping, self._run(self._settings.collect_interval))
+                pause_s = max(0.0, self._settings.collect_interval - (time.monotonic() - began_s))
                 backoff.reset()
+                if ended is not None:
+                    self._observe(RunScheduled(cluster=self._client.cluster.name, wait_s=round(pause_s, 3)))
             except RUN_ERRORS as error:
                 pause_s = backoff.next_s(error if isinstance(error, TransientError) else None)
                 self._observe(RunFailed(cluster=self._client.cluster.name, error=str(error), wait_s=round(pause_s, 3)))

@@ -27,6 +27,7 @@ from clusterinfo.observations import (
     Observation,
     Retrying,
     RunFailed,
+    RunScheduled,
     SnapshotEnded,
     Warned,
 )
@@ -345,10 +346,11 @@ async def test_a_run_that_cannot_be_done_is_begun_again(collecting: Begin) -> No
 
     run.client.discover = fail_first  # type: ignore[method-assign, assignment]
     running = asyncio.create_task(run.collector.run(run.stopping, once=False))
-    await until(lambda: run.observed(SnapshotEnded))
+    await until(lambda: run.observed(RunScheduled))
     run.stopping.set()
 
     assert await running is None
+    assert [3000 < one.wait_s < 3600 for one in run.observed(RunScheduled)] == [True]
     assert [one.error for one in run.observed(RunFailed)] == ["the API cannot be reached"]
 
 

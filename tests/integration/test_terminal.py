@@ -70,6 +70,8 @@ PROGRESS = [
     Case("demo --objects 24", "pods"),
 ]
 """Commands that take their time, and show how far they are."""
+FAR = {"collect": r"listing sandbox: \d+/\d+ kinds, ", "consume": r"\d+ partitions?, lag [\d,]+, [\d,]+/s"}
+"""What is said of it."""
 ASKING = Case(f"forget --cluster {CLUSTER} --resource secrets", "", typed="y\n")
 MOVES = re.compile(r"\d+/(\d+|\?) kinds|━|[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]")
 
@@ -147,12 +149,22 @@ async def test_a_question_is_asked_and_answered(env: dict[str, str]) -> None:
     assert answer.startswith("forgot secrets of cluster sandbox: 1 kinds"), shown.terminal
 
 
+async def test_log_lines_are_to_be_had_on_a_terminal(env: dict[str, str]) -> None:
+    shown = await on_terminal("collect", "--once", env=env | {"LOG_FORMAT": "json"})
+    assert (shown.code, shown.moves) == (0, []), shown.terminal
+    lines = [orjson.loads(line) for line in shown.terminal.splitlines()]
+    assert "Snapshot ended" in {line["msg"] for line in lines}
+    failed = await on_terminal("dead-letters", "show", "4711", env=env | {"LOG_FORMAT": "json"})
+    assert orjson.loads(failed.terminal)["level"] == "error"
+
+
 @pytest.mark.parametrize("pipe", [False, True], ids=["", "stdout-piped"])
 @pytest.mark.parametrize("case", PROGRESS, ids=named)
 async def test_progress_is_shown_and_gone_at_the_end(case: Case, pipe: bool, env: dict[str, str]) -> None:
     shown = await on_terminal(*case.argv, env=env | case.env, pipe=pipe, timeout_s=120)
     assert shown.code == case.code, shown.terminal
     assert MOVES.search(shown.terminal), shown.terminal
+    assert re.search(FAR.get(case.argv[0], ""), shown.terminal), shown.terminal
     left = [line for line in shown.screen() if MOVES.search(line)]
     assert left == [], shown.terminal
     assert shown.piped == "" or (pipe and re.search(case.result, shown.piped))

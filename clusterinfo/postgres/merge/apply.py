@@ -68,16 +68,17 @@ async def apply(
     Without `counts` its objects belong to no list's count. `uses_savepoints`: what PostgreSQL refuses is
     stored with less; otherwise it aborts the transaction.
     """
+    large = is_large(batch.records)
     if admission.forgotten or any(map(admission.leaps, batch.records)):
-        census = Census.of(filter(admission.takes, batch.records))
+        census = await worked_out(large, Census.of, filter(admission.takes, batch.records))
     clusters, observations = admission.clusters, list[Observation]()
     if census.snapshots or admission.ownerless or not census.clusters.keys() <= clusters.keys():
         clusters, observations = await know_clusters(connection, census, admission)
     if foreign := foreign_among(clusters, admission.topic):
-        census = Census.of(r for r in batch.records if r.cluster not in foreign and admission.takes(r))
+        ours = (r for r in batch.records if r.cluster not in foreign and admission.takes(r))
+        census = await worked_out(large, Census.of, ours)
     units = await lock_units(connection, census, clusters)
     new = await carried.store(connection, batch, units)
-    large = is_large(batch.records)
     staged = await worked_out(large, stage, batch, units, admission, foreign, uses_savepoints=uses_savepoints)
     observations = [*observations, *staged.foreign_records(admission.topic)]
     staged.dead_letters += census.dead_letters

@@ -13,7 +13,7 @@ import yaml
 from rich.cells import cell_len
 
 from clusterinfo.commands import output
-from clusterinfo.commands.output import Column, Line, Output, Result, Table, has_colours, short_duration
+from clusterinfo.commands.output import Column, Line, Output, Result, Table, has_colours
 
 NOON = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
 ESCAPES = "\x1b[31m\x9b\u202e\x7fred"
@@ -161,7 +161,3 @@ def test_what_is_printed_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     output.show(listed(Thing("a", 7, LONG)), Output.TABLE)
     assert max(map(len, capsys.readouterr().out.splitlines())) == 30
-
-
-def test_durations_are_short() -> None:
-    assert [short_duration(s) for s in (-1, 0, 59.9, 60, 7199, 90000)] == ["0s", "0s", "59s", "1m", "1h", "1d"]

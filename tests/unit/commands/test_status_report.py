@@ -14,7 +14,6 @@ import pytest
 from rich.console import Console
 
 from clusterinfo.commands.status import partitions_of
-from clusterinfo.commands.status_kinds import short_duration
 from clusterinfo.commands.status_page import Page
 from clusterinfo.commands.status_report import Consumers, Lag, Partition, Status
 from clusterinfo.kafka.end_offsets import End
@@ -355,8 +354,3 @@ def test_the_document_names_the_keys() -> None:
     for key in ("lag", "consumers"):
         assert documented[key][:-1] == [*report[key]], "null comes last"
     assert documented["partitions"] == [*report["partitions"][0]]
-
-
-def test_durations_are_short() -> None:
-    seconds = (-1, 0, 70, 119.9, 120, 7199, 7200, 172_799, 200_000)
-    assert [*map(short_duration, seconds)] == ["0s", "0s", "70s", "119s", "2m", "119m", "2h", "47h", "2d"]
