@@ -14,6 +14,7 @@ from clusterinfo.exit_codes import EXIT_STOPPED
 Main = Callable[[asyncio.Event], Coroutine[Any, Any, int]]
 """The work: takes the event that asks it to drain, returns the exit code."""
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 LAST_S = 2.0
 """For what is cancelled to close its connections. Nothing is lost without it: what is not committed is read again."""
 
@@ -37,14 +38,16 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _until_signalled(main: Main, grace_s: float, last_s: float) -> int:
-    """The first SIGTERM or SIGINT asks `main` to drain, for at most `grace_s`; a second one ends it now."""
+    """The first SIGTERM, SIGINT or SIGHUP asks `main` to drain, for at most `grace_s`; a second one ends it now."""
     loop = asyncio.get_running_loop()
     draining, now = asyncio.Event(), asyncio.Event()
 
     def asked() -> None:
         (now if draining.is_set() else draining).set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    # Whoever ignores SIGHUP, as nohup does, means to go on when the terminal is closed.
+    numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in numbers:
         loop.add_signal_handler(number, asked)
     work = asyncio.create_task(main(draining))
     warden = asyncio.create_task(_patience(draining, now, grace_s))
@@ -53,7 +56,7 @@ async def _until_signalled(main: Main, grace_s: float, last_s: float) -> int:
         return await _ended(work, last_s)
     finally:
         warden.cancel()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in numbers:
             loop.remove_signal_handler(number)
 
 
