@@ -159,16 +159,17 @@ class Collector:
             self.lists[kind] = List(self.cluster.second, self.next_number(kind), self.watches.get(kind))
 
     def go_on_listing(self, kind: str) -> None:
-        """The first page comes; a page is sent, once the watch beside the list is up to it; it is complete."""
+        """The first page comes; once the watch beside the list is up to it, pages are sent, and it is complete."""
         under_way = self.lists[kind]
         watch = self.watches.get(kind)
         if under_way.listing is None:
             self._see_first_page(kind, under_way)
+        elif watch and watch.sent < under_way.revision:
+            return
         elif under_way.items:
-            if watch is None or watch.sent >= under_way.revision:
-                name, version = under_way.items.pop(0)
-                item = under_way.listing.item(name, str(version), version)
-                self.say(kind, replace(item, observed_at=moment(under_way.seen)))
+            name, version = under_way.items.pop(0)
+            item = under_way.listing.item(name, str(version), version)
+            self.say(kind, replace(item, observed_at=moment(under_way.seen)))
         else:
             self._complete(kind, under_way, watch)
 
