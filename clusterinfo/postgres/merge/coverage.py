@@ -117,10 +117,13 @@ async def open_coverage(connection: Connection, openings: Iterable[Opening]) -> 
 
 
 def chosen(openings: Iterable[Opening]) -> list[Opening]:
-    """Those that hold, one for each session and reach: of several the first one of which nothing is missing. Pure."""
+    """Those that hold, one for each session and reach: of several the first one of which nothing is missing. Pure.
+
+    One of which something is missing opens as well: nothing is claimed by it before that has come.
+    """
     found: dict[tuple[int, str, int], Opening] = {}
     for one in sorted(openings, key=lambda one: (not one.is_whole, one.from_number)):
-        if one.is_proven and not one.is_over and not one.is_doubted:
+        if not one.is_over and not one.is_doubted:
             found.setdefault((one.unit_id, one.reach, one.session_id), one)
     return list(found.values())
 
