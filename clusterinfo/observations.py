@@ -87,6 +87,14 @@ class RunFailed(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RunScheduled(Observation):
+    """The next run of lists begins in `wait_s`; 0 if the last one took longer than the interval."""
+
+    cluster: str
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Produced(Observation):
     """One list's records are in Kafka: `offset` is that of its last record, `size_bytes` of all its values."""
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import orjson
 from rich.console import Console
 
-from clusterinfo.commands.dead_letter_report import PIPED_WIDTH
 from clusterinfo.commands.status_page import Page
 from clusterinfo.commands.status_report import Consumers, Partition, Status
 from clusterinfo.errors import FatalError
@@ -21,6 +20,9 @@ from clusterinfo.postgres.migrations import open_migrated_pool
 from clusterinfo.postgres.pool import ACQUIRE_FIRST_S
 from clusterinfo.settings import Settings
 from clusterinfo.topic_names import TopicNames
+
+PIPED_WIDTH = 200
+"""Columns where stdout is no terminal."""
 
 if TYPE_CHECKING:
     from clusterinfo.kafka.end_offsets import End

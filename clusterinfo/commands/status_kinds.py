@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from clusterinfo.durations import short_duration
 from clusterinfo.model import ListLane, Unit
 from clusterinfo.postgres.admin.overview import KindRow
 
@@ -95,11 +96,3 @@ def _age(group: list[Complaint], suffix: str = "") -> str:
 def name_of(kind: KindRow) -> str:
     """`deployments.apps`, and the namespace where it is listed by itself."""
     return str(ListLane(Unit(kind.cluster, kind.api_group, kind.resource), kind.reach))
-
-
-def short_duration(seconds: float) -> str:
-    """`70s`, `5m`, `3h`, `2d`: as kubectl has ages, the largest unit of which there are enough to tell."""
-    for unit, length_s, least in (("d", 86400, 2), ("h", 3600, 2), ("m", 60, 2)):
-        if seconds >= least * length_s:
-            return f"{int(seconds // length_s)}{unit}"
-    return f"{int(max(0, seconds))}s"

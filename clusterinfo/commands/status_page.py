@@ -9,8 +9,9 @@ from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from clusterinfo.commands.status_kinds import complaint_of, name_of, short_duration
+from clusterinfo.commands.status_kinds import complaint_of, name_of
 from clusterinfo.commands.status_report import ClusterLine, Partition, Status
+from clusterinfo.durations import short_duration
 from clusterinfo.postgres.admin.overview import KindRow
 
 

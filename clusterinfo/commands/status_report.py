@@ -14,7 +14,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from clusterinfo.commands.status_kinds import Complaint, complaint_of, grouped, severity, short_duration
+from clusterinfo.commands.status_kinds import Complaint, complaint_of, grouped, severity
+from clusterinfo.durations import short_duration
 from clusterinfo.model import partition_name
 from clusterinfo.postgres.admin.overview import ClusterRow, KindRow, Overview
 

@@ -28,6 +28,7 @@ MESSAGES: dict[type[Observation], tuple[str, str]] = {
     seen.ListRestarted: ("warning", "List starts again"),
     seen.SnapshotEnded: ("info", "Snapshot ended"),
     seen.RunFailed: ("warning", "Run of lists failed and starts again"),
+    seen.RunScheduled: ("debug", "Next run of lists scheduled"),
     seen.Produced: ("info", "Cluster info sent to Kafka"),
     seen.Stubbed: ("warning", "Object too large for the broker: a stub was sent"),
     seen.ItemUnreadable: ("error", "Item of a page could not be read: its list does not complete"),

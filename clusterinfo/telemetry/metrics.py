@@ -1,4 +1,4 @@
-"""Observation -> Prometheus metric. Names follow Prometheus' conventions; README has the table of them.
+"""Observation -> Prometheus metric. Names follow Prometheus' conventions; docs/MONITORING.md has them.
 
 Source: prometheus.io/docs/practices/naming, "a metric name [...] should have a suffix describing the unit, in plural
 form" and "an accumulating count has total as a suffix".
@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from clusterinfo import __version__
 from clusterinfo import observations as seen
 from clusterinfo.observations import Observation
 
@@ -27,6 +28,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.build_info = self._gauge("build_info", "1; the label says which version runs", "version")
+        self.build_info.labels(__version__).set(1)
         self.listed_objects = self._counter("listed_objects", "Objects listed", "resource")
         self.listed_bytes = self._counter("listed_bytes", "Bytes of pages downloaded", "resource")
         self.list_seconds = Histogram(

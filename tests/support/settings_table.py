@@ -1,13 +1,9 @@
-"""The README's settings table, made from the settings themselves.
-
-`python -m tests.support.settings_table` prints it, to be pasted between the README's markers.
-"""
+"""The table of settings in docs/SETTINGS.md, made from the settings themselves."""
 
 from __future__ import annotations
 
 from clusterinfo.settings import DEFAULT_EXCLUDE, SECRET_FIELDS, Settings
 
-BEGIN, END = "<!-- settings -->", "<!-- /settings -->"
 SHOWN = {
     "kafka_brokers": "localhost:9092",
     "exclude": ", ".join(DEFAULT_EXCLUDE),
@@ -43,7 +39,3 @@ def _default(name: str, value: object) -> str:
     if name in SECRET_FIELDS or value is None or value == []:
         return ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
-
-
-if __name__ == "__main__":
-    print(table())

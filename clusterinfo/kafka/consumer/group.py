@@ -70,6 +70,8 @@ class ConsumerGroup:
         self._committed = CommittedOffsets(observe)
         self._moved_at_s = 0.0
         self._held_at_s = 0.0
+        self._reported = frozenset[TopicPartition]()
+        """Whose lag was told."""
         self._watchdog = Watchdog(lambda: end_offsets(settings), observe)
 
     @classmethod
@@ -178,7 +180,7 @@ class ConsumerGroup:
             if _now() - committed_at_s >= COMMIT_INTERVAL_S:
                 await self._commit()
                 committed_at_s = _now()
-            if _now() - lag_reported_at_s >= LAG_INTERVAL_S:
+            if _now() - lag_reported_at_s >= LAG_INTERVAL_S or self.lag().keys() - self._reported:
                 self._report_lag()
                 lag_reported_at_s = _now()
             if until_idle_s is not None and membership.assigned is not None and await self._is_idle(until_idle_s):
@@ -218,9 +220,12 @@ class ConsumerGroup:
         self._moved_at_s = _now()
 
     def _report_lag(self) -> None:
+        """From time to time, and as soon as that of another partition is known."""
         self._observe(Holding(partitions=len(self._membership.assigned or ())))
         if self._membership.assigned is not None:
-            for partition, records in self.lag().items():
+            lag = self.lag()
+            self._reported = frozenset(lag)
+            for partition, records in lag.items():
                 self._observe(Lagging(topic=partition.topic, partition=partition.partition, records=records))
 
     async def _commit(self) -> None:

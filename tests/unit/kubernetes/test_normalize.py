@@ -620,3 +620,19 @@ def test_a_normalised_body_is_json_without_white_space_of_its_own() -> None:
     body = normalize(compact(named(spec={"a": 1})), PODS, KEYLESS).body
 
     assert re.search(rb"\s", body) is None
+
+
+def test_what_is_patched_is_what_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = [
+        {"name": "DB_PASSWORD", "value": "hunter2"},
+        {"name": "URL", "value": "postgres://u:hunter2@h/x"},
+        {"name": "TOKEN", "value": 'hunter2"\n'},
+        {"name": "PIN_PATH", "value": "--token hunter2"},
+        {"name": "PASSWORD", "value": "$(X)"},
+    ]
+    raw = compact(named(spec={"containers": [{"name": "main", "env": environment}]}))
+    patched = normalize(raw, PODS, Redaction(b"k"))
+    monkeypatch.setattr(Redaction, "patch", lambda *_: None)
+
+    assert patched == normalize(raw, PODS, Redaction(b"k"))
+    assert b"hunter2" not in patched.body
