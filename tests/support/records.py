@@ -21,11 +21,14 @@ from clusterinfo.model import (
     digest_hex,
     item_digest,
 )
+from clusterinfo.statements import Statement, encode
 
 CLUSTER = "5180eaa4-7a47-4e30-81ab-2135c8f2a0e5"
 LANE = PartitionLane("kafka-1", "cluster-info", 0, "cluster-info-consumer")
 NOON = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
 MINUTE = dt.timedelta(minutes=1)
+SESSION = "019aaadb-b800-7abc-8def-0123456789ab"
+"""The life of a collector."""
 
 
 def uuid7(at: dt.datetime) -> str:
@@ -33,6 +36,14 @@ def uuid7(at: dt.datetime) -> str:
     random = uuid.uuid4().int & ((1 << 74) - 1)
     ms = int(at.timestamp() * 1000)
     return str(uuid.UUID(int=ms << 80 | 7 << 76 | (random >> 62) << 64 | 2 << 62 | random & ((1 << 62) - 1)))
+
+
+def watched(record: Record, number: int, session: str = SESSION) -> Record:
+    """An object as a watch shows it, at its own version, as what a session says under that number."""
+    changes = {"list": "", "snapshot": "", "list_version": record.list_version or record.resource_version}
+    if record.type is RecordType.OBSERVED:
+        changes["list_version"] = record.resource_version
+    return msgspec.structs.replace(record, **changes, session=session, number=number)
 
 
 @dataclass
@@ -132,6 +143,13 @@ class Listing:
         ]
         body = {"discovery_complete": discovery_complete, "units": units}
         return self._statement(RecordType.SNAPSHOT_COMPLETED, body)
+
+    def watch(self, type_: RecordType, number: int, statement: Statement, session: str = SESSION) -> Record:
+        """What a session says of its watches on partition 0."""
+        return self.record(
+            type_, encode(statement), group="", resource="", snapshot="", list="", kind="", api_version="", reach="",
+            list_version="", ordering="", session=session, number=number, partition=0,
+        )  # fmt: skip
 
     def _statement(self, type_: RecordType, body: object) -> Record:
         return self.record(
