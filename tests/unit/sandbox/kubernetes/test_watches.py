@@ -1,7 +1,12 @@
 """Watches of the simulated API: what changed since a revision, what there is, and when they end."""
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import orjson
+import pytest
 
 if TYPE_CHECKING:
     from .conftest import Client
@@ -74,3 +79,22 @@ async def test_a_watch_that_is_dropped_or_left_is_forgotten(client: "Client") ->
     async with asyncio.timeout(5):
         while table.subscriptions:
             await asyncio.sleep(0.02)
+
+
+async def test_what_goes_wrong_with_a_watch_on_purpose(client: "Client") -> None:
+    cluster, faults = client.api.cluster, client.api.faults
+    revision = str(cluster.revision)
+    cluster.create("configmaps", configmap("a"))
+    cluster.create("configmaps", configmap("b"))
+    faults.say_on_watch("configmaps", '{"type":"NOISE"}')
+    faults.silence_watch("configmaps", 0.2)
+    began = time.monotonic()
+    events = await client.watch(PATH, resourceVersion=revision, timeoutSeconds="1")
+    assert [event["type"] for event in events] == ["NOISE", "ADDED"]
+    assert time.monotonic() - began >= 0.2
+    faults.cut_watch("configmaps")
+    with pytest.raises((aiohttp.ClientPayloadError, orjson.JSONDecodeError)):
+        await client.watch(PATH, resourceVersion=revision)
+    faults.forbid("configmaps", verb="watch")
+    assert (await client.ask(PATH, watch="1", resourceVersion=revision))[0] == 403
+    assert (await client.ask(PATH))[0] == 200
