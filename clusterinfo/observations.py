@@ -135,6 +135,16 @@ class Produced(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Streamed(Observation):
+    """So many watched records are in Kafka: `size_bytes` of all their values."""
+
+    topic: str
+    partition: int
+    records: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stubbed(Observation):
     """An object larger than the broker accepts was sent as a stub."""
 

@@ -33,6 +33,7 @@ MESSAGES: dict[type[Observation], tuple[str, str]] = {
     seen.SnapshotEnded: ("info", "Snapshot ended"),
     seen.RunFailed: ("warning", "Run of lists failed and starts again"),
     seen.Produced: ("info", "Cluster info sent to Kafka"),
+    seen.Streamed: ("debug", "Changes sent to Kafka"),
     seen.Stubbed: ("warning", "Object too large for the broker: a stub was sent"),
     seen.ItemUnreadable: ("error", "Item of a page could not be read: its list does not complete"),
     seen.PartitionsAssigned: ("info", "Partitions assigned"),

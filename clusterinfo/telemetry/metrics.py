@@ -102,7 +102,7 @@ def _count_page(metrics: Metrics, page: seen.PageListed) -> None:
     metrics.listed_bytes.labels(page.resource).inc(page.size_bytes)
 
 
-def _count_produced(metrics: Metrics, produced: seen.Produced) -> None:
+def _count_produced(metrics: Metrics, produced: seen.Produced | seen.Streamed) -> None:
     metrics.produced_records.labels(produced.topic).inc(produced.records)
     metrics.produced_bytes.labels(produced.topic).inc(produced.size_bytes)
 
@@ -133,6 +133,7 @@ _COUNTERS: dict[type[Observation], Callable[[Metrics, Any], None]] = {
     seen.WatchLost: lambda m, o: m.watches_lost.labels(o.resource).inc(),
     seen.SnapshotEnded: lambda m, o: m.last_snapshot.labels(o.cluster).set(time.time()),
     seen.Produced: _count_produced,
+    seen.Streamed: _count_produced,
     seen.PartitionsAssigned: lambda m, _: m.lag.clear(),
     seen.Lagging: lambda m, o: m.lag.labels(o.topic, str(o.partition)).set(o.records),
     seen.BatchStored: _count_batch,
