@@ -101,6 +101,8 @@ class WatchProgress(msgspec.Struct, frozen=True, omit_defaults=True):
 
     heard: Moment
     behind: Annotated[list[WatchedUnit], msgspec.Meta(max_length=MAX_WATCHES)] = []
+    interval_s: Annotated[float, msgspec.Meta(ge=0, le=86_400)] = 15.0
+    """Seconds after which the next one is due."""
 
     def __post_init__(self) -> None:
         _check(self.heard)

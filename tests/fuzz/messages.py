@@ -181,7 +181,7 @@ def _expect_it_fits(record: Record) -> None:
             expect(len(row.content_hash) == 16 or record.type is RecordType.DELETED, "no hash")
             expect(row.observed_at <= admission.latest, "it is from the future")
         sayings = (
-            len(staged.rows) + len(staged.tallies) + len(staged.failures) + len(census.snapshots) + len(census.watches)
+            len(staged.rows) + len(staged.tallies) + len(staged.failures) + len(census.snapshots) + len(census.said)
         )
         expect(sayings or staged.dead_letters or census.dead_letters, "it says nothing")
 

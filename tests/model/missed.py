@@ -414,6 +414,12 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "and p.body_ord <> -1",
         ),
         GUARDS + "test_history_keeps_the_bytes_as_they_came[2]": ("when p.body_ord = -1 then #2",),
+        GUARDS + "test_history_keeps_who_wrote_each_version[2]": (
+            "when p.body_ord = -1 then #3",
+            "when p.body_ord = -1 then #4",
+            "when p.body_ord = -1 then #5",
+            "when p.body_ord = -1 then #6",
+        ),
     },
     "merge_rows": {
         "stubbed": (

@@ -21,6 +21,25 @@ delete from resource_history_default where valid_to < $1;
 -- Lists of which nothing came for a day: their collector has ended.
 delete from list_progress where updated_at < now() - interval '1 day' and not settled;
 
+-- name: drop_expired_coverage
+delete from coverage where ends_at < $1;
+
+-- name: drop_silent_sessions
+-- What sessions follow of which nothing came for a day is over. Those that leave no interval go with it.
+with over as (
+    select c.id, c.begins_at, heard_until(s, c.from_number, u.api_group, u.resource, c.reach) as heard
+    from coverage c join watch_session s on s.id = c.session_id join unit u on u.id = c.unit_id
+    where c.is_open and s.updated_at < now() - interval '1 day'
+    order by c.id for update of c
+), dropped as (
+    delete from coverage c using over o where c.id = o.id and (o.heard >= o.begins_at) is not true
+)
+update coverage c set is_open = false, ends_at = o.heard from over o where c.id = o.id and o.heard >= o.begins_at;
+
+-- name: drop_ended_sessions
+delete from watch_session s
+where s.updated_at < now() - interval '1 day' and not exists (select from coverage c where c.session_id = s.id);
+
 -- name: drop_list_positions
 -- Of lists that were written without Kafka and begun a day ago or more; a list's id begins with its time.
 delete from kafka_offset
