@@ -12,6 +12,7 @@ never silent for long; one that sends none is asked for short watches, each end 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import random
 import time
@@ -88,7 +89,8 @@ class WatchContext:
     opener: WatchOpener
     recorder: Recorder
     observe: Observe
-    redaction: Redaction = field(default_factory=Redaction)
+    redaction: Callable[[], Redaction] = Redaction
+    """As it is now: its key may be exchanged while watches run."""
     room: ByteBudget = field(default_factory=lambda: ByteBudget(ROOM_BYTES))
     max_line_bytes: int = 16 * 1024 * 1024
     silence_s: float = SILENCE_S
@@ -144,6 +146,7 @@ class WatchSource:
         self._news = asyncio.Event()
         self._drained = asyncio.Event()
         self._reached = asyncio.Event()
+        self._tried = asyncio.Event()
         self._share = Share(context.room)
         self._pending: deque[_Pending] = deque()
         self._pending_bytes = 0
@@ -165,6 +168,21 @@ class WatchSource:
         """When it was last heard from with all that was read by then handed over to be sent."""
         return self._pending[0].heard_before if self._pending else self._heard
 
+    @property
+    def version(self) -> int:
+        """Up to where it has read."""
+        return self._version
+
+    @property
+    def has_ended(self) -> bool:
+        """True once it was said that it ended."""
+        return self._has_ended
+
+    @property
+    def is_over(self) -> bool:
+        """True once it cannot be continued, or is not to be."""
+        return self._has_ended or bool(self.reason) or (self._reader is not None and self._reader.done())
+
     def is_behind(self, now: dt.datetime) -> bool:
         """True if it was never answered, or not heard from for too long."""
         return not self._was_answered or (now - self.heard).total_seconds() > self._context.silence_s
@@ -179,6 +197,12 @@ class WatchSource:
         except TimeoutError:
             return False
         return True
+
+    async def tried(self, within_s: float) -> None:
+        """Wait until its server has answered once, or could not be asked, for at most `within_s`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await self._tried.wait()
 
     # --- what is to be done with it ----------------------------------------------------------------------------------
 
@@ -297,6 +321,7 @@ class WatchSource:
             over = await self._connection()
             if over.event not in (Event.CLOSED, Event.BROKEN):
                 break
+            self._tried.set()
             self._reopen.clear()
             if over.event is Event.BROKEN:
                 self._observe_interruption(over)
@@ -304,6 +329,7 @@ class WatchSource:
             await self._reopen.wait()
             await asyncio.sleep(over.wait_s)
         self.reason = over.reason
+        self._tried.set()
         resource, reach = self.gvr.dotted, self.lane.reach
         self._context.observe(WatchLost(resource=resource, reach=reach, reason=over.reason))
         self._report(over.event)
@@ -345,6 +371,7 @@ class WatchSource:
         at = {"namespace": self.lane.reach, "version": self._version, "timeout_s": timeout_s}
         async with context.opener.watch(self.gvr, **at) as opened:  # type: ignore[arg-type]  # as named above
             self._was_answered = True
+            self._tried.set()
             self._heard = context.now()
             context.observe(WatchOpened(resource=self.gvr.dotted, reach=self.lane.reach, version=self._version))
             self._report(Event.OPENED)
@@ -400,7 +427,7 @@ class WatchSource:
 
     async def _normalized(self, event: WatchEvent) -> NormalizedObject:
         """Raises WatchOverError for what has no identity that can be read: nobody knows whose event was lost."""
-        raw, redaction = event.raw, self._context.redaction
+        raw, redaction = event.raw, self._context.redaction()
         try:
             if memoryview(raw).nbytes > LARGE_ITEM_BYTES:
                 return await asyncio.to_thread(normalize, raw, self.gvr, redaction)
@@ -416,11 +443,9 @@ class WatchSource:
             self._pending_bytes > MOST_BYTES or room.held_bytes > room.limit_bytes
         ):
             self._drained.clear()
-            try:
+            with contextlib.suppress(TimeoutError):  # others may have made room
                 async with asyncio.timeout(LOOK_AGAIN_S):
                     await self._drained.wait()
-            except TimeoutError:
-                pass  # others may have made room
 
     def _observe_interruption(self, over: _Over) -> None:
         resource, reach = self.gvr.dotted, self.lane.reach

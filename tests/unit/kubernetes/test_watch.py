@@ -291,7 +291,7 @@ async def test_retry_after_is_waited_for(follow: Callable[..., Followed], monkey
         slept.append(seconds)
         await real(0)
 
-    monkeypatch.setattr(watch_module.asyncio, "sleep", sleep)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
     watched = follow(ApiTransientError("429", status=429, retry_after_s=7), [bookmark(11)])
     async with asyncio.timeout(20):
         while watched.source.confirmed < 11:
