@@ -21,7 +21,7 @@ from clusterinfo.model import (
     digest_hex,
     item_digest,
 )
-from clusterinfo.statements import Statement, encode
+from clusterinfo.statements import ListCompleted, Statement, encode
 
 CLUSTER = "5180eaa4-7a47-4e30-81ab-2135c8f2a0e5"
 LANE = PartitionLane("kafka-1", "cluster-info", 0, "cluster-info-consumer")
@@ -112,11 +112,13 @@ class Listing:
             resource_version=version, list_version=version, list="", content_hash="0" * 32,
         )  # fmt: skip
 
-    def completed(self) -> Record:
-        """The completion of what `item` made."""
+    def completed(self, from_: int = 0, session: str = SESSION, seen: dt.datetime | None = None) -> Record:
+        """The completion of what `item` made; with `from_` that session follows the kind from then on."""
         digest = sum(item_digest(item.namespace, item.name, item.resource_version) for item in self.items)
-        body = orjson.dumps({"count": len(self.items), "digest": digest_hex(digest)})
-        return self.record(RecordType.LIST_COMPLETED, body)
+        statement = ListCompleted(len(self.items), digest_hex(digest))
+        if from_:
+            statement = msgspec.structs.replace(statement, session=session, from_=from_, seen=seen or self.at)
+        return self.record(RecordType.LIST_COMPLETED, encode(statement))
 
     def failed(self, status: int, reason: str) -> Record:
         """The list failed."""

@@ -13,26 +13,26 @@ select p.list from list_progress p join watch_session s on s.id = p.session_id
 where p.list = any ($1::uuid[]) and not is_whole(s.missing, p.from_number, p.place);
 
 -- name: open_coverage
--- Lists ($1) that prove their kind, at its floor or above it, let it be followed: if nothing is missing before their completion,
--- if the watch has not ended since, and if nothing has cast doubt on the kind since they began. What their session follows
--- already stays, unless it was cut: the list begins an interval of its own.
+-- Lists ($1) that prove their kind let it be followed, also where the floor is theirs already, or above: if nothing is missing
+-- before their completion, if the watch has not ended since, and if nothing has cast doubt on the kind since they began. What
+-- their session follows already stays, unless it was cut: the list begins an interval of its own.
 with opened as (
     select distinct on (p.unit_id, p.reach, p.session_id) p.*,
-        not is_whole(s.missing, p.from_number, s.next_number) as is_cut
+        p.from_number <= s.cut_number as is_cut
     from list_progress p
     join watch_session s on s.id = p.session_id
     join unit u on u.id = p.unit_id
     join unit_floor f on f.unit_id = p.unit_id and f.reach = p.reach
-    where p.list = any ($1::uuid[]) and (p.epoch, p.live_at) >= (f.epoch, f.live_at)
+    where p.list = any ($1::uuid[]) and p.epoch >= f.epoch
         and is_whole(s.missing, p.from_number, p.place)
         and ended_number(s, u.api_group, u.resource, p.reach) < p.from_number
         and not u.by_clock and list_began_at(p.list, p.completed_at) > u.doubted_at
-    order by p.unit_id, p.reach, p.session_id, p.from_number desc
+    order by p.unit_id, p.reach, p.session_id, is_whole(s.missing, p.from_number, s.next_number) desc, p.from_number
 )
-insert into coverage as c (unit_id, reach, session_id, from_number, is_open, begins_at)
-select unit_id, reach, session_id, from_number, true, case when not is_cut then seen_at end from opened
+insert into coverage as c (unit_id, reach, session_id, from_number, epoch, is_open, begins_at)
+select unit_id, reach, session_id, from_number, epoch, true, case when not is_cut then seen_at end from opened
 on conflict (unit_id, reach, session_id) where is_open do update set
-    from_number = excluded.from_number, begins_at = excluded.begins_at
+    from_number = excluded.from_number, epoch = excluded.epoch, begins_at = excluded.begins_at
 where c.begins_at is null
 returning session_id;
 
@@ -47,8 +47,8 @@ with cut as (
     where c.is_open
     order by c.id for update of c
 ), kept as (
-    insert into coverage (unit_id, reach, session_id, from_number, is_open, begins_at, ends_at)
-    select unit_id, reach, session_id, from_number, false, begins_at, heard from cut where heard >= begins_at
+    insert into coverage (unit_id, reach, session_id, from_number, epoch, is_open, begins_at, ends_at)
+    select unit_id, reach, session_id, from_number, epoch, false, begins_at, heard from cut where heard >= begins_at
 )
 update coverage c set begins_at = null from cut where c.id = cut.id;
 

@@ -54,6 +54,8 @@ class Session:
     """True after messages of the partition were lost, until the next number shows whether any of this session were."""
     is_cut: bool = False
     """True if an interval of it begins with the next progress."""
+    cut_number: int = 0
+    """The highest that came out of order, or too late to be kept."""
 
     def leaves_a_hole(self, number: int) -> bool:
         """True if numbers before this one have not come."""
@@ -67,12 +69,13 @@ class Session:
         """After this number has come."""
         if number < self.next_number:
             return replace(self, missing=tuple(_without(self.missing, number)), is_doubted=False)
-        gaps = self.missing
+        gaps, cut_number = self.missing, self.cut_number
         if number > self.next_number:
+            cut_number = number - 1
             gaps = (*gaps, (self.next_number, number))
             if len(gaps) > MAX_GAPS:
                 gaps = ((gaps[0][0], gaps[1][1]), *gaps[2:])
-        return replace(self, missing=gaps, next_number=number + 1, is_doubted=False)
+        return replace(self, missing=gaps, next_number=number + 1, is_doubted=False, cut_number=cut_number)
 
     def progressed(self, number: int, progress: WatchProgress, now: dt.datetime) -> Session:
         """After a progress; one that comes late says nothing that is not known."""
@@ -160,6 +163,12 @@ class Heard:
     """In their order."""
     named: dict[str, Named] = field(default_factory=dict)
     """By list."""
+
+    def cut(self, late: Record) -> None:
+        """A record came too late to be kept: what is followed from its number on begins with a progress."""
+        key = late.cluster, late.session
+        session = self.sessions[key]
+        self.sessions[key] = replace(session, cut_number=max(session.cut_number, late.number))
 
 
 def listen(said: Iterable[Said], sessions: Mapping[SessionKey, Session], now: dt.datetime) -> Heard:

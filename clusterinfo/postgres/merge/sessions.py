@@ -73,6 +73,7 @@ async def _lock(connection: Connection, place: Place, keys: Sequence[SessionKey]
             row["interval_s"],
             row["is_doubted"],
             row["is_cut"],
+            row["cut_number"],
         )
         for row in rows
     }
@@ -110,6 +111,8 @@ async def _cut_late(connection: Connection, heard: Heard, staged: Staged, older:
     )
     if unkept:
         await cut_coverage(connection, unkept)
+        for at in late:
+            heard.cut(staged.records[at])
     return bool(unkept)
 
 
@@ -138,6 +141,7 @@ async def _save(connection: Connection, sessions: Sequence[Session]) -> None:
         [json.dumps(dict(session.ended)) for session in sessions],
         [session.interval_s for session in sessions],
         [session.is_doubted for session in sessions],
+        [session.cut_number for session in sessions],
     )
 
 

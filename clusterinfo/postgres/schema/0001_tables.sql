@@ -343,6 +343,7 @@ create table watch_session (
     interval_s double precision not null default 0,
     is_doubted boolean not null default false,
     is_cut boolean not null default false,
+    cut_number bigint not null default 0,
     updated_at timestamptz not null default now(),
     unique (kafka_cluster, topic, partition, cluster, session)
 ) with (fillfactor = 50);
@@ -363,6 +364,8 @@ comment on column watch_session.ended is 'Group/resource/reach of a watch, and t
 comment on column watch_session.interval_s is 'Seconds after which the next progress is due.';
 comment on column watch_session.is_doubted is 'Messages of the partition were lost; whether any of this session the next number shows.';
 comment on column watch_session.is_cut is 'An interval of it begins with the next progress.';
+comment on column watch_session.cut_number is
+    'The highest number that came out of order, or too late to be kept: what is followed from there or before begins with a progress.';
 comment on column watch_session.updated_at is 'When something of it last arrived.';
 
 create table coverage (
@@ -371,6 +374,7 @@ create table coverage (
     reach text not null,
     session_id bigint not null references watch_session on delete cascade,
     from_number bigint not null,
+    epoch bigint not null,
     is_open boolean not null,
     begins_at timestamptz,
     ends_at timestamptz,
@@ -382,6 +386,7 @@ comment on column coverage.unit_id is 'The kind.';
 comment on column coverage.reach is 'The namespace that is watched by itself; empty: all.';
 comment on column coverage.session_id is 'By which session.';
 comment on column coverage.from_number is 'From which of its numbers on: with none missing, what is stored is all there was.';
+comment on column coverage.epoch is 'CLUSTER_EPOCH of its collector.';
 comment on column coverage.is_open is 'It goes on: it ends when the session was last heard, in order.';
 comment on column coverage.begins_at is 'When the first page of its list had come; null: when the next progress is said.';
 comment on column coverage.ends_at is 'When it ended; null: it goes on.';

@@ -426,7 +426,8 @@ from (
         from (
             select heard_until(t, o.from_number, u.api_group, u.resource, o.reach) as heard, t.interval_s
             from coverage o join watch_session t on t.id = o.session_id
-            where o.unit_id = u.id and o.is_open and o.reach = coalesce(f.reach, '') and not t.is_doubted
+            where o.unit_id = u.id and o.is_open and o.reach = coalesce(f.reach, '') and o.epoch >= coalesce(f.epoch, 0)
+                and not t.is_doubted
         ) as v
     ) as w on true
 ) as s;
