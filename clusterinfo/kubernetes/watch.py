@@ -137,7 +137,9 @@ class WatchSource:
         """All up to here is stored, or was of no interest."""
         self.reason = ""
         """Why it is over."""
-        self._version = version
+        self.version = version
+        """Up to where it was read, in all its life."""
+        self._first = self._version = version
         self._context = context
         self._report = report
         self._spawn = spawn
@@ -167,11 +169,6 @@ class WatchSource:
     def heard(self) -> dt.datetime:
         """When it was last heard from with all that was read by then handed over to be sent."""
         return self._pending[0].heard_before if self._pending else self._heard
-
-    @property
-    def version(self) -> int:
-        """Up to where it has read."""
-        return self._version
 
     @property
     def has_ended(self) -> bool:
@@ -269,12 +266,13 @@ class WatchSource:
         self._version = self.confirmed
 
     async def close(self) -> None:
-        """Release everything: the connection, what was read. Safe to call twice."""
+        """Release everything: the connection, what was read. Safe to call twice; opened again, it begins anew."""
         try:
             await self._stop_reading()
         finally:
             self._reader = None
             self._forget()
+            self._version = self.confirmed = self._first
 
     def _forget(self) -> None:
         self._batch = None
@@ -403,6 +401,7 @@ class WatchSource:
     def _add_bookmark(self, version: int) -> None:
         """It counts once all that was read before it is confirmed."""
         self._version = version
+        self.version = max(self.version, version)
         self._saw_bookmark = self._has_bookmarks = True
         if self._pending:
             self._pending[-1] = self._pending[-1]._replace(version=version)
@@ -422,6 +421,7 @@ class WatchSource:
         record = self._context.recorder.watched(item, self.lane, self.gvr, deleted=is_deleted, at=at)
         self._pending.append(_Pending(record, version, self._heard))
         self._version = version
+        self.version = max(self.version, version)
         self._pending_bytes += len(record.body)
         self._news.set()
 

@@ -15,7 +15,7 @@ from tests.contract.sink_cases import (
     postgres_sink_of_a_partition,
     store_of_the_tests,
 )
-from tests.contract.source_cases import list_source, partition_source
+from tests.contract.source_cases import list_source, partition_source, watch_source
 from tests.integration.brokers import broker
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "postgres_sink_of_a_list",
     "postgres_sink_of_a_partition",
     "store_of_the_tests",
+    "watch_source",
 ]
 
 
