@@ -27,10 +27,8 @@ delete from coverage where ends_at < $1;
 -- name: drop_silent_sessions
 -- What sessions follow of which nothing came for a day is over. Those that leave no interval go with it.
 with over as (
-    select c.id, c.begins_at, heard_until(s, c.from_number, u.api_group, u.resource, c.reach) as heard
-    from coverage c join watch_session s on s.id = c.session_id join unit u on u.id = c.unit_id
-    where c.is_open and s.updated_at < now() - interval '1 day'
-    order by c.id for update of c
+    select f.id, f.begins_at, f.heard from followed() f join watch_session s on s.id = f.session_id
+    where s.updated_at < now() - interval '1 day'
 ), dropped as (
     delete from coverage c using over o where c.id = o.id and (o.heard >= o.begins_at) is not true
 )

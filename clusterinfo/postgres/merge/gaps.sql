@@ -23,4 +23,4 @@ from carried c where f.unit_id = c.unit_id and f.state = 'verified' and f.state_
 
 -- name: doubt_sessions
 -- Messages of this partition are lost: whether any of a session were the next number shows.
-update watch_session set is_doubted = true where kafka_cluster = $1 and topic = $2 and partition = $3;
+update watch_session set is_doubted = true where (kafka_cluster, topic, partition) = ($1, $2, $3);

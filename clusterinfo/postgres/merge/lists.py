@@ -17,7 +17,7 @@ from clusterinfo.postgres.connection import Connection, Row
 from clusterinfo.postgres.merge.admission import Clusters
 from clusterinfo.postgres.merge.bury import Absence, bury
 from clusterinfo.postgres.merge.clusters import CONTESTED
-from clusterinfo.postgres.merge.coverage import doubt_units, find_broken, name_sessions, open_coverage
+from clusterinfo.postgres.merge.coverage import Opening, doubt_units, find_openings, name_sessions, open_coverage
 from clusterinfo.postgres.merge.numbers import Heard
 from clusterinfo.postgres.merge.staging import Staged, State, Tally
 from clusterinfo.postgres.sql import statements
@@ -67,7 +67,8 @@ async def close_lists(
     """Delete what proven lists do not name, and write the states. Runs after the rows are merged."""
     refuted, warnings = await _find_refuted(connection, staged, proven) if proven else ({}, [])
     following = [one for one, row in proven.items() if one in heard.named or row["session_id"]]
-    broken = await find_broken(connection, following) if following else set()
+    openings = await find_openings(connection, following)
+    broken = {opening.list for opening in openings if not opening.is_proven}
     accepted = {
         list_id: _state(staged.tallies[list_id], row, clusters, is_broken=list_id in broken)
         for list_id, row in proven.items()
@@ -84,7 +85,7 @@ async def close_lists(
     if staged.failed_lists:
         units = [failure.unit_id for failure in staged.failures]
         await connection.execute(statements()["drop_progress"], staged.failed_lists, units)
-    deleted = await _delete_absent(connection, accepted, proven, following)
+    deleted = await _delete_absent(connection, accepted, proven, openings)
     ends = [_ended(state, deleted.get(list_id, 0)) for list_id, state in accepted.items()]
     failed = [_failed(state) for state in states[: len(states) - len(accepted)]]
     return ClosedLists(deleted=sum(deleted.values()), observations=[*warnings, *ends, *failed])
@@ -165,7 +166,7 @@ def _backwards(row: Row) -> str:
 
 
 async def _delete_absent(
-    connection: Connection, accepted: Mapping[str, State], proven: Proven, following: Sequence[str]
+    connection: Connection, accepted: Mapping[str, State], proven: Proven, openings: Sequence[Opening]
 ) -> dict[str, int]:
     """Raise the floors that these lists prove, and delete what they do not name; objects deleted of each list.
 
@@ -178,8 +179,7 @@ async def _delete_absent(
     raised = await connection.fetch(statements()["raise_floors"], believed) if believed else []
     absences = [Absence(row["unit_id"], row["reach"], row["epoch"], row["live_at"]) for row in raised]
     counts = await bury(connection, absences, list(proven)) if absences else []
-    if opening := [list_id for list_id in following if list_id in believed]:
-        await open_coverage(connection, opening)
+    await open_coverage(connection, [opening for opening in openings if opening.list in believed])
     await connection.execute(statements()["drop_covered"], lists, [row["list"] for row in raised])
     return {str(row["list"]): count for row, count in zip(raised, counts, strict=True)}
 

@@ -18,6 +18,8 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from msgspec import structs
+
 from clusterinfo.model import Record
 from clusterinfo.postgres.merge.bodies import plain
 from clusterinfo.statements import ListCompleted, WatchedUnit, WatchEnded, WatchProgress
@@ -52,8 +54,6 @@ class Session:
     interval_s: float = 0.0
     is_doubted: bool = False
     """True after messages of the partition were lost, until the next number shows whether any of this session were."""
-    is_cut: bool = False
-    """True if an interval of it begins with the next progress."""
     cut_number: int = 0
     """The highest that came out of order, or too late to be kept."""
 
@@ -64,6 +64,10 @@ class Session:
     def is_first(self, number: int) -> bool:
         """True if this number has not come before."""
         return number >= self.next_number or any(start <= number < end for start, end in self.missing)
+
+    def is_whole(self, first: int) -> bool:
+        """True if nothing is missing from this number on."""
+        return all(end <= first for _, end in self.missing)
 
     def take(self, number: int) -> Session:
         """After this number has come."""
@@ -197,8 +201,9 @@ def _count(heard: Heard, record: Record, statement: WatchProgress | WatchEnded |
         if session.heard_number == number:
             heard.events.append(Progressed(session, number, min(record.observed_at, now)))
     elif isinstance(statement, WatchEnded):
-        session = session.without(number, statement.units)
-        heard.events.append(Ended(session, number, statement.units))
+        units = [structs.replace(unit, since=min(unit.since, now)) for unit in statement.units]
+        session = session.without(number, units)
+        heard.events.append(Ended(session, number, units))
     heard.sessions[key] = session
 
 

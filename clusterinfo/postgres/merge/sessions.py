@@ -72,7 +72,6 @@ async def _lock(connection: Connection, place: Place, keys: Sequence[SessionKey]
             json.loads(row["ended"]),
             row["interval_s"],
             row["is_doubted"],
-            row["is_cut"],
             row["cut_number"],
         )
         for row in rows
@@ -92,7 +91,7 @@ async def store_sessions(connection: Connection, heard: Heard, staged: Staged, o
     for event in heard.events:
         if isinstance(event, Cut):
             await _save(connection, [event.session])
-            await cut_coverage(connection, [(event.session.id, None)])
+            await cut_coverage(connection, [event.session.id], [])
         elif isinstance(event, Ended):
             await _save(connection, [event.session])
             await end_coverage(connection, event)
@@ -106,14 +105,14 @@ async def _cut_late(connection: Connection, heard: Heard, staged: Staged, older:
     late = {
         place: heard.first[id(staged.records[place])] for place in older if id(staged.records[place]) in heard.first
     }
-    unkept = (
-        await find_unkept(connection, [_version(staged.rows[at]) for at in late], list(late.values())) if late else []
-    )
-    if unkept:
-        await cut_coverage(connection, unkept)
-        for at in late:
-            heard.cut(staged.records[at])
-    return bool(unkept)
+    if not late:
+        return False
+    lost = await find_unkept(connection, [_version(staged.rows[place]) for place in late], list(late.values()))
+    if lost:
+        await cut_coverage(connection, [], lost)
+        for place in late:
+            heard.cut(staged.records[place])
+    return bool(lost)
 
 
 def _version(row: ObjectRow) -> Version:
@@ -123,10 +122,9 @@ def _version(row: ObjectRow) -> Version:
 async def _begin(connection: Connection, heard: Heard) -> None:
     """Let what is cut begin with the last progress of each session, if that came after its last hole."""
     last = {event.session.id: event for event in heard.events if isinstance(event, Cut | Progressed)}
-    cut = {event.session.id for event in heard.events if isinstance(event, Cut) or event.session.is_cut}
-    for event in last.values():
-        if isinstance(event, Progressed) and event.session.id in cut:
-            await begin_coverage(connection, event)
+    said_at = {session_id: event.said_at for session_id, event in last.items() if isinstance(event, Progressed)}
+    if said_at:
+        await begin_coverage(connection, said_at)
 
 
 async def _save(connection: Connection, sessions: Sequence[Session]) -> None:

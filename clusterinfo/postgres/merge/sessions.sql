@@ -3,9 +3,9 @@
 -- name: lock_sessions
 -- Those of one partition ($1 to $3) that a batch names ($4, $5), locked until it commits.
 select id, cluster, session::text, next_number, missing, heard, heard_number, behind::text, ended::text, interval_s, is_doubted,
-    is_cut, cut_number
+    cut_number
 from watch_session
-where kafka_cluster = $1 and topic = $2 and partition = $3
+where (kafka_cluster, topic, partition) = ($1, $2, $3)
     and (cluster, session) in (select * from unnest($4::text[], $5::uuid[]))
 order by id for update;
 

@@ -342,7 +342,6 @@ create table watch_session (
     ended jsonb not null default '{}',
     interval_s double precision not null default 0,
     is_doubted boolean not null default false,
-    is_cut boolean not null default false,
     cut_number bigint not null default 0,
     updated_at timestamptz not null default now(),
     unique (kafka_cluster, topic, partition, cluster, session)
@@ -363,7 +362,6 @@ comment on column watch_session.behind is 'Kinds whose watch was not heard from,
 comment on column watch_session.ended is 'Group/resource/reach of a watch, and the number under which it last ended.';
 comment on column watch_session.interval_s is 'Seconds after which the next progress is due.';
 comment on column watch_session.is_doubted is 'Messages of the partition were lost; whether any of this session the next number shows.';
-comment on column watch_session.is_cut is 'An interval of it begins with the next progress.';
 comment on column watch_session.cut_number is
     'The highest number that came out of order, or too late to be kept: what is followed from there or before begins with a progress.';
 comment on column watch_session.updated_at is 'When something of it last arrived.';
@@ -446,6 +444,20 @@ begin atomic
 end;
 comment on function heard_until is
     'Up to when a session has said all that it saw of a kind, from a number on; NULL if it has not, or if any of it is missing.';
+
+create function followed() returns table (
+    id bigint, unit_id bigint, api_group text, resource text, reach text, session_id bigint, from_number bigint, epoch bigint,
+    begins_at timestamptz, heard timestamptz)
+language sql stable parallel safe
+begin atomic
+    select c.id, c.unit_id, u.api_group, u.resource, c.reach, c.session_id, c.from_number, c.epoch, c.begins_at,
+        heard_until(s, c.from_number, u.api_group, u.resource, c.reach)
+    from coverage c
+    join watch_session s on s.id = c.session_id
+    join unit u on u.id = c.unit_id
+    where c.is_open;
+end;
+comment on function followed is 'What is followed, by which session, and up to when that was heard in order.';
 
 create function ended_number(session watch_session, unit_group text, unit_resource text, unit_reach text) returns bigint
 language sql immutable parallel safe

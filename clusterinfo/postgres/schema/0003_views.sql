@@ -421,14 +421,12 @@ from (
     left join unit_floor f on f.unit_id = u.id and u.state is null
     -- A session may be silent for two minutes before its watch counts as behind, and a progress comes late.
     left join lateral (
-        select max(v.heard) as heard, bool_or(v.heard > now() - interval '2 minutes' - v.interval_s * interval '2 s')
+        select max(o.heard) as heard, bool_or(o.heard > now() - interval '2 minutes' - t.interval_s * interval '2 s')
             as following
-        from (
-            select heard_until(t, o.from_number, u.api_group, u.resource, o.reach) as heard, t.interval_s
-            from coverage o join watch_session t on t.id = o.session_id
-            where o.unit_id = u.id and o.is_open and o.reach = coalesce(f.reach, '') and o.epoch >= coalesce(f.epoch, 0)
-                and not t.is_doubted
-        ) as v
+        from followed() o
+        join watch_session t on t.id = o.session_id
+        where o.unit_id = u.id and o.reach = coalesce(f.reach, '') and o.epoch >= coalesce(f.epoch, 0)
+            and not t.is_doubted
     ) as w on true
 ) as s;
 comment on column freshness.following is 'Its changes arrive as they happen: verified_at is when its watch was last heard.';
