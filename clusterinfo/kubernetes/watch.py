@@ -44,7 +44,7 @@ from clusterinfo.kubernetes.watch_events import (
 from clusterinfo.model import Batch, GroupVersionResource, Lane, Position, Receipt, Record, WatchLane
 from clusterinfo.observations import EventsRead, Observe, WatchInterrupted, WatchLost, WatchOpened
 from clusterinfo.statements import WatchedUnit, WatchEnded
-from clusterinfo.waiting import Backoff
+from clusterinfo.waiting import MAX_WAIT_S, Backoff
 
 SILENCE_S = 120.0
 """Servers send a bookmark a minute: one that has said nothing for two is not there (docs/DESIGN.md, section 4)."""
@@ -52,6 +52,8 @@ WORDLESS_RENEWALS = 2
 """Watches in a row in which a server said nothing at all, after which it may have forgotten what it is asked for."""
 LASTS_S, LASTS_SILENT_S = (300, 600), (60, 90)
 """Seconds that a watch is asked for, at random, as client-go does; of a server that sends no bookmarks."""
+REOPEN_WITHIN_S = 10.0
+"""The longest pause before a watch is opened again: what changes meanwhile is late by as much."""
 SHORT_S = 1.0
 """A connection that ended sooner is opened again after a pause."""
 BATCH_RECORDS, BATCH_BYTES = 1000, 512 * 1024
@@ -161,7 +163,7 @@ class WatchSource:
         self._has_bookmarks = True
         self._saw_bookmark = False
         self._wordless = 0
-        self._backoff = Backoff()
+        self._backoff = Backoff(most_s=REOPEN_WITHIN_S)
 
     # --- how far it is -----------------------------------------------------------------------------------------------
 
@@ -344,7 +346,9 @@ class WatchSource:
             self._has_bookmarks = self._saw_bookmark
             over = _Over(Event.BROKEN, f"silent for {self._context.silence_s:g} s")
         except TransientError as error:
-            return _Over(_refused(error), str(error), self._backoff.next_s(error))
+            asked_s = error.retry_after_s
+            wait_s = self._backoff.next_s() if asked_s is None else min(asked_s, MAX_WAIT_S)
+            return _Over(_refused(error), str(error), wait_s)
         except ApiStatusError as error:
             return _Over(_STATUSES.get(error.status, Event.UNWATCHABLE), str(error))
         except WatchOverError as error:

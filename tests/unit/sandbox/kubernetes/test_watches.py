@@ -8,6 +8,8 @@ import aiohttp
 import orjson
 import pytest
 
+from clusterinfo.sandbox.kubernetes.tables import Change, Subscription
+
 if TYPE_CHECKING:
     from .conftest import Client
 
@@ -98,3 +100,22 @@ async def test_what_goes_wrong_with_a_watch_on_purpose(client: "Client") -> None
     faults.forbid("configmaps", verb="watch")
     assert (await client.ask(PATH, watch="1", resourceVersion=revision))[0] == 403
     assert (await client.ask(PATH))[0] == 200
+
+
+async def test_a_bookmark_does_not_overtake_what_changes_at_the_last_moment(
+    client: "Client", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, get = client.api.cluster, Subscription.get
+
+    async def interrupted(self: Subscription) -> Change | None:
+        try:
+            return await get(self)
+        except asyncio.CancelledError:
+            monkeypatch.undo()
+            cluster.create("configmaps", configmap("late"))
+            raise
+
+    monkeypatch.setattr(Subscription, "get", interrupted)
+    revision = str(cluster.revision)
+    events = await client.watch(PATH, resourceVersion=revision, timeoutSeconds="1", allowWatchBookmarks="true")
+    assert events[0]["type"] == "ADDED"
