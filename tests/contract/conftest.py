@@ -11,6 +11,7 @@ import pytest
 from tests.contract.sink_cases import (
     kafka_sink,
     names_sink,
+    numbering_lanes,
     postgres_sink_of_a_list,
     postgres_sink_of_a_partition,
     store_of_the_tests,
@@ -23,6 +24,7 @@ __all__ = [
     "kafka_sink",
     "list_source",
     "names_sink",
+    "numbering_lanes",
     "partition_source",
     "postgres_sink_of_a_list",
     "postgres_sink_of_a_partition",
