@@ -113,6 +113,7 @@ async def _collect_into(
 ) -> int:
     collector = Collector(client, sink, settings, observe)
     if how is Pace.FOLLOW:
+        give_large_blocks_back()  # such as the buffers of a watch's TLS connection
         await collector.follow(stopping, sink)
         return EXIT_DONE
     result = await collector.run(stopping, once=how is Pace.ONCE)

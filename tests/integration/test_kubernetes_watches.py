@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clusterinfo.errors import FatalError, TransientError
-from clusterinfo.kubernetes.client import KubernetesClient, OpenWatch
+from clusterinfo.kubernetes.client import TLS_BUFFER_BYTES, KubernetesClient, OpenWatch
 from clusterinfo.kubernetes.errors import ApiStatusError, ApiTransientError
+from clusterinfo.sandbox.kubernetes.certificates import make_tls
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
 from clusterinfo.settings import Settings
@@ -29,7 +31,7 @@ async def test_a_watch_brings_what_changes_and_its_refusals_have_names(tmp_path:
         settings = Settings(kubeconfig=api.write_kubeconfig(tmp_path / "kubeconfig"))
         async with KubernetesClient.connect(settings) as client:
             version = cluster.revision
-            cluster.create("configmaps", configmap("a"))
+            cluster.create("configmaps", configmap("a", namespace="default"))
             async with client.watch(CONFIGMAPS, version=version, timeout_s=60) as watch:
                 assert b'"ADDED"' in await watch.read(10)
                 assert b'"BOOKMARK"' in await watch.read(10)
@@ -87,3 +89,21 @@ async def test_lists_do_not_wait_behind_watches(tmp_path: Path) -> None:
             for task in watches:
                 task.cancel()
             await asyncio.gather(*watches, return_exceptions=True)
+
+
+async def test_a_tls_connection_that_waits_keeps_little_and_brings_much_all_the_same(tmp_path: Path) -> None:
+    cluster = SimulatedCluster()
+    async with SimulatedKubernetes(cluster, tls=make_tls()) as api:
+        settings = Settings(kubeconfig=api.write_kubeconfig(tmp_path / "kubeconfig"))
+        async with KubernetesClient.connect(settings) as client:
+            version = cluster.revision
+            async with client.watch(CONFIGMAPS, version=version, timeout_s=60) as watch:
+                assert watch._response.connection is not None
+                protocol: Any = watch._response.connection.transport._ssl_protocol  # type: ignore[union-attr]
+                cluster.create("configmaps", configmap("large", 1_000_000, "default"))
+                received = b""
+                async with asyncio.timeout(20):
+                    while not received.endswith(b"\n"):
+                        received += await watch.read(10)
+                assert b"x" * 1_000_000 in received
+                assert len(protocol._ssl_buffer) == TLS_BUFFER_BYTES
