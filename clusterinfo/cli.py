@@ -12,22 +12,27 @@ from typer._click.exceptions import (  # typer brings its own click and names on
     ClickException,
     NoArgsIsHelpError,
 )
+from typer.core import TyperArgument
 
 from clusterinfo import __version__
+from clusterinfo.commands.output import Output
 from clusterinfo.commands.run import run, run_short
 from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError
-from clusterinfo.exit_codes import EXIT_ABORTED
+from clusterinfo.exit_codes import EXIT_INTERRUPTED
 from clusterinfo.model import INT64_MAX, Pace
 from clusterinfo.observations import Observe
 from clusterinfo.settings import Settings, load, parse_duration
 
+TyperArgument.display_type_rich = lambda *_, **__: None  # type: ignore[method-assign]  # `NAME <str>` in help
+
 app = typer.Typer(
     name="clusterinfo",
     help="Turns any number of Kubernetes clusters into one PostgreSQL database that can be trusted. "
-    "Settings are environment variables (README); a flag beats its variable.",
+    "Settings are environment variables (docs/SETTINGS.md); a flag beats its variable.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,  # help is plain text, and [brackets] stand in it
 )
 
@@ -40,6 +45,9 @@ app.add_typer(clusters, name="clusters")
 letters = typer.Typer(help="Dead letters: records that could not be stored, and why.", no_args_is_help=True)
 app.add_typer(letters, name="dead-letters")
 
+COMPLETE = "_CLUSTERINFO_COMPLETE"
+"""The variable by which a shell asks what can follow."""
+
 Once = Annotated[bool, typer.Option("--once", help="List everything once, then exit.")]
 Interval = Annotated[
     str | None,
@@ -48,6 +56,9 @@ Interval = Annotated[
 Watch = Annotated[
     bool,
     typer.Option("--watch", help="List, then follow what changes; what cannot be followed is listed every interval."),
+]
+Out = Annotated[
+    Output, typer.Option("--output", "-o", metavar="FORMAT", help="table, wide (more of it), json, yaml, csv or name.")
 ]
 NoMigrate = Annotated[bool, typer.Option("--no-migrate", help="Do not migrate the schema at start.")]
 
@@ -85,7 +96,7 @@ def consume(
     ] = None,
     batch_wait: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Longest wait for a batch to fill; 1s unless set (BATCH_WAIT)."),
+        typer.Option(metavar="DURATION", help="Longest wait for a batch to fill; 20ms unless set (BATCH_WAIT)."),
     ] = None,
     until_idle: Annotated[
         str | None,
@@ -138,47 +149,46 @@ def migrate(
 
 
 @offsets.command("reset")
-def offsets_reset() -> None:
+def offsets_reset(output: Out = Output.TABLE) -> None:
     """Forget where consumers stand. What Kafka still holds of the topic is read again, and changes nothing twice."""
     from clusterinfo.commands.offsets import reset_offsets
 
-    run_short(reset_offsets)
+    run_short(reset_offsets, output=output)
 
 
 ClusterName = Annotated[str, typer.Argument(metavar="NAME", help="Its name as views show it, or its id.")]
 
 
 @clusters.command("list")
-def clusters_list(
-    output: Annotated[
-        Literal["table", "json"], typer.Option(help="A table, or a JSON object a line for scripts.")
-    ] = "table",
-) -> None:
+def clusters_list(output: Out = Output.TABLE) -> None:
     """Show every cluster, its id, and the topic it belongs to."""
     from clusterinfo.commands.clusters import list_clusters
 
-    run_short(list_clusters, as_json=output == "json")
+    run_short(list_clusters, output=output)
 
 
 @clusters.command("move")
 def clusters_move(
     name: ClusterName,
     topic: Annotated[str, typer.Option(metavar="T", help="Its topic from now on; '': the next that speaks of it.")],
+    output: Out = Output.TABLE,
 ) -> None:
     """Give a cluster to another topic. It belongs to the first that spoke of it; others' records are dead letters."""
     from clusterinfo.commands.clusters import move_cluster
 
-    run_short(move_cluster, name, topic)
+    run_short(move_cluster, name, topic, output=output)
 
 
 @clusters.command("rename")
 def clusters_rename(
-    name: ClusterName, new: Annotated[str, typer.Argument(metavar="NEW", help="What views show it as from now on.")]
+    name: ClusterName,
+    new: Annotated[str, typer.Argument(metavar="NEW", help="What views show it as from now on.")],
+    output: Out = Output.TABLE,
 ) -> None:
     """Show a cluster under another name, until its collector gives it one (CLUSTER_NAME)."""
     from clusterinfo.commands.clusters import rename_cluster
 
-    run_short(rename_cluster, name, new)
+    run_short(rename_cluster, name, new, output=output)
 
 
 LetterIds = Annotated[list[int] | None, typer.Argument(metavar="ID...", min=1, max=INT64_MAX, show_default=False)]
@@ -191,37 +201,39 @@ def letters_list(
     ] = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, max=1_000_000, help="At most so many, newest first.")] = 50,
     replayed: Annotated[bool, typer.Option("--all", help="Those that were replayed, too.")] = False,
-    output: Annotated[
-        Literal["table", "json"], typer.Option(help="A table, or a JSON object a line for scripts.")
-    ] = "table",
+    output: Out = Output.TABLE,
 ) -> None:
     """Show which records could not be stored, and why."""
     from clusterinfo.commands.dead_letters import list_letters
 
-    run_short(list_letters, reason=reason, limit=limit, replayed=replayed, as_json=output == "json")
+    run_short(list_letters, reason=reason, limit=limit, replayed=replayed, output=output)
 
 
 @letters.command("show")
 def letters_show(
     letter: Annotated[int, typer.Argument(metavar="ID", min=1, max=INT64_MAX)],
     raw: Annotated[bool, typer.Option("--raw", help="Nothing but the value, byte for byte.")] = False,
+    output: Out = Output.TABLE,
 ) -> None:
     """Show one of them whole: reason, headers, key and value. A message of a stranger may hold anything."""
+    if raw and output is not Output.TABLE:
+        raise ConfigError("--raw and --output contradict each other: give one of them")
     from clusterinfo.commands.dead_letters import show_letter
 
-    run_short(show_letter, letter, raw=raw)
+    run_short(show_letter, letter, raw=raw, output=output)
 
 
 @letters.command("replay")
 def letters_replay(
     ids: LetterIds = None,
     everything: Annotated[bool, typer.Option("--all", help="All that were not replayed yet.")] = False,
+    output: Out = Output.TABLE,
 ) -> None:
     """Store them again, without Kafka; as harmless as any duplicate. Exit code 1 if one is refused again."""
     _one_of(ids, {"--all": everything})
     from clusterinfo.commands.dead_letters import replay_letters
 
-    run_short(replay_letters, ids or None)
+    run_short(replay_letters, ids or None, output=output)
 
 
 @letters.command("drop")
@@ -229,12 +241,13 @@ def letters_drop(
     ids: LetterIds = None,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
     replayed: Annotated[bool, typer.Option("--replayed", help="All that were replayed.")] = False,
+    output: Out = Output.TABLE,
 ) -> None:
     """Delete them for good, without asking."""
     _one_of(ids, {"--all": everything, "--replayed": replayed})
     from clusterinfo.commands.dead_letters import drop_letters
 
-    run_short(drop_letters, ids or None, only_replayed=replayed)
+    run_short(drop_letters, ids or None, only_replayed=replayed, output=output)
 
 
 def _one_of(ids: list[int] | None, flags: dict[str, bool]) -> None:
@@ -252,13 +265,14 @@ def forget(
         str | None, typer.Option(metavar="KIND", help="Only this kind of it: pods, deployments.apps.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    output: Out = Output.TABLE,
 ) -> None:
     """Delete all that is stored of a cluster, history included. A collector that still runs brings it back."""
     if not yes:
         _confirm(f"Delete {resource or 'all that is stored'} of cluster {cluster!r}, history included?")
     from clusterinfo.commands.forget import forget
 
-    run_short(forget, cluster, resource)
+    run_short(forget, cluster, resource, output=output)
 
 
 @app.command()
@@ -270,7 +284,9 @@ def status(
     kinds: Annotated[
         bool, typer.Option("--kinds", help="Name every kind, not only those that need attention.")
     ] = False,
-    output: Annotated[Literal["table", "json"], typer.Option(help="A table, or JSON for scripts.")] = "table",
+    output: Annotated[
+        Literal["table", "json"], typer.Option("--output", "-o", metavar="FORMAT", help="table, or json for scripts.")
+    ] = "table",
 ) -> None:
     """Show clusters, what to trust of them, lag, dead letters. Exit code 3: something needs attention."""
     stale_after_s = _duration("--stale", stale)
@@ -298,12 +314,13 @@ def rbac(
     service_account: Annotated[
         str, typer.Option(metavar="NAMESPACE/NAME", help="Whom to bind the role to.")
     ] = "cluster-info/cluster-info-collector",
+    output: Out = Output.YAML,
 ) -> None:
     """Print the role a collector with these settings needs. For kubectl: to read, and no Secrets unless named."""
 
     from clusterinfo.commands import rbac
 
-    run_short(rbac.print_role, service_account, discover=discover)
+    run_short(rbac.print_role, service_account, discover=discover, output=output)
 
 
 @app.command()
@@ -326,6 +343,17 @@ def demo(
     raise typer.Exit(run_demo(objects, context, keep=keep))
 
 
+Shell = Literal["bash", "zsh", "fish"]
+
+
+@app.command()
+def completion(shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")]) -> None:
+    """Print what completes commands and flags in a shell. For bash: source <(clusterinfo completion bash)."""
+    from typer._completion_shared import get_completion_script
+
+    typer.echo(get_completion_script(prog_name="clusterinfo", complete_var=COMPLETE, shell=shell))
+
+
 def _pace(once: bool, interval: str | None, watch: bool) -> Pace:
     """How a cluster is collected, as the flags say."""
     flags = {"--once": once, "--interval": interval is not None, "--watch": watch}
@@ -346,18 +374,23 @@ def _duration(flag: str, value: str | None) -> float | None:
 
 def main() -> None:
     """The executable. Whatever a user can cause ends in one line on stderr and the documented exit code."""
+    if COMPLETE in os.environ:  # typer does so by itself only where it adds two flags of its own
+        from typer._completion_classes import completion_init
+
+        completion_init()
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="clusterinfo", complete_var=COMPLETE, standalone_mode=False)
     except ClusterinfoError as error:
         _report(str(error))
         code = error.exit_code
     except typer.Abort:
-        code = EXIT_ABORTED
+        code = EXIT_INTERRUPTED
     except NoArgsIsHelpError as error:
         typer.echo(error.format_message())
         code = error.exit_code
     except ClickException as error:
-        _report(f"{error.format_message().rstrip('.')}; see `clusterinfo --help`")
+        message = error.format_message().replace("Value error, ", "")
+        _report(f"{message.rstrip('.')}; see `clusterinfo --help`")
         code = error.exit_code
     sys.exit(code if isinstance(code, int) else 0)
 

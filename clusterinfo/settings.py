@@ -26,6 +26,7 @@ from pydantic import (
     model_validator,
 )
 
+from clusterinfo.allowed import allowed
 from clusterinfo.errors import ConfigError
 from clusterinfo.topic_names import TopicNames
 
@@ -34,26 +35,34 @@ MAX_CLUSTER_ID_CHARS = 253
 """As long as the name of a Kubernetes object may be (a DNS subdomain, RFC 1123)."""
 
 MIN_REDACTION_KEY_BYTES = 16
-LIST_TIMEOUT_S = 1800.0
 """A shorter key can be found by trying: a fingerprint would give away what it stands for."""
+LIST_TIMEOUT_S = 1800.0
 
 _DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS = {"B": 1, "KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+_DURATION_PART = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*"
+_DURATION = re.compile(f"(?:{_DURATION_PART})+")
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)")
 
 _REDACTION_PATH = re.compile(r"[^:/\s]+:(?:/[^/\s]+)+")
+_SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
+_DNS_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
+"""RFC 1123, as Kubernetes wants the names of namespaces."""
+_KIND_PATTERN = re.compile(r"[-.a-z0-9*?!\[\]]+")
+"""Plural names and groups are DNS names, and so in small letters; beside those, the shell's wildcards."""
 
 DEFAULT_EXCLUDE = ["leases.coordination.k8s.io", "componentstatuses", "*.metrics.k8s.io", "events.events.k8s.io"]
+ADD_TO_DEFAULT = "+"
 
 
 def parse_duration(value: Any) -> float:
-    """`500ms`, `5m`, `90d` -> seconds. Raises ValueError with what is allowed."""
+    """`500ms`, `1m30s`, `90d` -> seconds. Raises ValueError with what is allowed."""
     if isinstance(value, int | float):
         return float(value)
-    if match := _DURATION.fullmatch(str(value).strip()):
-        return float(match[1]) * _DURATION_UNITS_S[match[2]]
-    raise ValueError("allowed is a number and a unit: ms, s, m, h or d, such as 30s or 5m")
+    text = str(value).strip()
+    if _DURATION.fullmatch(text):
+        return sum(float(number) * _DURATION_UNITS_S[unit] for number, unit in re.findall(_DURATION_PART, text))
+    raise ValueError("allowed are numbers, each with a unit: ms, s, m, h or d, such as 30s or 1m30s")
 
 
 def parse_size(value: Any) -> int:
@@ -67,6 +76,37 @@ def parse_size(value: Any) -> int:
 
 def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _namespace(value: str) -> str:
+    if not _DNS_LABEL.fullmatch(value):
+        raise ValueError(
+            "allowed are names of namespaces: small letters, digits and '-', at most 63, such as kube-system"
+        )
+    return value
+
+
+def _kind_pattern(value: str) -> str:
+    if not _KIND_PATTERN.fullmatch(value):
+        raise ValueError(
+            "allowed are plural names of kinds in small letters, with their group and with * for any part, "
+            "such as pods, deployments.apps or *.metrics.k8s.io"
+        )
+    return value
+
+
+def _split_exclude(value: Any) -> Any:
+    """`+events` is the default and `events`."""
+    words = _split(value)
+    if isinstance(value, str) and value.strip().startswith(ADD_TO_DEFAULT):
+        return [*DEFAULT_EXCLUDE, *(word.removeprefix(ADD_TO_DEFAULT) for word in words)]
+    return words
+
+
+def _schema(value: str) -> str:
+    if not _SCHEMA.fullmatch(value):
+        raise ValueError("allowed are small letters, digits and '_', at most 63, the first no digit")
+    return value
 
 
 def _host(value: str) -> str:
@@ -137,13 +177,13 @@ ClusterId = Annotated[str, AfterValidator(_cluster_id)]
 """It goes into every key and `ce_source`, and into the database as it is: no NUL, no half of a surrogate pair."""
 Host = Annotated[str, AfterValidator(_host)]
 """Or the directory of a socket, or `host:port`: what is connected to, and named in messages."""
-Words = Annotated[list[str], BeforeValidator(_split)]
-"""Comma-separated text."""
+KindPattern = Annotated[str, AfterValidator(_kind_pattern)]
+"""See `kubernetes.discovery.Selection`."""
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 
 
 class Settings(BaseModel):
-    """All settings. The variable is the field's name in capitals; `description` is its line in the README's table."""
+    """All settings. The variable is the field's name in capitals; `description` is its line in docs/SETTINGS.md."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=False)
 
@@ -194,8 +234,8 @@ class Settings(BaseModel):
     db_ssl_root_cert: Path | None = Field(default=None, description="CA certificates (PEM) of the server")
     db_ssl_cert: Path | None = Field(default=None, description="client certificate (PEM)")
     db_ssl_key: Path | None = Field(default=None, description="key of the client certificate (PEM)")
-    db_schema: str = Field(
-        default="clusterinfo", pattern=r"^[a-z_][a-z0-9_]{0,62}$", description="schema that holds everything"
+    db_schema: Annotated[str, AfterValidator(_schema)] = Field(
+        default="clusterinfo", description="schema that holds everything"
     )
     db_pool_size: int = Field(
         default=4, ge=1, le=1000, description="database connections: batches stored at the same time"
@@ -221,11 +261,16 @@ class Settings(BaseModel):
     cluster_epoch: int = Field(
         default=0, ge=0, le=2**31 - 1, description="raise by one after a cluster was restored from a backup"
     )
-    namespaces: Words = Field(default=[], description="namespaces to list, comma-separated; all unless set")
-    include: Words = Field(
+    namespaces: Annotated[list[Annotated[str, AfterValidator(_namespace)]], BeforeValidator(_split)] = Field(
+        default=[], description="namespaces to list, comma-separated; all unless set"
+    )
+    include: Annotated[list[KindPattern], BeforeValidator(_split)] = Field(
         default=[], description="kinds to list, as resource.group patterns, Secrets by name only; all unless set"
     )
-    exclude: Words = Field(default=DEFAULT_EXCLUDE, description="kinds to leave out, as resource.group patterns")
+    exclude: Annotated[list[KindPattern], BeforeValidator(_split_exclude)] = Field(
+        default=DEFAULT_EXCLUDE,
+        description="kinds to leave out, as resource.group patterns; `+events` adds to these",
+    )
     redaction_key: RedactionKey | None = Field(
         default=None,
         description="key of the fingerprints that replace secret values, at least 16 bytes; or REDACTION_KEY_FILE",
@@ -261,7 +306,7 @@ class Settings(BaseModel):
 
     batch_size: int = Field(default=5000, ge=1, le=100000, description="most records stored in one transaction")
     batch_bytes: Size = Field(default=16 * MIB, ge=1024, description="most bytes stored in one transaction")
-    batch_wait: Duration = Field(default=1.0, ge=0, le=60, description="longest wait for a batch to fill")
+    batch_wait: Duration = Field(default=0.02, ge=0, le=60, description="longest wait for a batch to fill")
     history_retention: Duration = Field(default=90 * 86400.0, gt=0, description="how long superseded versions are kept")
     dead_letter_rows: int = Field(default=100_000, ge=1, description="most dead letters kept; the oldest go")
     dead_letter_bytes: Size = Field(
@@ -273,7 +318,7 @@ class Settings(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
     log_format: Literal["json", "console"] = Field(default="json", description="`console` for people")
     metrics_address: Host = Field(
-        default=":8080", description="where `/metrics`, `/healthz` and `/readyz` are served; empty switches it off"
+        default=":8080", description="where `/metrics`, `/livez` and `/readyz` are served; empty switches it off"
     )
     shutdown_grace_s: float = Field(default=25.0, gt=0, description="seconds to finish the batch in hand after SIGTERM")
 
@@ -323,6 +368,8 @@ class Settings(BaseModel):
 
 
 SECRET_FIELDS = ("db_password", "kafka_sasl_password", "redaction_key")
+FLAGS = {"collect_interval": "--interval"}
+"""Flags that are not called as their setting is."""
 
 
 MAY_BE_EMPTY = ("metrics_address", "exclude")
@@ -332,7 +379,7 @@ MAY_BE_EMPTY = ("metrics_address", "exclude")
 def load(environment: Mapping[str, str], **flags: Any) -> Settings:
     """Settings from flags (None: not given), else `environment` and its `..._FILE` variables, else defaults.
 
-    Raises ConfigError whose one line names the variable, what was given and what is allowed.
+    Raises ConfigError whose one line names the variable or flag, what was given and what is allowed.
     """
     given: dict[str, Any] = {}
     for field in Settings.model_fields:
@@ -341,11 +388,12 @@ def load(environment: Mapping[str, str], **flags: Any) -> Settings:
             given[field] = value
     files = _secret_files(environment, given)
     given |= {field: _read_secret(f"{field.upper()}_FILE", path) for field, path in files.items()}
-    given |= {name: value for name, value in flags.items() if value is not None}
+    typed = {name: value for name, value in flags.items() if value is not None}
+    given |= typed
     try:
         settings = Settings(**given)
     except ValidationError as error:
-        raise ConfigError("; ".join(_explain(entry) for entry in error.errors())) from None
+        raise ConfigError("; ".join(_explain(entry, given, typed) for entry in error.errors())) from None
     settings._secret_files.update(files)
     return settings
 
@@ -371,14 +419,19 @@ def _read_secret(variable: str, path: str) -> str:
         raise ConfigError(f"{variable} names a file that cannot be read: {why}; expected the path of a file") from None
 
 
-def _explain(entry: Any) -> str:
-    if not entry["loc"]:
-        return str(entry["msg"]).removeprefix("Value error, ")
-    field = str(entry["loc"][0])
+def _explain(entry: Any, given: Mapping[str, Any], typed: Mapping[str, Any]) -> str:
+    """One of pydantic's errors in one line. `typed`: what a flag gave, under the name of its setting."""
     message = str(entry["msg"]).removeprefix("Value error, ")
+    if not entry["loc"]:
+        return message
+    field = str(entry["loc"][0])
+    name = FLAGS.get(field, f"--{field.replace('_', '-')}") if field in typed else field.upper()
     if field in SECRET_FIELDS:
-        return f"{field.upper()}: {message}"
-    expected = f"{message[:1].lower()}{message[1:]}"
-    if "@" in str(entry["input"]):  # a password may stand before it, in whatever spelling
-        return f"{field.upper()}, whose value is not shown as it has an @ in it: {expected}"
-    return f"{field.upper()} is {entry['input']!r}: {expected}"
+        return f"{name}: {message}"
+    expected = allowed(entry["type"], entry.get("ctx", {}), Settings.model_fields[field])
+    expected = expected or f"{message[:1].lower()}{message[1:]}"
+    # Of several words the one that is wrong; else what was given, and not what became of it (0.0 for 0s).
+    value = entry["input"] if len(entry["loc"]) > 1 else given[field]
+    if "@" in str(value):  # a password may stand before it, in whatever spelling
+        return f"{name}, whose value is not shown as it has an @ in it: {expected}"
+    return f"{name} is {value!r}: {expected}"

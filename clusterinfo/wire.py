@@ -37,7 +37,7 @@ MAX_HEADERS, MAX_HEADERS_BYTES = 64, 64 * 1024  # a message of ours has 24 of 1 
 MAX_KEY_BYTES = 64 * 1024
 _DIGITS = len(str(MAX_NUMBER))  # of a number that is looked at: `int` refuses 4,301
 MAX_QUOTED_CHARS = 60  # of what a reason quotes: enough to recognise a value, too little to leak one
-_CACHED = 4096  # distinct clusters and ids remembered: more than a topic carries, or a run reads side by side
+_CACHED = 4096  # distinct clusters, ids and times remembered: more than a topic carries, or a run reads side by side
 
 _ENCODER = msgspec.json.Encoder()
 _KEY = msgspec.json.Decoder(tuple[str, str, str, str, str])
@@ -153,6 +153,7 @@ def subject(group: str, resource: str, namespace: str, name: str) -> str:
     return f"{group or 'core'}/{resource}/{namespace or '-'}/{name or '-'}" if resource else ""
 
 
+@lru_cache(_CACHED)
 def _time(moment: dt.datetime) -> str:
     """RFC 3339, UTC, always with microseconds. A naive time would be read as local: refuse it."""
     if moment.tzinfo is None:
@@ -201,7 +202,7 @@ def decode(key: bytes | None, value: bytes | None, headers: Headers, offset: int
             normalization=_integer("normalization", get("ce_normalization", b"0"), NORMALIZATION_MAX),
             state=get("ce_state", b"").decode(),
             session=_uuid7(get("ce_session", b"")),
-            number=_integer("number", get("ce_number", b"0"), MAX_NUMBER),
+            number=_integer("number", get("ce_number", b""), MAX_NUMBER) if "ce_number" in attributes else 0,
             partition=_integer("partition", get("ce_partition", b"")) if "ce_partition" in attributes else -1,
             manager=get("ce_manager", b"").decode(),
             operation=get("ce_operation", b"").decode(),
@@ -274,6 +275,7 @@ def _identity(key: bytes | None) -> tuple[str, str, str, str, str]:
     return identity
 
 
+@lru_cache(_CACHED)
 def _moment(text: bytes, name: str = "time") -> dt.datetime:
     try:
         moment = dt.datetime.fromisoformat(text.decode("ascii"))
@@ -321,7 +323,8 @@ def _check(record: Record, attributes: dict[str, bytes]) -> None:
             f"ce_listversion is {quoted(record.list_version)}: above 2^62 no version orders anything, and what is "
             "ordered by the clock says so"
         )
-    _check_session(record)
+    if record.session or record.number or record.is_of_watches:
+        _check_session(record)
     if missing := _missing(record):
         raise RecordError(f"{missing} is missing from a record of type {record.type.value}")
 

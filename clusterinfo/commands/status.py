@@ -7,7 +7,6 @@ import sys
 import orjson
 from rich.console import Console
 
-from clusterinfo.commands.dead_letter_report import PIPED_WIDTH
 from clusterinfo.commands.status_report import Consumers, Partition, Status
 from clusterinfo.errors import FatalError
 from clusterinfo.exit_codes import EXIT_ATTENTION, EXIT_DONE, EXIT_STOPPED
@@ -17,6 +16,9 @@ from clusterinfo.postgres.migrations import open_migrated_pool
 from clusterinfo.postgres.pool import ACQUIRE_FIRST_S
 from clusterinfo.settings import Settings
 from clusterinfo.topic_names import TopicNames
+
+PIPED_WIDTH = 200
+"""Columns where stdout is no terminal."""
 
 Ends = dict[tuple[str, int], int]
 """(Topic, partition) -> offset of the message to come."""

@@ -10,9 +10,10 @@ import asyncio
 import asyncio.sslproto
 import datetime as dt
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -33,6 +34,7 @@ from clusterinfo.kubernetes.errors import (
 )
 from clusterinfo.model import GroupVersionResource
 from clusterinfo.settings import Settings
+from clusterinfo.spelling import did_you_mean
 from clusterinfo.waiting import retried_within
 
 if TYPE_CHECKING:
@@ -68,7 +70,9 @@ API_SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 NOT_AUTOMANAGED = "!kube-aggregator.kubernetes.io/automanaged"
 """The server labels the APIServices that it makes for its own groups and those of CRDs: hundreds, not asked for."""
 API_SERVICES_A_PAGE, API_SERVICE_PAGES = 500, 20
-KUBE_SYSTEM = "/api/v1/namespaces/kube-system"
+NAMESPACES = "/api/v1/namespaces"
+NAMESPACES_FOR_A_HINT = 1000
+KUBE_SYSTEM = f"{NAMESPACES}/kube-system"
 PROBE = "/api"
 """What every authenticated client may read and, unlike /version, nobody else: credentials refused here are no good."""
 
@@ -106,7 +110,7 @@ def _shrink_tls_buffer(response: aiohttp.ClientResponse) -> None:
     """Have a connection that stays open for long, and brings little, receive into 16 KiB instead of asyncio's 256.
 
     asyncio keeps that buffer for each TLS connection (`sslproto.SSLProtocol.max_size`) and asks how large it is to be
-    before each read. 300 watches took 100 MB, and take 28 together with `memory.py`. Another event loop has its own ways.
+    before each read. 300 watches took 100 MB, and take 28 together with `memory.py`. Other event loops have other ways.
     """
     transport = response.connection.transport if response.connection else None
     protocol: Any = getattr(transport, "_ssl_protocol", None)
@@ -208,6 +212,29 @@ class KubernetesClient:
             if not token:
                 return frozenset(found)
         raise FatalError(f"{API_SERVICES} has more than {API_SERVICE_PAGES} pages")
+
+    async def missing_namespaces(self, names: Iterable[str]) -> dict[str, str]:
+        """Those of `names` that the API says there are not, each with what may be meant, or "".
+
+        Where namespaces may not be read none is missing: that is not known. Raises TransientError, FatalError.
+        """
+        missing = [name for name in names if await self._is_missing(name)]
+        known = await self._namespaces() if missing else []
+        return {name: did_you_mean(name, known) for name in missing}
+
+    async def _is_missing(self, namespace: str) -> bool:
+        try:
+            await self.get(f"{NAMESPACES}/{quote(namespace, safe='')}")
+        except ApiStatusError as error:
+            return error.status == HTTPStatus.NOT_FOUND
+        return False
+
+    async def _namespaces(self) -> list[str]:
+        """Some of them, for a hint; none where they may not be listed."""
+        try:
+            return discovery.names_of(await self.get(NAMESPACES, query=[("limit", str(NAMESPACES_FOR_A_HINT))]))
+        except (ApiStatusError, PageTooLargeError):
+            return []
 
     async def get_page(
         self,

@@ -40,6 +40,7 @@ AGGREGATED_WITHIN_S = 10.0
 
 DISCOVER_AFTER_S = 2.0
 """From the first sign that other kinds are served to the run that looks: such signs come by the dozen."""
+NOTHING_LEFT = "nothing is left to list: INCLUDE names no kind that this cluster serves"
 
 RUN_ERRORS = TransientError, ApiStatusError, PageTooLargeError
 """What keeps a run from being done at all, and not the next one."""
@@ -60,7 +61,8 @@ class RunResult:
     size_bytes: int
     """Downloaded."""
     is_whole: bool
-    """True if discovery knew every group, no unit failed, and none that INCLUDE names is forbidden."""
+    """True if discovery knew every group, no unit failed, none that INCLUDE names is forbidden, and NAMESPACES, if set,
+    names one that there is."""
 
     def count(self, outcome: Outcome) -> int:
         """Units that fared so."""
@@ -177,6 +179,8 @@ class Collector:
         began_s = time.monotonic()
         self._discovery_wanted.clear()
         discovery = await self._discover()
+        if discovery.is_misspelt:
+            return RunResult(outcomes={}, objects=0, size_bytes=0, is_whole=False)
         context = self._context = self._new_context()
         cluster = self._client.cluster
         await self._state(context, SnapshotStarted(cluster.server_version, cluster.name))
@@ -187,12 +191,13 @@ class Collector:
         else:
             units = await self._followers.prove(plan, is_complete=discovery.complete)
         outcomes = outcomes_of(plan, units)
+        misses_all = await self._misses_all_namespaces(plan, units)
         await self._state(context, completed(discovery, outcomes, counts_of(plan, units)))
         result = RunResult(
             outcomes=outcomes,
             objects=sum(unit.objects for unit in units),
             size_bytes=sum(unit.size_bytes for unit in units),
-            is_whole=self._is_whole(discovery, outcomes),
+            is_whole=self._is_whole(discovery, outcomes) and not misses_all,
         )
         self._observe_end(result, time.monotonic() - began_s)
         return result
@@ -200,11 +205,14 @@ class Collector:
     async def _discover(self) -> Discovery:
         """What there is to list. Raises TransientError, ApiStatusError and FatalError."""
         discovery = await self._client.discover()
-        for pattern in discovery.unmatched:
-            self._observe(Warned(message=f"INCLUDE names {pattern!r}, which matches no kind this cluster serves"))
+        for unmatched in discovery.unmatched:
+            self._observe(Warned(message=unmatched.message("kind this cluster serves"), remedy=unmatched.question))
         for group in discovery.failing:
             message = f"kinds of the group {group or 'core'} may be missing: {discovery.reasons[group]}"
             self._observe(Warned(message=message, remedy=_how_to_leave_out(group)))
+        if discovery.is_misspelt:
+            self._observe(Warned(message=NOTHING_LEFT, remedy="correct INCLUDE: until then nothing is sent"))
+            return discovery
         self._observe(
             Discovered(
                 cluster=self._client.cluster.name,
@@ -214,6 +222,17 @@ class Collector:
             )
         )
         return discovery
+
+    async def _misses_all_namespaces(self, plan: Plan, units: list[UnitResult]) -> bool:
+        """True if NAMESPACES names none that there is. Asked for are those in which nothing was found, and no others.
+
+        What was found of them, nothing, is stored all the same: of one that was deleted nothing is left.
+        """
+        empty = empty_namespaces(plan, units)
+        missing = await self._client.missing_namespaces(empty)
+        for name, question in missing.items():
+            self._observe(Warned(message=f"NAMESPACES names {name!r}, and there is no such namespace", remedy=question))
+        return bool(missing) and len(missing) == len(set(self._settings.namespaces))
 
     async def _ask_for_aggregated(self, plan: Plan) -> None:
         """Have the kinds that other servers than kube-apiserver serve ordered by the clock, as far as that is told.
@@ -342,6 +361,16 @@ def planned(cluster: str, discovery: Discovery, namespaces: list[str]) -> Plan:
         for gvr in discovery.resources
         for reach in (reaches if gvr.namespaced else [""])
     ]
+
+
+def empty_namespaces(plan: Plan, results: list[UnitResult]) -> list[str]:
+    """Namespaces that were listed by themselves, to the end, and of which no list brought an object."""
+    brought: dict[str, int] = {}
+    for (lane, _), result in zip(plan, results, strict=True):
+        if lane.reach:
+            found = result.objects if result.outcome is Outcome.COMPLETED else 1
+            brought[lane.reach] = brought.get(lane.reach, 0) + found
+    return [name for name, objects in brought.items() if not objects]
 
 
 def _how_to_leave_out(group: str) -> str:

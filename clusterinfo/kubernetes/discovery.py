@@ -16,6 +16,8 @@ import msgspec
 
 from clusterinfo.errors import TransientError
 from clusterinfo.model import GroupVersionResource
+from clusterinfo.settings import DEFAULT_EXCLUDE
+from clusterinfo.spelling import did_you_mean
 
 T = TypeVar("T")
 
@@ -74,6 +76,19 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
+class Unmatched:
+    """A pattern of a `variable` by which no kind that is served is meant; `question`: which one may be, or ""."""
+
+    variable: str
+    pattern: str
+    question: str = ""
+
+    def message(self, kind: str) -> str:
+        """For a person. `kind`: what it was looked for among."""
+        return f"{self.variable} names {self.pattern!r}, which matches no {kind}"
+
+
+@dataclass(frozen=True, slots=True)
 class Discovery:
     """What discovery found: the kinds to list, those left out on purpose, and the groups not wholly known."""
 
@@ -83,8 +98,9 @@ class Discovery:
     """Groups whose list of kinds is unknown or old; a group that is wholly left out does not count."""
     unseen: tuple[str, ...] = ()
     """The same of groups that are wholly left out: which kinds they serve is unknown, none of them is gone."""
-    unmatched: tuple[str, ...] = ()
-    """Patterns of INCLUDE by which nothing is listed."""
+    unmatched: tuple[Unmatched, ...] = ()
+    """Patterns of INCLUDE by which nothing is listed, and of EXCLUDE by which nothing is left out. Without
+    the default's and those that may mean a kind of a failing group."""
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Group -> why it is in `failing` or `unseen`."""
 
@@ -92,6 +108,11 @@ class Discovery:
     def complete(self) -> bool:
         """True if a kind that is not named here does not exist: only then may it count as gone."""
         return not self.failing
+
+    @property
+    def is_misspelt(self) -> bool:
+        """True if nothing is left to list, since what INCLUDE names is not served: no kind was left out on purpose."""
+        return not self.resources and any(one.variable == "INCLUDE" for one in self.unmatched)
 
 
 def _any_matches(patterns: Iterable[str], group: str, resource: str) -> bool:
@@ -125,9 +146,37 @@ def choose(groups: Sequence[ApiGroup], selection: Selection) -> Discovery:
         excluded=tuple(gvr for gvr in listable if not selection.wants(gvr.group, gvr.resource)),
         failing=tuple(name for name in failing if selection.may_want(name)),
         unseen=tuple(name for name in failing if not selection.may_want(name)),
-        unmatched=tuple(p for p in selection.include if not any(includes(p, g.group, g.resource) for g in wanted)),
+        unmatched=(
+            *_not_included(selection, wanted, listable, failing),
+            *_not_excluded(selection, listable, failing),
+        ),
         reasons=reasons,
     )
+
+
+def _not_included(
+    selection: Selection,
+    wanted: Sequence[GroupVersionResource],
+    listable: Sequence[GroupVersionResource],
+    failing: Sequence[str],
+) -> Iterable[Unmatched]:
+    for pattern in selection.include:
+        if not any(includes(pattern, gvr.group, gvr.resource) for gvr in wanted) and not _is_of(pattern, failing):
+            yield Unmatched("INCLUDE", pattern, did_you_mean(pattern, (gvr.dotted for gvr in listable)))
+
+
+def _not_excluded(
+    selection: Selection, listable: Sequence[GroupVersionResource], failing: Sequence[str]
+) -> Iterable[Unmatched]:
+    for pattern in selection.exclude:
+        known = pattern in DEFAULT_EXCLUDE or any(matches(pattern, gvr.group, gvr.resource) for gvr in listable)
+        if not known and not _is_of(pattern, failing):
+            yield Unmatched("EXCLUDE", pattern, did_you_mean(pattern, (gvr.dotted for gvr in listable)))
+
+
+def _is_of(pattern: str, groups: Iterable[str]) -> bool:
+    """True if `pattern` may mean a kind of one of `groups`, whatever they serve."""
+    return any(fnmatchcase(group, pattern.partition(".")[2]) for group in groups)
 
 
 def _why_failing(group: ApiGroup) -> str:
@@ -392,6 +441,22 @@ def api_services(document: bytes) -> tuple[set[tuple[str, str]], str]:
     specs = [item.spec for item in page.items or ()]
     token = (page.metadata.continue_token if page.metadata else "") or ""
     return {(spec.group, spec.version) for spec in specs if spec.service}, token
+
+
+# --- which namespaces there are --------------------------------------------------------------------------------------
+
+
+class _Named(msgspec.Struct, gc=False):
+    metadata: _Name = msgspec.field(default_factory=_Name)
+
+
+class _NamedItems(msgspec.Struct, gc=False):
+    items: list[_Named] | None = None
+
+
+def names_of(document: bytes) -> list[str]:
+    """The names of a list's items. Raises TransientError for what is no list."""
+    return [item.metadata.name for item in _decode(document, _NamedItems).items or ()]
 
 
 # --- what cannot be read ---------------------------------------------------------------------------------------------

@@ -204,40 +204,41 @@ def _cleaned(
     """The body and its hash, cleaned: put together before it is searched if it is small, as most are."""
     namespace, api_version, kind = identity
     if sum(map(len, members.values())) <= LARGE_BYTES:
-        body, content_hash = _assemble(api_version, kind, metadata, members)
-        if not redaction.may_change(body, members, gvr):
-            return body, content_hash
+        body = _assemble(api_version, kind, metadata, members)
+        patched = redaction.patch(body, members, gvr, namespace)
+        if patched is body:
+            return body, _content_hash(metadata, members)
+        if patched is not None:
+            return patched, _hash_of(patched)
     redaction.clean(metadata, members, gvr, namespace)
-    return _assemble(api_version, kind, metadata, members)
+    return _assemble(api_version, kind, metadata, members), _content_hash(metadata, members)
 
 
-def _assemble(api_version: str, kind: str, metadata: dict[str, bytes], members: dict[str, bytes]) -> tuple[bytes, str]:
-    """The body and its hash."""
+def _assemble(api_version: str, kind: str, metadata: dict[str, bytes], members: dict[str, bytes]) -> bytes:
     if not metadata.get("annotations", b"-").strip(b"{} \t\r\n"):
         del metadata["annotations"]
     head = [b'{"apiVersion":', quote(api_version), b',"kind":', quote(kind), b',"metadata":{']
-    if sum(map(len, members.values())) > LARGE_BYTES:
-        parts = [*head, *_parts(metadata, b","), b"}," if members else b"}", *_parts(members, b","), b"}"]
-        return b"".join(parts), _content_hash(metadata, members)
-    inner, outer = _pairs(metadata), _pairs(members)
-    parts = [*head, b",".join(inner.values()), b"}," if outer else b"}", b",".join(outer.values()), b"}"]
-    hashed = [inner[key] for key in sorted(inner) if key != "resourceVersion"]
-    hashed += (b"", *(outer[key] for key in sorted(outer)))
-    return b"".join(parts), xxhash.xxh3_128_hexdigest(b"\n".join(hashed))
+    return b"".join(
+        [*head, *_parts(metadata, b","), b"}," if members else b"}", *_parts(members, b","), b"}"],
+    )
 
 
-def _content_hash(metadata: Mapping[str, bytes], members: Mapping[str, bytes]) -> str:
-    """xxh3_128 over the sorted `"name":value`s; apiVersion, kind and managedFields are not among them any more.
-
-    Of a large object: its parts are not joined for it.
-    """
+def _content_hash(metadata: Mapping[str, Slice], members: Mapping[str, Slice]) -> str:
+    """xxh3_128 over the sorted `"name":value`s; apiVersion, kind and managedFields are not among them any more."""
     inner = {name: metadata[name] for name in sorted(metadata) if name != "resourceVersion"}
     outer = {name: members[name] for name in sorted(members)}
-    parts = [*_parts(inner, b"\n"), b"\n" if inner else b"", b"\n" if outer else b"", *_parts(outer, b"\n")]
     hashed = xxhash.xxh3_128()
-    for part in parts:
+    for part in (*_parts(inner, b"\n"), b"\n" if inner else b"", b"\n" if outer else b"", *_parts(outer, b"\n")):
         hashed.update(part)
     return hashed.hexdigest()
+
+
+def _hash_of(body: bytes) -> str:
+    """The content hash of what `_assemble` made."""
+    members = split_object(body)
+    metadata = split_object(members.pop("metadata"))
+    del members["apiVersion"], members["kind"]
+    return _content_hash(metadata, members)
 
 
 # --- joining slices --------------------------------------------------------------------------------------------------
@@ -256,14 +257,9 @@ def _bytes(members: Mapping[str, Slice]) -> dict[str, bytes]:
     return {key: bytes(value) for key, value in members.items()}
 
 
-def _parts(members: Mapping[str, bytes], between: bytes) -> list[bytes]:
+def _parts(members: Mapping[str, Slice], between: bytes) -> list[Slice]:
     """`"name":`, value and what stands between, to be joined."""
-    parts: list[bytes] = []
+    parts: list[Slice] = []
     for name, value in members.items():
         parts += (label(name), value, between)
     return parts[:-1]
-
-
-def _pairs(members: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Name -> `"name":value`."""
-    return {name: label(name) + value for name, value in members.items()}

@@ -1,4 +1,4 @@
-"""Observation -> Prometheus metric. Names follow Prometheus' conventions; README has the table of them.
+"""Observation -> Prometheus metric. Names follow Prometheus' conventions; docs/MONITORING.md has them.
 
 Source: prometheus.io/docs/practices/naming, "a metric name [...] should have a suffix describing the unit, in plural
 form" and "an accumulating count has total as a suffix".
@@ -10,8 +10,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
+from clusterinfo import __version__
 from clusterinfo import observations as seen
 from clusterinfo.observations import Observation
 
@@ -22,11 +23,18 @@ BATCH_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 
 """A batch's stage: unchanged records take milliseconds, the statement timeout is 60 s."""
 
 
+DELAY_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300)
+"""From a change's sight to its row: 50 ms where all is well, minutes after an outage."""
+
+
 class Metrics:
     """Prometheus metrics of one process, on a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        self.build_info = self._gauge("build_info", "1; the label says which version runs", "version")
+        self.build_info.labels(__version__).set(1)
         self.listed_objects = self._counter("listed_objects", "Objects listed", "resource")
         self.listed_bytes = self._counter("listed_bytes", "Bytes of pages downloaded", "resource")
         self.list_seconds = Histogram(
@@ -61,6 +69,13 @@ class Metrics:
             ["stage"],
             registry=self.registry,
             buckets=BATCH_BUCKETS_S,
+        )
+        self.delay_seconds = Histogram(
+            "clusterinfo_delay_seconds",
+            "Seconds from when a watch saw a change to its commit, by the collector's and the consumer's clocks",
+            ["resource"],
+            registry=self.registry,
+            buckets=DELAY_BUCKETS_S,
         )
         self.dead_letters = self._counter("dead_letters", "Records stored as dead letters")
         self.dead_letters_dropped = self._counter(
@@ -122,6 +137,17 @@ def _count_batch(metrics: Metrics, batch: seen.BatchStored) -> None:
         metrics.batch_seconds.labels(stage).observe(seconds)
 
 
+def _count_changes(metrics: Metrics, changes: seen.ChangesStored) -> None:
+    delays = metrics.delay_seconds.labels(changes.resource)
+    for delay_s in changes.delays_s:
+        delays.observe(delay_s)
+
+
+def _count_followed(metrics: Metrics, followed: seen.UnitsFollowed) -> None:
+    for resource in followed.resources:
+        metrics.last_verified.labels(followed.cluster, resource).set(time.time())
+
+
 def _count_verified(metrics: Metrics, verified: seen.UnitVerified) -> None:
     metrics.last_verified.labels(verified.cluster, verified.resource).set(time.time())
 
@@ -137,6 +163,8 @@ _COUNTERS: dict[type[Observation], Callable[[Metrics, Any], None]] = {
     seen.PartitionsAssigned: lambda m, _: m.lag.clear(),
     seen.Lagging: lambda m, o: m.lag.labels(o.topic, str(o.partition)).set(o.records),
     seen.BatchStored: _count_batch,
+    seen.ChangesStored: _count_changes,
+    seen.UnitsFollowed: _count_followed,
     seen.DeadLettered: lambda m, o: m.dead_letters.inc(o.letters),
     seen.DeadLettersDropped: lambda m, o: m.dead_letters_dropped.inc(o.letters),
     seen.ForeignRecords: lambda m, o: m.foreign_records.labels(o.topic).inc(o.records),

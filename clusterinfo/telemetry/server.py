@@ -1,4 +1,4 @@
-"""Where observations meet: metrics, health and the given observers; serves `/metrics`, `/healthz`, `/readyz`."""
+"""Where observations meet: metrics, health and the given observers; serves `/metrics`, `/livez`, `/readyz`."""
 
 from __future__ import annotations
 
@@ -61,11 +61,13 @@ class Telemetry:
     def _app(self) -> web.Application:
         app = web.Application()
         app.router.add_get("/metrics", make_aiohttp_handler(self.metrics.registry))
-        app.router.add_get("/healthz", self._healthz)
+        # What Kubernetes calls it since 1.16, and what it was called before.
+        app.router.add_get("/livez", self._livez)
+        app.router.add_get("/healthz", self._livez)
         app.router.add_get("/readyz", self._readyz)
         return app
 
-    async def _healthz(self, _: web.Request) -> web.Response:
+    async def _livez(self, _: web.Request) -> web.Response:
         lines = self.health.not_alive
         return web.Response(status=503 if lines else 200, text="\n".join(lines or ["ok"]) + "\n")
 

@@ -1,4 +1,4 @@
-"""`/readyz` of each command says which end is away, though the command rests; `/healthz` is not moved by it."""
+"""`/readyz` of each command says which end is away, though the command rests; `/livez` is not moved by it."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ async def test_readiness_names_the_end_that_is_away(end: str, ends: Ends, monkey
         assert await well_again()
         await ends.take(end)
         await until(shows_it, lambda: answers)
-        assert {await one.get("/healthz") for one in running.values()} == {(200, "ok\n")}
+        assert {await one.get("/livez") for one in running.values()} == {(200, "ok\n")}
         await ends.give_back(end)
         await until(well_again, lambda: answers)
 
@@ -180,6 +180,6 @@ async def test_nobody_is_ready_before_it_is_connected(ends: Ends) -> None:
             return await serving.get("/readyz") == (200, "ok\n")
 
         await until(connecting, lambda: serving.seen)
-        assert await serving.get("/healthz") == (200, "ok\n")
+        assert await serving.get("/livez") == (200, "ok\n")
         await ends.postgres.restore()
         await until(connected, lambda: serving.seen)

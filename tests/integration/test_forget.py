@@ -200,10 +200,12 @@ async def test_what_is_unknown_is_reported_with_what_is_known(keeper: Keeper) ->
     with pytest.raises(ConfigError, match=r"--cluster is 'test', but .* stored are: none"):
         await keeper.forget("test")
     await keeper.store(*two_lists(), *two_lists(cluster=OTHER, cluster_name="prod"))
-    with pytest.raises(ConfigError, match=r"--cluster is 'tset', but .* stored are: prod, test$"):
+    with pytest.raises(ConfigError, match=r"--cluster is 'tset', but .* did you mean test\?$"):
         await keeper.forget("tset")
-    with pytest.raises(ConfigError, match=r"--resource is 'configmap', but .* stored are: configmaps$"):
+    with pytest.raises(ConfigError, match=r"--resource is 'configmap', but .* did you mean configmaps\?$"):
         await keeper.forget("test", "configmap")
+    with pytest.raises(ConfigError, match=r"--resource is 'zebras', but .* stored are: configmaps$"):
+        await keeper.forget("test", "zebras")
 
 
 async def test_a_name_that_two_clusters_share_means_the_one_that_is_shown_by_it(keeper: Keeper) -> None:

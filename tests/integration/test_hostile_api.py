@@ -10,6 +10,7 @@ import json
 import sys
 import zlib
 from collections.abc import AsyncIterator, Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,59 +47,72 @@ def always(body: bytes) -> Answer:
 
 
 def zipped(size_bytes: int) -> bytes:
-    """So many bytes that say nothing, a thousandth of it to send."""
+    """The beginning of so many bytes that say nothing, a thousandth of it to send; nobody reads as far as its checksum.
+
+    After a full flush a block refers to nothing before it, and may be repeated.
+    """
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
-    return b"".join([*(packer.compress(b" " * MIB) for _ in range(size_bytes // MIB)), packer.flush()])
+    first, again = (packer.compress(b" " * MIB) + packer.flush(zlib.Z_FULL_FLUSH) for _ in range(2))
+    return first + again * (size_bytes // MIB - 1)
 
 
-ZIPPED = zipped(512 * MIB)
-GOOD = page(item("good", b"{}"))
-SECRET = below(195, b'{"password":"hunter2","blob":"' + b"y" * 1_400_000 + b'"}')
-LISTED: dict[str, Answer] = {
-    "good": always(GOOD),
-    "deep": always(page(item("deep", SECRET))),
-    "deep-many": always(page(item("deep", below(195, b'{"token":"x","l":[' + b'{"a":1},' * 170_000 + b"0]}")))),
-    "wide": always(page(item("wide", b'{"password":"x"' + b',"k":1' * 230_000 + b"}"))),
-    "wide-words": always(page(item("wide", b'{"token":"x"' + b',"token":1' * 140_000 + b"}"))),
-    "chains": always(page(item("chains", b"[" + b",".join([below(180, b'["token"]')] * 300) + b"]"))),
-    "arrays": always(
-        page(item("arrays", b'{"token":' + b"[" * 190 + b'"' + b"y" * 1_400_000 + b'"' + b"]" * 190 + b"}"))
-    ),
-    "surrogates": always(page(item("odd", b'"' + rb"\ud800" * 50_000 + b'"'))),
-    "no-utf8": always(page(item("odd", b'{"a":"' + b"\xff" * 200_000 + b'"}'))),
-    "too-deep": always(page(item("odd", b'{"token":' + b"[" * 50_000 + b"]" * 50_000 + b"}"))),
-    "urls": always(page(item("urls", b'"' + b"https://user:hunter2@host/ " * 5_000 + b'"'))),
-    "ignored-limit": always(page(b",".join(item(f"w-{n}", b'"x"') for n in range(20_000)))),
-}
-FAILED: dict[str, tuple[Answer, str]] = {
-    "too-much": (
-        always(page(b",".join(item(f"w-{n}", b'"' + b"x" * 50_000 + b'"') for n in range(400)))),
-        "ignores `limit`",
-    ),
-    "one-too-large": (always(page(item("w", b'"' + b"x" * 20 * MIB + b'"'))), "a single object passes PAGE_BYTES"),
-    "zipped": (
-        lambda request, number: web.Response(
-            body=ZIPPED, content_type="application/json", headers={"Content-Encoding": "gzip"}
+# Made when asked for: a hundred megabytes, which every worker that collects this file would make and keep.
+@cache
+def listed() -> dict[str, Answer]:
+    """What is in order, or may be stored as it comes."""
+    secret = below(195, b'{"password":"hunter2","blob":"' + b"y" * 1_400_000 + b'"}')
+    return {
+        "good": always(page(item("good", b"{}"))),
+        "deep": always(page(item("deep", secret))),
+        "deep-many": always(page(item("deep", below(195, b'{"token":"x","l":[' + b'{"a":1},' * 170_000 + b"0]}")))),
+        "wide": always(page(item("wide", b'{"password":"x"' + b',"k":1' * 230_000 + b"}"))),
+        "wide-words": always(page(item("wide", b'{"token":"x"' + b',"token":1' * 140_000 + b"}"))),
+        "chains": always(page(item("chains", b"[" + b",".join([below(180, b'["token"]')] * 300) + b"]"))),
+        "arrays": always(
+            page(item("arrays", b'{"token":' + b"[" * 190 + b'"' + b"y" * 1_400_000 + b'"' + b"]" * 190 + b"}"))
         ),
-        "PAGE_BYTES",
-    ),
-    "numbers": (always(page(b"1," * (8 * MIB - 500) + b"1")), "ignores `limit`"),
-    "objects": (always(page(b"{}," * (5 * MIB) + b"{}")), "ignores `limit`"),
-    "nameless": (always(page(b",".join([b'{"metadata":{}}'] * 49_000))), "no name"),
-    "brackets": (always(b"[" * 15 * MIB), "no list that can be read"),
-    "html": (always(b"<html>" + b"sign in " * MIB), "no list that can be read"),
-    "circle": (always(page(item("a", b"1"), token="again")), "continue token"),
-    "empty": (
-        lambda request, number: web.Response(body=page(b"", token=str(number)), content_type="application/json"),
-        f"{EMPTY_PAGES} pages in a row",
-    ),
-    "twice": (always(page(item("a", b"1") + b"," + item("a", b"2"))), "twice"),
-    "long-name": (always(page(item("n" * 254, b"1"))), "253"),
-    "elsewhere": (
-        lambda request, number: web.Response(status=302, headers={"Location": "http://127.0.0.1:1/"}), "not followed",
-    ),
-    "refused": (lambda request, number: web.Response(status=401, text="no"), "Unauthorized"),
-}  # fmt: skip
+        "surrogates": always(page(item("odd", b'"' + rb"\ud800" * 50_000 + b'"'))),
+        "no-utf8": always(page(item("odd", b'{"a":"' + b"\xff" * 200_000 + b'"}'))),
+        "too-deep": always(page(item("odd", b'{"token":' + b"[" * 50_000 + b"]" * 50_000 + b"}"))),
+        "urls": always(page(item("urls", b'"' + b"https://user:hunter2@host/ " * 5_000 + b'"'))),
+        "ignored-limit": always(page(b",".join(item(f"w-{n}", b'"x"') for n in range(20_000)))),
+    }
+
+
+@cache
+def failed() -> dict[str, tuple[Answer, str]]:
+    """What fails the list, and what the failure names."""
+    packed = zipped(512 * MIB)
+    return {
+        "too-much": (
+            always(page(b",".join(item(f"w-{n}", b'"' + b"x" * 50_000 + b'"') for n in range(400)))),
+            "ignores `limit`",
+        ),
+        "one-too-large": (always(page(item("w", b'"' + b"x" * 20 * MIB + b'"'))), "a single object passes PAGE_BYTES"),
+        "zipped": (
+            lambda request, number: web.Response(
+                body=packed, content_type="application/json", headers={"Content-Encoding": "gzip"}
+            ),
+            "PAGE_BYTES",
+        ),
+        "numbers": (always(page(b"1," * (8 * MIB - 500) + b"1")), "ignores `limit`"),
+        "objects": (always(page(b"{}," * (5 * MIB) + b"{}")), "ignores `limit`"),
+        "nameless": (always(page(b",".join([b'{"metadata":{}}'] * 49_000))), "no name"),
+        "brackets": (always(b"[" * 15 * MIB), "no list that can be read"),
+        "html": (always(b"<html>" + b"sign in " * MIB), "no list that can be read"),
+        "circle": (always(page(item("a", b"1"), token="again")), "continue token"),
+        "empty": (
+            lambda request, number: web.Response(body=page(b"", token=str(number)), content_type="application/json"),
+            f"{EMPTY_PAGES} pages in a row",
+        ),
+        "twice": (always(page(item("a", b"1") + b"," + item("a", b"2"))), "twice"),
+        "long-name": (always(page(item("n" * 254, b"1"))), "253"),
+        "elsewhere": (
+            lambda request, number: web.Response(status=302, headers={"Location": "http://127.0.0.1:1/"}),
+            "not followed",
+        ),
+        "refused": (lambda request, number: web.Response(status=401, text="no"), "Unauthorized"),
+    }
 
 
 class Hostile:
@@ -112,7 +126,7 @@ class Hostile:
         self.runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
 
     async def _about(self, request: web.Request) -> web.Response:
-        kinds = [*LISTED, *FAILED] if request.path == "/apis" else []
+        kinds = [*listed(), *failed()] if request.path == "/apis" else []
         return web.json_response({"gitVersion": "v1.36.0"} if request.path == "/version" else self._discovery(kinds))
 
     def _discovery(self, kinds: list[str]) -> Any:
@@ -126,7 +140,7 @@ class Hostile:
     async def _list(self, request: web.Request) -> web.Response:
         kind = request.match_info["kind"]
         self._asked[kind] = self._asked.get(kind, 0) + 1
-        answer = LISTED[kind] if kind in LISTED else FAILED[kind][0]
+        answer = listed()[kind] if kind in listed() else failed()[kind][0]
         return answer(request, self._asked[kind])
 
 
@@ -161,7 +175,9 @@ async def test_a_hostile_api_stops_no_collector_and_takes_no_memory(kubeconfig: 
     print(json.dumps(figures, indent=1))
 
     lists = figures["lists"]
-    assert {kind: lists[kind][:2] for kind in LISTED} == {kind: ["completed", ""] for kind in LISTED}
-    assert [kind for kind, (_, why) in FAILED.items() if lists[kind][0] != "failed" or why not in lists[kind][1]] == []
+    assert {kind: lists[kind][:2] for kind in listed()} == {kind: ["completed", ""] for kind in listed()}
+    assert [
+        kind for kind, (_, why) in failed().items() if lists[kind][0] != "failed" or why not in lists[kind][1]
+    ] == []
     assert figures["peak_mib"] < MOST_MIB
     assert figures["worked_s"] < 1, figures

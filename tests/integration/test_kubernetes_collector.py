@@ -7,7 +7,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Literal
 from unittest.mock import AsyncMock, Mock
 
 import pytest
@@ -32,6 +32,7 @@ from clusterinfo.observations import (
 )
 from clusterinfo.sandbox.kubernetes.populate import populate
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
+from clusterinfo.settings import DEFAULT_EXCLUDE
 from tests.integration.lists import MakeSettings, Stored, configmap, fetching, until
 
 pytestmark = [pytest.mark.usefixtures("no_waiting"), pytest.mark.embedded_only]
@@ -177,9 +178,57 @@ async def test_a_group_that_does_not_answer_keeps_a_run_from_being_whole(
 
 
 async def test_a_pattern_that_matches_nothing_is_warned_of(collecting: Begin) -> None:
-    run = await collecting(include=["configmaps", "unicorns"])
-    await run.once()
-    assert ["unicorns" in warned.message for warned in run.observed(Warned)] == [True]
+    run = await collecting(include=["configmaps", "unicorns"], exclude=["secret", *DEFAULT_EXCLUDE])
+    assert (await run.once()).is_whole
+    assert [(warned.message, warned.remedy) for warned in run.observed(Warned)] == [
+        ("INCLUDE names 'unicorns', which matches no kind this cluster serves", ""),
+        ("EXCLUDE names 'secret', which matches no kind this cluster serves", "did you mean secrets?"),
+    ]
+
+
+async def test_where_a_misspelt_name_leaves_nothing_to_list_nothing_is_stated(collecting: Begin) -> None:
+    """Not that every kind is left out on purpose, nor that any is gone."""
+    run = await collecting(include=["deployments"])
+    assert not (await run.once()).is_whole
+    first, last = run.observed(Warned)
+    assert (first.remedy, last.message) == ("did you mean deployments.apps?", collector_module.NOTHING_LEFT)
+    assert run.sink.records == []
+    assert run.observed(Discovered) == run.observed(SnapshotEnded) == []
+
+
+async def test_leaving_everything_out_is_no_mistake(collecting: Begin) -> None:
+    run = await collecting(exclude=["*"])
+    assert (await run.once()).is_whole
+    assert run.of(RecordType.SNAPSHOT_COMPLETED)
+
+
+@pytest.mark.parametrize(
+    ("namespaces", "is_whole", "missing"),
+    [
+        (["shop", "shopp"], True, {"shopp": "did you mean shop?"}),
+        (["nope", "shopp"], False, {"nope": "", "shopp": "did you mean shop?"}),
+    ],
+)
+async def test_a_namespace_that_there_is_not_is_warned_of(
+    collecting: Begin, namespaces: list[str], is_whole: bool, missing: dict[str, str]
+) -> None:
+    """It is listed all the same: of one that was deleted nothing is left."""
+    run = await collecting(namespaces=namespaces, include=["configmaps"])
+    assert (await run.once()).is_whole is is_whole
+    assert {warned.message: warned.remedy for warned in run.observed(Warned)} == {
+        f"NAMESPACES names {name!r}, and there is no such namespace": remedy for name, remedy in missing.items()
+    }
+    assert {record.reach for record in run.of(RecordType.LIST_COMPLETED)} == set(namespaces)
+
+
+@pytest.mark.parametrize(("verb", "questions"), [("get", []), ("list", [""])])
+async def test_where_namespaces_may_not_be_read_none_is_missing(
+    api: SimulatedKubernetes, collecting: Begin, verb: Literal["get", "list"], questions: list[str]
+) -> None:
+    run = await collecting(namespaces=["shopp"], include=["configmaps"], cluster_id="here")
+    api.faults.forbid("namespaces", verb=verb)
+    assert (await run.once()).is_whole is (not questions)
+    assert [warned.remedy for warned in run.observed(Warned)] == questions
 
 
 async def test_a_unit_in_several_reaches_has_the_worst_outcome(api: SimulatedKubernetes, collecting: Begin) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Sequence
 from itertools import chain
@@ -11,10 +12,11 @@ import pytest
 from msgspec.structs import replace
 
 from clusterinfo.model import CLOCK, Batch, ListLane, PartitionLane, Record, RecordType, Unit, WatchLane
+from clusterinfo.observations import UnitsFollowed
 from clusterinfo.postgres.admin import clusters, forget
 from clusterinfo.postgres.admin.history import maintain_history
 from clusterinfo.statements import WatchedUnit, WatchEnded, WatchProgress
-from tests.integration.test_postgres_gaps import replace_lane, store_after_a_gap
+from tests.integration.test_postgres_gaps import replace_lane, store_after_a_gap, waiting
 from tests.integration.test_postgres_sink import MINUTE, Bench, bench
 from tests.support.records import CLUSTER, NOON, SESSION, Listing, watched
 
@@ -304,8 +306,14 @@ async def test_a_kind_that_is_behind_is_fresh_as_of_then(bench: Bench) -> None:
 
 
 async def test_a_list_again_begins_no_second_interval(bench: Bench) -> None:
-    await bench.store(*first_list(), progress(1, 1), *first_list("200", 2, from_=2), progress(2, 4))
+    await bench.store(*first_list(), progress(1, 1))
+    await bench.store(*first_list("200", 2, from_=2), progress(2, 4))
     assert await intervals(bench) == [(0, 4)]
+
+
+async def test_a_hole_of_one_session_breaks_no_list_of_another(bench: Bench) -> None:
+    await bench.store(event(5, "a", "50", session=OTHER), event(1, "a", "105"), *first_list(), progress(2, 1))
+    assert await bench.states() == {"configmaps": "verified"}
 
 
 # --- doubt -----------------------------------------------------------------------------------------------------------
@@ -359,6 +367,23 @@ async def test_whatever_casts_doubt_on_a_kind_ends_its_following(bench: Bench, d
     assert (0, 9) not in await intervals(bench)
 
 
+async def test_doubt_of_one_kind_ends_no_other(bench: Bench) -> None:
+    await bench.store(*first_list(), *first_list(resource="pods"))
+    await _gone(bench)
+    assert await is_open(bench) == 1
+    await bench.store(ended(1, unit(1, "pods")), *first_list("200", 4, from_=2, resource="pods"))
+    await bench.store(*first_list("300", 4, from_=2, resource="pods"))
+    assert await is_open(bench) == 1
+
+
+async def test_an_older_doubt_takes_no_newer_one_back(bench: Bench) -> None:
+    await bench.store(*first_list())
+    for minute in (9, 5):
+        await bench.store(Listing("0", at(minute)).snapshot_completed({("", "pods"): "completed"}))
+    await bench.store(*[replace(one, observed_at=at(11)) for one in first_list("200", 7, from_=1)])
+    assert await is_open(bench) == 0
+
+
 @pytest.mark.parametrize("minute", [4, 6])
 async def test_only_a_list_begun_after_the_doubt_is_followed(bench: Bench, minute: int) -> None:
     await bench.store(*first_list(), progress(1, 1))
@@ -368,8 +393,10 @@ async def test_only_a_list_begun_after_the_doubt_is_followed(bench: Bench, minut
 
 
 async def test_what_is_watched_of_a_kind_that_the_clock_orders_is_ignored(bench: Bench) -> None:
-    listing = Listing("0", at(0), ordering=CLOCK)
-    await bench.store(listing.item("a", "7"), listing.completed())
+    for moment in (at(0), dt.datetime.now(dt.UTC) + S):
+        listing = Listing("0", moment, ordering=CLOCK)
+        await bench.store(listing.item("a", "7"), listing.completed(1))
+        assert await is_open(bench) == 0
     await bench.store(event(1, "b", "105"), gone(2, "a", "106"), progress(3, 3))
     assert await bench.live() == {"a": "7"}
     assert await bench.connection.fetchval("select next_number from watch_session") == 4
@@ -384,13 +411,36 @@ async def test_a_gap_doubts_what_is_followed_until_the_next_number(bench: Bench,
     assert await heard(bench) == (None if lost else at(4))
 
 
+async def test_a_gap_doubts_nothing_that_is_said_on_other_partitions(bench: Bench) -> None:
+    await bench.store(*first_list(), progress(1, 1))
+    other = replace_lane(bench, 1)
+    await bench.sink.open(other.feed.lane)
+    await other.store(progress(1, 1))
+    await store_after_a_gap(other, progress(2, 2))
+    assert await heard(bench) == at(1)
+
+
 @pytest.mark.parametrize("followed", [True, False])
 async def test_a_list_below_what_was_watched_before_it_began_runs_backwards(bench: Bench, followed: bool) -> None:
     """A cluster was restored from a backup. Where lists alone were seen, the floor tells."""
-    await bench.store(*(first_list() if followed else first_list()[:1]), event(1, "a", "900", 1))
+    await bench.store(*first_list(resource="pods"), event(1, "p", "950", resource="pods"))
+    await bench.store(*(first_list() if followed else first_list()[:1]), event(2, "a", "900", 1))
     listing = Listing("500", at(10))
     await bench.store(listing.item("a", "8"), listing.completed())
     assert (await bench.states())["configmaps"] == ("failed" if followed else "verified")
+
+
+async def test_what_was_watched_of_others_refutes_no_list(bench: Bench) -> None:
+    """Of another kind, or in another namespace."""
+    await bench.store(*first_list(resource="pods"), event(1, "p", "950", resource="pods"))
+    await bench.store(*first_list())
+    await bench.store(*first_list("500", 10))
+    assert (await bench.states())["configmaps"] == "verified"
+    await bench.store(event(2, "a", "900", 11))
+    await bench.store(Listing("600", at(20), reach="elsewhere").completed())
+    await bench.store(Listing("600", at(21), reach="ns").completed())
+    rows = await bench.connection.fetch("select reach, state from unit_floor where reach <> '' order by 1")
+    assert [tuple(row) for row in rows] == [("elsewhere", "verified"), ("ns", "failed")]
 
 
 async def test_a_list_below_what_was_watched_meanwhile_does_not(bench: Bench) -> None:
@@ -425,6 +475,19 @@ async def test_what_comes_too_late_to_be_kept_cuts_an_interval(bench: Bench, kep
     assert await heard(bench) == at(8)
     assert await intervals(bench) == ([(0, 8)] if kept else [(0, 1), (8, 8)])
     assert await intervals(bench, "pods") == [(0, 8)]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+async def test_of_objects_shown_more_than_once_those_that_come_too_late_cut(bench: Bench, kept: bool) -> None:
+    """A version with the content of the one after it is in no history, and missed by nobody."""
+    await bench.store(*first_list(), progress(1, 1))
+    await bench.store(*first_list("200", 2, from_=2))
+    listing = Listing("0", at(2))
+    same = [watched(listing.item("b", version, "same"), number) for number, version in ((2, "210"), (3, "211"))]
+    late = [] if kept else [event(4, "a", "105", 2)] * 2
+    await bench.store(*same, *late)
+    await bench.store(progress(4 if kept else 5, 4))
+    assert await intervals(bench) == ([(0, 4)] if kept else [(0, 1), (4, 4)])
 
 
 async def test_a_deletion_that_comes_too_late_cuts_an_interval(bench: Bench) -> None:
@@ -478,6 +541,52 @@ async def test_intervals_and_sessions_are_kept_as_long_as_the_history(bench: Ben
         assert len(await intervals(bench)) + len(await intervals(bench, "pods")) == left
         assert await is_open(bench) == 0
         assert await bench.connection.fetchval("select count(*) from watch_session") == (1 if left else 0)
+
+
+async def test_listeners_hear_of_changed_rows_and_of_nothing_else(bench: Bench) -> None:
+    heard_of = asyncio.Queue[str]()
+    await bench.connection.add_listener("clusterinfo", lambda *notice: heard_of.put_nowait(notice[3]))
+    listing = Listing("100", NOON)
+    for version, minute in (("100", 0), ("101", 1), ("102", 2)):
+        same = Listing(version, at(minute), id="" if minute else listing.id)
+        await bench.store(same.item("a", "7" if minute < 2 else "8", minute == 2), same.completed())
+    async with asyncio.timeout(10):
+        assert [await heard_of.get() for _ in range(2)] == [f'[["{CLUSTER}","","configmaps"]]'] * 2
+    assert heard_of.empty()
+
+
+async def test_what_is_watched_is_counted_as_fresh_while_nothing_is_missing(bench: Bench) -> None:
+    """By the metric that alerts look at: a kind that is followed is not listed for hours."""
+    await bench.store(*first_list(), *first_list(resource="pods"), event(1, "a", "105"), progress(2, 2))
+    bench.seen.clear()
+    await bench.store(progress(3, 3))
+    followed = bench.last(UnitsFollowed)
+    assert (followed.cluster, sorted(followed.resources)) == (CLUSTER, ["configmaps", "pods"])
+    bench.seen.clear()
+    await bench.store(progress(5, 5))
+    assert not any(isinstance(seen, UnitsFollowed) for seen in bench.seen)
+
+
+@pytest.mark.parametrize("made", [True, False])
+async def test_two_batches_of_one_session_take_turns(bench: Bench, made: bool) -> None:
+    """Without Kafka a list and a watch of a kind may be stored at once, and both name it."""
+    columns = "kafka_cluster, topic, partition, cluster, session"
+    key = ("", "configmaps/", 0, CLUSTER, SESSION)
+    insert = f"insert into watch_session ({columns}) values ($1, $2, $3, $4, $5)"
+    if made:
+        await bench.connection.execute(insert, *key)
+    batch = Batch(
+        lane=WatchLane(Unit(CLUSTER, "", "configmaps"), "", SESSION), start=3, end=4, records=[progress(3, 1)]
+    )
+    async with bench.connection.transaction():
+        if not made:
+            await bench.connection.execute(insert, *key)
+        await bench.connection.execute("update watch_session set next_number = 3")
+        writing = asyncio.create_task(bench.sink.write(batch))
+        await waiting(bench.connection, 1)
+    await writing
+    row = await bench.connection.fetchrow("select next_number, missing::text from watch_session")
+    assert tuple(row) == (4, "{}")
 
 
 async def test_without_kafka_each_kind_and_reach_counts_for_itself(bench: Bench) -> None:

@@ -73,7 +73,7 @@ COLUMNS = {
     "container_images": "cluster text, namespace text, pod text, container text, image text, image_id text, "
     "init boolean",
     "freshness": "cluster text, api_group text, resource text, kind text, reach text, objects bigint, state text, "
-    "verified_at timestamptz, age_s double precision, last_error text",
+    "following boolean, verified_at timestamptz, age_s double precision, last_error text",
 }
 
 # Resource -> its API group and Kind, of the kinds that have a view.
@@ -228,11 +228,11 @@ async def test_views_have_exactly_the_promised_columns(store: Store) -> None:
     assert dict(rows) == COLUMNS
 
 
-async def test_as_of_has_the_columns_of_resources_but_when_last_observed(store: Store) -> None:
+async def test_as_of_has_the_columns_of_resources_but_when_last_observed_and_since_when(store: Store) -> None:
     statement = await store.connection.prepare("select * from clusterinfo.resources_as_of(now())")
     columns = [attribute.name for attribute in statement.get_attributes()]
     expected = [column.split()[0] for column in COLUMNS["resources"].split(", ")]
-    assert columns == [name for name in expected if name != "last_observed_at"]
+    assert columns == [*(name for name in expected if name != "last_observed_at"), "known_since"]
 
 
 async def test_changes_have_the_promised_columns(store: Store) -> None:
@@ -242,6 +242,7 @@ async def test_changes_have_the_promised_columns(store: Store) -> None:
         ("at", "timestamptz"),
         ("resource_version", "text"),
         ("changed_by", "text"),
+        ("known_since", "timestamptz"),
     ]
 
 
@@ -1286,7 +1287,8 @@ async def test_resources_as_of_a_moment(lives: Store, minutes: int, expected: di
 async def test_the_past_is_shown_as_the_present_is(lives: Store) -> None:
     now = await lives.connection.fetch("select * from clusterinfo.resources order by name")
     then = await lives.connection.fetch("select * from clusterinfo.resources_as_of($1) order by name", at(60))
-    assert [dict(row) for row in then] == [{k: v for k, v in row.items() if k != "last_observed_at"} for row in now]
+    shown = [{k: v for k, v in row.items() if k != "last_observed_at"} | {"known_since": None} for row in now]
+    assert [dict(row) for row in then] == shown
 
 
 async def test_changes_in_a_range_of_time(lives: Store) -> None:
@@ -1313,6 +1315,58 @@ async def test_changes_in_a_range_of_time(lives: Store) -> None:
 
 
 ALL = at(-1), at(60)
+
+
+async def snapshot(store: Store, cluster: int, started: int, completed: int | None) -> None:
+    """A run of lists, in minutes after noon; None: it has not ended."""
+    await store.connection.execute(
+        "insert into clusterinfo.snapshot (id, cluster_id, started_at, completed_at) "
+        "values (gen_random_uuid(), $1, $2, $3)", cluster, at(started), None if completed is None else at(completed)
+    )  # fmt: skip
+
+
+async def since(store: Store, label: str = CLUSTER) -> dt.datetime | None:
+    found: dt.datetime | None = await store.connection.fetchval("select clusterinfo.known_since($1)", label)
+    return found
+
+
+async def test_the_past_is_known_since_the_first_run_of_lists_had_ended(lives: Store) -> None:
+    cluster = await lives.cluster()
+    await snapshot(lives, await lives.cluster("another"), -90, -80)
+    await snapshot(lives, cluster, -1, None)
+    assert await since(lives) is None
+    for started in (50, 0, 20):
+        await snapshot(lives, cluster, started, started + 6)
+    assert await since(lives) == at(6)
+    assert await since(lives, "nobody") is None
+    for function in ("resources_as_of($1)", "resource_changes($1, 'infinity')"):
+        rows = await lives.rows(f"select known_since from clusterinfo.{function}", at(0))
+        assert set(rows) == {(at(6),)}, function
+    found = await lives.rows(
+        "select min(at) from clusterinfo.resource_changes('-infinity', 'infinity') where at > known_since"
+    )
+    assert found == [(at(10),)]
+
+
+async def test_the_past_is_not_known_longer_than_history_is_kept(lives: Store) -> None:
+    await snapshot(lives, await lives.cluster(), 0, 6)
+    month = NOON.date().replace(day=1)
+    later = (month + dt.timedelta(days=32)).replace(day=1)
+    assert (await since(lives)) == at(6)
+    for (name,) in await lives.rows(
+        "select relname from pg_class where relispartition and relkind = 'r' and relname ~ 'history_[0-9]'"
+    ):
+        await lives.connection.execute(f"drop table clusterinfo.{name}")
+    await lives.connection.execute("select clusterinfo.make_history_month($1)", later)
+    await lives.connection.execute("set timezone = 'Asia/Tokyo'")
+    assert await since(lives) == dt.datetime.combine(later, dt.time.min, dt.UTC)
+
+
+async def test_since_when_costs_nothing_unless_it_is_asked_for(store: Store) -> None:
+    for function in ("resources_as_of(now())", "resource_changes(now(), now())"):
+        for columns, asked in (("name", False), ("name, known_since", True)):
+            plan = await store.rows(f"explain select {columns} from clusterinfo.{function}")
+            assert ("snapshot" in str(plan)) == asked, plan
 
 
 # Rights

@@ -31,5 +31,5 @@ async def kept_demonstration(temporary: Path) -> AsyncIterator[Kept]:
         *commands, kafka = (line.strip() for line in program.stdout().partition(HEADING)[2].split("\n") if line.strip())
         yield Kept({line.split()[0]: line for line in commands}, kafka)
         program.signal(signal.SIGINT)
-        (await program.ended(30)).expect(0)
+        (await program.ended(30)).expect(130)
     assert list(temporary.iterdir()) == []

@@ -13,7 +13,7 @@ from tests.support.pod_security import containers, pod_spec
 
 ROOT = Path(__file__).parents[2]
 K8S = ROOT / "k8s"
-COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose/compose.yaml").read_text())
+COMPOSE: dict[str, Any] = yaml.load((ROOT / "compose/compose.yaml").read_text(), yaml.CSafeLoader)
 
 KNOWN = {name.upper() for name in Settings.model_fields} | {f"{name.upper()}_FILE" for name in SECRET_FIELDS}
 """Every variable that the program reads."""
@@ -24,7 +24,7 @@ JSON = dict[str, Any]
 
 def read(path: Path) -> list[JSON]:
     """The manifests of one file."""
-    return [one for one in yaml.safe_load_all(path.read_text()) if one]
+    return [one for one in yaml.load_all(path.read_text(), yaml.CSafeLoader) if one]
 
 
 def manifests(folder: str) -> list[JSON]:

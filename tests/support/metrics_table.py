@@ -1,15 +1,10 @@
-"""The README's table of metrics, made from the metrics themselves.
-
-`python -m tests.support.metrics_table` prints it, to be pasted between the README's markers.
-"""
+"""The table of metrics in docs/MONITORING.md, made from the metrics themselves."""
 
 from __future__ import annotations
 
 from prometheus_client import Counter, Gauge, Histogram
 
 from clusterinfo.telemetry.metrics import Metrics
-
-BEGIN, END = "<!-- metrics -->", "<!-- /metrics -->"
 
 
 def rows() -> list[tuple[str, str, tuple[str, ...], str]]:
@@ -30,7 +25,3 @@ def table() -> str:
         f"| `{name}` | {kind} | {', '.join(f'`{label}`' for label in labels)} | {says} |"
         for name, kind, labels, says in rows()
     )
-
-
-if __name__ == "__main__":
-    print(table())

@@ -12,11 +12,11 @@ import yaml
 from tests.support.deployed import ROOT
 
 DASHBOARDS = {
-    path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "compose/grafana/dashboards").glob("*.json"))
+    path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "k8s/components/dashboards").glob("*.json"))
 }
 ALERTS: list[dict[str, Any]] = [
     rule
-    for group in yaml.safe_load((ROOT / "compose/prometheus/alerts.yaml").read_text())["groups"]
+    for group in yaml.load((ROOT / "compose/prometheus/alerts.yaml").read_text(), yaml.CSafeLoader)["groups"]
     for rule in group["rules"]
 ]
 

@@ -1,13 +1,9 @@
-"""The README's settings table, made from the settings themselves.
-
-`python -m tests.support.settings_table` prints it, to be pasted between the README's markers.
-"""
+"""The table of settings in docs/SETTINGS.md, made from the settings themselves."""
 
 from __future__ import annotations
 
 from clusterinfo.settings import DEFAULT_EXCLUDE, SECRET_FIELDS, Settings
 
-BEGIN, END = "<!-- settings -->", "<!-- /settings -->"
 SHOWN = {
     "kafka_brokers": "localhost:9092",
     "exclude": ", ".join(DEFAULT_EXCLUDE),
@@ -16,7 +12,7 @@ SHOWN = {
     "list_timeout": "30m",
     "page_bytes": "16MiB",
     "batch_bytes": "16MiB",
-    "batch_wait": "1s",
+    "batch_wait": "20ms",
     "history_retention": "90d",
     "dead_letter_bytes": "1GiB",
     "shutdown_grace_s": "25",
@@ -44,7 +40,3 @@ def _default(name: str, value: object) -> str:
     if name in SECRET_FIELDS or value is None or value == []:
         return ""
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
-
-
-if __name__ == "__main__":
-    print(table())

@@ -17,6 +17,7 @@ from clusterinfo.postgres.connection import Connection, Row
 from clusterinfo.postgres.errors import FOREIGN, translate
 from clusterinfo.postgres.merge.admission import lock_forgotten
 from clusterinfo.postgres.sql import local_search_path, statements
+from clusterinfo.spelling import did_you_mean
 
 T = TypeVar("T")
 
@@ -99,7 +100,8 @@ async def find_cluster(connection: Connection, given_as: str, name: str) -> Row:
         choice = ", ".join(f"{row['label']} ({row['uid']})" for row in exact)
         raise ConfigError(f"{given_as} is {name!r}, which is the name of several: {choice}; give the uid of one")
     labels = [row["label"] for row in await connection.fetch(statements()["list_clusters"])]
-    raise ConfigError(f"{given_as} is {name!r}, but there is no such cluster; stored are: {named(labels)}")
+    found = did_you_mean(name, labels) or f"stored are: {named(labels)}"
+    raise ConfigError(f"{given_as} is {name!r}, but there is no such cluster; {found}")
 
 
 def named(names: list[str]) -> str:

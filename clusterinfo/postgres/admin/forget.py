@@ -25,6 +25,7 @@ from clusterinfo.postgres.admin.clusters import alone, begin, find_cluster, name
 from clusterinfo.postgres.connection import Connection, Row
 from clusterinfo.postgres.errors import FOREIGN, translate
 from clusterinfo.postgres.sql import statements
+from clusterinfo.spelling import did_you_mean
 
 ROWS_AT_ONCE = 5000
 """Rows of one deleting transaction: some 0.1 s with bodies of 6 kB."""
@@ -101,7 +102,8 @@ async def _hide(connection: Connection, name: str, kind: str | None) -> None:
 async def _no_such_kind(connection: Connection, cluster: Row, kind: str) -> str:
     rows = await connection.fetch(statements()["list_units"], cluster["id"])
     kinds = [Unit(cluster["uid"], row["api_group"], row["resource"]).dotted for row in rows]
-    return f"--resource is {kind!r}, but cluster {cluster['label']!r} has no such kind; stored are: {named(kinds)}"
+    found = did_you_mean(kind, kinds) or f"stored are: {named(kinds)}"
+    return f"--resource is {kind!r}, but cluster {cluster['label']!r} has no such kind; {found}"
 
 
 def _split(kind: str) -> tuple[str, str]:

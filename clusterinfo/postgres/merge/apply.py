@@ -29,6 +29,7 @@ from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.merge.admission import Admission, foreign_among
 from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.merge.chain import merge_chain
+from clusterinfo.postgres.merge.changes import notify
 from clusterinfo.postgres.merge.clusters import know_clusters
 from clusterinfo.postgres.merge.dead_letters import add_dead_letters
 from clusterinfo.postgres.merge.gaps import CarriedUnits, mark_gap_unverified
@@ -95,12 +96,14 @@ async def apply(
         merged.add(await merge_chain(connection, staged, sorted([*staged.repeated, *left]), list(proven)))
     if batch.gap and isinstance(batch.lane, PartitionLane):
         await mark_gap_unverified(connection, batch.lane, batch, admission)
-    await store_sessions(connection, heard, staged, merged.older)
+    observations += await store_sessions(connection, heard, staged, merged.older)
     closed = await close_lists(connection, staged, proven, clusters, heard)
     deleted, observations = closed.deleted, [*observations, *closed.observations]
     if census.snapshots:
         applied = await apply_snapshots(connection, census, admission, clusters)
         deleted, observations = deleted + applied.deleted, [*observations, *applied.observations]
+    if merged.written or deleted:
+        await notify(connection, units)
     if staged.dead_letters:
         await add_dead_letters(connection, batch.lane, staged.dead_letters)
     return Applied(new, staged, merged, census, deleted, observations)

@@ -129,12 +129,17 @@ async def cut_coverage(connection: Connection, session_ids: Collection[int], los
         )
 
 
-async def begin_coverage(connection: Connection, said_at: Mapping[int, dt.datetime]) -> None:
-    """Begin what was cut of sessions, where nothing is missing up to the progress that they said at that time."""
-    rows = [row for row in await _followed_by(connection, said_at.keys()) if not row.begins_at and row.heard]
-    for session_id in {row.session_id for row in rows}:
-        ids = [row.id for row in rows if row.session_id == session_id]
+async def begin_coverage(connection: Connection, said_at: Mapping[int, dt.datetime]) -> list[Followed]:
+    """Begin what was cut of sessions, where nothing is missing up to the progress that they said at that time.
+
+    Returns all that they follow with nothing missing.
+    """
+    rows = [row for row in await _followed_by(connection, said_at.keys()) if row.heard]
+    cut = [row for row in rows if not row.begins_at]
+    for session_id in {row.session_id for row in cut}:
+        ids = [row.id for row in cut if row.session_id == session_id]
         await connection.execute(statements()["begin_coverage"], ids, said_at[session_id])
+    return rows
 
 
 async def end_coverage(connection: Connection, ended: Ended) -> None:

@@ -133,9 +133,9 @@ def encode_headers(headers: Headers) -> bytes:
     for name, value in headers:
         raw = name.encode("utf-8", "surrogateescape")
         if _is_plain(raw):
-            shown.setdefault(name, []).append(_encoded(value))
+            shown.setdefault(name, []).append(encoded(value))
         else:
-            pair = {"name": _base64(raw), "value": _encoded(value)}
+            pair = {"name": _base64(raw), "value": encoded(value)}
             shown.setdefault(raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00"), []).append(pair)
     flat = {name: values[0] if len(values) == 1 else values for name, values in shown.items()}
     return sanitise(orjson.dumps(flat))
@@ -169,7 +169,8 @@ def _base64(value: bytes) -> dict[str, str]:
     return {"base64": base64.b64encode(value).decode()}
 
 
-def _encoded(value: bytes | None) -> str | dict[str, str] | None:
+def encoded(value: bytes | None) -> str | dict[str, str] | None:
+    """As JSON: text, or `{"base64": ...}`."""
     return value if value is None else value.decode() if _is_plain(value) else _base64(value)
 
 

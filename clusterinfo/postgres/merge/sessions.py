@@ -16,7 +16,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from clusterinfo.model import Lane, PartitionLane
+from clusterinfo.model import Lane, PartitionLane, Unit
+from clusterinfo.observations import Observation, UnitsFollowed
 from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.merge.coverage import Version, begin_coverage, cut_coverage, end_coverage, find_unkept
 from clusterinfo.postgres.merge.numbers import (
@@ -83,10 +84,12 @@ def _columns(keys: Iterable[SessionKey]) -> tuple[list[str], list[str]]:
     return [cluster for cluster, _ in chosen], [session for _, session in chosen]
 
 
-async def store_sessions(connection: Connection, heard: Heard, staged: Staged, older: Sequence[int]) -> None:
-    """Write what `hear` took in. `older`: the places in `staged` of what the merge ignored as older."""
+async def store_sessions(
+    connection: Connection, heard: Heard, staged: Staged, older: Sequence[int]
+) -> list[Observation]:
+    """Write what `hear` took in; return what to report. `older`: the places of what the merge ignored as older."""
     if not heard.sessions:
-        return
+        return []
     late = await _cut_late(connection, heard, staged, older)
     for event in heard.events:
         if isinstance(event, Cut):
@@ -96,8 +99,7 @@ async def store_sessions(connection: Connection, heard: Heard, staged: Staged, o
             await _save(connection, [event.session])
             await end_coverage(connection, event)
     await _save(connection, list(heard.sessions.values()))
-    if not late:
-        await _begin(connection, heard)
+    return [] if late else await _begin(connection, heard)
 
 
 async def _cut_late(connection: Connection, heard: Heard, staged: Staged, older: Sequence[int]) -> bool:
@@ -119,12 +121,17 @@ def _version(row: ObjectRow) -> Version:
     return row.unit_id, row.namespace, row.name, row.resource_version, row.epoch, row.deleted
 
 
-async def _begin(connection: Connection, heard: Heard) -> None:
+async def _begin(connection: Connection, heard: Heard) -> list[Observation]:
     """Let what is cut begin with the last progress of each session, if that came after its last hole."""
     last = {event.session.id: event for event in heard.events if isinstance(event, Cut | Progressed)}
     said_at = {session_id: event.said_at for session_id, event in last.items() if isinstance(event, Progressed)}
-    if said_at:
-        await begin_coverage(connection, said_at)
+    followed = await begin_coverage(connection, said_at) if said_at else []
+    clusters = {session.id: cluster for (cluster, _), session in heard.sessions.items()}
+    kinds: dict[str, list[str]] = {}
+    for row in followed:
+        cluster = clusters[row.session_id]
+        kinds.setdefault(cluster, []).append(Unit(cluster, row.api_group, row.resource).dotted)
+    return [UnitsFollowed(cluster=cluster, resources=tuple(of_cluster)) for cluster, of_cluster in kinds.items()]
 
 
 async def _save(connection: Connection, sessions: Sequence[Session]) -> None:

@@ -54,9 +54,6 @@ join cluster c on c.id = u.cluster_id
 left join lateral (select case when r.fidelity >= 2 then r.body #> '{}' end as object having true) as b on true
 where not r.deleted;
 comment on view resources is 'Every live object of every kind.';
-comment on column resources.changed_by is
-    'Field manager that wrote last (kubectl-client-side-apply, kube-controller-manager...): a name that clients give themselves, no user.';
-comment on column resources.changed_at is 'When it did.';
 
 create view pods as
 select
@@ -429,5 +426,4 @@ from (
             and not t.is_doubted
     ) as w on true
 ) as s;
-comment on column freshness.following is 'Its changes arrive as they happen: verified_at is when its watch was last heard.';
 comment on view freshness is 'How far each kind may be believed: one row for each reach (a namespace; empty: all) it is listed by.';

@@ -1,11 +1,31 @@
--- What was, and what changed. Both functions only read; the planner puts them in line, so a condition on cluster,
--- namespace or name reaches the tables' indexes.
+-- What was, what changed, and since when either can be told. The functions only read; the planner puts them in line, so a
+-- condition on cluster, namespace or name reaches the tables' indexes.
+
+create function known_since(cluster text) returns setof timestamptz
+    stable parallel safe
+begin atomic
+    select (
+        select greatest(s.completed_at, (
+            select min(to_date(right(p.relname, 7), 'YYYY_MM')::timestamp at time zone 'UTC')
+            from pg_inherits i
+            join pg_class p on p.oid = i.inhrelid
+            where i.inhparent = 'resource_history'::regclass and i.inhrelid <> 'resource_history_default'::regclass))
+        from snapshot s
+        where s.cluster_id = (select c.id from cluster c where c.label = known_since.cluster)
+            and s.completed_at is not null
+        order by s.started_at
+        limit 1)
+    having true;  -- one row, and no part of the query around it: asked once for each cluster, not for each object
+end;
+comment on function known_since is
+    'Since when the past of a cluster is known: its first run of lists had ended, and no history from then on has been dropped '
+    '(HISTORY_RETENTION). NULL: not yet. A kind that could not be listed by then is known only since it could.';
 
 create function resources_as_of(at timestamptz) returns table (
     cluster text, api_group text, api_version text, resource text, kind text, namespace text, name text, uid text,
     resource_version text, created_at timestamptz, first_observed_at timestamptz, changed_by text,
     changed_at timestamptz, state text, labels jsonb,
-    annotations jsonb, owner_kind text, owner_name text, object jsonb)
+    annotations jsonb, owner_kind text, owner_name text, object jsonb, known_since timestamptz)
     stable parallel safe
 begin atomic
     select
@@ -18,7 +38,8 @@ begin atomic
         case when v.fidelity >= 2 then as_map(b.object #> '{metadata,annotations}') end,
         owner_of(b.object -> 'metadata', 'kind'),
         owner_of(b.object -> 'metadata', 'name'),
-        b.object
+        b.object,
+        k.known_since
     from (
         select r.unit_id, r.namespace, r.name, r.uid, r.resource_version, r.first_observed_at, r.manager, r.managed_at,
             r.fidelity, r.body
@@ -32,18 +53,21 @@ begin atomic
     ) as v
     join unit u on u.id = v.unit_id
     join cluster c on c.id = u.cluster_id
-    left join lateral (select case when v.fidelity >= 2 then v.body #> '{}' end as object having true) as b on true;
+    left join lateral (select case when v.fidelity >= 2 then v.body #> '{}' end as object having true) as b on true
+    left join lateral known_since(c.label) as k (known_since) on true;
 end;
 comment on function resources_as_of is
     'The objects as they were known at a moment. Columns of the view resources but for last_observed_at: history keeps when a '
-    'version was first and no longer seen, not every time in between. The api_version is the one it was stored under.';
+    'version was first and no longer seen, not every time in between. The api_version is the one it was stored under. Of a '
+    'moment before known_since there are too few, or none.';
 
 create function resource_changes(from_time timestamptz, to_time timestamptz) returns table (
     cluster text, api_group text, resource text, namespace text, name text, uid text, change text, at timestamptz,
-    resource_version text, changed_by text)
+    resource_version text, changed_by text, known_since timestamptz)
     stable parallel safe
 begin atomic
-    select c.label, u.api_group, u.resource, v.namespace, v.name, v.uid, v.change, v.at, v.resource_version, v.changed_by
+    select c.label, u.api_group, u.resource, v.namespace, v.name, v.uid, v.change, v.at, v.resource_version, v.changed_by,
+        k.known_since
     from (
         select r.unit_id, r.namespace, r.name, r.uid, r.resource_version, r.valid_from as at,
             case when r.created then 'created' else 'updated' end as change, r.manager as changed_by
@@ -60,8 +84,14 @@ begin atomic
         where h.deleted and h.valid_to >= from_time and h.valid_to < to_time
     ) as v
     join unit u on u.id = v.unit_id
-    join cluster c on c.id = u.cluster_id;
+    join cluster c on c.id = u.cluster_id
+    left join lateral known_since(c.label) as k (known_since) on true;
 end;
+comment on function resource_changes is
+    'What was created, updated or deleted from from_time to before to_time, as observed: what the first lists found counts as '
+    'created, and WHERE at > known_since leaves it out. In no order: add ORDER BY at. A deletion bears the last version seen, '
+    'and does not say who.';
+
 create function not_observed(from_time timestamptz, to_time timestamptz) returns table (
     cluster text, api_group text, resource text, reach text, begins_at timestamptz, ends_at timestamptz)
     stable parallel safe
@@ -86,7 +116,3 @@ end;
 comment on function not_observed is
     'The intervals of a range of time in which a kind was not followed, so that changes may have been missed: nobody looked, or '
     'lists alone did. One row for each interval, kind and reach (a namespace; empty: all).';
-
-comment on function resource_changes is
-    'What was created, updated or deleted from from_time to before to_time, as observed: what the first list found counts as '
-    'created. In no order: add ORDER BY at. A deletion bears the last version seen, and does not say who.';

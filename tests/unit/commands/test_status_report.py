@@ -13,6 +13,7 @@ from rich.console import Console
 
 from clusterinfo.commands.status_report import Consumers, Partition, Status, short_duration
 from clusterinfo.postgres.admin.overview import ClusterRow, KindRow, OffsetRow, Overview
+from tests.support.json_schemas import StatusDocument
 
 NOON = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
 CLUSTER = ClusterRow("prod", "uid-1", "v1.36.0", NOON, NOON, 12.5, 4321, True, 51852)
@@ -189,6 +190,16 @@ def test_scripts_get_everything() -> None:
     ]
     assert report["clusters"][0]["last_seen"] == "2026-11-22T12:00:00+00:00"
     assert len(report["kinds"]) == 2
+
+
+@pytest.mark.parametrize("consumers", [None, CONSUMERS, replace(CONSUMERS, error="not allowed", members=None)])
+def test_json_is_what_its_schema_says(consumers: Consumers | None) -> None:
+    """StatusDocument is what docs/schemas is made of; it refuses fields that it does not know."""
+    failed = replace(PODS, reach="one", state="failed", last_error="gone", verified_at=None, age_s=None, objects=None)
+    report = orjson.dumps(replace(status(failed), consumers=consumers).as_json())
+    assert (
+        orjson.loads(StatusDocument.model_validate_json(report).model_dump_json()).keys() == orjson.loads(report).keys()
+    )
 
 
 def test_durations_are_short() -> None:

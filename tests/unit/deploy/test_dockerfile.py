@@ -10,6 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from clusterinfo import __version__
 from clusterinfo.settings import Settings
 from tests.support.dockerfile import ROOT, TEXT, admitted, argv, base, lineage, runs, stages
 
@@ -76,6 +77,18 @@ def test_what_runs_has_nothing_that_was_built_with(stage: str) -> None:
 
 
 @pytest.mark.parametrize("stage", RUNNING)
+def test_an_image_says_what_it_is(stage: str) -> None:
+    (given,) = [rest for keyword, rest in lineage(stage) if keyword == "LABEL"]
+    labels = dict(re.findall(r'org\.opencontainers\.image\.([\w.]+)="([^"]*)"', given))
+    project = PROJECT["project"]
+    assert (labels["title"], labels["licenses"]) == (project["name"], project["license"])
+    assert labels["version"] == __version__
+    declared = {rest.partition("=")[0] for keyword, rest in lineage(stage) if keyword == "ARG"}
+    assert {labels["revision"], labels["base.name"]} == {"${REVISION}", "${PYTHON}"}
+    assert declared >= {"REVISION", "PYTHON"}, "or they would be empty"
+
+
+@pytest.mark.parametrize("stage", RUNNING)
 def test_it_is_the_program_and_not_root_that_runs(stage: str) -> None:
     assert argv(stage, "ENTRYPOINT") == ["clusterinfo"]
     assert [rest for keyword, rest in lineage(stage) if keyword == "USER"] == ["65532:65532"]
@@ -89,7 +102,7 @@ def test_a_target_does_what_it_is_called(stage: str, command: str) -> None:
 @pytest.mark.parametrize("stage", ["collector", "consumer"])
 def test_the_health_check_asks_what_is_served(stage: str) -> None:
     served = Settings.model_fields["metrics_address"].default
-    assert f"http://127.0.0.1{served}/healthz" in argv(stage, "HEALTHCHECK")[-1]
+    assert f"http://127.0.0.1{served}/livez" in argv(stage, "HEALTHCHECK")[-1]
     assert ("EXPOSE", served.removeprefix(":")) in lineage(stage)
 
 

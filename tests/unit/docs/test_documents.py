@@ -6,6 +6,7 @@ import ast
 import re
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import Mock
 
 import pytest
 import typer
@@ -14,24 +15,29 @@ from clusterinfo import cli, errors, exit_codes
 from clusterinfo.model import RecordType
 from clusterinfo.settings import Settings, load
 from clusterinfo.telemetry.logs import MESSAGES
-from tests.support import metrics_table
-from tests.support.settings_table import BEGIN, END, SHOWN, table
+from tests import tuning
+from tests.bench import WAIT, Servers
+from tests.support import generated
+from tests.support.settings_table import SHOWN
 
 ROOT = Path(__file__).parents[3]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+CLI = (ROOT / "docs/CLI.md").read_text(encoding="utf-8")
 DESIGN = (ROOT / "docs/DESIGN.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 
-def test_the_settings_table_is_the_settings() -> None:
-    found = README.split(BEGIN)[1].split(END)[0].strip()
-    assert found == table(), "paste the output of `python -m tests.support.settings_table` between the markers"
+@pytest.mark.parametrize("part", generated.PARTS, ids=lambda part: str(part.document))
+def test_what_is_generated_is_what_the_code_says(part: generated.Region | generated.Whole) -> None:
+    assert part.found() == part.text(), f"run `{generated.COMMAND}`"
 
 
-def test_the_metrics_table_is_the_metrics() -> None:
-    found = README.split(metrics_table.BEGIN)[1].split(metrics_table.END)[0].strip()
-    assert found == metrics_table.table(), "paste the output of `python -m tests.support.metrics_table`"
+@pytest.mark.parametrize("command", sorted(tuning.BASELINE))
+def test_what_tuning_was_measured_against_is_what_is_measured(command: str) -> None:
+    assert f"| `{command}` | {tuning.BASELINE[command]} | 1.00 |" in (ROOT / "docs/TUNING.md").read_text("utf-8")
+    meant = dict(re.findall(r"`(\w+)=(\w+)`", tuning.BASELINE[command]))
+    given = WAIT if command == "consume" else Servers(Mock(env=lambda _: {}), "", Mock(env={})).env("t", "d")
+    assert meant.items() <= given.items()
 
 
 @pytest.mark.parametrize("name", sorted(SHOWN))
@@ -39,22 +45,41 @@ def test_defaults_that_are_written_differently_mean_the_same(name: str) -> None:
     assert getattr(load({}, **{name: SHOWN[name]}), name) == Settings.model_fields[name].default
 
 
-def test_every_command_and_flag_of_the_readme_exists() -> None:
-    group = typer.main.get_command(cli.app)
-    commands_ = cast(Any, group).commands
-    known = {name: {flag for p in command.params for flag in p.opts} for name, command in commands_.items()}
-    used = re.findall(r"\bclusterinfo ([a-z][a-z-]+)((?: +(?:--[a-z-]+|[0-9]\w*))*)", README)
-    assert {name for name, _ in used} == set(known), "the README shows every command, and no other"
-    for name, rest in used:
-        assert set(re.findall(r"--[a-z-]+", rest)) <= known[name] | {"--help"}, name
+USED = re.compile(r"(?<![-/.\w] )\bclusterinfo ((?:[a-z][a-z-]+ ?)+)([^\n#`|;]*)")
+"""A command of ours in a document's code: its words, and what follows them."""
+
+
+def used(document: Path) -> list[tuple[str, str]]:
+    """Words and rest of each command in the document's blocks of bash and in its `code`."""
+    text = document.read_text(encoding="utf-8")
+    blocks = re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+    spans = re.findall(r"`(clusterinfo [^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    return [found for part in (*blocks, *spans) for found in USED.findall(part)]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_command_and_flag_of_a_document_exists(document: Path) -> None:
+    for words, rest in used(document):
+        command, known = cast(Any, typer.main.get_command(cli.app)), {"--help"}
+        for word in words.split():
+            if not hasattr(command, "commands"):
+                break
+            command = command.commands[word]
+        known |= {flag for parameter in command.params for flag in parameter.opts}
+        assert set(re.findall(r"(?<!\S)--[a-z-]+", rest)) <= known, f"clusterinfo {words}{rest}"
+
+
+def test_commands_are_found_in_documents() -> None:
+    assert ("dead-letters drop ", "--replayed         ") in used(ROOT / "docs/MAINTENANCE.md")
+    assert {words.split()[0] for words, _ in used(ROOT / "README.md")} >= {"collect", "consume", "migrate", "rbac"}
 
 
 def test_the_exit_codes_are_the_programs() -> None:
-    documented = {int(code) for code in re.findall(r"^\| `(\d)` \|", README, re.MULTILINE)}
+    documented = {int(code) for code in re.findall(r"^\| `(\d+)` \|", CLI, re.MULTILINE)}
     codes = {code for name, code in vars(exit_codes).items() if name.startswith("EXIT_")}
     raised = {kind.exit_code for kind in vars(errors).values() if hasattr(kind, "exit_code")}
     assert raised <= codes
-    assert documented == codes - {exit_codes.EXIT_ABORTED}, "what a signal adds is every shell's own table"
+    assert documented == codes
 
 
 FROM_AN_INDEX = re.compile(

@@ -16,7 +16,7 @@ from tests.support.dockerfile import argv
 
 ROOT = Path(__file__).parents[3]
 GUIDE = (Path(__file__).parent / "guide.md").read_text(encoding="utf-8")
-COMPOSE = yaml.safe_load((ROOT / "compose/compose.yaml").read_text())["services"]
+COMPOSE = yaml.load((ROOT / "compose/compose.yaml").read_text(), yaml.CSafeLoader)["services"]
 DEFAULTS = re.findall(r"- `([A-Z_]+)`: .*\(default: (.+)\)", GUIDE)
 DEPLOYMENTS = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", GUIDE, re.DOTALL)]
 (LOG_LINE,) = re.findall(r"```json\n(.*?)```", GUIDE, re.DOTALL)
@@ -28,10 +28,10 @@ PLACES = {
     ),
     "Architecture": ("ARCHITECTURE.md", "## The walk"),
     "Components": ("README.md", "`consume` is a\nconsumer group that stores it"),
-    "Configuration": ("README.md", "## Settings"),
-    "Environment Variables": ("README.md", "| variable | default | meaning |"),
+    "Configuration": ("docs/SETTINGS.md", "# Settings"),
+    "Environment Variables": ("docs/SETTINGS.md", "| variable | default | meaning |"),
     "Kafka Configuration": ("docs/TUNING.md", "## Kafka"),
-    "Database Configuration (Consumer only)": ("README.md", "| `DB_HOST` | `localhost` |"),
+    "Database Configuration (Consumer only)": ("docs/SETTINGS.md", "| `DB_HOST` | `localhost` |"),
     "Deployment": ("docs/DEPLOYMENT.md", "# Deployment"),
     "Using Docker Compose": ("docs/DEPLOYMENT.md", "## Docker Compose"),
     "Kubernetes Deployment": ("docs/DEPLOYMENT.md", "## Kubernetes"),
@@ -41,11 +41,14 @@ PLACES = {
     "Scalability": ("docs/SCALING.md", "## The rule"),
     "Reliability": ("docs/FAULTS.md", "# What was broken on purpose"),
     "Monitoring": ("docs/DEPLOYMENT.md", "## Monitoring"),
-    "Kafka Consumer Lag": ("README.md", "kafka-consumer-groups --bootstrap-server localhost:9092"),
-    "Application Logs": ("README.md", '"msg":"Cluster info sent to Kafka"'),
+    "Kafka Consumer Lag": ("docs/MAINTENANCE.md", "kafka-consumer-groups --bootstrap-server localhost:9092"),
+    "Application Logs": ("docs/MONITORING.md", '"msg":"Cluster info sent to Kafka"'),
     "Troubleshooting": ("docs/TROUBLESHOOTING.md", "# Troubleshooting"),
     "Common Issues": ("docs/TROUBLESHOOTING.md", "## Kafka cannot be reached"),
-    "Development Mode": ("README.md", "### Without Kafka"),
+    "Development Mode": (
+        "docs/MIGRATING.md",
+        "`clusterinfo legacy`, and `clusterinfo collect` without",
+    ),
     "Migration from Direct Storage": ("docs/MIGRATING.md", "1. **Deploy Kafka**"),
     "Performance Tuning": ("docs/TUNING.md", "# Tuning"),
     "Consumer Configuration": ("docs/TUNING.md", "## Consumers"),

@@ -131,7 +131,32 @@ def test_exclude_wins_over_include_and_both_are_excluded() -> None:
 
     assert [one.dotted for one in found.resources] == ["pods"]
     assert {"secrets", "configmaps", "deployments.apps"} <= {one.dotted for one in found.excluded}
-    assert found.unmatched == ("secrets", "nothing")
+    assert [(one.variable, one.pattern, one.question) for one in found.unmatched] == [
+        ("INCLUDE", "secrets", ""),
+        ("INCLUDE", "nothing", ""),
+    ]
+    assert not found.is_misspelt
+
+
+@pytest.mark.parametrize(
+    ("include", "exclude", "questions"),
+    [
+        ("deployments", "", ["INCLUDE deployments: did you mean deployments.apps?"]),
+        ("deployment", "", ["INCLUDE deployment: did you mean deployments.apps?"]),
+        ("ingress*", "", ["INCLUDE ingress*: did you mean ingresses.networking.k8s.io?"]),
+        ("pods,nodes", "secret", ["EXCLUDE secret: did you mean secrets?"]),
+        ("pods.metric.k8s.io", "zebras", ["INCLUDE pods.metric.k8s.io: did you mean pods?", "EXCLUDE zebras: "]),
+        ("", "*.metrics.k8s.io,componentstatuses", []),
+        ("*.failing.io", "things.failing.io", []),
+        ("pods", "pods", ["INCLUDE pods: "]),
+    ],
+)
+def test_what_matches_nothing_is_asked_back(include: str, exclude: str, questions: list[str]) -> None:
+    groups = [*aggregated(), *discovery.aggregated_groups(_stale("failing.io", []))]
+    selection = Selection(*(tuple(filter(None, words.split(","))) for words in (include, exclude)))
+    found = discovery.choose(groups, selection)
+    assert [f"{one.variable} {one.pattern}: {one.question}" for one in found.unmatched] == questions
+    assert found.is_misspelt == (include not in ("", "pods,nodes", "*.failing.io"))
 
 
 def _stale(name: str, resources: list[dict[str, Any]]) -> bytes:

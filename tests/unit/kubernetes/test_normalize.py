@@ -665,3 +665,19 @@ def test_who_wrote_last(fields: Any, who: tuple[str, str, str, str | None]) -> N
     written = one.written
     assert (written.manager, written.operation, written.subresource, at.isoformat() if at else None) == who
     assert one.content_hash == normalize(compact({"metadata": {"name": "x"}}), PODS, KEYLESS).content_hash
+
+
+def test_what_is_patched_is_what_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = [
+        {"name": "DB_PASSWORD", "value": "hunter2"},
+        {"name": "URL", "value": "postgres://u:hunter2@h/x"},
+        {"name": "TOKEN", "value": 'hunter2"\n'},
+        {"name": "PIN_PATH", "value": "--token hunter2"},
+        {"name": "PASSWORD", "value": "$(X)"},
+    ]
+    raw = compact(named(spec={"containers": [{"name": "main", "env": environment}]}))
+    patched = normalize(raw, PODS, Redaction(b"k"))
+    monkeypatch.setattr(Redaction, "patch", lambda *_: None)
+
+    assert patched == normalize(raw, PODS, Redaction(b"k"))
+    assert b"hunter2" not in patched.body

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from clusterinfo import __version__
 from clusterinfo.telemetry.metrics import Metrics
 from tests.unit.telemetry.observed import all_observations
 
@@ -20,7 +21,7 @@ def test_what_a_process_observes_is_counted_by_what_it_made_it_do() -> None:
 
 def test_every_metric_is_set_by_some_observation() -> None:
     metrics = Metrics()
-    before = {sample.name for family in metrics.registry.collect() for sample in family.samples if sample.value}
+    before = {name for name in _set(metrics) if not name.startswith(("process_", "clusterinfo_build_info"))}
     for observation in all_observations():
         metrics.observe(observation)
     after = {family.name for family in metrics.registry.collect() if any(sample.value for sample in family.samples)}
@@ -28,6 +29,18 @@ def test_every_metric_is_set_by_some_observation() -> None:
         "nothing is counted before it happens"
     )
     assert after == {family.name for family in metrics.registry.collect()}
+
+
+def test_a_process_says_what_it_is_and_takes() -> None:
+    metrics = Metrics()
+    (build,) = _samples(metrics, "clusterinfo_build_info")
+    assert (build.labels, build.value) == ({"version": __version__}, 1)
+    assert {"process_resident_memory_bytes", "process_cpu_seconds_total", "process_start_time_seconds"} <= _set(metrics)
+
+
+def _set(metrics: Metrics) -> set[str]:
+    """Names of the samples that are not 0."""
+    return {sample.name for family in metrics.registry.collect() for sample in family.samples if sample.value}
 
 
 def _samples(metrics: Metrics, name: str) -> list[Any]:

@@ -17,17 +17,17 @@ async def test_liveness_fails_only_while_a_lane_is_stuck_for_good(unused_tcp_por
     observer = Telemetry()
     settings = load({}, metrics_address=f"127.0.0.1:{unused_tcp_port}")
 
-    async def healthz(http: aiohttp.ClientSession) -> tuple[int, str]:
-        async with http.get(f"http://127.0.0.1:{unused_tcp_port}/healthz") as answer:
+    async def livez(http: aiohttp.ClientSession) -> tuple[int, str]:
+        async with http.get(f"http://127.0.0.1:{unused_tcp_port}/livez") as answer:
             return answer.status, await answer.text()
 
     async with observer.served(settings, wanted=True), aiohttp.ClientSession() as http:
         observer.observe(RETRYING)
-        assert await healthz(http) == (200, "ok\n"), "what may pass is no reason to start again"
+        assert await livez(http) == (200, "ok\n"), "what may pass is no reason to start again"
         observer.observe(seen.Stuck(lane="topic-3", offset=7, rebuilt=2))
-        assert await healthz(http) == (503, "topic-3: Kafka has more messages but none arrive\n")
+        assert await livez(http) == (503, "topic-3: Kafka has more messages but none arrive\n")
         observer.observe(seen.Freed(lane="topic-3"))
-        assert await healthz(http) == (200, "ok\n")
+        assert await livez(http) == (200, "ok\n")
 
 
 @pytest.mark.parametrize("address", ["8080", ":x", ":70000", "localhost"])
@@ -46,13 +46,14 @@ async def test_the_endpoints_answer(unused_tcp_port: int) -> None:
             assert 'clusterinfo_listed_objects_total{resource="pods"} 7.0' in await answer.text()
         async with http.get(f"{url}/readyz") as answer:
             assert (answer.status, await answer.text()) == (503, "not connected yet\n")
-        async with http.get(f"{url}/healthz") as answer:
-            assert answer.status == 200, "what starts is alive"
+        for path in ("livez", "healthz"):
+            async with http.get(f"{url}/{path}") as answer:
+                assert answer.status == 200, "what starts is alive"
         observer.observe(seen.Connected())
         async with http.get(f"{url}/readyz") as answer:
             assert answer.status == 200
         observer.observe(RETRYING)
         async with http.get(f"{url}/readyz") as answer:
             assert (answer.status, await answer.text()) == (503, "pods, write: PostgreSQL is away\n")
-        async with http.get(f"{url}/healthz") as answer:
+        async with http.get(f"{url}/livez") as answer:
             assert answer.status == 200, "a database that is away is no reason to be restarted"

@@ -18,7 +18,7 @@ from clusterinfo.kubernetes.redaction.rules import LIMITS
 from tests.unit.kubernetes.redaction.corpus import Canary, Manifest, gvr_of, manifests
 
 MANIFESTS = manifests()
-PROBES = list(yaml.safe_load_all((Path(__file__).parent / "probes.yaml").read_text()))
+PROBES = list(yaml.load_all((Path(__file__).parent / "probes.yaml").read_text(), yaml.CSafeLoader))
 REDACTIONS = (Redaction(), Redaction(b"0123456789abcdef", cluster="c"))
 
 
