@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from clusterinfo.errors import RestartError
 from clusterinfo.kubernetes import collector as collector_module
 from clusterinfo.kubernetes import following
 from clusterinfo.kubernetes.client import KubernetesClient
@@ -404,3 +405,39 @@ async def test_whatever_its_server_does_the_copy_ends_up_equal(follow: Follow, m
     await run.until_followed()
     await run.until_equal()
     assert [one.number for one in run.sink.records if one.number] == list(range(1, run.sink.number))
+
+
+async def test_a_list_that_begins_again_after_it_was_said_takes_that_back(follow: Follow) -> None:
+    run = await follow(include=["configmaps"])
+    store, failed = run.sink.batches.append, [False]
+
+    async def lose_the_answer(batch: Batch) -> None:
+        ends = any(one.type is RecordType.LIST_COMPLETED for one in batch.records)
+        if ends and not failed[0]:
+            failed[0] = True
+            store(batch)  # it came, and nobody knows
+            raise RestartError("no answer")
+
+    run.sink.before_write = lose_the_answer
+    await run.until_followed()
+    run.api.cluster.create("configmaps", configmap("after"))
+    await run.until_equal()
+    assert [one.type for one in run.sink.records if one.number] == [RecordType.WATCH_ENDED, RecordType.OBSERVED]
+    assert run.copy.followed["configmaps"] == [2]
+
+
+async def test_a_kind_that_is_ordered_by_the_clock_is_listed_only(follow: Follow) -> None:
+    run = await follow(collect_interval=0.5, include=["configmaps", "secrets"])
+    run.api.faults.list_version("secrets", "computed")
+    await run.until(lambda: run.lists_of("secrets") >= 3)
+    assert run.states()["secrets"] in (State.POLLING, State.LISTING)
+    ended = [one for one in run.sink.records if one.type is RecordType.LIST_COMPLETED and one.resource == "secrets"]
+    assert {read(one, ListCompleted).session for one in ended} == {""}
+
+
+async def test_stopping_leaves_nothing_behind(follow: Follow) -> None:
+    before = asyncio.all_tasks()
+    run = await follow()
+    await run.until_followed()
+    await run.stop()
+    assert {task for task in asyncio.all_tasks() - before if "/clusterinfo/kubernetes/" in repr(task)} == set()
