@@ -101,17 +101,18 @@ async def test_forty_bombs_and_four_strangers_stop_nothing(
     packed, odd = batches.batch([BOMB[bomb]()], "zstd"), strangers()
     assert len(packed) < 2000
     sent = 0
-    for number, listing in enumerate(listings):
-        content = [batches.batch([message(listing.item(f"a{i}", str(i)), i) for i in range(3)])]
-        for i in range(number, BOMBS, PARTITIONS):
-            content += [packed, batches.batch([message(listing.item(f"b{i}", str(i)))], "zstd")]
-        if number == 0:  # between good ones, within one batch
-            triple = [message(listing.item("c", "1")), *odd, message(listing.item("d", "2"), 5)]
-            content.append(batches.batch(triple, "zstd"))
-            sent += len(triple)
-        content.append(batches.batch([message(listing.completed())]))
-        sent += 4 + 2 * len(range(number, BOMBS, PARTITIONS))
-        await batches.send(broker.bootstrap, settings.kafka_topic, number, *content)
+    async with batches.sending(broker.bootstrap, settings.kafka_topic) as send:
+        for number, listing in enumerate(listings):
+            content = [batches.batch([message(listing.item(f"a{i}", str(i)), i) for i in range(3)])]
+            for i in range(number, BOMBS, PARTITIONS):
+                content += [packed, batches.batch([message(listing.item(f"b{i}", str(i)))], "zstd")]
+            if number == 0:  # between good ones, within one batch
+                triple = [message(listing.item("c", "1")), *odd, message(listing.item("d", "2"), 5)]
+                content.append(batches.batch(triple, "zstd"))
+                sent += len(triple)
+            content.append(batches.batch([message(listing.completed())]))
+            sent += 4 + 2 * len(range(number, BOMBS, PARTITIONS))
+            await send(number, *content)
 
     # a forked program counts the memory of what forked it
     async with running("consume", "--until-idle", "1s", env=kafka_env | database.env, launch=Program) as program:
@@ -144,17 +145,16 @@ async def test_nothing_hostile_keeps_the_event_loop_waiting(
     await ensure_topic(settings, lambda _: None)
     listings = [Listing("100", resource=f"kind{number}", cluster="honest") for number in range(PARTITIONS)]
     refused = []
-    for number, (name, hostile_batch) in enumerate(hostile()):
-        listing, partition = listings[number % PARTITIONS], number % PARTITIONS
-        good = batches.batch([message(listing.item(f"a{number}", str(number)))], "zstd")
-        await batches.send(broker.bootstrap, settings.kafka_topic, partition, good)
-        try:
-            await batches.send(broker.bootstrap, settings.kafka_topic, partition, hostile_batch)
-        except KafkaError as error:
-            refused.append(f"{name}: {type(error).__name__}")
-    for partition, listing in enumerate(listings):
-        end = batches.batch([message(listing.completed())])
-        await batches.send(broker.bootstrap, settings.kafka_topic, partition, end)
+    async with batches.sending(broker.bootstrap, settings.kafka_topic) as send:
+        for number, (name, hostile_batch) in enumerate(hostile()):
+            listing, partition = listings[number % PARTITIONS], number % PARTITIONS
+            await send(partition, batches.batch([message(listing.item(f"a{number}", str(number)))], "zstd"))
+            try:
+                await send(partition, hostile_batch)
+            except KafkaError as error:
+                refused.append(f"{name}: {type(error).__name__}")
+        for partition, listing in enumerate(listings):
+            await send(partition, batches.batch([message(listing.completed())]))
 
     watched = (sys.executable, "-m", "tests.support.turns", str(tmp_path / "turns"), "consume", "--until-idle", "1s")
     env = kafka_env | database.env | {"PYTHONPATH": str(ROOT)}
