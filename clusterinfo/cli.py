@@ -17,11 +17,12 @@ from typer.core import TyperArgument
 from clusterinfo import __version__
 from clusterinfo.commands.output import Output
 from clusterinfo.commands.run import run, run_short
+from clusterinfo.durations import parse_duration
 from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError
 from clusterinfo.exit_codes import EXIT_INTERRUPTED
 from clusterinfo.model import INT64_MAX, Pace
 from clusterinfo.observations import Observe
-from clusterinfo.settings import Settings, load, parse_duration
+from clusterinfo.settings import Settings, load
 
 TyperArgument.display_type_rich = lambda *_, **__: None  # type: ignore[method-assign]  # `NAME <str>` in help
 
@@ -284,15 +285,14 @@ def status(
     kinds: Annotated[
         bool, typer.Option("--kinds", help="Name every kind, not only those that need attention.")
     ] = False,
-    output: Annotated[
-        Literal["table", "json"], typer.Option("--output", "-o", metavar="FORMAT", help="table, or json for scripts.")
-    ] = "table",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again every 5 seconds, until Ctrl-C.")] = False,
+    output: Out = Output.TABLE,
 ) -> None:
     """Show clusters, what to trust of them, lag, dead letters. Exit code 3: something needs attention."""
     stale_after_s = _duration("--stale", stale)
     from clusterinfo.commands.status import show_status
 
-    run_short(show_status, stale_after_s=stale_after_s, every_kind=kinds, as_json=output == "json")
+    run_short(show_status, stale_after_s=stale_after_s, every_kind=kinds, output=output, watch=watch)
 
 
 def _confirm(question: str) -> None:
@@ -400,8 +400,8 @@ def _report(message: str) -> None:
     from clusterinfo.telemetry import logs
 
     line = " ".join(message.split())
-    log_format = os.environ.get("LOG_FORMAT", "json")
-    if sys.stderr.isatty() or log_format == "console":
+    log_format = os.environ.get("LOG_FORMAT")
+    if log_format == "console" or (sys.stderr.isatty() and not log_format):
         print(f"clusterinfo: {line}", file=sys.stderr)  # noqa: T201 - for a person
         return
     logs.configure_logging("info", "json")

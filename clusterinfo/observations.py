@@ -111,6 +111,8 @@ class SnapshotEnded(Observation):
     objects: int
     size_bytes: int
     seconds: float
+    interval_s: float | None = None
+    """From its beginning to that of the next; None: nobody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +121,14 @@ class RunFailed(Observation):
 
     cluster: str
     error: str
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunScheduled(Observation):
+    """The next run of lists begins in `wait_s`; 0 if the last one took longer than the interval."""
+
+    cluster: str
     wait_s: float
 
 
@@ -168,6 +178,13 @@ class PartitionsAssigned(Observation):
     """The consumer group gave this member these partitions, `topic-number` each."""
 
     partitions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding(Observation):
+    """So many partitions are assigned to this member; reported from time to time, 0 included."""
+
+    partitions: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -78,10 +78,12 @@ class SnapshotStarted(msgspec.Struct, frozen=True):
 
 
 class SnapshotCompleted(msgspec.Struct, frozen=True):
-    """Value of a snapshot.completed: whether discovery knew every group, and how each kind fared."""
+    """Value of a snapshot.completed: whether discovery knew every group, when the next run is, how each kind fared."""
 
     discovery_complete: bool = False
     units: Annotated[list[UnitOutcome], msgspec.Meta(max_length=MAX_KINDS)] = []
+    interval_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
+    """From one run of its collector to the next, in seconds; None: nobody knows when the next is."""
 
 
 class WatchedUnit(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -148,7 +148,10 @@ async def consume(
             return EXIT_DONE
         sink, group = opened
         observe(Connected())
-        await group.run(
-            lambda lane, source, ending: pump(source, sink, lane, observe, ending), stopping, until_idle_s=until_idle_s
-        )
+        async with probed(observe, **{"consumer group": group.check_assigned}):
+            await group.run(
+                lambda lane, source, ending: pump(source, sink, lane, observe, ending),
+                stopping,
+                until_idle_s=until_idle_s,
+            )
     return EXIT_DONE

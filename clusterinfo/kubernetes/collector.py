@@ -29,7 +29,7 @@ from clusterinfo.kubernetes.redaction.paths import parse_path
 from clusterinfo.kubernetes.unit_lister import UnitLister, UnitResult, worst
 from clusterinfo.kubernetes.watch import WatchContext
 from clusterinfo.model import CLOCK, GroupVersionResource, ListLane, Outcome, Unit
-from clusterinfo.observations import Discovered, Noted, Observe, RunFailed, SnapshotEnded, Warned
+from clusterinfo.observations import Discovered, Noted, Observe, RunFailed, RunScheduled, SnapshotEnded, Warned
 from clusterinfo.pump import Sink, deliver
 from clusterinfo.settings import Settings
 from clusterinfo.statements import WHOLE_GROUP, SnapshotCompleted, SnapshotStarted, UnitOutcome
@@ -103,7 +103,7 @@ class Collector:
         """
         if once:
             try:
-                return await unless(stopping, self._run())
+                return await unless(stopping, self._run(_interval_if_set(self._settings)))
             except RUN_ERRORS as error:
                 raise FatalError(f"the run of lists could not be done: {error}") from error
         await self._run_on(stopping)
@@ -163,9 +163,11 @@ class Collector:
         while True:
             began_s = time.monotonic()
             try:
-                await unless(stopping, self._run())
-                pause_s = self._settings.collect_interval - (time.monotonic() - began_s)
+                ended = await unless(stopping, self._run(self._settings.collect_interval))
+                pause_s = max(0.0, self._settings.collect_interval - (time.monotonic() - began_s))
                 backoff.reset()
+                if ended is not None:
+                    self._observe(RunScheduled(cluster=self._client.cluster.name, wait_s=round(pause_s, 3)))
             except RUN_ERRORS as error:
                 pause_s = backoff.next_s(error if isinstance(error, TransientError) else None)
                 self._observe(RunFailed(cluster=self._client.cluster.name, error=str(error), wait_s=round(pause_s, 3)))
@@ -174,8 +176,12 @@ class Collector:
 
     # --- one run -----------------------------------------------------------------------------------------------------
 
-    async def _run(self) -> RunResult:
-        """One run of lists. Cancelled, it abandons its open lists: what was not completed proves nothing."""
+    async def _run(self, interval_s: float | None) -> RunResult:
+        """One run of lists. Cancelled, it abandons its open lists: what was not completed proves nothing.
+
+        `interval_s`: from its beginning to that of the next, None if nobody knows: what is older than some of them is
+        stale, whoever looks.
+        """
         began_s = time.monotonic()
         self._discovery_wanted.clear()
         discovery = await self._discover()
@@ -193,14 +199,14 @@ class Collector:
             units = await self._followers.prove(plan, is_complete=discovery.complete)
         outcomes = outcomes_of(plan, units)
         misses_all = await self._misses_all_namespaces(plan, units)
-        await self._state(context, completed(discovery, outcomes, counts_of(plan, units)))
+        await self._state(context, completed(discovery, outcomes, counts_of(plan, units), interval_s))
         result = RunResult(
             outcomes=outcomes,
             objects=sum(unit.objects for unit in units),
             size_bytes=sum(unit.size_bytes for unit in units),
             is_whole=self._is_whole(discovery, outcomes) and not misses_all,
         )
-        self._observe_end(result, time.monotonic() - began_s)
+        self._observe_end(result, time.monotonic() - began_s, interval_s)
         return result
 
     async def _discover(self) -> Discovery:
@@ -334,7 +340,7 @@ class Collector:
         misses_wanted = bool(self._settings.include) and Outcome.FORBIDDEN in fared
         return discovery.complete and Outcome.FAILED not in fared and not misses_wanted
 
-    def _observe_end(self, result: RunResult, seconds: float) -> None:
+    def _observe_end(self, result: RunResult, seconds: float, interval_s: float | None) -> None:
         self._observe(
             SnapshotEnded(
                 cluster=self._client.cluster.name,
@@ -344,6 +350,7 @@ class Collector:
                 objects=result.objects,
                 size_bytes=result.size_bytes,
                 seconds=round(seconds, 3),
+                interval_s=interval_s,
             )
         )
 
@@ -374,6 +381,11 @@ def empty_namespaces(plan: Plan, results: list[UnitResult]) -> list[str]:
     return [name for name, objects in brought.items() if not objects]
 
 
+def _interval_if_set(settings: Settings) -> float | None:
+    """Of a run that is the only one of its process: whoever starts it again and again may say how often."""
+    return settings.collect_interval if settings.was_set("collect_interval") else None
+
+
 def _how_to_leave_out(group: str) -> str:
     """What is to be done about a group that is not wanted: its kinds are shown as excluded, and none is deleted."""
     return f"if they are not wanted, add *.{group} to EXCLUDE" if group else ""
@@ -395,7 +407,9 @@ def counts_of(plan: Plan, results: list[UnitResult]) -> Counter[tuple[str, str]]
     return counts
 
 
-def completed(discovery: Discovery, outcomes: Outcomes, counts: Mapping[tuple[str, str], int]) -> SnapshotCompleted:
+def completed(
+    discovery: Discovery, outcomes: Outcomes, counts: Mapping[tuple[str, str], int], interval_s: float | None
+) -> SnapshotCompleted:
     """The statement that closes a run; of a group whose kinds are not known the resource is `*`: it failed, or was left
     out.
     """
@@ -406,4 +420,4 @@ def completed(discovery: Discovery, outcomes: Outcomes, counts: Mapping[tuple[st
         UnitOutcome(group, WHOLE_GROUP, Outcome.FAILED, reason=one_line(f"discovery: {discovery.reasons[group]}"))
         for group in discovery.failing
     ]
-    return SnapshotCompleted(discovery.complete, units)
+    return SnapshotCompleted(discovery.complete, units, interval_s)

@@ -51,10 +51,14 @@ class Metrics:
         self.last_snapshot = self._gauge(
             "last_snapshot_timestamp_seconds", "When the last run of lists ended (Unix time)", "cluster"
         )
+        self.interval = self._gauge("collect_interval_seconds", "Seconds from one run of lists to the next", "cluster")
         self.produced_records = self._counter("produced_records", "Records sent to Kafka", "topic")
         self.produced_bytes = self._counter("produced_bytes", "Bytes of values sent to Kafka", "topic")
         self.lag = self._gauge(
             "lag_records", "Records of an assigned partition that are in Kafka and not stored", "topic", "partition"
+        )
+        self.assigned = self._gauge(
+            "assigned_partitions", "Partitions that the consumer group has assigned to this process"
         )
         self.batches = self._counter("batches", "Batches stored")
         self.records = self._counter(
@@ -117,6 +121,12 @@ def _count_page(metrics: Metrics, page: seen.PageListed) -> None:
     metrics.listed_bytes.labels(page.resource).inc(page.size_bytes)
 
 
+def _count_run(metrics: Metrics, run: seen.SnapshotEnded) -> None:
+    metrics.last_snapshot.labels(run.cluster).set(time.time())
+    if run.interval_s is not None:
+        metrics.interval.labels(run.cluster).set(run.interval_s)
+
+
 def _count_produced(metrics: Metrics, produced: seen.Produced | seen.Streamed) -> None:
     metrics.produced_records.labels(produced.topic).inc(produced.records)
     metrics.produced_bytes.labels(produced.topic).inc(produced.size_bytes)
@@ -157,10 +167,11 @@ _COUNTERS: dict[type[Observation], Callable[[Metrics, Any], None]] = {
     seen.ListEnded: lambda m, o: m.list_seconds.labels(o.resource, o.outcome).observe(o.seconds),
     seen.EventsRead: lambda m, o: m.watched_events.labels(o.resource).inc(o.events),
     seen.WatchLost: lambda m, o: m.watches_lost.labels(o.resource).inc(),
-    seen.SnapshotEnded: lambda m, o: m.last_snapshot.labels(o.cluster).set(time.time()),
+    seen.SnapshotEnded: _count_run,
     seen.Produced: _count_produced,
     seen.Streamed: _count_produced,
     seen.PartitionsAssigned: lambda m, _: m.lag.clear(),
+    seen.Holding: lambda m, o: m.assigned.set(o.partitions),
     seen.Lagging: lambda m, o: m.lag.labels(o.topic, str(o.partition)).set(o.records),
     seen.BatchStored: _count_batch,
     seen.ChangesStored: _count_changes,

@@ -19,7 +19,7 @@ from clusterinfo.postgres.merge.offsets import forget_offsets, stored_topics
 from clusterinfo.postgres.sql import statements
 from tests.conftest import Database
 from tests.integration.test_postgres_sink import MINUTE, Bench, bench
-from tests.support.records import LANE, NOON, Feed, Listing, page
+from tests.support.records import LANE, NOON, Feed, Listing, page, uuid7
 
 __all__ = ["bench"]
 
@@ -492,6 +492,27 @@ async def test_the_newest_snapshot_that_knows_it_says_the_servers_version(bench:
     await bench.store(_started(9, "v1", cluster="other", cluster_name="other"))
     rows = await bench.connection.fetch("select name, server_version from cluster order by 1")
     assert [tuple(row) for row in rows] == [("other", "v1"), ("test", "v1.36.0")]
+
+
+async def test_a_new_cluster_has_a_version_though_an_object_of_its_first_run_came_before(bench: Bench) -> None:
+    """By another partition. Its list began after that run had."""
+    first = Listing("100", NOON + MINUTE, snapshot=uuid7(NOON))
+    await bench.store(first.item("a", "1"))
+    await bench.store(_started(0, "v1.36.0", snapshot=first.snapshot))
+    assert await bench.connection.fetchval("select server_version from cluster") == "v1.36.0"
+
+
+async def test_a_snapshot_says_how_often_its_collector_lists(bench: Bench) -> None:
+    listing = Listing("100")
+    await bench.store(listing.snapshot_started(), listing.snapshot_completed({}, interval_s=300))
+    assert await bench.connection.fetchval("select interval_s from snapshot") == 300
+
+
+async def test_a_position_says_when_it_moved_and_what_it_shows(bench: Bench) -> None:
+    listing = Listing("100")
+    await bench.store(listing.item("a", "1"))
+    row = await bench.connection.fetchrow("select now() - moved_at < '1 minute' as moved, * from kafka_offset")
+    assert (row["moved"], row["observed_at"], row["rate"]) == (True, NOON, None)
 
 
 async def test_a_cluster_that_keeps_its_name_is_not_reported(bench: Bench) -> None:

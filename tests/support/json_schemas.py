@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
+from clusterinfo.commands.status_report import Lag
 from clusterinfo.model import RecordType
-from clusterinfo.postgres.admin.overview import ClusterRow, KindRow
+from clusterinfo.postgres.admin.overview import KindRow
 from clusterinfo.statements import (
     ListCompleted,
     ListFailed,
@@ -36,23 +38,49 @@ class Document(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class Complaint(Document):
-    """A kind that needs attention, and why."""
+class AttentionDocument(Document):
+    """One thing that needs attention, and why; of a kind or cluster, which."""
+
+    about: Literal["kind", "cluster", "consumers", "kafka", "dead_letters", "database"]
+    why: str
+    cluster: str | None = None
+    api_group: str | None = None
+    resource: str | None = None
+    reach: str | None = None
+
+
+class ClusterDocument(Document):
+    """A cluster, its last run of lists that ended (null: none did), and its kinds."""
 
     cluster: str
-    api_group: str
-    resource: str
-    reach: str
+    uid: str
+    server_version: str | None
+    last_seen: dt.datetime
+    last_run_at: dt.datetime | None
+    last_run_s: float | None
+    last_run_objects: int | None
+    knows_all_kinds: bool | None
+    interval_s: float | None
+    objects_last_hour: int
+    age_s: float | None
+    kinds: int
+    states: dict[str, int]
+    objects: int
+    stale_after_s: float
+    worst: str
     why: str
 
 
 class PartitionDocument(Document):
-    """A partition: up to where it is stored, where it ends (null: Kafka was not asked)."""
+    """A partition: up to where it is stored, since when, and where it ends (null: Kafka was not asked)."""
 
     topic: str
     partition: int
     stored: int
     end: int | None
+    moved_at: dt.datetime | None
+    waiting_since: dt.datetime | None
+    rate: float | None
     lag: int | None
 
 
@@ -64,25 +92,26 @@ class ConsumersDocument(Document):
     members: int | None
     held: list[str] | None
     error: str
-    why: str
 
 
 class StatusDocument(Document):
-    """What `clusterinfo status --output json` prints. Times are RFC 3339, durations seconds."""
+    """What `clusterinfo status -o json` prints. Times are RFC 3339, durations seconds."""
 
     healthy: bool
-    attention: list[Complaint]
-    unfinished: list[str]
-    clusters: list[ClusterRow]
+    reasons: list[str]
+    attention: list[AttentionDocument]
+    clusters: list[ClusterDocument]
     kinds: list[KindRow]
+    lag: Lag | None
     partitions: list[PartitionDocument]
     dead_letters: int
     kafka_error: str
     consumers: ConsumersDocument | None
+    at: dt.datetime
 
 
 def status() -> str:
-    """The schema of `status --output json`."""
+    """The schema of `status -o json`."""
     return _text(DIALECT | StatusDocument.model_json_schema(mode="serialization"))
 
 

@@ -136,6 +136,7 @@ class Listing:
         discovery_complete: bool = True,
         counts: dict[tuple[str, str], int] | None = None,
         reason: str = "",
+        interval_s: float | None = None,
     ) -> Record:
         """The snapshot ended; `outcomes`, and the `counts` of objects sent, by (group, resource); one `reason`."""
         counts = counts or {}
@@ -143,7 +144,7 @@ class Listing:
             {"group": unit[0], "resource": unit[1], "outcome": outcome, "count": counts.get(unit, 0), "reason": reason}
             for unit, outcome in outcomes.items()
         ]
-        body = {"discovery_complete": discovery_complete, "units": units}
+        body = {"discovery_complete": discovery_complete, "units": units, "interval_s": interval_s}
         return self._statement(RecordType.SNAPSHOT_COMPLETED, body)
 
     def watch(self, type_: RecordType, number: int, statement: Statement, session: str = SESSION) -> Record:

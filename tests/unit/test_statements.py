@@ -40,8 +40,9 @@ def test_how_each_kind_fared_comes_back_as_it_went() -> None:
 
 def test_the_names_in_the_value_are_the_contract() -> None:
     units = [UnitOutcome("", "pods", Outcome.COMPLETED, 17)]
-    assert encode(SnapshotCompleted(True, units)) == (
-        b'{"discovery_complete":true,"units":[{"group":"","resource":"pods","outcome":"completed","count":17}]}'
+    assert encode(SnapshotCompleted(True, units, 300.0)) == (
+        b'{"discovery_complete":true,"units":[{"group":"","resource":"pods","outcome":"completed","count":17}],'
+        b'"interval_s":300.0}'
     )
     assert encode(SnapshotStarted("v1.36.0", "prod")) == b'{"server_version":"v1.36.0","cluster_name":"prod"}'
 

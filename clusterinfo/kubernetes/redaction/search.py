@@ -134,7 +134,7 @@ def _remember(known: set[bytes], found: set[bytes]) -> None:
 # --- more closely ----------------------------------------------------------------------------------------------------
 
 _STRING = rb'"((?:[^"\\]++|\\.)*+)"'
-_MEMBER = re.compile(rb'"([^"\\]++)"\s*+:\s*+(?:' + _STRING + rb'|([^\s,"\[\]}]++)|(\[)?)', re.DOTALL)
+_MEMBER = re.compile(rb'"([^"\\]*+)"\s*+:\s*+(?:' + _STRING + rb'|([^\s,"\[\]}]++)|(\[)?)', re.DOTALL)
 _NAMED = re.compile(rb'(?<![^\s,{])"(?:name|key)"\s*+:\s*+"([^"\\]++)"')
 _VALUE = re.compile(rb'"(?:' + "|".join(VALUE_MEMBERS).encode() + rb')"\s*+:')
 _VALUE_BEHIND = re.compile(rb'[}\]]\s*,(?:[^{}]*,)?\s*"(?:' + "|".join(VALUE_MEMBERS).encode() + rb')"\s*:')

@@ -40,8 +40,9 @@ def partition_month(name: str) -> dt.date | None:
 async def maintain_history(connection: Connection, schema: str, today: dt.date, retention_s: float) -> None:
     """Make this and the next months' partitions, drop expired ones, and delete expired rows of the default one.
 
-    Bookkeeping of abandoned lists goes after a day. A month whose rows already are in the default partition is left
-    there. One process at a time; others return at once. Needs no right to create tables: see schema/0005_roles.sql.
+    Bookkeeping of abandoned lists goes after a day, that of dropped dead letters with the history. A month whose rows
+    already are in the default partition is left there. One process at a time; others return at once. Needs no right to
+    create tables: see schema/0005_roles.sql.
     Where the server's date is earlier than `today`, it counts: by a clock that is ahead all history would be dropped.
     """
     try:
@@ -87,6 +88,7 @@ async def _drop_expired(connection: Connection, oldest_day: dt.date) -> None:
         if month is not None and next_month(month) <= oldest_day:
             await connection.execute(statements()["drop_history_partition"], month)
     await connection.execute(statements()["delete_expired_history"], _midnight(oldest_day))
+    await connection.execute(statements()["forget_dropped_letters"], _midnight(oldest_day))
 
 
 def _midnight(day: dt.date) -> dt.datetime:

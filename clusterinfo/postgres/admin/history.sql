@@ -38,6 +38,10 @@ update coverage c set is_open = false, ends_at = o.heard from over o where c.id 
 delete from watch_session s
 where s.updated_at < now() - interval '1 day' and not exists (select from coverage c where c.session_id = s.id);
 
+-- name: forget_dropped_letters
+-- Kafka holds none of them any more, unless its retention is longer than ours.
+delete from dropped_letter where dropped_at < $1;
+
 -- name: drop_list_positions
 -- Of lists that were written without Kafka and begun a day ago or more; a list's id begins with its time.
 delete from kafka_offset

@@ -73,16 +73,17 @@ async def apply(
     `uses_savepoints`: what PostgreSQL refuses is stored with less; otherwise it aborts the transaction.
     """
     said = census.said
+    large = is_large(batch.records)
     if admission.forgotten or any(map(admission.leaps, batch.records)):
-        census = Census.of(filter(admission.takes, batch.records))
+        census = await worked_out(large, Census.of, filter(admission.takes, batch.records))
     clusters, observations = admission.clusters, list[Observation]()
     if census.snapshots or admission.ownerless or not census.clusters.keys() <= clusters.keys():
         clusters, observations = await know_clusters(connection, census, admission)
     if foreign := foreign_among(clusters, admission.topic):
-        census = Census.of(r for r in batch.records if r.cluster not in foreign and admission.takes(r))
+        ours = (r for r in batch.records if r.cluster not in foreign and admission.takes(r))
+        census = await worked_out(large, Census.of, ours)
     units = await lock_units(connection, census, clusters, admission.now)
     new = await carried.store(connection, batch, units)
-    large = is_large(batch.records)
     staged = await worked_out(large, stage, batch, units, admission, foreign, uses_savepoints=uses_savepoints)
     observations = [*observations, *staged.foreign_records(admission.topic)]
     staged.dead_letters += census.dead_letters
@@ -105,5 +106,5 @@ async def apply(
     if merged.written or deleted:
         await notify(connection, units)
     if staged.dead_letters:
-        await add_dead_letters(connection, batch.lane, staged.dead_letters)
+        staged.dead_letters = await add_dead_letters(connection, batch.lane, staged.dead_letters)
     return Applied(new, staged, merged, census, deleted, observations)

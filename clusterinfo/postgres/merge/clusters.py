@@ -43,9 +43,9 @@ async def know_clusters(
 
 
 async def _make_cluster(connection: Connection, record: Record, admission: Admission) -> list[Observation]:
-    name, began_at = record.cluster_name, admission.began_at(record)
+    name, seen_at = record.cluster_name, admission.run_began_at(record)
     label = await connection.fetchval(
-        statements()["ensure_cluster"], record.cluster, name, record.epoch, began_at, admission.topic
+        statements()["ensure_cluster"], record.cluster, name, record.epoch, seen_at, admission.topic
     )
     if label in (None, name):
         return []

@@ -76,6 +76,7 @@ async def _complete(connection: Connection, run: _Run, statement: SnapshotComple
         run.began_at,
         run.at,
         statement.discovery_complete,
+        statement.interval_s,
         fared.count(Outcome.COMPLETED),
         fared.count(Outcome.FAILED) + fared.count(Outcome.FORBIDDEN),
         sum(unit.count for unit in units),

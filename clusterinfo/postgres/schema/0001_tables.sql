@@ -109,6 +109,7 @@ create table snapshot (
     started_at timestamptz not null,
     completed_at timestamptz,
     discovery_complete boolean,
+    interval_s double precision,
     units_completed integer not null default 0,
     units_failed integer not null default 0,
     objects bigint not null default 0
@@ -119,6 +120,8 @@ comment on column snapshot.cluster_id is 'The cluster.';
 comment on column snapshot.started_at is 'When it began.';
 comment on column snapshot.completed_at is 'When it ended; null: it has not, or was abandoned.';
 comment on column snapshot.discovery_complete is 'Whether discovery answered for every API group.';
+comment on column snapshot.interval_s is
+    'Seconds from one run of its collector to the next; null: it lists once, and nobody knows when again.';
 comment on column snapshot.units_completed is 'Kinds that were listed to the end.';
 comment on column snapshot.units_failed is 'Kinds that could not be listed, the forbidden ones included.';
 comment on column snapshot.objects is 'Objects that the completed lists sent.';
@@ -233,6 +236,9 @@ create table kafka_offset (
     group_id text not null,
     generation bigint not null,
     next_offset bigint,
+    moved_at timestamptz,
+    observed_at timestamptz,
+    rate double precision,
     primary key (kafka_cluster, topic, partition)
 );
 comment on table kafka_offset is
@@ -243,6 +249,10 @@ comment on column kafka_offset.partition is 'The partition; of a list 0.';
 comment on column kafka_offset.group_id is 'The consumer group that this database belongs to; empty: of a list.';
 comment on column kafka_offset.generation is 'Counts the claims of the partition: only the newest owner may write.';
 comment on column kafka_offset.next_offset is 'The next offset to store, or the next page of a list; null: nothing is stored yet.';
+comment on column kafka_offset.moved_at is 'When something of it was last stored; null: never.';
+comment on column kafka_offset.observed_at is 'When what was last stored of it had been observed; null: not known.';
+comment on column kafka_offset.rate is
+    'Messages of it stored a second, over the last two minutes of work; null: its owner has not stored enough to tell.';
 
 create table unit_partition (
     unit_id bigint not null references unit on delete cascade,
@@ -270,6 +280,7 @@ create table dead_letter (
     headers jsonb not null,
     value bytea,
     size_bytes bigint not null,
+    message_hash bytea not null,
     created_at timestamptz not null default now(),
     replayed_at timestamptz
 );
@@ -285,9 +296,28 @@ comment on column dead_letter.headers is
     'The message''s headers, name to value; what is no text as {"base64": ...}, what is there several times as an array.';
 comment on column dead_letter.value is 'The message''s value, its first MiB at most.';
 comment on column dead_letter.size_bytes is 'Of the whole value, and of what was left out of key and headers.';
+comment on column dead_letter.message_hash is
+    'xxh3_128 of key and value: whether a message that is read again, at its place in Kafka, is the one that is kept.';
 comment on column dead_letter.created_at is 'When it was stored here.';
 comment on column dead_letter.replayed_at is 'When it was stored after all.';
 create index dead_letter_created on dead_letter (created_at);
+create unique index dead_letter_message on dead_letter (topic, partition, record_offset, message_hash) where topic <> '';
+
+create table dropped_letter (
+    topic text not null,
+    partition integer not null,
+    record_offset bigint not null,
+    message_hash bytea not null,
+    dropped_at timestamptz not null default now(),
+    primary key (topic, partition, record_offset, message_hash)
+);
+comment on table dropped_letter is
+    'A dead letter that somebody dropped: it does not come back when Kafka is read again. Kept for HISTORY_RETENTION.';
+comment on column dropped_letter.topic is 'As of dead_letter.';
+comment on column dropped_letter.partition is 'As of dead_letter.';
+comment on column dropped_letter.record_offset is 'As of dead_letter.';
+comment on column dropped_letter.message_hash is 'As of dead_letter.';
+comment on column dropped_letter.dropped_at is 'When it was dropped.';
 
 create table list_progress (
     list uuid primary key,

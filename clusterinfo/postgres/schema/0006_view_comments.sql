@@ -14,7 +14,7 @@ begin
             ('services', 'Live Services.'),
             ('ingresses', 'Live Ingresses.'),
             ('configmaps', 'Live ConfigMaps; their values are in resources.object.'),
-            ('secrets', 'Live Secrets, as far as INCLUDE names them: keys; values never left the cluster.'),
+            ('secrets', 'Live Secrets, where the collector may list them: keys; values never left the cluster.'),
             ('persistentvolumes', 'Live PersistentVolumes.'),
             ('persistentvolumeclaims', 'Live PersistentVolumeClaims.'),
             ('namespaces', 'Live Namespaces.'),

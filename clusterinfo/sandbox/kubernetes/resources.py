@@ -1,4 +1,4 @@
-"""get, list and watch of one resource: the faults in force first, then what the cluster has."""
+"""get, list, watch and delete of one resource: the faults in force first, then what the cluster has."""
 
 import asyncio
 from collections.abc import Callable
@@ -40,6 +40,8 @@ class ResourceHandler:
         self, request: web.Request, user: str, target: Target, resource: ApiResource
     ) -> web.StreamResponse:
         """Raises ApiFailure for what a real server refuses, and for the fault that strikes."""
+        if request.method == "DELETE" and target.name and "delete" in resource.verbs:
+            return responses.json_response(self._delete(resource, target, target.name))
         verb: Verb = "get" if target.name else "watch" if is_watch(request.query) else "list"
         if request.method != "GET" or verb not in resource.verbs:
             raise statuses.method_not_allowed()
@@ -70,6 +72,12 @@ class ResourceHandler:
         if stored is None:
             raise statuses.not_found(resource, target.name)
         return object_prefix(resource) + rest_in(resource)(stored) + b"\n"
+
+    def _delete(self, resource: ApiResource, target: Target, name: str) -> bytes:
+        """The object as it was; it is gone at once, as one without finalizers is."""
+        found = self._object(resource, target)
+        self._cluster.delete(resource.qualified, target.namespace or "", name)
+        return found
 
     async def _watch(self, request: web.Request, resource: ApiResource, query: WatchQuery) -> web.StreamResponse:
         response = await responses.begin_stream(request)

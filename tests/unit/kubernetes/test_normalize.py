@@ -681,3 +681,9 @@ def test_what_is_patched_is_what_is_taken_apart(monkeypatch: pytest.MonkeyPatch)
 
     assert patched == normalize(raw, PODS, Redaction(b"k"))
     assert b"hunter2" not in patched.body
+
+
+def test_a_member_without_a_name_is_none_that_says_where_a_secret_is() -> None:
+    body = normalize(compact(named(spec={"password": {"": "hunter2", "name": "x"}})), WIDGETS, KEYLESS).body
+
+    assert b"hunter2" not in body

@@ -12,6 +12,7 @@ VALUES: dict[Any, Any] = {
     str: "x",
     int: 1,
     float: 0.5,
+    float | None: 0.5,
     tuple[str, ...]: ("x",),
     tuple[int, ...]: (1,),
     tuple[float, ...]: (0.5,),
