@@ -241,6 +241,16 @@ class ChangesStored(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drifted(Observation):
+    """A list of a kind that was followed had to correct that many objects: something was missed and not noticed."""
+
+    cluster: str
+    resource: str
+    reach: str
+    objects: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UnitsFollowed(Observation):
     """Nothing is missing of what a session has said of these kinds; `cluster` is its identity."""
 

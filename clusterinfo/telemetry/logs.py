@@ -44,6 +44,7 @@ MESSAGES: dict[type[Observation], tuple[str, str]] = {
     seen.Lagging: ("debug", "Records of a partition that are not stored yet"),
     seen.BatchStored: ("info", "Batch stored"),
     seen.ChangesStored: ("debug", "Watched changes stored"),
+    seen.Drifted: ("warning", "A list corrected what was followed: changes were missed, and nobody noticed"),
     seen.UnitsFollowed: ("debug", "Kinds are followed"),
     seen.DeadLettered: ("error", "Record stored as a dead letter"),
     seen.DeadLettersDropped: ("error", "The oldest dead letters were deleted: there are more than may be kept"),

@@ -81,6 +81,9 @@ class Metrics:
             registry=self.registry,
             buckets=DELAY_BUCKETS_S,
         )
+        self.drift = self._counter(
+            "drift", "Objects of kinds that were followed which a list had to correct: 0 where all is well", "resource"
+        )
         self.dead_letters = self._counter("dead_letters", "Records stored as dead letters")
         self.dead_letters_dropped = self._counter(
             "dead_letters_dropped", "Dead letters deleted, the oldest, because there were more than may be kept"
@@ -175,6 +178,7 @@ _COUNTERS: dict[type[Observation], Callable[[Metrics, Any], None]] = {
     seen.Lagging: lambda m, o: m.lag.labels(o.topic, str(o.partition)).set(o.records),
     seen.BatchStored: _count_batch,
     seen.ChangesStored: _count_changes,
+    seen.Drifted: lambda m, o: m.drift.labels(o.resource).inc(o.objects),
     seen.UnitsFollowed: _count_followed,
     seen.DeadLettered: lambda m, o: m.dead_letters.inc(o.letters),
     seen.DeadLettersDropped: lambda m, o: m.dead_letters_dropped.inc(o.letters),

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from clusterinfo.model import CLOCK, Batch, ListLane, PartitionLane, Record, RecordType, Unit, WatchLane
-from clusterinfo.observations import UnitsFollowed
+from clusterinfo.observations import Drifted, UnitsFollowed
 from clusterinfo.postgres.admin import clusters, forget
 from clusterinfo.postgres.admin.history import maintain_history
 from clusterinfo.statements import WatchedUnit, WatchEnded, WatchProgress
@@ -316,6 +316,48 @@ async def test_a_hole_of_one_session_breaks_no_list_of_another(bench: Bench) -> 
     assert await bench.states() == {"configmaps": "verified"}
 
 
+async def _resynced(bench: Bench, *items: Record, listing: Listing, from_: int) -> int:
+    """What a list again counts as drift."""
+    bench.seen.clear()
+    await bench.store(*items, listing.completed(from_))
+    return sum(seen.objects for seen in bench.seen if isinstance(seen, Drifted))
+
+
+async def test_what_a_list_again_corrects_is_drift_and_was_not_followed(bench: Bench) -> None:
+    """What came, what changed and what went unnoticed since the list before; of other kinds nothing did."""
+    await bench.store(*first_list("90", -20), *first_list(resource="secrets"), progress(1, -15))
+    await bench.store(ended(2, unit(-14)))
+    first = Listing("100")
+    await bench.store(first.item("a", "7", 7), first.item("gone", "8", 8), first.completed(3), event(3, "b", "105"))
+    await bench.store(gone(4, "gone", "110", 7), progress(5, 7))
+    listing = Listing("200", at(8))
+    items = [listing.item("a", "7", 7), listing.item("b", "105", "105")]
+    assert await _resynced(bench, *items, listing=listing, from_=6) == 0
+    await bench.store(*first_list("210", 9, from_=6, resource="pods"), progress(6, 12))
+    assert await intervals(bench) == [(-20, -14), (0, 12)]
+
+    pods, listing = Listing("310", at(21), resource="pods"), Listing("300", at(20))
+    await bench.store(pods.item("a", "7", "7"))
+    await bench.store(listing.item("a", "250", "missed"), listing.item("c", "251", "new"))
+    assert await _resynced(bench, listing=listing, from_=7) == 3
+    assert await _resynced(bench, listing=pods, from_=7) == 0
+    await bench.store(progress(7, 25))
+    assert await intervals(bench) == [(-20, -14), (0, 8), (20, 25)]
+    assert (await intervals(bench, "pods"), await intervals(bench, "secrets")) == ([(9, 25)], [(0, 25)])
+
+
+async def test_what_a_list_brings_of_what_was_not_followed_is_no_drift(bench: Bench) -> None:
+    """The first one of another session, or one after a hole."""
+    await bench.store(*first_list(), progress(1, 1))
+    listing = Listing("200", at(2))
+    item = listing.item("a", "150", 2)
+    bench.seen.clear()
+    await bench.store(item, listing.completed(1, OTHER))
+    await bench.store(event(3, "b", "210", 3))
+    listing = Listing("300", at(5))
+    assert await _resynced(bench, listing.item("a", "250", 3), listing=listing, from_=4) == 0
+
+
 # --- doubt -----------------------------------------------------------------------------------------------------------
 
 
@@ -465,10 +507,10 @@ async def test_what_came_too_late_before_its_list_was_complete_cuts_as_well(benc
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("kept", [True, False])
 async def test_what_comes_too_late_to_be_kept_cuts_an_interval(bench: Bench, kept: bool, times: int) -> None:
-    """A list overtakes two versions that were watched; the rows are right, the history lacks one."""
+    """Another one's list overtakes two versions that were watched; the rows are right, the history lacks one."""
     await bench.store(*first_list(), *first_list(resource="pods"), progress(1, 1))
     listing = Listing("200", at(2))
-    await bench.store(listing.item("a", "110", "110"), listing.completed(2))
+    await bench.store(listing.item("a", "110", "110"), listing.completed(1, OTHER))
     version = "110" if kept else "105"
     await bench.store(*[event(2, "a", version, 2)] * times)
     await bench.store(progress(3, 4, said=5), progress(4, 8))

@@ -5,6 +5,7 @@ what they say, and the consumer, which is the program's own sink. After each bat
 
 - fresh: of a kind that is followed up to a moment, every row is as its object was at that moment or later;
 - whole: every version that began within an interval of a kind is a row or in the history;
+- where nothing was lost, no list of a kind that was followed has anything to correct;
 
 and in the end, with a collector in good health: what nothing was lost of is followed up to the present, and after one
 more list of each kind the rows are the cluster's.
@@ -20,7 +21,8 @@ import datetime as dt
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 
@@ -28,11 +30,12 @@ import asyncpg
 from msgspec.structs import replace
 
 from clusterinfo.model import PartitionLane, Record, RecordType
+from clusterinfo.observations import Drifted, Observation
 from clusterinfo.postgres.merge.offsets import forget_offsets
 from clusterinfo.postgres.migrations import migrate
 from clusterinfo.postgres.sink import PostgresSink
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
-from clusterinfo.settings import load
+from clusterinfo.settings import Settings, load
 from clusterinfo.statements import WatchedUnit, WatchEnded, WatchProgress
 from tests.model.hunting import SERVER
 from tests.support.records import NOON, Feed, Listing, uuid7, watched
@@ -156,16 +159,17 @@ class Collector:
             self.lists[kind] = List(self.cluster.second, self.next_number(kind), self.watches.get(kind))
 
     def go_on_listing(self, kind: str) -> None:
-        """The first page comes; a page is sent, once the watch beside the list is up to it; it is complete."""
+        """The first page comes; once the watch beside the list is up to it, pages are sent, and it is complete."""
         under_way = self.lists[kind]
         watch = self.watches.get(kind)
         if under_way.listing is None:
             self._see_first_page(kind, under_way)
+        elif watch and watch.sent < under_way.revision:
+            return
         elif under_way.items:
-            if watch is None or watch.sent >= under_way.revision:
-                name, version = under_way.items.pop(0)
-                item = under_way.listing.item(name, str(version), version)
-                self.say(kind, replace(item, observed_at=moment(under_way.seen)))
+            name, version = under_way.items.pop(0)
+            item = under_way.listing.item(name, str(version), version)
+            self.say(kind, replace(item, observed_at=moment(under_way.seen)))
         else:
             self._complete(kind, under_way, watch)
 
@@ -272,11 +276,27 @@ class Collector:
             self.progress()
 
 
+@dataclass
+class Consumer:
+    """The program's sink, and what it observed."""
+
+    sink: PostgresSink
+    seen: list[Observation]
+
+    @classmethod
+    @asynccontextmanager
+    async def on(cls, settings: Settings) -> AsyncIterator[Consumer]:
+        seen: list[Observation] = []
+        async with PostgresSink.connect(settings, seen.append) as sink:
+            yield cls(sink, seen)
+
+
 class World:
     """A cluster, its collectors, a topic, and a consumer of it."""
 
-    def __init__(self, sink: PostgresSink, connection: asyncpg.Connection, random: Random, *, loses: bool) -> None:
-        self.sink, self.connection, self.random, self.loses = sink, connection, random, loses
+    def __init__(self, consumer: Consumer, connection: asyncpg.Connection, random: Random, *, loses: bool) -> None:
+        self.sink, self.seen = consumer.sink, consumer.seen
+        self.connection, self.random, self.loses = connection, random, loses
         name = uuid.uuid4().hex
         self.cluster = Cluster(random, f"uid-{name}")
         lanes = [PartitionLane("kafka-1", f"topic-{name}", number, "group") for number in range(PARTITIONS)]
@@ -346,6 +366,9 @@ class World:
     async def _check_intervals(self) -> None:
         intervals = await self.connection.fetch(INTERVALS, self.cluster.uid)
         stored = {tuple(row) for row in await self.connection.fetch(VERSIONS, self.cluster.uid)} if intervals else set()
+        drift = [one for one in self.seen if isinstance(one, Drifted)]
+        if drift and not self.lost:
+            raise Violation(f"a list corrected what was followed: {drift}")
         for row in intervals:
             begins, ends = ((row[at] - NOON) / SECOND for at in ("begins_at", "ends_at"))
             for change in self.cluster.changes[row["resource"]]:
@@ -444,10 +467,11 @@ from coverage x left join followed() f on f.id = x.id {OF_CLUSTER}
 """
 
 
-async def play(sink: PostgresSink, connection: asyncpg.Connection, seed: int, number: int) -> Counter[str]:
+async def play(consumer: Consumer, connection: asyncpg.Connection, seed: int, number: int) -> Counter[str]:
     """One history; what fails tells its number."""
+    consumer.seen.clear()
     random = Random(f"following/{seed}/{number}")
-    world = World(sink, connection, random, loses=random.random() < 0.7)
+    world = World(consumer, connection, random, loses=random.random() < 0.7)
     try:
         await world.run()
     except Violation as violation:
@@ -475,9 +499,9 @@ async def _play_all(numbers: Iterable[int], seed: int) -> Counter[str]:
         await migrate(connection, "clusterinfo")
         await connection.execute("set search_path = clusterinfo")
         settings = load({}, **{name.lower(): value for name, value in server.env().items()})
-        async with PostgresSink.connect(settings, lambda _: None) as sink:
+        async with Consumer.on(settings) as consumer:
             for number in numbers:
-                counts += await play(sink, connection, seed, number)
+                counts += await play(consumer, connection, seed, number)
         await connection.close()
     return counts
 

@@ -735,12 +735,26 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         ),
     },
     "find_openings": {
+        FOLLOWING + "test_what_a_list_again_corrects_is_drift_and_was_not_followed": (
+            "where (f.unit_id, f.reach) = (p.unit_id, p.reach)",
+        ),
         FOLLOWING + "test_only_a_list_begun_after_the_doubt_is_followed[4]": (
             "or list_began_at(p.list, p.completed_at) <= u.doubted_at",
             "on u.id = p.unit_id",
         ),
         FOLLOWING + "test_what_is_watched_of_a_kind_that_the_clock_orders_is_ignored": ("u.by_clock or",),
         FOLLOWING + "test_a_hole_of_one_session_breaks_no_list_of_another": ("on s.id = p.session_id",),
+    },
+    "note_corrections": {
+        FOLLOWING + "test_what_a_list_again_corrects_is_drift_and_was_not_followed": ("where p.list = t.list",),
+    },
+    "take_back_coverage": {
+        FOLLOWING + "test_what_a_list_again_corrects_is_drift_and_was_not_followed": (
+            "where (session_id, unit_id, reach) = ($1, $2, $3)",
+            "and (begins_at >= $4) is not false",
+            "where (session_id, unit_id, reach) = ($1, $2, $3) #2",
+            "and (ends_at <= $4) is not true",
+        ),
     },
     "open_coverage": {
         FOLLOWING + "test_a_list_again_begins_no_second_interval": (
@@ -806,6 +820,9 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 """Statement -> scene or test -> the guards that it misses."""
 
 UNMISSED: Mapping[str, Mapping[str, str]] = {
+    "take_back_coverage": {
+        "and begins_at < $4": "what begins later is deleted by the same statement",
+    },
     "find_openings": {
         "where p.list = any ($1::uuid[])": "it reads more lists than it has to",
     },

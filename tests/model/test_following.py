@@ -9,9 +9,8 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest
 
-from clusterinfo.postgres.sink import PostgresSink
 from tests.conftest import Database
-from tests.model.following import play
+from tests.model.following import Consumer, play
 
 HISTORIES = int(os.environ.get("CLUSTERINFO_MODEL_FOLLOWING", "25"))
 MUST_OCCUR = (
@@ -22,15 +21,15 @@ MUST_OCCUR = (
 
 
 @pytest.fixture
-async def sink(database: Database) -> AsyncIterator[PostgresSink]:
-    async with PostgresSink.connect(database.settings(), lambda _: None) as sink:
-        yield sink
+async def consumer(database: Database) -> AsyncIterator[Consumer]:
+    async with Consumer.on(database.settings()) as consumer:
+        yield consumer
 
 
 @pytest.mark.timeout(1800)
-async def test_no_more_is_claimed_than_is_true(sink: PostgresSink, connection: asyncpg.Connection) -> None:
+async def test_no_more_is_claimed_than_is_true(consumer: Consumer, connection: asyncpg.Connection) -> None:
     counts = Counter[str]()
     for number in range(HISTORIES):
-        counts += await play(sink, connection, 0, number)
+        counts += await play(consumer, connection, 0, number)
     print(*(f"{name}: {count}" for name, count in sorted(counts.items())), sep="\n")
     assert [what for what in MUST_OCCUR if not counts[what]] == []

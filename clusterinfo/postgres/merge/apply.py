@@ -21,6 +21,7 @@ of records converge, is explained in docs/DESIGN.md, "What makes it right".
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from clusterinfo.model import Batch, PartitionLane
@@ -31,6 +32,7 @@ from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.merge.chain import merge_chain
 from clusterinfo.postgres.merge.changes import notify
 from clusterinfo.postgres.merge.clusters import know_clusters
+from clusterinfo.postgres.merge.coverage import note_corrections
 from clusterinfo.postgres.merge.dead_letters import add_dead_letters
 from clusterinfo.postgres.merge.gaps import CarriedUnits, mark_gap_unverified
 from clusterinfo.postgres.merge.large import is_large, worked_out
@@ -39,7 +41,7 @@ from clusterinfo.postgres.merge.rows import Merged, merge_single
 from clusterinfo.postgres.merge.sessions import hear, store_sessions
 from clusterinfo.postgres.merge.snapshots import apply_snapshots
 from clusterinfo.postgres.merge.staging import Staged, stage
-from clusterinfo.postgres.merge.units import lock_units
+from clusterinfo.postgres.merge.units import Units, lock_units
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +56,15 @@ class Applied:
     """Of what was admitted."""
     deleted: int = 0
     observations: list[Observation] = field(default_factory=list)
+
+
+def corrections(staged: Staged, merged: Merged, units: Units) -> Counter[str]:
+    """List -> objects that it had to correct, of kinds that are followed. Pure."""
+    followed = {unit.id for unit in units.values() if unit.is_followed}
+    if not followed:
+        return Counter()
+    places = [place for place in merged.rewritten if staged.rows[place].unit_id in followed]
+    return Counter(staged.records[place].list for place in places if staged.records[place].list)
 
 
 async def apply(
@@ -97,6 +108,7 @@ async def apply(
         merged.add(await merge_chain(connection, staged, sorted([*staged.repeated, *left]), list(proven)))
     if batch.gap and isinstance(batch.lane, PartitionLane):
         await mark_gap_unverified(connection, batch.lane, batch, admission)
+    await note_corrections(connection, corrections(staged, merged, units))
     observations += await store_sessions(connection, heard, staged, merged.older)
     closed = await close_lists(connection, staged, proven, clusters, heard)
     deleted, observations = closed.deleted, [*observations, *closed.observations]

@@ -51,6 +51,12 @@ class Opening(NamedTuple):
     """Something came out of order, or too late to be kept."""
     is_over: bool
     """Its watch has ended since."""
+    corrected: int
+    """Objects whose rows it had to write although the kind was followed by somebody."""
+    was_followed: bool
+    """By its own session, with nothing missing."""
+    last_proven_at: dt.datetime | None
+    """When the list before it was complete."""
     is_doubted: bool
     """Something has cast doubt on the kind since it began."""
 
@@ -78,6 +84,20 @@ async def find_openings(connection: Connection, lists: Sequence[str]) -> list[Op
     """What these lists, which name a session, would have it follow."""
     rows: Sequence[Any] = await connection.fetch(statements()["find_openings"], lists) if lists else []
     return [Opening(*row) for row in rows]
+
+
+async def note_corrections(connection: Connection, corrected: Mapping[str, int]) -> None:
+    """Keep how many objects of lists had rows that were not right."""
+    if corrected:
+        await connection.execute(statements()["note_corrections"], list(corrected), list(corrected.values()))
+
+
+async def take_back(connection: Connection, openings: Iterable[Opening]) -> None:
+    """What these lists had to correct was not followed since the lists before."""
+    for one in openings:
+        if one.last_proven_at:
+            key = one.session_id, one.unit_id, one.reach
+            await connection.execute(statements()["take_back_coverage"], *key, one.last_proven_at)
 
 
 async def open_coverage(connection: Connection, openings: Iterable[Opening]) -> None:

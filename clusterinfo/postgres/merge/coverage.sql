@@ -15,9 +15,24 @@ select p.list::text, p.unit_id, p.reach, p.session_id, p.epoch, p.from_number, p
     is_whole(s.missing, p.from_number, s.next_number) as is_whole,
     s.cut_number >= p.from_number as is_cut,
     ended_number(s, u.api_group, u.resource, p.reach) >= p.from_number as is_over,
+    p.corrected, is_followed_by(p.session_id, p.unit_id, p.reach) as was_followed,
+    (select f.proven_at from unit_floor f where (f.unit_id, f.reach) = (p.unit_id, p.reach)) as last_proven_at,
     u.by_clock or list_began_at(p.list, p.completed_at) <= u.doubted_at as is_doubted
 from list_progress p join watch_session s on s.id = p.session_id join unit u on u.id = p.unit_id
 where p.list = any ($1::uuid[]);
+
+-- name: note_corrections
+-- How many objects of these lists ($1) had rows that were not right.
+update list_progress p set corrected = p.corrected + t.corrected
+from unnest($1::uuid[], $2::bigint[]) as t (list, corrected) where p.list = t.list;
+
+-- name: take_back_coverage
+-- What a session ($1) claims of a kind ($2) within a reach ($3) since $4 is not so.
+with dropped as (
+    delete from coverage where (session_id, unit_id, reach) = ($1, $2, $3) and (begins_at >= $4) is not false
+)
+update coverage set is_open = false, ends_at = $4
+where (session_id, unit_id, reach) = ($1, $2, $3) and begins_at < $4 and (ends_at <= $4) is not true;
 
 -- name: open_coverage
 -- What its session follows already stays, unless it was cut: the list begins an interval of its own.

@@ -12,12 +12,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clusterinfo.model import DIGEST_MODULUS
-from clusterinfo.observations import Observation, UnitFailed, UnitVerified, Warned
+from clusterinfo.observations import Drifted, Observation, UnitFailed, UnitVerified, Warned
 from clusterinfo.postgres.connection import Connection, Row
 from clusterinfo.postgres.merge.admission import Clusters
 from clusterinfo.postgres.merge.bury import Absence, bury
 from clusterinfo.postgres.merge.clusters import CONTESTED
-from clusterinfo.postgres.merge.coverage import Opening, doubt_units, find_openings, name_sessions, open_coverage
+from clusterinfo.postgres.merge.coverage import (
+    Opening,
+    doubt_units,
+    find_openings,
+    name_sessions,
+    open_coverage,
+    take_back,
+)
 from clusterinfo.postgres.merge.numbers import Heard
 from clusterinfo.postgres.merge.staging import Staged, State, Tally
 from clusterinfo.postgres.sql import statements
@@ -85,8 +92,10 @@ async def close_lists(
     if staged.failed_lists:
         units = [failure.unit_id for failure in staged.failures]
         await connection.execute(statements()["drop_progress"], staged.failed_lists, units)
-    deleted = await _delete_absent(connection, accepted, proven, openings)
+    deleted = await _delete_absent(connection, accepted, proven)
     ends = [_ended(state, deleted.get(list_id, 0)) for list_id, state in accepted.items()]
+    ends += await _follow(connection, accepted, openings, deleted)
+    await _drop_covered(connection, accepted, deleted)
     failed = [_failed(state) for state in states[: len(states) - len(accepted)]]
     return ClosedLists(deleted=sum(deleted.values()), observations=[*warnings, *ends, *failed])
 
@@ -165,23 +174,39 @@ def _backwards(row: Row) -> str:
 # --- what is proven --------------------------------------------------------------------------------------------------
 
 
-async def _delete_absent(
-    connection: Connection, accepted: Mapping[str, State], proven: Proven, openings: Sequence[Opening]
-) -> dict[str, int]:
-    """Raise the floors that these lists prove, and delete what they do not name; objects deleted of each list.
+async def _delete_absent(connection: Connection, accepted: Mapping[str, State], proven: Proven) -> dict[str, int]:
+    """Raise the floors that these lists prove, and delete what they do not name.
+
+    Returns of each list that raised one how many objects it deleted.
 
     What one of two clusters under one identity does not name may be the other's: of those nothing is deleted.
     """
-    if not accepted:
-        return {}
-    lists = list(accepted)
     believed = [list_id for list_id, state in accepted.items() if state.error != CONTESTED]
     raised = await connection.fetch(statements()["raise_floors"], believed) if believed else []
     absences = [Absence(row["unit_id"], row["reach"], row["epoch"], row["live_at"]) for row in raised]
     counts = await bury(connection, absences, list(proven)) if absences else []
-    await open_coverage(connection, [opening for opening in openings if opening.list in believed])
-    await connection.execute(statements()["drop_covered"], lists, [row["list"] for row in raised])
     return {str(row["list"]): count for row, count in zip(raised, counts, strict=True)}
+
+
+async def _follow(
+    connection: Connection, accepted: Mapping[str, State], openings: Sequence[Opening], deleted: Mapping[str, int]
+) -> list[Observation]:
+    """Open what these lists let be followed. What they correct of what was followed before is drift: report it."""
+    believed = [one for one in openings if one.list in accepted and accepted[one.list].error != CONTESTED]
+    drift = {one: one.corrected + deleted.get(one.list, 0) for one in believed if one.was_followed and not one.is_cut}
+    drifted = {one: objects for one, objects in drift.items() if objects}
+    await take_back(connection, drifted)
+    await open_coverage(connection, believed)
+    return [_drifted(accepted[one.list], objects) for one, objects in drifted.items()]
+
+
+def _drifted(state: State, objects: int) -> Drifted:
+    return Drifted(cluster=state.unit.cluster, resource=state.unit.dotted, reach=state.reach, objects=objects)
+
+
+async def _drop_covered(connection: Connection, accepted: Mapping[str, State], raised: Mapping[str, int]) -> None:
+    if accepted:
+        await connection.execute(statements()["drop_covered"], list(accepted), list(raised))
 
 
 async def _set_states(connection: Connection, states: Sequence[State]) -> None:

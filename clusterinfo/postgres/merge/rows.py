@@ -41,6 +41,7 @@ COLUMNS = (
 )  # fmt: skip
 
 _WRITTEN = frozenset({"new", "replaced", "changed", "deleted", "reborn"})
+_CHANGED = frozenset({"new", "changed", "reborn"})
 _LINE = re.compile(r"\d+")
 
 
@@ -55,6 +56,8 @@ class Merged:
     """Seconds in COPY."""
     older: list[int] = field(default_factory=list)
     """The places of what was ignored as older."""
+    rewritten: list[int] = field(default_factory=list)
+    """The places of objects that came in a content that was not stored."""
 
     def add(self, other: Merged) -> None:
         """Take in what became of others."""
@@ -63,6 +66,7 @@ class Merged:
         self.history += other.history
         self.copy_s += other.copy_s
         self.older += other.older
+        self.rewritten += other.rewritten
 
 
 class Copied:
@@ -137,6 +141,7 @@ async def merge_single(connection: Connection, staged: Staged) -> tuple[Merged, 
         history=counts["changed"] + counts["deleted"],
         copy_s=copy_s,
         older=[at[place - 1] for place in classes["older"]["places"]] if "older" in classes else [],
+        rewritten=[at[place - 1] for name in _CHANGED & classes.keys() for place in classes[name]["places"]],
     )
     return merged, [at[place - 1] for place in classes["chain"]["places"]] if "chain" in classes else []
 

@@ -23,6 +23,8 @@ class UnitRow:
     api_version: str
     namespaced: bool | None
     by_clock: bool
+    is_followed: bool = False
+    """A session follows it, so that a list has nothing to correct."""
 
 
 Units = dict[Unit, UnitRow]
@@ -63,7 +65,9 @@ async def _lock(connection: Connection, news: dict[Unit, UnitNews], clusters: Cl
     rows = await connection.fetch(statements()["lock_units"], *_keys(news, clusters))
     units = list(news)
     return {
-        units[row["place"] - 1]: UnitRow(row["id"], row["kind"], row["api_version"], row["namespaced"], row["by_clock"])
+        units[row["place"] - 1]: UnitRow(
+            row["id"], row["kind"], row["api_version"], row["namespaced"], row["by_clock"], row["is_followed"]
+        )
         for row in rows
     }
 

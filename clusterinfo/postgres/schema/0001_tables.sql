@@ -335,7 +335,8 @@ create table list_progress (
     session_id bigint,
     from_number bigint,
     place bigint,
-    seen_at timestamptz
+    seen_at timestamptz,
+    corrected bigint not null default 0
 );
 comment on table list_progress is 'What has arrived of one list, held against what its completion says.';
 comment on column list_progress.list is 'UUIDv7 of the attempt to list.';
@@ -354,6 +355,7 @@ comment on column list_progress.session_id is 'The session that follows the kind
 comment on column list_progress.from_number is 'What that session says of the kind after the list has this number or a higher one.';
 comment on column list_progress.place is 'The number that was due when the completion came.';
 comment on column list_progress.seen_at is 'When the first page of the list had come.';
+comment on column list_progress.corrected is 'Objects of a kind that is followed whose rows it had to write.';
 create index list_progress_unit on list_progress (unit_id, reach);
 create index list_progress_updated on list_progress (updated_at);
 
@@ -488,6 +490,23 @@ begin atomic
     where c.is_open;
 end;
 comment on function followed is 'What is followed, by which session, and up to when that was heard in order.';
+
+create function is_followed(unit bigint) returns boolean
+language sql stable parallel safe
+begin atomic
+    select exists (select from coverage c where c.unit_id = unit and c.is_open);
+end;
+comment on function is_followed is 'Whether anybody follows a kind.';
+
+create function is_followed_by(session bigint, unit bigint, unit_reach text) returns boolean
+language sql stable parallel safe
+begin atomic
+    select exists (
+        select from followed() f
+        where f.session_id = session and f.unit_id = unit and f.reach = unit_reach and f.heard is not null
+            and f.begins_at is not null);
+end;
+comment on function is_followed_by is 'Whether a session follows a kind within a reach, with nothing missing.';
 
 create function ended_number(session watch_session, unit_group text, unit_resource text, unit_reach text) returns bigint
 language sql immutable parallel safe
