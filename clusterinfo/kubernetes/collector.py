@@ -195,6 +195,7 @@ class Collector:
         if self._followers is None:
             units = await self._list_all(plan, context)
         else:
+            await self._followers.renew_session()
             units = await self._followers.prove(plan, is_complete=discovery.complete)
         outcomes = outcomes_of(plan, units)
         misses_all = await self._misses_all_namespaces(plan, units)

@@ -38,6 +38,7 @@ class Numbered(Stored):
     def __init__(self) -> None:
         super().__init__()
         self.number = 1
+        self.is_renewed = False
 
     async def write(self, batch: Batch) -> Receipt:
         if isinstance(batch.lane, WatchLane):
@@ -51,6 +52,10 @@ class Numbered(Stored):
 
     def progress_lane(self, lane: WatchLane) -> tuple[WatchLane, int]:
         return WatchLane(Unit(lane.unit.cluster, "", ""), "", lane.session), 0
+
+    async def renewed(self) -> bool:
+        is_renewed, self.is_renewed = self.is_renewed, False
+        return is_renewed
 
 
 class Copy:
@@ -441,3 +446,20 @@ async def test_stopping_leaves_nothing_behind(follow: Follow) -> None:
     await run.until_followed()
     await run.stop()
     assert {task for task in asyncio.all_tasks() - before if "/clusterinfo/kubernetes/" in repr(task)} == set()
+
+
+async def test_a_session_that_cannot_go_on_is_followed_by_another(follow: Follow) -> None:
+    run = await follow(collect_interval=1.0)
+    await run.until_followed()
+    run.api.cluster.create("configmaps", configmap("before"))
+    await run.until_equal()
+    run.sink.is_renewed = True
+    await run.until(lambda: run.lists_of("configmaps") == 2 and run.lists_of("secrets") == 2)
+    await run.until_followed()
+    run.api.cluster.create("configmaps", configmap("after"))
+    await run.until_equal()
+    before, after = [one.session for one in run.sink.records if one.name in ("before", "after") and one.number]
+    assert before != after
+    said = [read(one, ListCompleted).session for one in run.sink.records if one.type is RecordType.LIST_COMPLETED]
+    assert set(said[-len(run.states()) :]) == {after}
+    assert not [one for one in run.sink.records if one.type is RecordType.WATCH_ENDED]
