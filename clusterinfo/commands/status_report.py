@@ -69,9 +69,9 @@ class Lag:
         """Of all partitions together."""
         late = [row for row in partitions if row.lag]
         messages = sum(row.lag or 0 for row in late)
-        moved = [_seconds(now, row.moved_at) for row in late if row.moved_at]
-        waits = [_seconds(now, row.waiting_since) for row in late if row.waiting_since]
-        moving = [row for row in late if row.moved_at and _seconds(now, row.moved_at) <= MOVING_S]
+        moved = [age_s(row.moved_at, now) for row in late if row.moved_at]
+        waits = [age_s(row.waiting_since, now) for row in late if row.waiting_since]
+        moving = [row for row in late if row.moved_at and age_s(row.moved_at, now) <= MOVING_S]
         rate = sum(row.rate or 0.0 for row in moving)
         return cls(
             messages,
@@ -208,9 +208,7 @@ class Status:
         found = [Attention("kafka", f"lag unknown: {self.kafka_error}")] if self.kafka_error else []
         if not self.overview.clusters:
             found.append(Attention("database", "no cluster is stored here yet"))
-        if why := self.unattended or self.stalled:
-            found.append(Attention("consumers", why))
-        return found
+        return found + [Attention("consumers", why) for why in (self.unattended, self.stalled) if why]
 
     def _clusters(self) -> list[Attention]:
         return [Attention("cluster", why, row.cluster) for row in self.overview.clusters if (why := _unfinished(row))]
@@ -230,12 +228,15 @@ class Status:
         return Lag.of(self.partitions, self.overview.now)
 
     @property
+    def moved_at(self) -> dt.datetime | None:
+        """When anything that came by Kafka was last stored."""
+        return max((row.moved_at for row in self.partitions if row.moved_at), default=None)
+
+    @property
     def unattended(self) -> str:
         """What waits in partitions that no consumer holds; "" if nothing does, or nobody knows who holds what."""
-        if self.consumers is None or self.consumers.error:
-            return ""
-        left = [row for row in self.partitions if row.lag and (row.topic, row.partition) not in self.consumers.held]
-        if not left:
+        left = [row for row in self.partitions if row.lag and self._is_nobodys(row)]
+        if not left or self.consumers is None:
             return ""
         lag = Lag.of(left, self.overview.now)
         waits = ", ".join(filter(None, [waiting(lag.messages), idle_for(lag)]))
@@ -248,13 +249,20 @@ class Status:
 
     @property
     def stalled(self) -> str:
-        """What has waited for a minute in partitions of which nothing was stored for as long; "" if nothing has."""
+        """What has waited for a minute in partitions of which nothing was stored for as long, though they are held, or
+        nobody knows; "" if nothing has.
+        """
         now = self.overview.now
-        still = [row for row in self.partitions if row.lag and _is_stalled(row, now)]
+        still = [row for row in self.partitions if row.lag and _is_stalled(row, now) and not self._is_nobodys(row)]
         if not still:
             return ""
         lag = Lag.of(still, now)
         return f"{waiting(lag.messages)}, {idle_for(lag)}: {', '.join(map(str, still))}"
+
+    def _is_nobodys(self, row: Partition) -> bool:
+        """Whether it is known that no consumer holds a partition."""
+        known = self.consumers if self.consumers is not None and not self.consumers.error else None
+        return known is not None and (row.topic, row.partition) not in known.held
 
     # --- a line a cluster --------------------------------------------------------------------------------------------
 
@@ -326,12 +334,12 @@ def idle_for(lag: Lag) -> str:
 
 def _is_stalled(row: Partition, now: dt.datetime) -> bool:
     """Its messages have waited for a minute, and nothing of it was stored for as long."""
-    waits = row.waiting_since is not None and _seconds(now, row.waiting_since) >= STALLED_S
-    return waits and (row.moved_at is None or _seconds(now, row.moved_at) >= STALLED_S)
+    waits = row.waiting_since is not None and age_s(row.waiting_since, now) >= STALLED_S
+    return waits and (row.moved_at is None or age_s(row.moved_at, now) >= STALLED_S)
 
 
-def _seconds(now: dt.datetime, then: dt.datetime) -> float:
-    """From then to now; 0 if a clock is ahead."""
+def age_s(then: dt.datetime, now: dt.datetime) -> float:
+    """Seconds from then to now; 0 if a clock is ahead."""
     return max(0.0, (now - then).total_seconds())
 
 
