@@ -93,7 +93,7 @@ def consume(
     ] = None,
     batch_wait: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Longest wait for a batch to fill; 1s unless set (BATCH_WAIT)."),
+        typer.Option(metavar="DURATION", help="Longest wait for a batch to fill; 20ms unless set (BATCH_WAIT)."),
     ] = None,
     until_idle: Annotated[
         str | None,

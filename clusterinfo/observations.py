@@ -185,6 +185,22 @@ class BatchStored(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChangesStored(Observation):
+    """What was watched of a kind is committed; `delays_s`: of each change, how long ago it was seen by its watch."""
+
+    resource: str
+    delays_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitsFollowed(Observation):
+    """Nothing is missing of what a session has said of these kinds; `cluster` is its identity."""
+
+    cluster: str
+    resources: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLettered(Observation):
     """A record could not be stored and became a dead letter; or so many `letters` of a batch, of which this is one."""
 

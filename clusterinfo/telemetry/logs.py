@@ -38,6 +38,8 @@ MESSAGES: dict[type[Observation], tuple[str, str]] = {
     seen.Holding: ("debug", "Partitions that are held"),
     seen.Lagging: ("debug", "Records of a partition that are not stored yet"),
     seen.BatchStored: ("info", "Batch stored"),
+    seen.ChangesStored: ("debug", "Watched changes stored"),
+    seen.UnitsFollowed: ("debug", "Kinds are followed"),
     seen.DeadLettered: ("error", "Record stored as a dead letter"),
     seen.DeadLettersDropped: ("error", "The oldest dead letters were deleted: there are more than may be kept"),
     seen.ForeignRecords: ("warning", "Records dead-lettered: their cluster belongs to another topic"),

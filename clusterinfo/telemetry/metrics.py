@@ -23,6 +23,10 @@ BATCH_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 
 """A batch's stage: unchanged records take milliseconds, the statement timeout is 60 s."""
 
 
+DELAY_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300)
+"""From a change's sight to its row: 50 ms where all is well, minutes after an outage."""
+
+
 class Metrics:
     """Prometheus metrics of one process, on a registry of its own."""
 
@@ -65,6 +69,13 @@ class Metrics:
             ["stage"],
             registry=self.registry,
             buckets=BATCH_BUCKETS_S,
+        )
+        self.delay_seconds = Histogram(
+            "clusterinfo_delay_seconds",
+            "Seconds from when a watch saw a change to its commit, by the collector's and the consumer's clocks",
+            ["resource"],
+            registry=self.registry,
+            buckets=DELAY_BUCKETS_S,
         )
         self.dead_letters = self._counter("dead_letters", "Records stored as dead letters")
         self.dead_letters_dropped = self._counter(
@@ -132,6 +143,17 @@ def _count_batch(metrics: Metrics, batch: seen.BatchStored) -> None:
         metrics.batch_seconds.labels(stage).observe(seconds)
 
 
+def _count_changes(metrics: Metrics, changes: seen.ChangesStored) -> None:
+    delays = metrics.delay_seconds.labels(changes.resource)
+    for delay_s in changes.delays_s:
+        delays.observe(delay_s)
+
+
+def _count_followed(metrics: Metrics, followed: seen.UnitsFollowed) -> None:
+    for resource in followed.resources:
+        metrics.last_verified.labels(followed.cluster, resource).set(time.time())
+
+
 def _count_verified(metrics: Metrics, verified: seen.UnitVerified) -> None:
     metrics.last_verified.labels(verified.cluster, verified.resource).set(time.time())
 
@@ -145,6 +167,8 @@ _COUNTERS: dict[type[Observation], Callable[[Metrics, Any], None]] = {
     seen.Holding: lambda m, o: m.assigned.set(o.partitions),
     seen.Lagging: lambda m, o: m.lag.labels(o.topic, str(o.partition)).set(o.records),
     seen.BatchStored: _count_batch,
+    seen.ChangesStored: _count_changes,
+    seen.UnitsFollowed: _count_followed,
     seen.DeadLettered: lambda m, o: m.dead_letters.inc(o.letters),
     seen.DeadLettersDropped: lambda m, o: m.dead_letters_dropped.inc(o.letters),
     seen.ForeignRecords: lambda m, o: m.foreign_records.labels(o.topic).inc(o.records),
