@@ -7,7 +7,8 @@ from typing import Any
 
 from clusterinfo.commands.output import Column, Line, Result, Table, ago
 from clusterinfo.commands.status_kinds import complaint_of, name_of
-from clusterinfo.commands.status_report import ClusterLine, Partition, Status
+from clusterinfo.commands.status_lag import Partition
+from clusterinfo.commands.status_report import ClusterLine, Status
 from clusterinfo.durations import short_duration
 from clusterinfo.postgres.admin.overview import KindRow
 

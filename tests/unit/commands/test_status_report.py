@@ -13,8 +13,9 @@ import pytest
 
 from clusterinfo.commands.output import Output
 from clusterinfo.commands.status import partitions_of
+from clusterinfo.commands.status_lag import Lag, Partition
 from clusterinfo.commands.status_page import result_of
-from clusterinfo.commands.status_report import Consumers, Lag, Partition, Status
+from clusterinfo.commands.status_report import Consumers, Status
 from clusterinfo.kafka.end_offsets import End
 from clusterinfo.postgres.admin.overview import ClusterRow, KindRow, OffsetRow, Overview
 from clusterinfo.topic_names import TopicNames
