@@ -39,6 +39,11 @@ class Consumers:
     error: str
     owner: str
 
+    @property
+    def without_partitions(self) -> str:
+        """What to say of members that hold nothing."""
+        return f"no consumer of {self.members} in group {self.group} holds a partition"
+
     def described(self, partitions: int) -> str:
         """`2 in group us, 12 of 12 partitions held`."""
         if self.error:
@@ -164,16 +169,23 @@ class Status:
     def unattended(self) -> str:
         """What waits in partitions that no consumer holds; "" if nothing does, or nobody knows who holds what."""
         left = [row for row in self.partitions if row.lag and self._is_nobodys(row)]
-        if not left or self.consumers is None:
-            return ""
+        if self.consumers is None or not left:
+            return self._idle_members()
         lag = Lag.of(left, self.overview.now)
         waits = ", ".join(filter(None, [waiting(lag.messages), idle_for(lag)]))
         if self.consumers.held:
             return f"no consumer holds {', '.join(map(str, left))}: {waits}"
         who = f"no consumer in group {self.consumers.group}"
         if self.consumers.members:
-            who = f"no consumer of {self.consumers.members} in group {self.consumers.group} holds a partition"
+            who = self.consumers.without_partitions
         return f"{who}: {waits}{_other_group(self.consumers)}"
+
+    def _idle_members(self) -> str:
+        """What is wrong though nothing waits yet: members that hold nothing of topics that are there."""
+        known = self.consumers if self.consumers is not None and not self.consumers.error else None
+        if known is None or not known.members or known.held or known.state != "Stable" or not self.partitions:
+            return ""
+        return known.without_partitions
 
     @property
     def stalled(self) -> str:

@@ -297,6 +297,22 @@ def test_the_oldest_message_that_waits_is_dated(row: OffsetRow | None, end: End,
     assert (found.waiting_since, found.end) == (since, end.offset)
 
 
+@pytest.mark.parametrize(
+    ("consumers", "lags", "reasons"),
+    [
+        (replace(NOBODY, state="Stable", members=2), (0, 0), ["no consumer of 2 in group us holds a partition"]),
+        (replace(NOBODY, state="PreparingRebalance", members=2), (0, 0), []),
+        (replace(NOBODY, state="Stable", members=2), (), []),
+        (NOBODY, (0, 0), []),
+    ],
+    ids=["they hold nothing", "they will", "there is nothing", "there are none"],
+)
+def test_members_that_hold_nothing_need_attention_though_nothing_waits(
+    consumers: Consumers, lags: tuple[int, ...], reasons: list[str]
+) -> None:
+    assert consumed(consumers, *lags).reasons == reasons
+
+
 def test_what_nobody_holds_and_what_is_not_stored_are_two_reasons() -> None:
     what = consumed(replace(CONSUMERS, held=frozenset({("t", 0)})), 5, 7, moved_s=70, waits_s=70)
     assert what.reasons == [
