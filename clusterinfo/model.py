@@ -53,6 +53,14 @@ class Outcome(StrEnum):
     EXCLUDED = "excluded"
 
 
+class Pace(StrEnum):
+    """How a cluster is collected."""
+
+    ONCE = "listed once"
+    LISTS = "listed every COLLECT_INTERVAL"
+    FOLLOW = "listed, then followed"
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class GroupVersionResource:
     """One listable resource as discovery describes it.

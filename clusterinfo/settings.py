@@ -276,6 +276,11 @@ class Settings(BaseModel):
     collect_interval: Duration = Field(
         default=300.0, gt=0, description="from the start of one run of lists to the next"
     )
+    resync_interval: Duration = Field(
+        default=6 * 3600.0,
+        gt=0,
+        description="with `--watch`: how often a kind is listed all the same, to prove it anew",
+    )
     collect_concurrency: int = Field(default=4, ge=1, le=64, description="kinds listed at the same time")
     list_timeout: Duration = Field(
         default=LIST_TIMEOUT_S, gt=0, description="a kind that takes longer to list has failed; the others go on"

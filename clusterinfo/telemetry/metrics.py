@@ -44,6 +44,10 @@ class Metrics:
             registry=self.registry,
             buckets=LIST_BUCKETS_S,
         )
+        self.watched_events = self._counter("watched_events", "Changes that came by a watch", "resource")
+        self.watches_lost = self._counter(
+            "watches_lost", "Watches that could not be continued, so that the kind was listed again", "resource"
+        )
         self.last_snapshot = self._gauge(
             "last_snapshot_timestamp_seconds", "When the last run of lists ended (Unix time)", "cluster"
         )
@@ -123,7 +127,7 @@ def _count_run(metrics: Metrics, run: seen.SnapshotEnded) -> None:
         metrics.interval.labels(run.cluster).set(run.interval_s)
 
 
-def _count_produced(metrics: Metrics, produced: seen.Produced) -> None:
+def _count_produced(metrics: Metrics, produced: seen.Produced | seen.Streamed) -> None:
     metrics.produced_records.labels(produced.topic).inc(produced.records)
     metrics.produced_bytes.labels(produced.topic).inc(produced.size_bytes)
 
@@ -161,8 +165,11 @@ def _count_verified(metrics: Metrics, verified: seen.UnitVerified) -> None:
 _COUNTERS: dict[type[Observation], Callable[[Metrics, Any], None]] = {
     seen.PageListed: _count_page,
     seen.ListEnded: lambda m, o: m.list_seconds.labels(o.resource, o.outcome).observe(o.seconds),
+    seen.EventsRead: lambda m, o: m.watched_events.labels(o.resource).inc(o.events),
+    seen.WatchLost: lambda m, o: m.watches_lost.labels(o.resource).inc(),
     seen.SnapshotEnded: _count_run,
     seen.Produced: _count_produced,
+    seen.Streamed: _count_produced,
     seen.PartitionsAssigned: lambda m, _: m.lag.clear(),
     seen.Holding: lambda m, o: m.assigned.set(o.partitions),
     seen.Lagging: lambda m, o: m.lag.labels(o.topic, str(o.partition)).set(o.records),
@@ -180,6 +187,8 @@ _COUNTERS: dict[type[Observation], Callable[[Metrics, Any], None]] = {
 _ERROR_CLASSES: dict[type[Observation], str] = {
     seen.Retrying: "retry",
     seen.LaneRestarted: "restart",
+    seen.WatchInterrupted: "retry",
+    seen.WatchLost: "restart",
     seen.ListRestarted: "restart",
     seen.RunFailed: "restart",
     seen.LaneLost: "release",

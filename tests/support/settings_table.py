@@ -8,6 +8,7 @@ SHOWN = {
     "kafka_brokers": "localhost:9092",
     "exclude": ", ".join(DEFAULT_EXCLUDE),
     "collect_interval": "5m",
+    "resync_interval": "6h",
     "list_timeout": "30m",
     "page_bytes": "16MiB",
     "batch_bytes": "16MiB",
