@@ -280,7 +280,10 @@ def forget(
 def status(
     stale: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Kinds not verified for so long need attention; 3 intervals unless set."),
+        typer.Option(
+            metavar="DURATION",
+            help="Kinds not verified for so long need attention; 3 intervals of their collector unless set.",
+        ),
     ] = None,
     kinds: Annotated[
         bool, typer.Option("--kinds", help="Name every kind, not only those that need attention.")
