@@ -382,7 +382,7 @@ def main() -> None:
 
         completion_init()
     try:
-        code = app(prog_name="clusterinfo", complete_var=COMPLETE, standalone_mode=False)
+        code = app(prog_name="clusterinfo", standalone_mode=False)
     except ClusterinfoError as error:
         _report(str(error))
         code = error.exit_code

@@ -19,6 +19,10 @@ LISTED = seen.ListEnded(resource="pods", reach="", outcome="completed", objects=
         (seen.Warned(message="odd", remedy="do this"), "odd; do this"),
         (seen.Noted(message="applied"), "applied"),
         (LISTED, ""),
+        (
+            seen.WatchLost(resource="pods", reach="", reason="410 Gone"),
+            "pods: its watch cannot be continued: 410 Gone; it is listed again",
+        ),
         (seen.DeadLettered(lane="t-0", offset=7, reason="no ce_type"), "t-0, offset 7 was dead-lettered: no ce_type"),
         (
             seen.DeadLettered(lane="t-0", offset=7, reason="no", letters=5),
