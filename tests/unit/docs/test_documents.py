@@ -13,6 +13,7 @@ import typer
 
 from clusterinfo import cli, errors, exit_codes
 from clusterinfo.model import RecordType
+from clusterinfo.sandbox import demo_tables
 from clusterinfo.settings import Settings, load
 from clusterinfo.telemetry.logs import MESSAGES
 from tests import tuning
@@ -30,6 +31,13 @@ ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 @pytest.mark.parametrize("region", generated.REGIONS, ids=lambda region: str(region.document))
 def test_what_is_generated_is_what_the_code_says(region: generated.Region) -> None:
     assert region.found() == region.text(), f"run `{generated.COMMAND}`"
+
+
+def test_what_the_readme_shows_of_the_demo_is_what_it_asks() -> None:
+    asked = {f"-- {one.words}\n{one.sql.strip()};" for one in (*demo_tables.QUESTIONS, demo_tables.CHANGES)}
+    shown = re.findall(r"^-- .*\n[^;]*;$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert len(shown) == 2
+    assert set(shown) <= asked
 
 
 @pytest.mark.parametrize("command", sorted(tuning.BASELINE))
