@@ -44,6 +44,15 @@ RUN echo 'clusterinfo:x:65532:65532::/tmp:/usr/sbin/nologin' >>/etc/passwd \
  && install -d -o 65532 -g 65532 /run/clusterinfo
 USER 65532:65532
 WORKDIR /tmp
+# What it is, for whoever finds it in a registry; the commit by --build-arg REVISION="$(git rev-parse HEAD)".
+ARG PYTHON
+ARG REVISION=""
+LABEL org.opencontainers.image.title="clusterinfo" \
+      org.opencontainers.image.description="Turns Kubernetes clusters into one PostgreSQL database that can be trusted." \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="${PYTHON}"
 EXPOSE 8080
 ENTRYPOINT ["clusterinfo"]
 

@@ -12,14 +12,19 @@ from typer._click.exceptions import (  # typer brings its own click and names on
     ClickException,
     NoArgsIsHelpError,
 )
+from typer.core import TyperArgument
 
 from clusterinfo import __version__
+from clusterinfo.commands.output import Output
 from clusterinfo.commands.run import run, run_short
+from clusterinfo.durations import parse_duration
 from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError
-from clusterinfo.exit_codes import EXIT_ABORTED
-from clusterinfo.model import INT64_MAX
+from clusterinfo.exit_codes import EXIT_INTERRUPTED
+from clusterinfo.model import INT64_MAX, Pace
 from clusterinfo.observations import Observe
-from clusterinfo.settings import Settings, load, parse_duration
+from clusterinfo.settings import Settings, load
+
+TyperArgument.display_type_rich = lambda *_, **__: None  # type: ignore[method-assign]  # `NAME <str>` in help
 
 app = typer.Typer(
     name="clusterinfo",
@@ -28,6 +33,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,  # help is plain text, and [brackets] stand in it
 )
 
@@ -40,10 +46,20 @@ app.add_typer(clusters, name="clusters")
 letters = typer.Typer(help="Dead letters: records that could not be stored, and why.", no_args_is_help=True)
 app.add_typer(letters, name="dead-letters")
 
+COMPLETE = "_CLUSTERINFO_COMPLETE"
+"""The variable by which a shell asks what can follow."""
+
 Once = Annotated[bool, typer.Option("--once", help="List everything once, then exit.")]
 Interval = Annotated[
     str | None,
     typer.Option(metavar="DURATION", help="From one run of lists to the next; 5m unless set (COLLECT_INTERVAL)."),
+]
+Watch = Annotated[
+    bool,
+    typer.Option("--watch", help="List, then follow what changes; what cannot be followed is listed every interval."),
+]
+Out = Annotated[
+    Output, typer.Option("--output", "-o", metavar="FORMAT", help="table, wide (more of it), json, yaml, csv or name.")
 ]
 NoMigrate = Annotated[bool, typer.Option("--no-migrate", help="Do not migrate the schema at start.")]
 
@@ -58,15 +74,15 @@ def _root(
 
 
 @app.command()
-def collect(once: Once = False, interval: Interval = None) -> None:
+def collect(once: Once = False, interval: Interval = None, watch: Watch = False) -> None:
     """List every kind a cluster serves and send it to Kafka. Every 5 minutes unless set otherwise."""
-    _check_interval(once, interval)
+    how = _pace(once, interval, watch)
     settings = load(dict(os.environ), collect_interval=interval)
 
     async def main(settings: Settings, observe: Observe, stopping: asyncio.Event) -> int:
         from clusterinfo.commands import pipelines
 
-        return await pipelines.collect(settings, observe, stopping, once=once)
+        return await pipelines.collect(settings, observe, stopping, how=how)
 
     run(settings, main, serve=not once)
 
@@ -81,7 +97,7 @@ def consume(
     ] = None,
     batch_wait: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Longest wait for a batch to fill; 1s unless set (BATCH_WAIT)."),
+        typer.Option(metavar="DURATION", help="Longest wait for a batch to fill; 20ms unless set (BATCH_WAIT)."),
     ] = None,
     until_idle: Annotated[
         str | None,
@@ -104,15 +120,15 @@ def consume(
 
 
 @app.command()
-def legacy(once: Once = False, interval: Interval = None, no_migrate: NoMigrate = False) -> None:
+def legacy(once: Once = False, interval: Interval = None, watch: Watch = False, no_migrate: NoMigrate = False) -> None:
     """Deprecated: list every kind straight into PostgreSQL. For development, without Kafka."""
-    _check_interval(once, interval)
+    how = _pace(once, interval, watch)
     settings = load(dict(os.environ), collect_interval=interval)
 
     async def main(settings: Settings, observe: Observe, stopping: asyncio.Event) -> int:
         from clusterinfo.commands import pipelines
 
-        return await pipelines.legacy(settings, observe, stopping, once=once, do_migrate=not no_migrate)
+        return await pipelines.legacy(settings, observe, stopping, how=how, do_migrate=not no_migrate)
 
     run(settings, main, serve=not once)
 
@@ -134,47 +150,46 @@ def migrate(
 
 
 @offsets.command("reset")
-def offsets_reset() -> None:
+def offsets_reset(output: Out = Output.TABLE) -> None:
     """Forget where consumers stand. What Kafka still holds of the topic is read again, and changes nothing twice."""
     from clusterinfo.commands.offsets import reset_offsets
 
-    run_short(reset_offsets)
+    run_short(reset_offsets, output=output)
 
 
 ClusterName = Annotated[str, typer.Argument(metavar="NAME", help="Its name as views show it, or its id.")]
 
 
 @clusters.command("list")
-def clusters_list(
-    output: Annotated[
-        Literal["table", "json"], typer.Option(help="A table, or a JSON object a line for scripts.")
-    ] = "table",
-) -> None:
+def clusters_list(output: Out = Output.TABLE) -> None:
     """Show every cluster, its id, and the topic it belongs to."""
     from clusterinfo.commands.clusters import list_clusters
 
-    run_short(list_clusters, as_json=output == "json")
+    run_short(list_clusters, output=output)
 
 
 @clusters.command("move")
 def clusters_move(
     name: ClusterName,
     topic: Annotated[str, typer.Option(metavar="T", help="Its topic from now on; '': the next that speaks of it.")],
+    output: Out = Output.TABLE,
 ) -> None:
     """Give a cluster to another topic. It belongs to the first that spoke of it; others' records are dead letters."""
     from clusterinfo.commands.clusters import move_cluster
 
-    run_short(move_cluster, name, topic)
+    run_short(move_cluster, name, topic, output=output)
 
 
 @clusters.command("rename")
 def clusters_rename(
-    name: ClusterName, new: Annotated[str, typer.Argument(metavar="NEW", help="What views show it as from now on.")]
+    name: ClusterName,
+    new: Annotated[str, typer.Argument(metavar="NEW", help="What views show it as from now on.")],
+    output: Out = Output.TABLE,
 ) -> None:
     """Show a cluster under another name, until its collector gives it one (CLUSTER_NAME)."""
     from clusterinfo.commands.clusters import rename_cluster
 
-    run_short(rename_cluster, name, new)
+    run_short(rename_cluster, name, new, output=output)
 
 
 LetterIds = Annotated[list[int] | None, typer.Argument(metavar="ID...", min=1, max=INT64_MAX, show_default=False)]
@@ -187,37 +202,39 @@ def letters_list(
     ] = None,
     limit: Annotated[int, typer.Option(metavar="N", min=1, max=1_000_000, help="At most so many, newest first.")] = 50,
     replayed: Annotated[bool, typer.Option("--all", help="Those that were replayed, too.")] = False,
-    output: Annotated[
-        Literal["table", "json"], typer.Option(help="A table, or a JSON object a line for scripts.")
-    ] = "table",
+    output: Out = Output.TABLE,
 ) -> None:
     """Show which records could not be stored, and why."""
     from clusterinfo.commands.dead_letters import list_letters
 
-    run_short(list_letters, reason=reason, limit=limit, replayed=replayed, as_json=output == "json")
+    run_short(list_letters, reason=reason, limit=limit, replayed=replayed, output=output)
 
 
 @letters.command("show")
 def letters_show(
     letter: Annotated[int, typer.Argument(metavar="ID", min=1, max=INT64_MAX)],
     raw: Annotated[bool, typer.Option("--raw", help="Nothing but the value, byte for byte.")] = False,
+    output: Out = Output.TABLE,
 ) -> None:
     """Show one of them whole: reason, headers, key and value. A message of a stranger may hold anything."""
+    if raw and output is not Output.TABLE:
+        raise ConfigError("--raw and --output contradict each other: give one of them")
     from clusterinfo.commands.dead_letters import show_letter
 
-    run_short(show_letter, letter, raw=raw)
+    run_short(show_letter, letter, raw=raw, output=output)
 
 
 @letters.command("replay")
 def letters_replay(
     ids: LetterIds = None,
     everything: Annotated[bool, typer.Option("--all", help="All that were not replayed yet.")] = False,
+    output: Out = Output.TABLE,
 ) -> None:
     """Store them again, without Kafka; as harmless as any duplicate. Exit code 1 if one is refused again."""
     _one_of(ids, {"--all": everything})
     from clusterinfo.commands.dead_letters import replay_letters
 
-    run_short(replay_letters, ids or None)
+    run_short(replay_letters, ids or None, output=output)
 
 
 @letters.command("drop")
@@ -225,12 +242,13 @@ def letters_drop(
     ids: LetterIds = None,
     everything: Annotated[bool, typer.Option("--all", help="All of them.")] = False,
     replayed: Annotated[bool, typer.Option("--replayed", help="All that were replayed.")] = False,
+    output: Out = Output.TABLE,
 ) -> None:
     """Delete them for good, without asking."""
     _one_of(ids, {"--all": everything, "--replayed": replayed})
     from clusterinfo.commands.dead_letters import drop_letters
 
-    run_short(drop_letters, ids or None, only_replayed=replayed)
+    run_short(drop_letters, ids or None, only_replayed=replayed, output=output)
 
 
 def _one_of(ids: list[int] | None, flags: dict[str, bool]) -> None:
@@ -248,13 +266,14 @@ def forget(
         str | None, typer.Option(metavar="KIND", help="Only this kind of it: pods, deployments.apps.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    output: Out = Output.TABLE,
 ) -> None:
     """Delete all that is stored of a cluster, history included. A collector that still runs brings it back."""
     if not yes:
         _confirm(f"Delete {resource or 'all that is stored'} of cluster {cluster!r}, history included?")
     from clusterinfo.commands.forget import forget
 
-    run_short(forget, cluster, resource)
+    run_short(forget, cluster, resource, output=output)
 
 
 @app.command()
@@ -266,13 +285,14 @@ def status(
     kinds: Annotated[
         bool, typer.Option("--kinds", help="Name every kind, not only those that need attention.")
     ] = False,
-    output: Annotated[Literal["table", "json"], typer.Option(help="A table, or JSON for scripts.")] = "table",
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Again every 5 seconds, until Ctrl-C.")] = False,
+    output: Out = Output.TABLE,
 ) -> None:
     """Show clusters, what to trust of them, lag, dead letters. Exit code 3: something needs attention."""
     stale_after_s = _duration("--stale", stale)
     from clusterinfo.commands.status import show_status
 
-    run_short(show_status, stale_after_s=stale_after_s, every_kind=kinds, as_json=output == "json")
+    run_short(show_status, stale_after_s=stale_after_s, every_kind=kinds, output=output, watch=watch)
 
 
 def _confirm(question: str) -> None:
@@ -294,12 +314,13 @@ def rbac(
     service_account: Annotated[
         str, typer.Option(metavar="NAMESPACE/NAME", help="Whom to bind the role to.")
     ] = "cluster-info/cluster-info-collector",
+    output: Out = Output.YAML,
 ) -> None:
     """Print the role a collector with these settings needs. For kubectl: to read, and no Secrets unless named."""
 
     from clusterinfo.commands import rbac
 
-    run_short(rbac.print_role, service_account, discover=discover)
+    run_short(rbac.print_role, service_account, discover=discover, output=output)
 
 
 @app.command()
@@ -322,9 +343,24 @@ def demo(
     raise typer.Exit(run_demo(objects, context, keep=keep))
 
 
-def _check_interval(once: bool, interval: str | None) -> None:
-    if once and interval is not None:
-        raise ConfigError("--once and --interval contradict each other: give one of them")
+Shell = Literal["bash", "zsh", "fish"]
+
+
+@app.command()
+def completion(shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")]) -> None:
+    """Print what completes commands and flags in a shell. For bash: source <(clusterinfo completion bash)."""
+    from typer._completion_shared import get_completion_script
+
+    typer.echo(get_completion_script(prog_name="clusterinfo", complete_var=COMPLETE, shell=shell))
+
+
+def _pace(once: bool, interval: str | None, watch: bool) -> Pace:
+    """How a cluster is collected, as the flags say."""
+    flags = {"--once": once, "--interval": interval is not None, "--watch": watch}
+    given = [flag for flag, is_given in flags.items() if is_given]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} contradict each other: give one of them")
+    return Pace.ONCE if once else Pace.FOLLOW if watch else Pace.LISTS
 
 
 def _duration(flag: str, value: str | None) -> float | None:
@@ -338,18 +374,23 @@ def _duration(flag: str, value: str | None) -> float | None:
 
 def main() -> None:
     """The executable. Whatever a user can cause ends in one line on stderr and the documented exit code."""
+    if COMPLETE in os.environ:  # typer does so by itself only where it adds two flags of its own
+        from typer._completion_classes import completion_init
+
+        completion_init()
     try:
-        code = app(standalone_mode=False)
+        code = app(prog_name="clusterinfo", complete_var=COMPLETE, standalone_mode=False)
     except ClusterinfoError as error:
         _report(str(error))
         code = error.exit_code
     except typer.Abort:
-        code = EXIT_ABORTED
+        code = EXIT_INTERRUPTED
     except NoArgsIsHelpError as error:
         typer.echo(error.format_message())
         code = error.exit_code
     except ClickException as error:
-        _report(f"{error.format_message().rstrip('.')}; see `clusterinfo --help`")
+        message = error.format_message().replace("Value error, ", "")
+        _report(f"{message.rstrip('.')}; see `clusterinfo --help`")
         code = error.exit_code
     sys.exit(code if isinstance(code, int) else 0)
 
@@ -359,8 +400,8 @@ def _report(message: str) -> None:
     from clusterinfo.telemetry import logs
 
     line = " ".join(message.split())
-    log_format = os.environ.get("LOG_FORMAT", "json")
-    if sys.stderr.isatty() or log_format == "console":
+    log_format = os.environ.get("LOG_FORMAT")
+    if log_format == "console" or (sys.stderr.isatty() and not log_format):
         print(f"clusterinfo: {line}", file=sys.stderr)  # noqa: T201 - for a person
         return
     logs.configure_logging("info", "json")

@@ -7,5 +7,5 @@ EXIT_USAGE = 2
 """Wrong usage or settings."""
 EXIT_ATTENTION = 3
 """A kind failed, or something needs attention."""
-EXIT_ABORTED = 130
-"""Ctrl-C at a prompt: 128 + SIGINT, as shells have it."""
+EXIT_INTERRUPTED = 130
+"""Ctrl-C, whatever else: 128 + SIGINT, as shells have it."""

@@ -6,10 +6,10 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from clusterinfo.exit_codes import EXIT_STOPPED
+from clusterinfo.exit_codes import EXIT_INTERRUPTED, EXIT_STOPPED
 
 Main = Callable[[asyncio.Event], Coroutine[Any, Any, int]]
 """The work: takes the event that asks it to drain, returns the exit code."""
@@ -20,7 +20,7 @@ LAST_S = 2.0
 
 
 def run(main: Main, grace_s: float, last_s: float = LAST_S) -> int:
-    """Run `main` on a fresh event loop (uvloop's where it is installed) and return its exit code.
+    """Run `main` on a fresh event loop (uvloop's where it is installed) and return its exit code; 130 after Ctrl-C.
 
     Cancelled (a second signal, or out of patience) it has `last_s` to end; then the process ends with exit code 1.
     """
@@ -40,20 +40,22 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 async def _until_signalled(main: Main, grace_s: float, last_s: float) -> int:
     """The first SIGTERM, SIGINT or SIGHUP asks `main` to drain, for at most `grace_s`; a second one ends it now."""
     loop = asyncio.get_running_loop()
-    draining, now = asyncio.Event(), asyncio.Event()
+    draining, now, asked_by = asyncio.Event(), asyncio.Event(), list[signal.Signals]()
 
-    def asked() -> None:
+    def asked(number: signal.Signals) -> None:
+        asked_by.append(number)
         (now if draining.is_set() else draining).set()
 
     # Whoever ignores SIGHUP, as nohup does, means to go on when the terminal is closed.
     numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     for number in numbers:
-        loop.add_signal_handler(number, asked)
+        loop.add_signal_handler(number, asked, number)
     work = asyncio.create_task(main(draining))
     warden = asyncio.create_task(_patience(draining, now, grace_s))
     try:
         await asyncio.wait({work, warden}, return_when=asyncio.FIRST_COMPLETED)
-        return await _ended(work, last_s)
+        code = await _ended(work, last_s, asked_by)
+        return EXIT_INTERRUPTED if signal.SIGINT in asked_by else code
     finally:
         warden.cancel()
         for number in numbers:
@@ -70,12 +72,12 @@ async def _patience(draining: asyncio.Event, now: asyncio.Event, grace_s: float)
         return
 
 
-async def _ended(work: asyncio.Task[int], last_s: float) -> int:
+async def _ended(work: asyncio.Task[int], last_s: float, asked_by: Sequence[signal.Signals]) -> int:
     if not work.done():
         work.cancel()
         await asyncio.wait({work}, timeout=last_s)
     if not work.done():  # whatever it waits for, whoever stops us does not
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(EXIT_STOPPED)
+        os._exit(EXIT_INTERRUPTED if signal.SIGINT in asked_by else EXIT_STOPPED)
     return EXIT_STOPPED if work.cancelled() else work.result()

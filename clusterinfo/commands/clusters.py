@@ -3,40 +3,32 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
+import datetime as dt
+from collections.abc import Sequence
 
-import orjson
-import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from clusterinfo.commands.dead_letter_report import PIPED_WIDTH, printable
+from clusterinfo.commands.output import Column, Output, Result, Table, ago, show
 from clusterinfo.errors import ConfigError
 from clusterinfo.exit_codes import EXIT_DONE
 from clusterinfo.observations import Noted, Observe
 from clusterinfo.postgres.admin import clusters
 from clusterinfo.postgres.admin.clusters import StoredCluster
 from clusterinfo.postgres.migrations import open_migrated_pool
-from clusterinfo.postgres.pool import ACQUIRE_FIRST_S
+from clusterinfo.postgres.pool import ACQUIRE_FIRST_S, present
 from clusterinfo.settings import MAX_CLUSTER_ID_CHARS, Settings
 from clusterinfo.topic_names import is_topic_name
 
 
-async def list_clusters(settings: Settings, _: Observe, *, as_json: bool) -> int:
-    """Print the clusters: a table, or a JSON object a line."""
+async def list_clusters(settings: Settings, _: Observe, *, output: Output) -> int:
+    """Print the clusters."""
     async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
         found = await clusters.stored_clusters(connection, settings.db_schema)
-    if as_json:
-        for cluster in found:
-            typer.echo(orjson.dumps(dataclasses.asdict(cluster), option=orjson.OPT_UTC_Z).decode())
-    else:
-        _print_table(found)
+        now = await present(connection)
+    table = Table(_columns(now), found, "no clusters")
+    show(Result.listed(table, dataclasses.asdict, lambda one: one.cluster), output)
     return EXIT_DONE
 
 
-async def move_cluster(settings: Settings, observe: Observe, name: str, topic: str) -> int:
+async def move_cluster(settings: Settings, observe: Observe, name: str, topic: str, *, output: Output) -> int:
     """Give a cluster to a topic ("": to the next that speaks of it). Safe beside running consumers."""
     if topic and not is_topic_name(topic):
         raise ConfigError(
@@ -44,14 +36,15 @@ async def move_cluster(settings: Settings, observe: Observe, name: str, topic: s
         )
     async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
         moved = await clusters.move(connection, settings.db_schema, name, topic)
-    typer.echo(f"cluster {moved.cluster} belongs to {_owner(topic)} now, before to {_owner(moved.before)}")
+    sentence = f"cluster {moved.cluster} belongs to {_owner(topic)} now, before to {_owner(moved.before)}"
+    show(Result.done(sentence, dataclasses.asdict(moved) | {"topic": topic}, moved.cluster), output)
     if moved.waiting:
         message = f"{moved.waiting} dead letters of topic {topic} wait: `clusterinfo dead-letters replay --all`"
         observe(Noted(message=f"{message} stores those that were refused for their topic"))
     return EXIT_DONE
 
 
-async def rename_cluster(settings: Settings, observe: Observe, name: str, label: str) -> int:
+async def rename_cluster(settings: Settings, observe: Observe, name: str, label: str, *, output: Output) -> int:
     """Show a cluster under another name."""
     if not label or label != label.strip() or not label.isprintable() or len(label) > MAX_CLUSTER_ID_CHARS:
         raise ConfigError(
@@ -60,7 +53,7 @@ async def rename_cluster(settings: Settings, observe: Observe, name: str, label:
         )
     async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
         before = await clusters.rename(connection, settings.db_schema, name, label)
-    typer.echo(f"cluster {before} is shown as {label} now")
+    show(Result.done(f"cluster {before} is shown as {label} now", {"cluster": label, "before": before}, label), output)
     observe(Noted(message="until its collector gives it another name: CLUSTER_NAME there is what stays"))
     return EXIT_DONE
 
@@ -69,23 +62,18 @@ def _owner(topic: str) -> str:
     return f"topic {topic}" if topic else "no topic"
 
 
-def _print_table(found: list[StoredCluster]) -> None:
-    """One line a cluster; only the headings if there are none."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("cluster", "id", "topic", "version", "objects", "last seen", "remarks"):
-        table.add_column(heading, overflow="fold", justify="right" if heading == "objects" else "left")
-    for one in found:
-        cells = (
-            one.cluster,
-            one.uid,
-            one.topic or "none: written directly",
-            one.server_version or "",
-            f"{one.objects:,}",
-            f"{one.last_seen:%Y-%m-%d %H:%M:%SZ}",
-            _remarks(one),
-        )
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)
+def _columns(now: dt.datetime) -> Sequence[Column[StoredCluster]]:
+    return (
+        Column("CLUSTER", lambda one: one.cluster),
+        Column("TOPIC", lambda one: one.topic),
+        Column("VERSION", lambda one: one.server_version),
+        Column("OBJECTS", lambda one: one.objects),
+        Column("LAST SEEN", lambda one: ago(one.last_seen, now)),
+        Column("AGE", lambda one: ago(one.first_seen, now), is_wide=True),
+        Column("EPOCH", lambda one: one.epoch, is_wide=True),
+        Column("ID", lambda one: one.uid, is_wide=True),
+        Column("REMARKS", _remarks, nothing=""),
+    )
 
 
 def _remarks(one: StoredCluster) -> str:

@@ -1,28 +1,19 @@
-"""Dead letters as people and scripts read them. What strangers wrote never reaches a terminal unescaped. Pure but for
-`print_table`.
-"""
+"""Dead letters as people and scripts read them. Pure."""
 
 from __future__ import annotations
 
-import sys
+import dataclasses
+import datetime as dt
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import orjson
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from clusterinfo.commands.output import Column, Line, Result, Table, ago
 from clusterinfo.model import ListLane, Unit
 from clusterinfo.postgres.admin.dead_letters import Letter
-
-PIPED_WIDTH = 200
-"""Columns where stdout is no terminal: a line a letter, however narrow the screen is that nobody looks at."""
-
-
-def printable(text: str, keep: str = "") -> str:
-    """`text` with what would steer a terminal as backslash escapes, but for the characters of `keep`."""
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+from clusterinfo.postgres.merge.dead_letters import encode_headers, encoded
 
 
 def what(letter: Letter) -> str:
@@ -35,34 +26,71 @@ def what(letter: Letter) -> str:
     return " ".join(part for part in (kind, f"{namespace}/{name}" if namespace else name) if part)
 
 
-def print_table(letters: Sequence[Letter]) -> None:
-    """One line a letter; only the headings if there are none."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("id", "created", "topic/partition/offset", "what", "reason", "replayed"):
-        table.add_column(heading, overflow="fold", justify="right" if heading == "id" else "left")
-    for letter in letters:
-        cells = (
-            str(letter.id),
-            f"{letter.created_at:%Y-%m-%d %H:%M:%SZ}",
-            f"{letter.topic}/{letter.partition}/{letter.offset}" if letter.topic else "no topic",
-            what(letter),
-            letter.reason,
-            f"{letter.replayed_at:%Y-%m-%d %H:%M:%SZ}" if letter.replayed_at else "",
-        )
-        table.add_row(*(Text(printable(cell)) for cell in cells))
-    Console(width=None if sys.stdout.isatty() else PIPED_WIDTH).print(table)
+def listed(letters: Sequence[Letter], now: dt.datetime) -> Result:
+    """One line a letter."""
+    table = Table(_columns(now), letters, "no dead letters")
+    return Result.listed(table, _attributes, lambda letter: str(letter.id))
 
 
-def as_json(letter: Letter) -> str:
-    """One line for scripts: all but key, headers and value."""
-    cluster = letter.identity[0] if letter.identity else None
-    shown = {
+def shown(letter: Letter) -> Result:
+    """All that is known of one; for scripts key, headers and value as text, or `{"base64": ...}` what is none."""
+    attributes = _attributes(letter)
+    message = {
+        "key": encoded(letter.key),
+        "headers": orjson.loads(encode_headers(letter.headers)),
+        "value": encoded(letter.value),
+    }
+    return Result(_page(letter), attributes | message, [attributes], [str(letter.id)])
+
+
+@dataclass(frozen=True, slots=True)
+class Replayed:
+    """What came of the replay of a letter: stored, unchanged or refused, and why."""
+
+    id: int
+    result: str
+    reason: str
+
+
+UNCHANGED = "unchanged", "known already, or older"
+REPLAYED = (
+    Column[Replayed]("ID", lambda one: one.id),
+    Column[Replayed]("RESULT", lambda one: one.result),
+    Column[Replayed]("REASON", lambda one: one.reason, nothing=""),
+)
+
+
+def replayed(outcomes: Sequence[Replayed]) -> Result:
+    """One line a letter."""
+    return Result.listed(Table(REPLAYED, outcomes, "no dead letters"), dataclasses.asdict, lambda one: str(one.id))
+
+
+def _columns(now: dt.datetime) -> Sequence[Column[Letter]]:
+    return (
+        Column("ID", lambda letter: letter.id),
+        Column("AGE", lambda letter: ago(letter.created_at, now)),
+        Column("RECORD", _place, is_wide=True),
+        Column("OBJECT", what),
+        Column("SIZE", lambda letter: letter.size_bytes, is_wide=True),
+        Column("SQLSTATE", lambda letter: letter.sqlstate, is_wide=True),
+        Column("REPLAYED", lambda letter: ago(letter.replayed_at, now), is_wide=True),
+        Column("REASON", lambda letter: letter.reason),
+    )
+
+
+def _place(letter: Letter) -> str:
+    return f"{letter.topic}/{letter.partition}/{letter.offset}" if letter.topic else ""
+
+
+def _attributes(letter: Letter) -> dict[str, Any]:
+    """All but key, headers and value."""
+    return {
         "id": letter.id,
         "created_at": letter.created_at,
         "topic": letter.topic,
         "partition": letter.partition,
         "offset": letter.offset,
-        "cluster": cluster,
+        "cluster": letter.identity[0] if letter.identity else None,
         "what": what(letter),
         "reason": letter.reason,
         "sqlstate": letter.sqlstate,
@@ -70,11 +98,10 @@ def as_json(letter: Letter) -> str:
         "cut_off": letter.is_cut_off,
         "replayed_at": letter.replayed_at,
     }
-    return orjson.dumps(shown, option=orjson.OPT_UTC_Z).decode()
 
 
-def as_text(letter: Letter) -> str:
-    """All that is known: attributes, key, headers, an empty line, the value. Undecodable bytes as escapes."""
+def _page(letter: Letter) -> list[Line]:
+    """Attributes, key, headers, an empty line, the value. Undecodable bytes as escapes."""
     attributes = {
         "id": letter.id,
         "created": letter.created_at.isoformat(),
@@ -85,10 +112,9 @@ def as_text(letter: Letter) -> str:
         "size": f"{letter.size_bytes} bytes" + (", of which not all were kept" if letter.is_cut_off else ""),
         "key": "none" if letter.key is None else letter.key.decode(errors="backslashreplace"),
     }
-    lines = [f"{name}: {printable(str(value))}" for name, value in attributes.items()]
-    lines += [f"header {printable(name)}: {printable(_text(value))}" for name, value in letter.headers]
-    value = (letter.value or b"").decode(errors="backslashreplace")
-    return "\n".join([*lines, "", printable(value, keep="\n\t")])
+    lines = [f"{name}: {value}" for name, value in attributes.items()]
+    lines += [f"header {name}: {_text(value)}" for name, value in letter.headers]
+    return [Line(text) for text in (*lines, "", *_text(letter.value or b"").split("\n"))]
 
 
 def _text(value: bytes | None) -> str:

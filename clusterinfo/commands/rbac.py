@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import sys
+from operator import itemgetter
+from typing import Any
 
+from clusterinfo.commands.output import Column, Output, Result, Table, show
 from clusterinfo.errors import ConfigError
+from clusterinfo.exit_codes import EXIT_DONE
 from clusterinfo.kubernetes import rbac
 from clusterinfo.kubernetes.discovery import Discovery, Selection, choose
 from clusterinfo.observations import Observe, Warned
 from clusterinfo.settings import Settings
 
+COLUMNS = tuple(Column(name.upper(), itemgetter(name)) for name in ("kind", "namespace", "name", "resources"))
+"""Of a table of manifests; a role's are the kinds it may read."""
 
-async def print_role(settings: Settings, observe: Observe, account: str, *, discover: bool) -> int:
+
+async def print_role(settings: Settings, observe: Observe, account: str, *, discover: bool, output: Output) -> int:
     """Print to stdout the manifests that let `account` (`namespace/name`) list what the settings name. Returns 0.
 
     `discover` asks the cluster which kinds it serves; else it is those built into Kubernetes, and nothing is connected
@@ -25,8 +32,27 @@ async def print_role(settings: Settings, observe: Observe, account: str, *, disc
     _warn(discovery, observe, discover=discover)
     kinds = rbac.granted(discovery.resources, settings.include)
     manifests = rbac.manifests(kinds, settings.namespaces, bound, identify=settings.cluster_id is None)
-    sys.stdout.write(rbac.document(manifests))
-    return 0
+    if output is Output.YAML:
+        sys.stdout.write(rbac.document(manifests))
+    else:
+        show(_listed(manifests), output)
+    return EXIT_DONE
+
+
+def _listed(manifests: list[rbac.JSON]) -> Result:
+    """One line a manifest; as JSON a List, which kubectl applies like the YAML."""
+    rows = [_attributes(manifest) for manifest in manifests]
+    data = {"apiVersion": "v1", "kind": "List", "items": manifests}
+    return Result([Table(COLUMNS, rows, "no rights")], data, rows, [rbac.name_of(manifest) for manifest in manifests])
+
+
+def _attributes(manifest: rbac.JSON) -> dict[str, Any]:
+    return {
+        "kind": manifest["kind"],
+        "namespace": manifest["metadata"].get("namespace"),
+        "name": manifest["metadata"]["name"],
+        "resources": sum(len(rule["resources"]) for rule in manifest.get("rules", [])),
+    }
 
 
 def _built_in(settings: Settings) -> Discovery:

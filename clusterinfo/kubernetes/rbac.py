@@ -147,6 +147,11 @@ def _bound(kind: str, rules: list[JSON], account: Account, namespace: str | None
     return [role, binding]
 
 
+def name_of(manifest: JSON) -> str:
+    """`clusterrole.rbac.authorization.k8s.io/NAME`, as kubectl prints and takes it."""
+    return f"{manifest['kind'].lower()}.{RBAC}/{manifest['metadata']['name']}"
+
+
 class _Plain(yaml.SafeDumper):
     """Without anchors: what comes twice is written twice."""
 

@@ -8,6 +8,7 @@ password cannot change it everywhere at once.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -19,7 +20,7 @@ from urllib.parse import urlencode
 import asyncpg
 
 from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError, TransientError, one_line, quoted_path
-from clusterinfo.postgres.connection import Pool
+from clusterinfo.postgres.connection import Connection, Pool
 from clusterinfo.postgres.errors import FOREIGN, READ_ONLY, Next, next_after, server_message, translate
 from clusterinfo.settings import Settings
 from clusterinfo.waiting import retried_within
@@ -175,6 +176,15 @@ async def ping(pool: Pool) -> None:
             await connection.fetchval("select 1")
     except FOREIGN as error:
         raise translate(error, "checking whether it answers") from error
+
+
+async def present(connection: Connection) -> dt.datetime:
+    """The database's clock, which its dates were made by. Raises as `translate` does."""
+    try:
+        now: dt.datetime = await connection.fetchval("select now()")
+    except FOREIGN as error:
+        raise translate(error, "asking for the time") from error
+    return now
 
 
 async def _first_connection(settings: Settings, arguments: dict[str, object]) -> asyncpg.Pool:

@@ -188,13 +188,12 @@ _ALWAYS = {
     "KAFKA_ENABLED": "true",
     "KAFKA_PARTITION": "auto",
     "KAFKA_TOPIC_PARTITIONS": "6",
-    "BATCH_WAIT": "200ms",
     "METRICS_ADDRESS": "",
     "LOG_LEVEL": "warning",
     "LOG_FORMAT": "console",
     "SHUTDOWN_GRACE_S": "5",
 }
-_FOR_OTHERS = frozenset(_ALWAYS) - {"LOG_LEVEL", "SHUTDOWN_GRACE_S", "BATCH_WAIT"} | {"REDACTION_KEY"}
+_FOR_OTHERS = frozenset(_ALWAYS) - {"LOG_LEVEL", "SHUTDOWN_GRACE_S"} | {"REDACTION_KEY"}
 """What somebody beside the demo's own processes needs as well."""
 
 

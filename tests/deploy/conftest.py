@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+
+from tests.support.deployed import K8S
 
 Run = Callable[..., str]
+
+
+def kustomized(run: Run, folder: Path, overlay: str, components: Sequence[str]) -> list[Any]:
+    """The manifests of an overlay with some components, taken into it as docs/DEPLOYMENT.md says, in `folder`."""
+    copy = folder / "k8s"
+    shutil.copytree(K8S, copy, ignore=shutil.ignore_patterns("chart"))
+    path = copy / overlay / "kustomization.yaml"
+    kustomization = yaml.safe_load(path.read_text())
+    if overlay == "base":  # nobody changes it: an overlay of one's own takes it, and components
+        path = copy / "overlays/mine/kustomization.yaml"
+        path.parent.mkdir()
+        kustomization = {"resources": ["../../base"]}
+    kustomization["components"] = [os.path.relpath(copy / "components" / name, path.parent) for name in components]
+    path.write_text(yaml.safe_dump(kustomization))
+    return list(yaml.safe_load_all(run("kubectl", "kustomize", path.parent)))
 
 
 @pytest.fixture(scope="session")

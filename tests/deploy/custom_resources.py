@@ -11,9 +11,9 @@ from pathlib import Path
 
 import yaml
 from cloudcoil.models.keda.v1alpha1 import ScaledObject
-from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor
+from cloudcoil.models.prometheus_operator.v1 import PodMonitor, PrometheusRule
 
-MODELS = {"ScaledObject": ScaledObject, "ServiceMonitor": ServiceMonitor}
+MODELS = {"PodMonitor": PodMonitor, "PrometheusRule": PrometheusRule, "ScaledObject": ScaledObject}
 
 
 def checked(path: str) -> int:

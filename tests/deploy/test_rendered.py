@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from clusterinfo import __version__
 from clusterinfo.settings import load
-from tests.deploy.conftest import Run
+from tests.deploy.conftest import Run, kustomized
 from tests.support.deployed import K8S, KNOWN, environment, find, plain, programs
 from tests.support.pod_security import containers, pod_spec, violations
 
 HERE = Path(__file__).parent
 OVERLAYS = ("base", "overlays/dev", "overlays/prod")
-COMPONENTS = ("cronjob", "hpa", "keda", "servicemonitor")
-CUSTOM = {"ScaledObject", "ServiceMonitor"}
+CHOICES = ((), ("cronjob",), ("hpa",), ("keda",), ("dashboards", "podmonitor", "prometheusrule"))
+"""Components that are taken together."""
+CUSTOM = {"PodMonitor", "PrometheusRule", "ScaledObject"}
 """Kinds of others, which Kubernetes' own schemas do not know."""
 
 
 @pytest.fixture(
     scope="module",
-    params=[(overlay, names) for overlay in OVERLAYS for names in ((), *((name,) for name in COMPONENTS))],
+    params=[(overlay, names) for overlay in OVERLAYS for names in CHOICES],
     ids=lambda given: "+".join((given[0], *given[1])),
 )
 def rendered(request: pytest.FixtureRequest, tool: Run, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """The manifests of an overlay with some components, taken into it as docs/DEPLOYMENT.md says."""
     overlay, components = request.param
-    copy = tmp_path_factory.mktemp("kustomization") / "k8s"
-    shutil.copytree(K8S, copy)
-    path = copy / overlay / "kustomization.yaml"
-    kustomization = yaml.safe_load(path.read_text())
-    kustomization["components"] = [os.path.relpath(copy / "components" / name, path.parent) for name in components]
-    path.write_text(yaml.safe_dump(kustomization))
-    return list(yaml.safe_load_all(tool("kubectl", "kustomize", path.parent)))
+    return kustomized(tool, tmp_path_factory.mktemp("kustomization"), overlay, components)
 
 
 def test_kubernetes_would_accept_it(rendered: list[Any], tool: Run, tmp_path: Path) -> None:
@@ -47,10 +40,11 @@ def test_kubernetes_would_accept_it(rendered: list[Any], tool: Run, tmp_path: Pa
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("component", ["keda", "servicemonitor"])
-def test_those_who_brought_the_kind_would_accept_it(component: str, tool: Run) -> None:
-    files = sorted((K8S / "components" / component).glob("s*.yaml"))
-    assert int(tool("python", HERE / "custom_resources.py", *files)) == 1
+def test_those_who_brought_the_kinds_would_accept_them(tool: Run) -> None:
+    files = [
+        path for path in sorted(K8S.glob("components/*/*.yaml")) if any(kind in path.read_text() for kind in CUSTOM)
+    ]
+    assert int(tool("python", HERE / "custom_resources.py", *files)) == len(CUSTOM)
 
 
 def test_it_keeps_the_restricted_profile(rendered: list[Any]) -> None:
@@ -62,6 +56,45 @@ def test_it_keeps_the_restricted_profile(rendered: list[Any]) -> None:
 def test_everything_is_in_the_namespace(rendered: list[Any]) -> None:
     outside = [one for one in rendered if one["metadata"].get("namespace") != "cluster-info"]
     assert {one["kind"] for one in outside} == {"Namespace", "ClusterRole", "ClusterRoleBinding"}
+
+
+LABELS = {f"app.kubernetes.io/{name}" for name in ("name", "instance", "version", "part-of", "managed-by")}
+SELECTING = {f"app.kubernetes.io/{name}" for name in ("name", "instance", "component")}
+"""What may never change, and so holds no version and no tool."""
+
+
+def test_everything_is_labelled_as_kubernetes_recommends(rendered: list[Any]) -> None:
+    for one in rendered:
+        labels = one["metadata"]["labels"]
+        assert labels.keys() >= LABELS, one["metadata"]["name"]
+        assert labels["app.kubernetes.io/instance"] == "cluster-info"
+        if labels["app.kubernetes.io/name"] == "clusterinfo":
+            assert labels["app.kubernetes.io/version"] == __version__
+        if "template" in one.get("spec", {}):
+            assert one["spec"]["template"]["metadata"]["labels"].keys() >= LABELS | SELECTING
+            assert labels.keys() >= SELECTING
+
+
+def test_selectors_select_by_what_never_changes(rendered: list[Any]) -> None:
+    selectors = [found for one in rendered for found in selectors_of(one)]
+    assert len(selectors) >= 7
+    assert [one for one in selectors if not one.keys() <= SELECTING or len(one) < 2] == []
+    labels = [pod_labels for one in rendered if (pod_labels := labels_of_pods(one))]
+    ours = [one for one in selectors if one["app.kubernetes.io/name"] == "clusterinfo"]
+    assert [one for one in ours if not any(one.items() <= given.items() for given in labels)] == []
+
+
+def selectors_of(manifest: Any) -> list[dict[str, str]]:
+    """How a manifest selects Pods: as its own, to spread, to allow or to count them."""
+    spec = manifest.get("spec", {})
+    found = [spec.get("podSelector", {}).get("matchLabels"), spec.get("selector")]
+    found += [one["labelSelector"] for one in (pod_spec(manifest) or {}).get("topologySpreadConstraints") or []]
+    return [one.get("matchLabels", one) for one in found if one]
+
+
+def labels_of_pods(manifest: Any) -> dict[str, str] | None:
+    spec = manifest.get("spec", {}).get("jobTemplate", manifest).get("spec", {})
+    return spec["template"]["metadata"]["labels"] if "template" in spec and "metadata" in spec["template"] else None
 
 
 def test_a_collector_and_consumers_run_with_variables_they_read(rendered: list[Any]) -> None:
@@ -102,6 +135,23 @@ def test_who_scales_says_how_many(rendered: list[Any]) -> None:
     assert ("replicas" in spec) is not scaled
 
 
+def test_the_development_servers_let_in_who_needs_them(tool: Run) -> None:
+    manifests = list(yaml.safe_load_all(tool("kubectl", "kustomize", K8S / "overlays/dev")))
+    for server, variable in (("kafka", "KAFKA_BROKERS"), ("postgres", "DB_HOST")):
+        (rule,) = find(manifests, "NetworkPolicy", server)["spec"]["ingress"]
+        for manifest, owner in programs(manifests):
+            labels = labels_of_pods(manifest) or {}
+            allowed = any(selects(peer["podSelector"], labels) for peer in rule["from"])
+            assert allowed or variable not in environment(owner, manifests), (server, labels)
+
+
+def selects(selector: Any, labels: dict[str, str]) -> bool:
+    """Whether a label selector of Kubernetes selects what has these labels."""
+    wanted = selector.get("matchLabels", {})
+    among = {one["key"]: one["values"] for one in selector.get("matchExpressions", []) if one["operator"] == "In"}
+    return wanted.items() <= labels.items() and all(labels.get(key) in values for key, values in among.items())
+
+
 def test_production_is_encrypted(tool: Run) -> None:
     manifests = list(yaml.safe_load_all(tool("kubectl", "kustomize", K8S / "overlays/prod")))
     for _, owner in programs(manifests):
@@ -115,16 +165,21 @@ def test_production_is_encrypted(tool: Run) -> None:
             assert given["DB_SSL_ROOT_CERT"]
 
 
-def test_in_production_the_owner_migrates_once_and_consumers_may_make_nothing(tool: Run) -> None:
+def test_the_schema_is_made_once_and_by_a_job(rendered: list[Any]) -> None:
+    job, consumer = find(rendered, "Job", "cluster-info-migrate"), find(rendered, "Deployment", "cluster-info-consumer")
+    (migrating,), (storing,) = (containers(pod_spec(one) or {}) for one in (job, consumer))
+    assert (migrating["args"], storing["args"]) == (["migrate"], ["consume", "--no-migrate"])
+    assert migrating["image"] == storing["image"]
+    assert (pod_spec(job) or {})["restartPolicy"] == "Never"
+    assert job["spec"]["ttlSecondsAfterFinished"] > 0, "what cannot be changed must go before the next release"
+
+
+def test_in_production_the_owner_migrates_and_consumers_may_make_nothing(tool: Run) -> None:
     manifests = list(yaml.safe_load_all(tool("kubectl", "kustomize", K8S / "overlays/prod")))
     job, consumer = (
         find(manifests, "Job", "cluster-info-migrate"),
         find(manifests, "Deployment", "cluster-info-consumer"),
     )
     (migrating,), (storing,) = (containers(pod_spec(one) or {}) for one in (job, consumer))
-    assert (migrating["args"], storing["args"]) == (["migrate"], ["consume", "--no-migrate"])
-    assert migrating["image"] == storing["image"]
     users = [one["valueFrom"]["secretKeyRef"]["name"] for owner in (migrating, storing) for one in owner["env"] if one["name"] == "DB_USER"]  # fmt: skip  # noqa: E501
     assert users == ["postgres-owner-secret", "postgres-secret"]
-    assert pod_spec(job)["restartPolicy"] == "Never"  # type: ignore[index]
-    assert job["spec"]["ttlSecondsAfterFinished"] > 0, "what cannot be changed must go before the next release"

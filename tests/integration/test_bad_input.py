@@ -86,7 +86,7 @@ CASES = {
     "a dead letter that is not there": Case(("dead-letters", "show", "4711"), 2, ("4711", "dead-letters list")),
     "dead letters to replay that are not there": Case(("dead-letters", "replay", "4711", "12"), 2, ("12, 4711",)),
     "dead letters to drop that are not there": Case(("dead-letters", "drop", "4711"), 2, ("4711",)),
-    "an output that is none": Case(("dead-letters", "list", "--output", "yaml"), 2, ("yaml", "table", "json")),
+    "an output that is none": Case(("dead-letters", "list", "-o", "xml"), 2, ("xml", "table", "yaml")),
     "nothing to forget": Case(("forget",), 2, ("--cluster",)),
     "forgetting with nobody to ask": Case(("forget", "--cluster", "x"), 2, ("--yes",)),
     "forgetting a cluster that is not there": Case(("forget", "--cluster", "x", "--yes"), 2, ("'x'", "stored are")),
@@ -316,9 +316,9 @@ async def _stopped(program: Program, number: signal.Signals = signal.SIGTERM) ->
     return ended
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_asked_to_stop_they_stop_with_0(
-    number: signal.Signals, database: Database, kafka_env: dict[str, str]
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+async def test_asked_to_stop_they_drain_and_stop(
+    number: signal.Signals, code: int, database: Database, kafka_env: dict[str, str]
 ) -> None:
     async with simulated_api(100) as api:
         env = api.env | database.env | kafka_env | {"METRICS_ADDRESS": ""}
@@ -330,7 +330,7 @@ async def test_asked_to_stop_they_stop_with_0(
 
         commands = {"collect": "Snapshot ended", "legacy": "Snapshot ended", "consume": "Partition claimed"}
         for ended in await asyncio.gather(*(stop(*command) for command in commands.items())):
-            ended.expect(0)
+            ended.expect(code)
             assert ended.errors() == []
 
 

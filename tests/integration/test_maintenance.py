@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
+import re
 import signal
 import subprocess
 from pathlib import Path
@@ -48,15 +50,25 @@ async def letters(database: Database, *args: str, code: int = 0) -> Ended:
 
 
 async def listed(database: Database, *args: str) -> list[dict[str, Any]]:
-    ended = await letters(database, "list", "--output", "json", *args)
-    return [orjson.loads(line) for line in ended.stdout.splitlines()]
+    ended = await letters(database, "list", "-o", "json", *args)
+    rows = orjson.loads(ended.stdout)
+    assert isinstance(rows, list)
+    return rows
 
 
 async def test_dead_letters_are_listed_for_people_and_for_scripts(filled: Database) -> None:
-    table = (await letters(filled, "list")).stdout
-    assert [line.split()[0] for line in table.splitlines()[3:] if line.strip()] == ["3", "2", "1"]
-    assert "configmaps ns/a" in table
-    assert "cluster-info/0/3" in table
+    head, *lines = (await letters(filled, "list", "-o", "wide")).stdout.splitlines()
+    assert re.split("  +", head) == ["ID", "AGE", "RECORD", "OBJECT", "SIZE", "SQLSTATE", "REPLAYED", "REASON"]
+    assert [line.split()[0] for line in lines] == ["3", "2", "1"]
+    assert re.split("  +", lines[2])[2:] == [
+        "cluster-info/0/3",
+        "<none>",
+        "7",
+        "<none>",
+        "<none>",
+        "ce_type is missing",
+    ]
+    assert "configmaps ns/a" in lines[1]
     rows = await listed(filled)
     assert [row["what"] for row in rows] == ["configmaps ns/b", "configmaps ns/a", ""]
     assert rows[2] | {"created_at": ""} == {
@@ -64,8 +76,9 @@ async def test_dead_letters_are_listed_for_people_and_for_scripts(filled: Databa
         "reason": "ce_type is missing", "sqlstate": None, "size_bytes": 7, "cut_off": False, "replayed_at": None,
     }  # fmt: skip
     assert [row["id"] for row in await listed(filled, "--reason", "POSTGRESQL REFUSED")] == [3, 2]
-    one = await letters(filled, "list", "--output", "json", "--limit", "1")
-    assert len(one.stdout.splitlines()) == 1
+    assert (await letters(filled, "list", "-o", "name")).stdout == "3\n2\n1\n"
+    one = await letters(filled, "list", "-o", "name", "--limit", "1")
+    assert one.stdout == "3\n"
     assert [line["msg"] for line in one.lines()] == ["2 older dead letters are not shown"]
 
 
@@ -80,6 +93,16 @@ async def test_a_letter_is_shown_without_steering_the_terminal(filled: Database)
     assert "sqlstate: 22P02" in named
 
 
+async def test_scripts_read_a_letter_whole(filled: Database) -> None:
+    letter = orjson.loads((await letters(filled, "show", "1", "-o", "json")).stdout)
+    assert letter["key"] == {"base64": "/w=="}
+    assert letter["headers"] == {"who": "\x1b[31mme", "raw": {"base64": "/g=="}}
+    assert base64.b64decode(letter["value"]["base64"]) == STRANGE.value
+    assert (letter["id"], letter["reason"]) == (1, "ce_type is missing")
+    refused = await run("dead-letters", "show", "1", "--raw", "-o", "json", env=filled.env)
+    assert refused.expect(2).errors() == ["--raw and --output contradict each other: give one of them"]
+
+
 async def test_the_value_comes_out_byte_for_byte(filled: Database, tmp_path: Path) -> None:
     command = [str(EXECUTABLE), "dead-letters", "show", "1", "--raw"]
     env = environment(filled.env, tmp_path)
@@ -89,16 +112,18 @@ async def test_the_value_comes_out_byte_for_byte(filled: Database, tmp_path: Pat
 async def test_replaying_says_of_each_what_came_of_it(filled: Database, connection: asyncpg.Connection) -> None:
     await connection.execute("update dead_letter set value = '{\"n\": 1}', size_bytes = 8 where id = 2")
     ended = await letters(filled, "replay", "--all", code=1)
-    lines = ended.stdout.splitlines()
-    assert lines[0] == "1: refused: no CloudEvent 1.0: ce_specversion is missing"
-    assert lines[1] == "2: stored"
-    assert lines[2].startswith("3: refused: PostgreSQL refused the body")
+    assert [re.split("  +", line.strip())[:3] for line in ended.stdout.splitlines()[:3]] == [
+        ["ID", "RESULT", "REASON"],
+        ["1", "refused", "no CloudEvent 1.0: ce_specversion is missing"],
+        ["2", "stored"],
+    ]
+    assert re.match(r" 3   refused   PostgreSQL refused the body", ended.stdout.splitlines()[3])
     assert ended.errors() == ["2 of 3 dead letters were refused again, and stay"]
     assert await connection.fetchval("select fidelity from resource where name = 'a'") == 3
     assert [row["id"] for row in await listed(filled)] == [3, 1]
     assert [row["id"] for row in await listed(filled, "--all")] == [3, 2, 1]
     again = await letters(filled, "replay", "2")
-    assert again.stdout == "2: changed nothing: known already, or older\n"
+    assert again.stdout.splitlines()[1] == " 2   unchanged   known already, or older"
 
 
 async def test_dropping_prints_how_many(filled: Database, connection: asyncpg.Connection) -> None:
@@ -106,13 +131,14 @@ async def test_dropping_prints_how_many(filled: Database, connection: asyncpg.Co
     await connection.execute("update dead_letter set replayed_at = now() where id = 2")
     assert (await letters(filled, "drop", "--replayed")).stdout == "dropped 1 dead letters\n"
     assert [row["id"] for row in await listed(filled, "--all")] == [3]
-    assert (await letters(filled, "drop", "--all")).stdout == "dropped 1 dead letters\n"
-    assert (await letters(filled, "replay", "--all")).stdout == ""
+    assert (await letters(filled, "drop", "--all", "-o", "name")).stdout == "3\n"
+    assert (await letters(filled, "replay", "--all")).stdout == "(no dead letters)\n"
+    assert (await letters(filled, "list")).stdout == "(no dead letters)\n"
 
 
 async def test_a_cluster_is_forgotten(filled: Database, connection: asyncpg.Connection) -> None:
     unknown = await run("forget", "--cluster", "tset", "--yes", env=filled.env)
-    assert "stored are: test" in unknown.expect(2).errors()[0]
+    assert "did you mean test?" in unknown.expect(2).errors()[0]
     ended = await run("forget", "--cluster", "test", "--resource", "configmaps", "--yes", env=filled.env)
     assert ended.expect().stdout == "forgot configmaps of cluster test: 1 kinds, 3 objects, 0 versions in history\n"
     ended = await run("forget", "--cluster", "test", "--yes", env=filled.env)
@@ -157,7 +183,7 @@ async def test_a_consumer_that_runs_reads_all_of_it_again_and_changes_nothing(
         (await run("consume", "--until-idle", "1s", env=env)).expect()
         objects, ends = await _objects(connection), await _offsets(connection)
         forgot = (await run("offsets", "reset", env=env)).expect()
-        assert forgot.logged(f"forgot the offsets of 6 partitions of topic {env['KAFKA_TOPIC']}")
+        assert forgot.stdout == f"forgot the offsets of 6 partitions of topic {env['KAFKA_TOPIC']}\n"
         assert await _offsets(connection) == {}
         (await run("collect", "--once", env=api.env | env)).expect()
         async with asyncio.timeout(60):
@@ -204,8 +230,8 @@ async def test_another_topic_than_the_stored_one_is_reported(filled: Database) -
     ended = (await run("offsets", "reset", env=filled.env | {"KAFKA_TOPIC": "clusterinfo"})).expect()
     (warning,) = ended.logged("no offsets of topic clusterinfo are stored, but of cluster-info")
     assert "KAFKA_TOPIC" in warning["remedy"]
-    ended = (await run("offsets", "reset", env=filled.env)).expect()
-    assert ended.logged("forgot the offsets of 1 partitions of topic cluster-info")
+    ended = (await run("offsets", "reset", "-o", "json", env=filled.env)).expect()
+    assert orjson.loads(ended.stdout) == [{"topic": "cluster-info", "partitions": 1}]
 
 
 async def test_a_second_group_on_one_database_is_refused_in_one_line(

@@ -46,7 +46,7 @@ async def kept_demonstration(temporary: Path) -> AsyncIterator[Kept]:
         commands, breaking = program.stdout().partition(RUNNING)[2].split(BREAKING)
         yield Kept(program, _indented(commands), _indented(breaking))
         program.signal(signal.SIGINT)
-        (await program.ended(30)).expect(0)
+        (await program.ended(30)).expect(130)
     assert list(temporary.iterdir()) == []
 
 

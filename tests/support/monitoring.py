@@ -12,7 +12,7 @@ import yaml
 from tests.support.deployed import ROOT
 
 DASHBOARDS = {
-    path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "compose/grafana/dashboards").glob("*.json"))
+    path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "k8s/components/dashboards").glob("*.json"))
 }
 ALERTS: list[dict[str, Any]] = [
     rule

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from clusterinfo import lifecycle
-from clusterinfo.exit_codes import EXIT_STOPPED
+from clusterinfo.exit_codes import EXIT_INTERRUPTED, EXIT_STOPPED
 
 
 async def _signal(delay_s: float = 0.05, number: signal.Signals = signal.SIGTERM) -> None:
@@ -26,7 +26,7 @@ def test_a_run_that_ends_by_itself_returns_its_code() -> None:
     assert lifecycle.run(main, 5) == 3
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
 def test_asked_to_drain_it_returns_what_main_returns(number: signal.Signals) -> None:
     async def main(draining: asyncio.Event) -> int:
         await _signal(number=number)
@@ -34,6 +34,17 @@ def test_asked_to_drain_it_returns_what_main_returns(number: signal.Signals) -> 
         return 0
 
     assert lifecycle.run(main, 5) == 0
+
+
+@pytest.mark.parametrize("numbers", [[signal.SIGINT], [signal.SIGINT, signal.SIGTERM], [signal.SIGTERM, signal.SIGINT]])
+def test_after_ctrl_c_it_returns_130_however_it_ended(numbers: list[signal.Signals]) -> None:
+    async def main(draining: asyncio.Event) -> int:
+        for at, number in enumerate(numbers):
+            await _signal(0.05 + at / 10, number)
+        await (draining.wait() if len(numbers) == 1 else asyncio.sleep(60))
+        return 0
+
+    assert lifecycle.run(main, 5) == EXIT_INTERRUPTED
 
 
 def test_who_ignores_that_the_terminal_is_closed_goes_on() -> None:
@@ -78,7 +89,6 @@ def test_a_second_signal_ends_it_now() -> None:
 STUBBORN = """
 import asyncio
 from clusterinfo import lifecycle
-from clusterinfo.exit_codes import EXIT_STOPPED
 
 async def main(_):
     print("working", flush=True)
@@ -92,16 +102,25 @@ lifecycle.run(main, {grace_s}, 0.2)
 """
 
 
-@pytest.mark.parametrize(("grace_s", "signals"), [(60, 2), (0.2, 1)])
-def test_work_that_does_not_end_when_cancelled_is_left_behind(grace_s: float, signals: int) -> None:
+@pytest.mark.parametrize(
+    ("grace_s", "signals", "code"),
+    [
+        (60, [signal.SIGTERM, signal.SIGTERM], EXIT_STOPPED),
+        (0.2, [signal.SIGTERM], EXIT_STOPPED),
+        (0.2, [signal.SIGINT], EXIT_INTERRUPTED),
+    ],
+)
+def test_work_that_does_not_end_when_cancelled_is_left_behind(
+    grace_s: float, signals: list[signal.Signals], code: int
+) -> None:
     argv = [sys.executable, "-c", STUBBORN.format(grace_s=grace_s)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
         assert program.stdout.readline() == "working\n"
-        for _ in range(signals):
-            program.send_signal(signal.SIGTERM)
+        for number in signals:
+            program.send_signal(number)
             time.sleep(0.3)
-        assert program.wait(10) == EXIT_STOPPED
+        assert program.wait(10) == code
         assert program.stdout.read() == "not yet\n", "what was printed before is not lost"
 
 

@@ -83,10 +83,10 @@ async def waiting_letters(connection: Connection) -> list[int]:
     return [row["id"] for row in await connection.fetch(statements()["find_waiting_letters"])]
 
 
-async def drop_letters(connection: Connection, ids: Sequence[int] | None, *, only_replayed: bool = False) -> int:
-    """Delete letters (`ids` None: all, or all that were replayed); return how many."""
+async def drop_letters(connection: Connection, ids: Sequence[int] | None, *, only_replayed: bool) -> list[int]:
+    """Delete letters (`ids` None: all, or all that were replayed); return the ids of those that were there."""
     chosen = None if ids is None else list(ids)
-    return len(await connection.fetch(statements()["drop_letters"], chosen, only_replayed))
+    return sorted(row["id"] for row in await connection.fetch(statements()["drop_letters"], chosen, only_replayed))
 
 
 def _letter(row: Row) -> Letter:

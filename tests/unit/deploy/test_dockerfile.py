@@ -10,6 +10,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+from clusterinfo import __version__
 from clusterinfo.settings import Settings
 from tests.support.dockerfile import ROOT, TEXT, admitted, argv, base, lineage, runs, stages
 
@@ -73,6 +74,18 @@ def test_what_runs_has_nothing_that_was_built_with(stage: str) -> None:
     assert base("runtime") == "${PYTHON}", "see test_images_have_a_python_that_the_program_is_tested_with"
     copied = {rest.split(" ", 1)[1] for keyword, rest in lineage(stage) if keyword == "COPY"}
     assert copied == {"/opt/clusterinfo /opt/clusterinfo"}
+
+
+@pytest.mark.parametrize("stage", RUNNING)
+def test_an_image_says_what_it_is(stage: str) -> None:
+    (given,) = [rest for keyword, rest in lineage(stage) if keyword == "LABEL"]
+    labels = dict(re.findall(r'org\.opencontainers\.image\.([\w.]+)="([^"]*)"', given))
+    project = PROJECT["project"]
+    assert (labels["title"], labels["licenses"]) == (project["name"], project["license"])
+    assert labels["version"] == __version__
+    declared = {rest.partition("=")[0] for keyword, rest in lineage(stage) if keyword == "ARG"}
+    assert {labels["revision"], labels["base.name"]} == {"${REVISION}", "${PYTHON}"}
+    assert declared >= {"REVISION", "PYTHON"}, "or they would be empty"
 
 
 @pytest.mark.parametrize("stage", RUNNING)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -19,6 +19,7 @@ from clusterinfo.telemetry.logs import MESSAGES
 from tests import tuning
 from tests.bench import WAIT, Servers
 from tests.support import generated
+from tests.support.documents import anchors
 from tests.support.settings_table import SHOWN
 
 ROOT = Path(__file__).parents[3]
@@ -28,16 +29,9 @@ DESIGN = (ROOT / "docs/DESIGN.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("region", generated.REGIONS, ids=lambda region: str(region.document))
-def test_what_is_generated_is_what_the_code_says(region: generated.Region) -> None:
-    assert region.found() == region.text(), f"run `{generated.COMMAND}`"
-
-
-def test_what_the_readme_shows_of_the_demo_is_what_it_asks() -> None:
-    asked = {f"-- {one.words}\n{one.sql.strip()};" for one in (*demo_tables.QUESTIONS, demo_tables.CHANGES)}
-    shown = re.findall(r"^-- .*\n[^;]*;$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
-    assert len(shown) == 2
-    assert set(shown) <= asked
+@pytest.mark.parametrize("part", generated.PARTS, ids=lambda part: str(part.document))
+def test_what_is_generated_is_what_the_code_says(part: generated.Region | generated.Whole) -> None:
+    assert part.found() == part.text(), f"run `{generated.COMMAND}`"
 
 
 @pytest.mark.parametrize("command", sorted(tuning.BASELINE))
@@ -53,6 +47,7 @@ def test_defaults_that_are_written_differently_mean_the_same(name: str) -> None:
     assert getattr(load({}, **{name: SHOWN[name]}), name) == Settings.model_fields[name].default
 
 
+COMMANDS: Any = typer.main.get_command(cli.app)
 USED = re.compile(r"(?<![-/.\w] )\bclusterinfo ((?:[a-z][a-z-]+ ?)+)([^\n#`|;]*)")
 """A command of ours in a document's code: its words, and what follows them."""
 
@@ -68,7 +63,7 @@ def used(document: Path) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_command_and_flag_of_a_document_exists(document: Path) -> None:
     for words, rest in used(document):
-        command, known = cast(Any, typer.main.get_command(cli.app)), {"--help"}
+        command, known = COMMANDS, {"--help"}
         for word in words.split():
             if not hasattr(command, "commands"):
                 break
@@ -83,11 +78,11 @@ def test_commands_are_found_in_documents() -> None:
 
 
 def test_the_exit_codes_are_the_programs() -> None:
-    documented = {int(code) for code in re.findall(r"^\| `(\d)` \|", CLI, re.MULTILINE)}
+    documented = {int(code) for code in re.findall(r"^\| `(\d+)` \|", CLI, re.MULTILINE)}
     codes = {code for name, code in vars(exit_codes).items() if name.startswith("EXIT_")}
     raised = {kind.exit_code for kind in vars(errors).values() if hasattr(kind, "exit_code")}
     assert raised <= codes
-    assert documented == codes - {exit_codes.EXIT_ABORTED}, "what a signal adds is every shell's own table"
+    assert documented == codes
 
 
 FROM_AN_INDEX = re.compile(
@@ -126,8 +121,20 @@ def test_nobody_is_advised_to_install_from_an_index() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
-        assert (document.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", document.read_text(encoding="utf-8")):
+        path = document.parent / target if target else document
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), f"{target}#{anchor}"
+
+
+def test_the_picture_of_the_demo_is_what_it_shows() -> None:
+    (picture,) = re.findall(
+        r"A part of what it shows:\n\n```\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL
+    )
+    asked = {f"-- {one.words}\n{one.sql.strip()};" for one in (*demo_tables.QUESTIONS, demo_tables.CHANGES)}
+    shown = re.findall(r"^-- .*\n[^;]*;$", picture, re.MULTILINE)
+    assert len(shown) == 2
+    assert set(shown) <= asked
 
 
 def defined(path: Path) -> set[str]:
