@@ -159,10 +159,10 @@ async def consuming(servers: Servers) -> AsyncIterator[list[Process]]:
 
 
 @asynccontextmanager
-async def collecting(servers: Servers, interval: str) -> AsyncIterator[list[Process]]:
-    """A collector that lists every `interval`, until the block ends."""
+async def following(servers: Servers) -> AsyncIterator[list[Process]]:
+    """A collector that lists once more and then follows what changes, until the block ends."""
     async with _stopped_afterwards() as children:
-        start(servers, children, "collect", ("collect", "--interval", interval))
+        start(servers, children, "collect", ("collect", "--watch"))
         yield children
 
 

@@ -27,8 +27,8 @@ LIMITS = """
 The consumer is started again at once, and goes on where the other one stopped. The broker is for development: it keeps
 everything in memory. Nothing of all this outlives the command."""
 LIMITS_OF_API = """
-What is deleted is gone from the tables after the next lists, and in resource_changes. The API is simulated: kubectl can
-get, describe, watch and delete, but not create, change, exec or read logs, and no controller makes anything anew."""
+What is deleted is gone from the tables within seconds, and in resource_changes. The API is simulated: kubectl can get,
+describe, watch and delete, but not create, change, exec or read logs, and no controller makes anything anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,12 +253,10 @@ def cell(value: Any) -> str:
             return "".join(character if character.isprintable() else "?" for character in str(value))
 
 
-def print_connection(console: Console, servers: Servers, consumer: Process, interval: str) -> None:
+def print_connection(console: Console, servers: Servers, consumer: Process) -> None:
     """How to reach what goes on running, what it is good for, and what to break."""
-    environment = servers.write_environment(interval)
-    console.print(
-        Text(f"\nIt goes on running: lists every {interval}, two consumers. In another terminal:", style="bold")
-    )
+    environment = servers.write_environment()
+    console.print(Text("\nIt goes on running, and follows what changes. In another terminal:", style="bold"))
     commands = [
         shlex.join(["source", str(environment)]),
         "clusterinfo status",
@@ -276,7 +274,7 @@ def _what_to_break(servers: Servers, consumer: Process) -> list[str]:
     kill = [f"kill -9 {consumer.pid}", "clusterinfo status"]
     if not servers.api:
         return kill
-    changes = CHANGES.sql.strip().replace("\n", " ").replace("'1 minute'", "'2 minutes'")
+    changes = CHANGES.sql.strip().replace("\n", " ")
     return [*kill, "kubectl delete deployments -n ns-000 --all", f'psql -c "{changes}"']
 
 
