@@ -63,6 +63,44 @@ class ListRestarted(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WatchOpened(Observation):
+    """A kind's watch was answered: changes after `version` come from now on."""
+
+    resource: str
+    reach: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchInterrupted(Observation):
+    """A watch broke off, and is opened again where it stands after `wait_s`."""
+
+    resource: str
+    reach: str
+    error: str
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchLost(Observation):
+    """A watch cannot be continued, and why: its kind is not followed until its next list."""
+
+    resource: str
+    reach: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventsRead(Observation):
+    """So many changes of a kind came by its watch: bytes as downloaded."""
+
+    resource: str
+    reach: str
+    events: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotEnded(Observation):
     """A run of lists ended: the summary of a `collect`."""
 
@@ -73,6 +111,8 @@ class SnapshotEnded(Observation):
     objects: int
     size_bytes: int
     seconds: float
+    interval_s: float | None = None
+    """From its beginning to that of the next; None: nobody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +121,14 @@ class RunFailed(Observation):
 
     cluster: str
     error: str
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunScheduled(Observation):
+    """The next run of lists begins in `wait_s`; 0 if the last one took longer than the interval."""
+
+    cluster: str
     wait_s: float
 
 
@@ -94,6 +142,16 @@ class Produced(Observation):
     size_bytes: int
     records: int
     resource: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streamed(Observation):
+    """So many watched records are in Kafka: `size_bytes` of all their values."""
+
+    topic: str
+    partition: int
+    records: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +178,13 @@ class PartitionsAssigned(Observation):
     """The consumer group gave this member these partitions, `topic-number` each."""
 
     partitions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding(Observation):
+    """So many partitions are assigned to this member; reported from time to time, 0 included."""
+
+    partitions: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,6 +230,22 @@ class BatchStored(Observation):
     copy_s: float
     merge_s: float
     commit_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangesStored(Observation):
+    """What was watched of a kind is committed; `delays_s`: of each change, how long ago it was seen by its watch."""
+
+    resource: str
+    delays_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitsFollowed(Observation):
+    """Nothing is missing of what a session has said of these kinds; `cluster` is its identity."""
+
+    cluster: str
+    resources: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

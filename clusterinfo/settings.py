@@ -27,6 +27,7 @@ from pydantic import (
 )
 
 from clusterinfo.allowed import allowed
+from clusterinfo.durations import parse_duration
 from clusterinfo.errors import ConfigError
 from clusterinfo.topic_names import TopicNames
 
@@ -38,10 +39,7 @@ MIN_REDACTION_KEY_BYTES = 16
 """A shorter key can be found by trying: a fingerprint would give away what it stands for."""
 LIST_TIMEOUT_S = 1800.0
 
-_DURATION_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZE_UNITS = {"B": 1, "KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
-_DURATION_PART = r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*"
-_DURATION = re.compile(f"(?:{_DURATION_PART})+")
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)")
 
 _REDACTION_PATH = re.compile(r"[^:/\s]+:(?:/[^/\s]+)+")
@@ -53,16 +51,6 @@ _KIND_PATTERN = re.compile(r"[-.a-z0-9*?!\[\]]+")
 
 DEFAULT_EXCLUDE = ["leases.coordination.k8s.io", "componentstatuses", "*.metrics.k8s.io", "events.events.k8s.io"]
 ADD_TO_DEFAULT = "+"
-
-
-def parse_duration(value: Any) -> float:
-    """`500ms`, `1m30s`, `90d` -> seconds. Raises ValueError with what is allowed."""
-    if isinstance(value, int | float):
-        return float(value)
-    text = str(value).strip()
-    if _DURATION.fullmatch(text):
-        return sum(float(number) * _DURATION_UNITS_S[unit] for number, unit in re.findall(_DURATION_PART, text))
-    raise ValueError("allowed are numbers, each with a unit: ms, s, m, h or d, such as 30s or 1m30s")
 
 
 def parse_size(value: Any) -> int:
@@ -288,6 +276,11 @@ class Settings(BaseModel):
     collect_interval: Duration = Field(
         default=300.0, gt=0, description="from the start of one run of lists to the next"
     )
+    resync_interval: Duration = Field(
+        default=6 * 3600.0,
+        gt=0,
+        description="with `--watch`: how often a kind is listed all the same, to prove it anew",
+    )
     collect_concurrency: int = Field(default=4, ge=1, le=64, description="kinds listed at the same time")
     list_timeout: Duration = Field(
         default=LIST_TIMEOUT_S, gt=0, description="a kind that takes longer to list has failed; the others go on"
@@ -301,7 +294,7 @@ class Settings(BaseModel):
 
     batch_size: int = Field(default=5000, ge=1, le=100000, description="most records stored in one transaction")
     batch_bytes: Size = Field(default=16 * MIB, ge=1024, description="most bytes stored in one transaction")
-    batch_wait: Duration = Field(default=1.0, ge=0, le=60, description="longest wait for a batch to fill")
+    batch_wait: Duration = Field(default=0.02, ge=0, le=60, description="longest wait for a batch to fill")
     history_retention: Duration = Field(default=90 * 86400.0, gt=0, description="how long superseded versions are kept")
     dead_letter_rows: int = Field(default=100_000, ge=1, description="most dead letters kept; the oldest go")
     dead_letter_bytes: Size = Field(
@@ -311,7 +304,9 @@ class Settings(BaseModel):
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="least level logged")
-    log_format: Literal["json", "console"] = Field(default="json", description="`console` for people")
+    log_format: Literal["json", "console"] = Field(
+        default="json", description="`console` for people; set, there are log lines on a terminal too"
+    )
     metrics_address: Host = Field(
         default=":8080", description="where `/metrics`, `/livez` and `/readyz` are served; empty switches it off"
     )

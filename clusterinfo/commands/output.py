@@ -25,6 +25,8 @@ import orjson
 import typer
 from rich.cells import cell_len, set_cell_size
 
+from clusterinfo.durations import short_duration
+
 T = TypeVar("T")
 Cell = str | int | None
 
@@ -49,7 +51,7 @@ class Output(StrEnum):
 class Column(Generic[T]):
     """A column: its head, and what of a row stands in it (a number: to the right), or `nothing`.
 
-    `is_wide`: with `-o wide` only.
+    `is_wide`: with `-o wide` only. Where `nothing` is empty, a column without cells is left out.
     """
 
     head: str
@@ -71,7 +73,8 @@ class Table(Generic[T]):
         if not self.rows:
             return [f"({self.nothing})"]
         columns = [column for column in self.columns if wide or not column.is_wide]
-        texts = [_aligned(column, [column.cell(row) for row in self.rows]) for column in columns]
+        cells = [(column, [column.cell(row) for row in self.rows]) for column in columns]
+        texts = [_aligned(column, found) for column, found in cells if column.nothing or any(found)]
         return _joined(texts, None if wide else width)
 
 
@@ -134,18 +137,40 @@ def show(result: Result, output: Output) -> None:
     sys.stdout.flush()
 
 
+def scroll_away() -> None:
+    """Move what a terminal shows out of sight, where it is not drawn over."""
+    if has_cursor(sys.stdout):
+        sys.stdout.write("\n" * shutil.get_terminal_size().lines)
+
+
+def redraw(result: Result, output: Output) -> None:
+    """Print it over what was printed before: on a terminal as one screen, elsewhere below it."""
+    if not has_cursor(sys.stdout):
+        show(result, output)
+        return
+    size = shutil.get_terminal_size()
+    text = result.text(output, width=size.columns, colours=has_colours(sys.stdout))
+    sys.stdout.write(frame(text, size.lines))
+    sys.stdout.flush()
+
+
+def frame(text: str, rows: int) -> str:
+    """`text` over a whole screen of so many rows. What does not fit is counted; lines end at the edge."""
+    lines = text.splitlines()
+    if len(lines) >= rows:  # the last row is the cursor's
+        lines[rows - 2 :] = [f"… {len(lines) - rows + 2} more lines"]
+    clear_line, clear_below, home, no_wrap, wrap = "\x1b[K", "\x1b[J", "\x1b[H", "\x1b[?7l", "\x1b[?7h"
+    return home + no_wrap + "".join(f"{line}{clear_line}\n" for line in lines) + clear_below + wrap
+
+
+def has_cursor(out: TextIO) -> bool:
+    """Whether it is a terminal that can do more than print."""
+    return out.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+
+
 def has_colours(out: TextIO) -> bool:
-    """Whether it is a terminal that shows colours to somebody who wants them (https://no-color.org)."""
-    able = out.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
-    return able and not os.environ.get("NO_COLOR")
-
-
-def short_duration(seconds: float) -> str:
-    """`42s`, `5m`, `3h`, `2d`: the largest unit there is one of."""
-    for unit, length_s in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length_s:
-            return f"{int(seconds // length_s)}{unit}"
-    return f"{int(max(0, seconds))}s"
+    """Whether somebody wants colours there (https://no-color.org)."""
+    return has_cursor(out) and not os.environ.get("NO_COLOR")
 
 
 def ago(then: dt.datetime | None, now: dt.datetime) -> str:

@@ -31,7 +31,7 @@ def run(settings: Settings, command: Command, *, serve: bool, moves: bool = True
     from clusterinfo.telemetry.server import Telemetry
 
     logs.configure_logging(settings.log_level, settings.log_format)
-    with _observer(moves) as observer:
+    with _observer(settings, moves) as observer:
         telemetry = Telemetry(observer)
 
         async def main(stopping: asyncio.Event) -> int:
@@ -52,9 +52,9 @@ def run_short(command: Callable[..., Coroutine[Any, Any, int]], *args: Any, **na
     run(load(dict(os.environ)), main, serve=False, moves=False)
 
 
-def _observer(moves: bool) -> AbstractContextManager[Observe]:
-    """What observations are given to: the log, or on a terminal what a person reads instead."""
-    if not sys.stderr.isatty():
+def _observer(settings: Settings, moves: bool) -> AbstractContextManager[Observe]:
+    """What observations are given to: the log, or what a person reads instead at a terminal if LOG_FORMAT is unset."""
+    if not sys.stderr.isatty() or settings.was_set("log_format"):
         from clusterinfo.telemetry.logs import log_observation
 
         return nullcontext(log_observation)

@@ -1,38 +1,47 @@
-"""What `clusterinfo status` shows: a verdict, a table a person reads at a glance, JSON for scripts. Pure: no I/O.
+"""What `clusterinfo status` tells: a verdict with its reasons, a line a cluster, the lag; JSON. Pure: no I/O.
 
 Healthy means: of every cluster a run of lists has ended, which knew all of its kinds; every kind that has rows was
-verified not long ago, nothing waits among the dead letters, and what waits in Kafka waits in partitions that a consumer
-holds. Lag is shown and no reason for alarm by itself: it comes and goes with every run of lists. Nor is it one that
-nobody consumes while nothing waits: jobs consume now and then.
+verified not long ago; nothing waits among the dead letters; what waits in Kafka waits in partitions that a consumer
+holds, and is being stored. Lag is no reason for alarm by itself: it comes and goes with every run of lists. Nor is it
+one that nobody consumes while nothing waits: jobs consume now and then.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import datetime as dt
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, Group, RenderResult
-from rich.table import Table
-from rich.text import Text
-
-from clusterinfo.model import ListLane, Unit, partition_name
+from clusterinfo.commands.status_kinds import Complaint, complaint_of, grouped, severity
+from clusterinfo.durations import short_duration
+from clusterinfo.model import partition_name
 from clusterinfo.postgres.admin.overview import ClusterRow, KindRow, Overview
 
-WELL = ("verified", "excluded", "gone", "forbidden")
-"""States that need nobody's attention by themselves, unless they have rows that grow old: that a kind is forbidden or
-excluded is somebody's decision."""
+STALE_INTERVALS = 3
+"""A kind that was not verified for so many intervals missed more than one run of lists that was merely slow."""
+STALLED_S = 60.0
+"""A batch takes a second or two; a statement is ended after a minute."""
+MOVING_S = 30.0
+"""A partition of which something was stored so long ago is being stored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A partition of a topic: up to where it is stored, where it ends (None: Kafka was not asked)."""
+    """A partition of a topic: up to where it is stored, where it ends (None: Kafka was not asked).
+
+    `moved_at`: when something of it was last stored; `waiting_since`: when the first message that waits was sent, or
+    what was stored before it observed; `rate`: messages of it stored a second. None: not known.
+    """
 
     topic: str
     partition: int
     stored: int
     end: int | None
+    moved_at: dt.datetime | None = None
+    waiting_since: dt.datetime | None = None
+    rate: float | None = None
 
     def __str__(self) -> str:
         return partition_name(self.topic, self.partition)
@@ -40,6 +49,50 @@ class Partition:
     @property
     def lag(self) -> int | None:
         return None if self.end is None else max(0, self.end - self.stored)
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """What waits in Kafka: messages, and how many are stored a second (None: nothing of it is being stored, or it has
+    begun just now), in how many seconds all of it is at that rate, how many the oldest has waited, and for how many
+    nothing of it was stored (None: none of it ever).
+    """
+
+    messages: int
+    rate: float | None = None
+    catch_up_s: float | None = None
+    behind_s: float | None = None
+    idle_s: float | None = None
+
+    @classmethod
+    def of(cls, partitions: list[Partition], now: dt.datetime) -> Lag:
+        """Of all partitions together."""
+        late = [row for row in partitions if row.lag]
+        messages = sum(row.lag or 0 for row in late)
+        moved = [_seconds(now, row.moved_at) for row in late if row.moved_at]
+        waits = [_seconds(now, row.waiting_since) for row in late if row.waiting_since]
+        moving = [row for row in late if row.moved_at and _seconds(now, row.moved_at) <= MOVING_S]
+        rate = sum(row.rate or 0.0 for row in moving)
+        return cls(
+            messages,
+            rate or None,
+            messages / rate if rate else None,
+            max(waits) if waits else None,
+            min(moved) if moved else None,
+        )
+
+    def __str__(self) -> str:
+        """`37,728 messages waiting, 900/s stored, caught up in 42s, 70s behind`."""
+        if not self.messages:
+            return "none"
+        parts = [waiting(self.messages)]
+        if self.rate:
+            parts += [f"{self.rate:,.0f}/s stored", f"caught up in {short_duration(self.catch_up_s or 0)}"]
+        elif idle := idle_for(self):
+            parts.append(idle)
+        if self.behind_s is not None:
+            parts.append(f"{short_duration(self.behind_s)} behind")
+        return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,38 +111,123 @@ class Consumers:
     error: str
     owner: str
 
+    def described(self, partitions: int) -> str:
+        """`2 in group us, 12 of 12 partitions held`."""
+        if self.error:
+            return f"unknown: {self.error}"
+        if not self.members:
+            return f"no consumer in group {self.group}"
+        state = "" if self.state == "Stable" else f" ({self.state})"
+        return f"{self.members} in group {self.group}, {len(self.held)} of {partitions} partitions held{state}"
+
+
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """One thing that somebody should look at: a kind, a cluster, the consumers, Kafka, the dead letters, the database.
+
+    `kind`: its row, if it is one.
+    """
+
+    about: str
+    why: str
+    cluster: str = ""
+    kind: KindRow | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        shown: dict[str, Any] = {"about": self.about, "why": self.why}
+        if self.cluster:
+            shown["cluster"] = self.cluster
+        if self.kind is not None:
+            shown |= {"api_group": self.kind.api_group, "resource": self.kind.resource, "reach": self.kind.reach}
+        return shown
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterLine:
+    """A cluster on one line. `age_s`: how long ago the kind was proven that was proven longest ago, of those that are
+    verified; None: none is. `worst`: the kind that needs attention most, and why it or the cluster does.
+    """
+
+    row: ClusterRow
+    age_s: float | None
+    kinds: int
+    states: dict[str, int]
+    objects: int
+    stale_after_s: float
+    worst: str = ""
+    why: str = ""
+
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """An overview, the topics' partitions, and after how many seconds a kind counts as stale.
+    """An overview, the topics' partitions, who consumes them (None: Kafka was not asked), and when a kind is stale.
 
-    `every_kind`: the table names all kinds, not only those that need attention. `consumers`: None if Kafka was not
-    asked.
+    `stale_after_s`: after how many seconds, of every cluster; None: after three times the interval that its collector
+    states, or `interval_s` where it states none. `every_kind`: kinds are named that need no attention, too.
     """
 
     overview: Overview
     partitions: list[Partition]
-    stale_after_s: float
+    stale_after_s: float | None
+    interval_s: float
     kafka_error: str = ""
     every_kind: bool = False
     consumers: Consumers | None = None
 
-    @property
-    def attention(self) -> list[tuple[KindRow, str]]:
-        """Kinds that somebody should look at, and why."""
-        pairs = ((kind, self._complaint(kind)) for kind in self.overview.kinds)
-        return [(kind, complaint) for kind, complaint in pairs if complaint]
+    # --- the verdict -------------------------------------------------------------------------------------------------
 
     @property
     def is_healthy(self) -> bool:
-        troubles = self.attention, self.unfinished, self.unattended, self.overview.dead_letters, self.kafka_error
-        well = not any(troubles)
-        return well and bool(self.overview.clusters)
+        return not self.attention
 
     @property
-    def unfinished(self) -> list[str]:
-        """Clusters of which no run of lists has ended, or the last one did not learn of all kinds."""
-        return [line for row in self.overview.clusters if (line := _unfinished(row))]
+    def attention(self) -> list[Attention]:
+        """Everything that somebody should look at."""
+        kinds = [Attention("kind", one.why, one.kind.cluster, one.kind) for one in self.complaints()]
+        return [*self._ends(), *self._clusters(), *kinds, *self._letters()]
+
+    @property
+    def reasons(self) -> list[str]:
+        """The same, a line each, kinds with one cause together."""
+        clusters = [f"{one.cluster}: {one.why}" for one in self._clusters()]
+        before, after = [one.why for one in self._ends()], [one.why for one in self._letters()]
+        return [*before, *clusters, *grouped(self.complaints()), *after]
+
+    def complaints(self, cluster: str | None = None) -> list[Complaint]:
+        """Kinds that need attention, of one cluster or of all."""
+        stale = {row.cluster: self.stale_s(row) for row in self.overview.clusters}
+        kinds = (kind for kind in self.overview.kinds if cluster in (None, kind.cluster))
+        return [one for kind in kinds if (one := complaint_of(kind, stale[kind.cluster]))]
+
+    def stale_s(self, cluster: ClusterRow) -> float:
+        """After how many seconds a kind of it is stale."""
+        return self.stale_after_s or STALE_INTERVALS * (cluster.interval_s or self.interval_s)
+
+    def _ends(self) -> list[Attention]:
+        """What is wrong with Kafka, the consumers, and the database as a whole."""
+        found = [Attention("kafka", f"lag unknown: {self.kafka_error}")] if self.kafka_error else []
+        if not self.overview.clusters:
+            found.append(Attention("database", "no cluster is stored here yet"))
+        if why := self.unattended or self.stalled:
+            found.append(Attention("consumers", why))
+        return found
+
+    def _clusters(self) -> list[Attention]:
+        return [Attention("cluster", why, row.cluster) for row in self.overview.clusters if (why := _unfinished(row))]
+
+    def _letters(self) -> list[Attention]:
+        count = self.overview.dead_letters
+        letters = "1 dead letter" if count == 1 else f"{count:,} dead letters"
+        return [Attention("dead_letters", f"{letters}; see `clusterinfo dead-letters list`")] if count else []
+
+    # --- what waits --------------------------------------------------------------------------------------------------
+
+    @property
+    def lag(self) -> Lag | None:
+        """None: Kafka was not asked, or did not answer."""
+        if any(row.end is None for row in self.partitions) or self.consumers is None:
+            return None
+        return Lag.of(self.partitions, self.overview.now)
 
     @property
     def unattended(self) -> str:
@@ -99,47 +237,67 @@ class Status:
         left = [row for row in self.partitions if row.lag and (row.topic, row.partition) not in self.consumers.held]
         if not left:
             return ""
-        waiting = sum(row.lag or 0 for row in left)
-        text = f"{waiting:,} messages wait" if waiting > 1 else "1 message waits"
+        lag = Lag.of(left, self.overview.now)
+        waits = ", ".join(filter(None, [waiting(lag.messages), idle_for(lag)]))
         if self.consumers.held:
-            return f"{text} in partitions that no consumer holds: {', '.join(map(str, left))}"
-        return f"{text} and no consumer holds a partition{_other_group(self.consumers)}"
+            return f"no consumer holds {', '.join(map(str, left))}: {waits}"
+        who = f"no consumer in group {self.consumers.group}"
+        if self.consumers.members:
+            who = f"no consumer of {self.consumers.members} in group {self.consumers.group} holds a partition"
+        return f"{who}: {waits}{_other_group(self.consumers)}"
 
-    def _complaint(self, kind: KindRow) -> str:
-        is_stale = kind.age_s is not None and kind.age_s > self.stale_after_s
-        if kind.state == "verified":
-            return f"not verified again for {short_duration(kind.age_s or 0)}" if is_stale else ""
-        reasons = [] if kind.state in WELL else [kind.last_error or "not proven yet"]
-        if kind.objects and is_stale:
-            reasons.append(f"{kind.objects:,} rows as of {kind.verified_at:%Y-%m-%d %H:%M:%S}")
-        elif kind.objects and kind.state in WELL and kind.age_s is None:
-            reasons.append(f"{kind.objects:,} rows, never proven")
-        return "; ".join(reasons)
+    @property
+    def stalled(self) -> str:
+        """What has waited for a minute in partitions of which nothing was stored for as long; "" if nothing has."""
+        now = self.overview.now
+        still = [row for row in self.partitions if row.lag and _is_stalled(row, now)]
+        if not still:
+            return ""
+        lag = Lag.of(still, now)
+        return f"{waiting(lag.messages)}, {idle_for(lag)}: {', '.join(map(str, still))}"
+
+    # --- a line a cluster --------------------------------------------------------------------------------------------
+
+    def cluster_lines(self) -> list[ClusterLine]:
+        """Each cluster, in the order of their names."""
+        return [self._line(row) for row in self.overview.clusters]
+
+    def _line(self, row: ClusterRow) -> ClusterLine:
+        kinds = [kind for kind in self.overview.kinds if kind.cluster == row.cluster]
+        ages = [kind.age_s for kind in kinds if kind.state == "verified" and kind.age_s is not None]
+        complaints = sorted(self.complaints(row.cluster), key=severity, reverse=True)
+        worst = complaints[0] if complaints else None
+        causes = grouped(complaints, with_cluster=False)
+        more = f" (and {len(causes) - 1} more)" if len(causes) > 1 else ""
+        return ClusterLine(
+            row=row,
+            age_s=max(ages) if ages else None,
+            kinds=len(kinds),
+            states=dict(Counter(kind.state for kind in kinds).most_common()),
+            objects=sum(kind.objects or 0 for kind in kinds),
+            stale_after_s=self.stale_s(row),
+            worst=worst.name if worst else "",
+            why=_unfinished(row) or (causes[0] + more if causes else ""),
+        )
+
+    # --- for scripts -------------------------------------------------------------------------------------------------
 
     def as_json(self) -> dict[str, Any]:
-        """Everything, for scripts; times are RFC 3339, durations seconds."""
-        overview = dataclasses.asdict(self.overview)
-        partitions = [dataclasses.asdict(partition) | {"lag": partition.lag} for partition in self.partitions]
-        complaints = [
-            {
-                "cluster": kind.cluster,
-                "api_group": kind.api_group,
-                "resource": kind.resource,
-                "reach": kind.reach,
-                "why": why,
-            }
-            for kind, why in self.attention
-        ]
+        """Everything, for scripts; times are RFC 3339, durations seconds. docs/STATUS.md has the keys."""
+        overview, lag = dataclasses.asdict(self.overview), self.lag
+        lines = {line.row.cluster: line for line in self.cluster_lines()}
         return {
             "healthy": self.is_healthy,
-            "attention": complaints,
-            "unfinished": self.unfinished,
-            "clusters": overview["clusters"],
+            "reasons": self.reasons,
+            "attention": [one.as_json() for one in self.attention],
+            "clusters": [row | _shown(lines[row["cluster"]]) for row in overview["clusters"]],
             "kinds": overview["kinds"],
-            "partitions": partitions,
+            "lag": None if lag is None else dataclasses.asdict(lag),
+            "partitions": [dataclasses.asdict(row) | {"lag": row.lag} for row in self.partitions],
             "dead_letters": overview["dead_letters"],
             "kafka_error": self.kafka_error,
             "consumers": self._consumers_as_json(),
+            "at": overview["now"],
         }
 
     def _consumers_as_json(self) -> dict[str, Any] | None:
@@ -151,70 +309,44 @@ class Status:
             "members": self.consumers.members,
             "held": None if self.consumers.error else [partition_name(*held) for held in sorted(self.consumers.held)],
             "error": self.consumers.error,
-            "why": self.unattended,
         }
 
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        parts: list[Any] = [self._clusters()]
-        if self.attention or self.every_kind:
-            parts.append(self._kinds())
-        if self.partitions:
-            parts.append(self._partitions())
-        yield Group(*parts, *self._words())
 
-    def _clusters(self) -> Table:
-        table = _table("cluster", "version", "last run", "took", "kinds", "objects", "oldest proof", "objects/hour")
-        for row in self.overview.clusters:
-            kinds = [kind for kind in self.overview.kinds if kind.cluster == row.cluster]
-            table.add_row(*_cluster_cells(row, kinds))
-        return table
+def waiting(messages: int) -> str:
+    """`37,728 messages waiting`."""
+    return f"{messages:,} message{'' if messages == 1 else 's'} waiting"
 
-    def _kinds(self) -> Table:
-        table = _table("cluster", "kind", "state", "objects", "proven", "why")
-        all_of_them = [(kind, self._complaint(kind)) for kind in self.overview.kinds]
-        for kind, complaint in all_of_them if self.every_kind else self.attention:
-            age = "never" if kind.age_s is None else f"{short_duration(kind.age_s)} ago"
-            table.add_row(kind.cluster, _named(kind), kind.state, _number(kind.objects), age, complaint)
-        return table
 
-    def _partitions(self) -> Table:
-        table = _table("topic", "partition", "stored up to", "ends at", "lag")
-        for row in self.partitions:
-            table.add_row(row.topic, str(row.partition), f"{row.stored:,}", _number(row.end), _number(row.lag))
-        return table
+def idle_for(lag: Lag) -> str:
+    """`nothing stored for 70s`; "" if something is being stored."""
+    if lag.idle_s is None:
+        return "nothing of it was ever stored"
+    return f"nothing stored for {short_duration(lag.idle_s)}" if lag.idle_s > MOVING_S else ""
 
-    def _words(self) -> list[Text]:
-        letters, words = self.overview.dead_letters, []
-        if not self.overview.clusters:
-            words.append("no cluster is stored here yet")
-        if self.kafka_error:
-            words.append(f"lag unknown: {self.kafka_error}")
-        if self.consumers is not None:
-            words.append(f"consumers: {_described(self.consumers, len(self.partitions))}")
-        words += self.unfinished
-        if self.unattended:
-            words.append(self.unattended)
-        words.append(f"dead letters: {letters}" + ("; see `clusterinfo dead-letters list`" if letters else ""))
-        words.append("healthy" if self.is_healthy else "needs attention")
-        return [Text(line) for line in words]
+
+def _is_stalled(row: Partition, now: dt.datetime) -> bool:
+    """Its messages have waited for a minute, and nothing of it was stored for as long."""
+    waits = row.waiting_since is not None and _seconds(now, row.waiting_since) >= STALLED_S
+    return waits and (row.moved_at is None or _seconds(now, row.moved_at) >= STALLED_S)
+
+
+def _seconds(now: dt.datetime, then: dt.datetime) -> float:
+    """From then to now; 0 if a clock is ahead."""
+    return max(0.0, (now - then).total_seconds())
+
+
+def _shown(line: ClusterLine) -> dict[str, Any]:
+    shown = {field.name: getattr(line, field.name) for field in dataclasses.fields(line)}
+    del shown["row"]
+    return shown
 
 
 def _unfinished(row: ClusterRow) -> str:
     if row.last_run_at is None:
-        return f"{row.cluster}: no run of lists has ended yet: what is stored is not all there is"
+        return "no run of lists has ended yet: what is stored is not all there is"
     if row.knows_all_kinds is False:
-        return f"{row.cluster}: the last run of lists could not discover all kinds; its collector's log says why"
+        return "the last run of lists could not discover all kinds; its collector's log says why"
     return ""
-
-
-def _described(consumers: Consumers, partitions: int) -> str:
-    if consumers.error:
-        return f"unknown: {consumers.error}"
-    if not consumers.members:
-        return f"none in group {consumers.group}"
-    state = "" if consumers.state == "Stable" else f" ({consumers.state})"
-    held = f"{len(consumers.held)} of {partitions} partitions held"
-    return f"{consumers.members} in group {consumers.group}, {held}{state}"
 
 
 def _other_group(consumers: Consumers) -> str:
@@ -222,41 +354,3 @@ def _other_group(consumers: Consumers) -> str:
     if consumers.owner == consumers.group:
         return ""
     return f" (KAFKA_GROUP_ID is {consumers.group!r}, but this database belongs to group {consumers.owner!r})"
-
-
-def _cluster_cells(row: ClusterRow, kinds: list[KindRow]) -> list[str]:
-    states = Counter(kind.state for kind in kinds)
-    ages = [kind.age_s for kind in kinds if kind.state == "verified" and kind.age_s is not None]
-    return [
-        row.cluster,
-        row.server_version or "",
-        "never" if row.last_run_at is None else f"{row.last_run_at:%Y-%m-%d %H:%M:%S}",
-        "" if row.last_run_s is None else f"{row.last_run_s:.1f} s",
-        ", ".join(f"{count} {state}" for state, count in states.most_common()),
-        _number(sum(kind.objects or 0 for kind in kinds)),
-        short_duration(max(ages)) if ages else "none",
-        _number(row.objects_last_hour),
-    ]
-
-
-def short_duration(seconds: float) -> str:
-    """`42s`, `5m`, `3h`, `2d`: the largest unit there is one of."""
-    for unit, length_s in (("d", 86400), ("h", 3600), ("m", 60)):
-        if seconds >= length_s:
-            return f"{int(seconds // length_s)}{unit}"
-    return f"{int(max(0, seconds))}s"
-
-
-def _named(kind: KindRow) -> str:
-    return str(ListLane(Unit(kind.cluster, kind.api_group, kind.resource), kind.reach))
-
-
-def _number(value: int | None) -> str:
-    return "?" if value is None else f"{value:,}"
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table

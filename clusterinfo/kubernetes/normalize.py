@@ -6,6 +6,7 @@ which finds by a search of the bytes the objects that need neither: those are ne
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Mapping
 
 import msgspec
@@ -21,6 +22,28 @@ from clusterinfo.model import GroupVersionResource
 
 NORMALIZATION = 3
 """Version of the rules in `redaction/`: raise it with every change of what they remove or replace."""
+
+
+class LastWrite(msgspec.Struct, frozen=True, gc=False):
+    """The newest entry of managedFields: which field manager wrote last, and when. Texts are "" where nothing is said.
+
+    "Manager is an identifier of the workflow managing these fields" (Kubernetes API, ManagedFieldsEntry): no user.
+    """
+
+    manager: str = ""
+    operation: str = ""
+    subresource: str = ""
+    time: str = ""
+
+    def at(self) -> dt.datetime | None:
+        """When, aware, UTC; None if it is not said, or as nothing that a time can be read of."""
+        try:
+            return dt.datetime.fromisoformat(self.time).astimezone(dt.UTC) if self.time else None
+        except (ValueError, OverflowError):
+            return None
+
+
+UNWRITTEN = LastWrite()
 
 
 class NormalizedObject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -40,6 +63,7 @@ class NormalizedObject(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     api_version: str
     kind: str
     is_repaired: bool = False
+    written: LastWrite = UNWRITTEN
 
 
 def normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> NormalizedObject:
@@ -80,7 +104,7 @@ def _normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> N
         raise RecordError(f"an item of {gvr.dotted} has no metadata")
     members = _bytes(outermost)
     split = split_object(metadata_raw)
-    split.pop("managedFields", None)
+    written = last_write(split.pop("managedFields", None))
     metadata = _bytes(split)
     name = _text(metadata.get("name"))
     if not name:
@@ -102,7 +126,72 @@ def _normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> N
         content_hash=content_hash,
         api_version=api_version,
         kind=kind,
+        written=written,
     )
+
+
+_ENTRY = msgspec.json.Decoder(LastWrite)
+_ENTRIES = msgspec.json.Decoder(list[LastWrite])
+_TIME, _MANAGER, _SUBRESOURCE = b'"time":"', b'"manager":"', b'"subresource":"'
+_TIME_BYTES = len("2026-11-22T09:24:18Z")
+_AFTER_TIME = b'","fieldsType":"FieldsV1","fieldsV1":{'
+"""What follows the time of an entry of a kind that is built in: so long that most of what is managed is skipped."""
+
+
+def last_write(managed_fields: Slice | None) -> LastWrite:
+    """The newest entry of `managedFields`, of several at once the last. Costs 3 µs for 5 kB, most of which is skipped.
+
+    What cannot be read says nothing, and costs nobody the object.
+    """
+    if managed_fields is None:
+        return UNWRITTEN
+    try:
+        data = bytes(managed_fields)
+        newest = _searched(data) or _decoded(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return UNWRITTEN
+    return newest if "\0" not in newest.manager + newest.subresource + newest.operation else UNWRITTEN
+
+
+def _searched(data: bytes) -> LastWrite | None:
+    """The newest entry, found without a look at what it manages; None if it is not written as servers write it.
+
+    They write manager, operation, apiVersion, time, then what is managed, then subresource; of a custom resource in the
+    order of the alphabet.
+    """
+    is_built_in = data.startswith(b"[{" + _MANAGER)
+    needle, offset = (_AFTER_TIME, -_TIME_BYTES) if is_built_in else (_TIME, len(_TIME))
+    at, newest = -1, b""
+    found = data.find(needle)
+    while found >= 0:
+        time = data[found + offset : found + offset + _TIME_BYTES]
+        if time[-1:] != b"Z":
+            return None
+        if time >= newest:
+            at, newest = found + offset, time
+        found = data.find(needle, found + len(needle))
+    start = data.rfind(_MANAGER, 0, at) if at >= 0 else -1
+    if start < 0:
+        return None
+    subresource = b""
+    if is_built_in:
+        end = data.find(b"},{" + _MANAGER, at)
+        subresource = _tail(data[at : end if end >= 0 else len(data)])
+    return _ENTRY.decode(b'{%s%s%s"}' % (subresource, data[start:at], newest))
+
+
+def _tail(entry: bytes) -> bytes:
+    """`"subresource":"status",` if an entry ends so."""
+    start = entry.rfind(_SUBRESOURCE, -120)
+    return entry[start : entry.find(b'"', start + len(_SUBRESOURCE)) + 1] + b"," if start >= 0 else b""
+
+
+def _decoded(data: bytes) -> LastWrite:
+    newest = UNWRITTEN
+    for entry in _ENTRIES.decode(data):
+        if entry.time >= newest.time:
+            newest = entry
+    return newest
 
 
 def _cleaned(
@@ -115,40 +204,41 @@ def _cleaned(
     """The body and its hash, cleaned: put together before it is searched if it is small, as most are."""
     namespace, api_version, kind = identity
     if sum(map(len, members.values())) <= LARGE_BYTES:
-        body, content_hash = _assemble(api_version, kind, metadata, members)
-        if not redaction.may_change(body, members, gvr):
-            return body, content_hash
+        body = _assemble(api_version, kind, metadata, members)
+        patched = redaction.patch(body, members, gvr, namespace)
+        if patched is body:
+            return body, _content_hash(metadata, members)
+        if patched is not None:
+            return patched, _hash_of(patched)
     redaction.clean(metadata, members, gvr, namespace)
-    return _assemble(api_version, kind, metadata, members)
+    return _assemble(api_version, kind, metadata, members), _content_hash(metadata, members)
 
 
-def _assemble(api_version: str, kind: str, metadata: dict[str, bytes], members: dict[str, bytes]) -> tuple[bytes, str]:
-    """The body and its hash."""
+def _assemble(api_version: str, kind: str, metadata: dict[str, bytes], members: dict[str, bytes]) -> bytes:
     if not metadata.get("annotations", b"-").strip(b"{} \t\r\n"):
         del metadata["annotations"]
     head = [b'{"apiVersion":', quote(api_version), b',"kind":', quote(kind), b',"metadata":{']
-    if sum(map(len, members.values())) > LARGE_BYTES:
-        parts = [*head, *_parts(metadata, b","), b"}," if members else b"}", *_parts(members, b","), b"}"]
-        return b"".join(parts), _content_hash(metadata, members)
-    inner, outer = _pairs(metadata), _pairs(members)
-    parts = [*head, b",".join(inner.values()), b"}," if outer else b"}", b",".join(outer.values()), b"}"]
-    hashed = [inner[key] for key in sorted(inner) if key != "resourceVersion"]
-    hashed += (b"", *(outer[key] for key in sorted(outer)))
-    return b"".join(parts), xxhash.xxh3_128_hexdigest(b"\n".join(hashed))
+    return b"".join(
+        [*head, *_parts(metadata, b","), b"}," if members else b"}", *_parts(members, b","), b"}"],
+    )
 
 
-def _content_hash(metadata: Mapping[str, bytes], members: Mapping[str, bytes]) -> str:
-    """xxh3_128 over the sorted `"name":value`s; apiVersion, kind and managedFields are not among them any more.
-
-    Of a large object: its parts are not joined for it.
-    """
+def _content_hash(metadata: Mapping[str, Slice], members: Mapping[str, Slice]) -> str:
+    """xxh3_128 over the sorted `"name":value`s; apiVersion, kind and managedFields are not among them any more."""
     inner = {name: metadata[name] for name in sorted(metadata) if name != "resourceVersion"}
     outer = {name: members[name] for name in sorted(members)}
-    parts = [*_parts(inner, b"\n"), b"\n" if inner else b"", b"\n" if outer else b"", *_parts(outer, b"\n")]
     hashed = xxhash.xxh3_128()
-    for part in parts:
+    for part in (*_parts(inner, b"\n"), b"\n" if inner else b"", b"\n" if outer else b"", *_parts(outer, b"\n")):
         hashed.update(part)
     return hashed.hexdigest()
+
+
+def _hash_of(body: bytes) -> str:
+    """The content hash of what `_assemble` made."""
+    members = split_object(body)
+    metadata = split_object(members.pop("metadata"))
+    del members["apiVersion"], members["kind"]
+    return _content_hash(metadata, members)
 
 
 # --- joining slices --------------------------------------------------------------------------------------------------
@@ -167,14 +257,9 @@ def _bytes(members: Mapping[str, Slice]) -> dict[str, bytes]:
     return {key: bytes(value) for key, value in members.items()}
 
 
-def _parts(members: Mapping[str, bytes], between: bytes) -> list[bytes]:
+def _parts(members: Mapping[str, Slice], between: bytes) -> list[Slice]:
     """`"name":`, value and what stands between, to be joined."""
-    parts: list[bytes] = []
+    parts: list[Slice] = []
     for name, value in members.items():
         parts += (label(name), value, between)
     return parts[:-1]
-
-
-def _pairs(members: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Name -> `"name":value`."""
-    return {name: label(name) + value for name, value in members.items()}

@@ -8,6 +8,7 @@ was, is bisected.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -22,6 +23,7 @@ from clusterinfo.postgres.errors import FOREIGN, RETRIED, is_of_the_record, is_t
 from clusterinfo.postgres.merge.admission import Clocks
 from clusterinfo.postgres.merge.apply import Applied, apply
 from clusterinfo.postgres.merge.census import Census
+from clusterinfo.postgres.merge.changes import delays_of
 from clusterinfo.postgres.merge.dead_letters import LetterBound
 from clusterinfo.postgres.merge.gaps import CarriedUnits
 from clusterinfo.postgres.merge.large import is_large, worked_out
@@ -184,6 +186,8 @@ class PostgresSink:
                 commit_s=round(commit_s, 6),
             )
         )
+        for delays in delays_of(applied.census.said, dt.datetime.now(dt.UTC)):
+            self._observe(delays)
         for letter in letters[:MAX_REPORTED]:
             self._observe(DeadLettered(lane=str(batch.lane), offset=letter.offset, reason=letter.reason))
         if more := letters[MAX_REPORTED:]:

@@ -5,53 +5,22 @@ lines for what prints a result. Always on stderr, since stdout is the result's a
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.console import Console, RenderableType
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Column
+from rich.text import Text
 
 from clusterinfo import observations as seen
 from clusterinfo.observations import Observation, Observe
+from clusterinfo.telemetry.tally import Tally
 
-
-class _Tally:
-    """Kinds, objects and bytes so far, in one moving line; above it what a person should read."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-        self._task = progress.add_task("connecting", total=None, objects=0, mib=0.0)
-        self._objects = 0
-        self._size_bytes = 0
-        self._lists = False
-
-    def observe(self, observation: Observation) -> None:
-        """Move the line, or print one above it."""
-        self._move(observation)
-        if line := line_of(observation):
-            self._progress.console.print(line, markup=False, highlight=False)
-
-    def _move(self, observation: Observation) -> None:
-        match observation:
-            case seen.Discovered(units=units, cluster=cluster):
-                self._lists, self._objects, self._size_bytes = True, 0, 0
-                self._update(description=f"listing {cluster}", total=units, completed=0)
-            case seen.PageListed(items=items, size_bytes=size_bytes):
-                self._add(items, size_bytes)
-            case seen.BatchStored(records=records, size_bytes=size_bytes) if not self._lists:
-                self._add(records, size_bytes, description="storing")
-            case seen.ListEnded():
-                self._progress.advance(self._task)
-
-    def _add(self, objects: int, size_bytes: int, **fields: Any) -> None:
-        self._objects += objects
-        self._size_bytes += size_bytes
-        self._update(**fields)
-
-    def _update(self, **fields: Any) -> None:
-        mib = self._size_bytes / 1048576
-        self._progress.update(self._task, objects=self._objects, mib=mib, **fields)
+BAR_COLUMNS = 12
+"""What is left of 80 by the words for it."""
 
 
 def line_of(observation: Observation) -> str:
@@ -91,20 +60,37 @@ def print_line(observation: Observation) -> None:
         sys.stderr.flush()
 
 
+class _Drawn(ProgressColumn):
+    """What the tally says, asked each time it is drawn: rates and waits change without being told."""
+
+    def __init__(self, draw: Callable[[], RenderableType]) -> None:
+        super().__init__(Column(no_wrap=True, overflow="ellipsis"))
+        self._draw = draw
+
+    def render(self, task: Task) -> RenderableType:
+        return self._draw()
+
+
+def _bar(tally: Tally) -> RenderableType:
+    done, total = tally.bar or (0, 0)
+    return ProgressBar(total, done, width=BAR_COLUMNS) if total else ""
+
+
 @contextmanager
 def shown() -> Iterator[Observe]:
     """Show progress on stderr while the block runs; yields what to give the observations to.
 
     stdout is left alone: rich would send what is written to it to stderr as well, even where it is a pipe or a file.
     """
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("kinds, {task.fields[objects]:,} objects, {task.fields[mib]:.1f} MiB"),
-        TimeElapsedColumn(),
-    )
-    console = Console(stderr=True)
+    tally, console = Tally(time.monotonic), Console(stderr=True)
+    words, bar = _Drawn(lambda: Text(tally.words())), _Drawn(lambda: _bar(tally))
+    columns = SpinnerColumn(), bar, words, TimeElapsedColumn()
     with Progress(*columns, console=console, transient=True, redirect_stdout=False) as progress:
-        yield _Tally(progress).observe
+        progress.add_task("")
+
+        def observe(observation: Observation) -> None:
+            tally.note(observation)
+            if line := line_of(observation):
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+        yield observe

@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from clusterinfo.commands import pipelines
+from clusterinfo.model import Pace
 from clusterinfo.observations import Observation, SnapshotEnded, UnitVerified
 from clusterinfo.sandbox.processes import free_port
 from clusterinfo.settings import Settings, load
@@ -30,11 +31,13 @@ INTERVAL_S = 0.5
 NEEDS = {"collect": {"Kubernetes", "Kafka"}, "consume": {"Kafka", "PostgreSQL"}, "legacy": {"Kubernetes", "PostgreSQL"}}
 Command = Callable[[Settings, Telemetry, asyncio.Event], Awaitable[int]]
 COMMANDS: dict[str, Command] = {
-    "collect": lambda settings, tell, stop: pipelines.collect(settings, tell.observe, stop, once=False),
+    "collect": lambda settings, tell, stop: pipelines.collect(settings, tell.observe, stop, how=Pace.LISTS),
     "consume": lambda settings, tell, stop: pipelines.consume(
         settings, tell.observe, stop, until_idle_s=None, do_migrate=False
     ),
-    "legacy": lambda settings, tell, stop: pipelines.legacy(settings, tell.observe, stop, once=False, do_migrate=False),
+    "legacy": lambda settings, tell, stop: pipelines.legacy(
+        settings, tell.observe, stop, how=Pace.LISTS, do_migrate=False
+    ),
 }
 
 

@@ -6,15 +6,18 @@ import datetime as dt
 from collections.abc import AsyncIterator
 
 import asyncpg
+import msgspec
 import orjson
 import pytest
 
 from clusterinfo import wire
 from clusterinfo.errors import RecordError
-from clusterinfo.model import Record, RecordType, Rejected
-from clusterinfo.postgres.admin.dead_letters import Letter, open_letter
+from clusterinfo.model import Batch, ListLane, Record, RecordType, Rejected, Unit
+from clusterinfo.observations import DeadLettered, Observation
+from clusterinfo.postgres.admin.dead_letters import Letter, drop_letters, open_letter
 from clusterinfo.postgres.admin.replay import replay
 from clusterinfo.postgres.merge.dead_letters import MAX_VALUE_BYTES
+from clusterinfo.postgres.merge.offsets import forget_offsets
 from clusterinfo.postgres.sink import PostgresSink
 from tests.conftest import Database
 from tests.support.records import LANE, NOON, Feed, Listing
@@ -26,8 +29,8 @@ BROKEN = b'{"n":hunter2}'
 class Desk:
     """A sink fed by a partition, and the dead letters it leaves."""
 
-    def __init__(self, sink: PostgresSink, connection: asyncpg.Connection) -> None:
-        self.sink, self.connection, self.feed = sink, connection, Feed()
+    def __init__(self, sink: PostgresSink, connection: asyncpg.Connection, seen: list[Observation]) -> None:
+        self.sink, self.connection, self.feed, self.seen = sink, connection, Feed(), seen
 
     async def store(self, *records: Record, rejected: tuple[Rejected, ...] = ()) -> None:
         await self.sink.write(self.feed.batch(*records, rejected=rejected))
@@ -59,9 +62,10 @@ class Desk:
 
 @pytest.fixture
 async def desk(database: Database, connection: asyncpg.Connection) -> AsyncIterator[Desk]:
-    async with PostgresSink.connect(database.settings(), lambda _: None) as sink:
+    seen: list[Observation] = []
+    async with PostgresSink.connect(database.settings(), seen.append) as sink:
         await sink.open(LANE)
-        yield Desk(sink, connection)
+        yield Desk(sink, connection, seen)
 
 
 async def test_a_record_that_was_refused_is_kept_as_the_message_it_was(desk: Desk) -> None:
@@ -234,3 +238,76 @@ async def test_a_letter_that_was_dropped_meanwhile_is_not_replayed(desk: Desk) -
     await desk.connection.execute("delete from dead_letter")
     with pytest.raises(RecordError, match="dropped"):
         await desk.replay(letter)
+
+
+# Read again
+
+
+async def read_again(desk: Desk) -> None:
+    """`clusterinfo offsets reset`: the topic comes again, from its beginning."""
+    await forget_offsets(desk.connection, "clusterinfo", LANE.topic)
+    await desk.sink.open(LANE)
+    desk.feed = Feed()
+
+
+def strange(value: bytes) -> Rejected:
+    return Rejected(offset=0, reason="strange", key=b"k", headers=[], value=value)
+
+
+async def test_what_is_read_again_is_one_dead_letter(desk: Desk) -> None:
+    await desk.store(rejected=(strange(b"1"),))
+    before = await desk.letter()
+    for _ in range(2):
+        await read_again(desk)
+        await desk.store(rejected=(strange(b"1"),))
+    assert await desk.letter() == before
+    assert [seen.letters for seen in desk.seen if isinstance(seen, DeadLettered)] == [1], "nor is it told again"
+
+
+async def test_a_dead_letter_that_was_dropped_stays_dropped(desk: Desk) -> None:
+    await desk.store(rejected=(strange(b"1"),))
+    assert len(await drop_letters(desk.connection, None, only_replayed=False)) == 1
+    await read_again(desk)
+    await desk.store(rejected=(strange(b"1"),))
+    assert await desk.letters() == []
+
+
+async def test_another_message_at_its_place_is_another_dead_letter(desk: Desk) -> None:
+    """The topic was recreated: offsets begin at 0 again."""
+    for value in (b"1", b"2"):
+        await desk.store(rejected=(strange(value),))
+        await read_again(desk)
+    assert [letter.value for letter in await desk.letters()] == [b"1", b"2"]
+    await drop_letters(desk.connection, None, only_replayed=False)
+    await desk.store(rejected=(strange(b"3"),))
+    assert (await desk.letter()).value == b"3", "and what was dropped there keeps none away"
+
+
+@pytest.mark.parametrize(
+    ("column", "other"),
+    [("topic", "'t'"), ("partition", "9"), ("record_offset", "9"), ("message_hash", "''")],
+    ids=["topic", "partition", "record_offset", "message_hash"],
+)
+async def test_what_was_dropped_elsewhere_keeps_no_letter_away(desk: Desk, column: str, other: str) -> None:
+    await desk.store(rejected=(strange(b"1"),))
+    await drop_letters(desk.connection, None, only_replayed=False)
+    await desk.connection.execute(f"update dropped_letter set {column} = {other}")
+    await read_again(desk)
+    await desk.store(rejected=(strange(b"1"),))
+    assert (await desk.letter()).value == b"1"
+
+
+async def test_what_came_without_kafka_has_no_place(desk: Desk) -> None:
+    listing = Listing("100")
+    for number in range(2):
+        batch = Batch(
+            lane=ListLane(Unit(listing.cluster, "", listing.resource)),
+            start=number,
+            end=number + 1,
+            records=[],
+            list=listing.id,
+        )
+        await desk.sink.write(msgspec.structs.replace(batch, rejected=[strange(b"1")]))
+    assert len(await desk.letters()) == 2
+    assert len(await drop_letters(desk.connection, None, only_replayed=False)) == 2
+    assert await desk.connection.fetchval("select count(*) from dropped_letter") == 0

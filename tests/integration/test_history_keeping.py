@@ -48,6 +48,16 @@ async def test_a_program_starts_while_somebody_reads_the_history(
         await until_made(connection)
 
 
+async def test_what_was_dropped_is_remembered_as_long_as_history(
+    database: Database, connection: asyncpg.Connection
+) -> None:
+    dropped = "insert into dropped_letter select 't', 0, $1, '', now() - $2::interval"
+    for days in (29, 32):
+        await connection.execute(dropped, days, dt.timedelta(days=days))
+    await maintain_history(connection, "clusterinfo", dt.datetime.now(dt.UTC).date(), 30 * 86400)
+    assert await connection.fetchval("select array_agg(record_offset) from dropped_letter") == [29]
+
+
 async def test_it_goes_on_once_the_database_can_be_logged_in_to_again(
     database: Database,
     connection: asyncpg.Connection,

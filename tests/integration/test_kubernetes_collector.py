@@ -27,6 +27,7 @@ from clusterinfo.observations import (
     Observation,
     Retrying,
     RunFailed,
+    RunScheduled,
     SnapshotEnded,
     Warned,
 )
@@ -345,10 +346,11 @@ async def test_a_run_that_cannot_be_done_is_begun_again(collecting: Begin) -> No
 
     run.client.discover = fail_first  # type: ignore[method-assign, assignment]
     running = asyncio.create_task(run.collector.run(run.stopping, once=False))
-    await until(lambda: run.observed(SnapshotEnded))
+    await until(lambda: run.observed(RunScheduled))
     run.stopping.set()
 
     assert await running is None
+    assert [3000 < one.wait_s < 3600 for one in run.observed(RunScheduled)] == [True]
     assert [one.error for one in run.observed(RunFailed)] == ["the API cannot be reached"]
 
 
@@ -367,6 +369,19 @@ async def test_runs_follow_each_other_every_interval(collecting: Begin) -> None:
     await running
     snapshots = [record.snapshot for record in run.of(RecordType.SNAPSHOT_STARTED)]
     assert len(set(snapshots)) == len(snapshots) >= 3
+    assert {json.loads(record.body)["interval_s"] for record in run.of(RecordType.SNAPSHOT_COMPLETED)} == {0.05}
+
+
+@pytest.mark.parametrize("interval_s", [None, 900.0])
+async def test_a_run_that_is_the_only_one_states_an_interval_if_it_was_told_one(
+    collecting: Begin, interval_s: float | None
+) -> None:
+    """As a CronJob knows it."""
+    told = {} if interval_s is None else {"collect_interval": interval_s}
+    run = await collecting(include=["configmaps"], **told)
+    await run.once()
+    (completed,) = run.of(RecordType.SNAPSHOT_COMPLETED)
+    assert json.loads(completed.body)["interval_s"] == interval_s
 
 
 # --- by what a kind is ordered ---------------------------------------------------------------------------------------

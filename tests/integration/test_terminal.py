@@ -49,14 +49,15 @@ RESULTS = [
     Case("migrate", "", form=""),
     Case("migrate --print-grants", "-- ", form=""),
     Case("completion bash", "_clusterinfo_completion", form=""),
-    Case("status", r" *(oldest .*\n)?cluster  +version", 3, form="--output json"),
+    Case("status", r"needs attention\n(  .+\n)+\nCLUSTER +AGE +KINDS +OBJECTS +LAST RUN( +WORST)?( +WHY)?\n", 3),
+    Case("status --kinds -o wide", r"needs attention\n(  .+\n)+\nCLUSTER +VERSION +AGE +KINDS +STATES ", 3),
     Case("offsets reset", r"(no offsets (.*\n)+)?forgot the offsets of 0 partitions", env={"KAFKA_TOPIC": "another"}),
     Case("dead-letters list", r"ID +AGE +OBJECT +REASON\n *1 "),
     Case("dead-letters show 1", "id: 1"),
     Case("dead-letters show 1 --raw", r'\{"hello": "world"\}', form=""),
     Case("dead-letters replay 1", r"ID +RESULT +REASON\n *1 +refused +[a-z]", 1),
     Case("dead-letters drop --replayed", "dropped 0 dead letters"),
-    Case("clusters list", r"CLUSTER +TOPIC +VERSION +OBJECTS +LAST SEEN +REMARKS\nsandbox +on-a-terminal "),
+    Case("clusters list", r"CLUSTER +TOPIC +VERSION +OBJECTS +LAST SEEN\nsandbox +on-a-terminal "),
     Case(f"clusters move {CLUSTER} --topic {TOPIC}", f"cluster {CLUSTER} belongs to topic {TOPIC} now"),
     Case(f"clusters rename {CLUSTER} {CLUSTER}", f"cluster {CLUSTER} is shown as {CLUSTER} now"),
     Case(f"forget --cluster {CLUSTER} --resource services --yes", "forgot services of cluster sandbox: 1 kinds"),
@@ -70,6 +71,8 @@ PROGRESS = [
     Case("demo --objects 24", "pods"),
 ]
 """Commands that take their time, and show how far they are."""
+FAR = {"collect": r"listing sandbox: \d+/\d+ kinds, ", "consume": r"\d+ partitions?, lag [\d,]+, [\d,]+/s"}
+"""What is said of it."""
 ASKING = Case(f"forget --cluster {CLUSTER} --resource secrets", "", typed="y\n")
 MOVES = re.compile(r"\d+/(\d+|\?) kinds|━|[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]")
 
@@ -147,12 +150,22 @@ async def test_a_question_is_asked_and_answered(env: dict[str, str]) -> None:
     assert answer.startswith("forgot secrets of cluster sandbox: 1 kinds"), shown.terminal
 
 
+async def test_log_lines_are_to_be_had_on_a_terminal(env: dict[str, str]) -> None:
+    shown = await on_terminal("collect", "--once", env=env | {"LOG_FORMAT": "json"})
+    assert (shown.code, shown.moves) == (0, []), shown.terminal
+    lines = [orjson.loads(line) for line in shown.terminal.splitlines()]
+    assert "Snapshot ended" in {line["msg"] for line in lines}
+    failed = await on_terminal("dead-letters", "show", "4711", env=env | {"LOG_FORMAT": "json"})
+    assert orjson.loads(failed.terminal)["level"] == "error"
+
+
 @pytest.mark.parametrize("pipe", [False, True], ids=["", "stdout-piped"])
 @pytest.mark.parametrize("case", PROGRESS, ids=named)
 async def test_progress_is_shown_and_gone_at_the_end(case: Case, pipe: bool, env: dict[str, str]) -> None:
     shown = await on_terminal(*case.argv, env=env | case.env, pipe=pipe, timeout_s=120)
     assert shown.code == case.code, shown.terminal
     assert MOVES.search(shown.terminal), shown.terminal
+    assert re.search(FAR.get(case.argv[0], ""), shown.terminal), shown.terminal
     left = [line for line in shown.screen() if MOVES.search(line)]
     assert left == [], shown.terminal
     assert shown.piped == "" or (pipe and re.search(case.result, shown.piped))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clusterinfo.kubernetes.redaction import rules
-from tests.support import chart_schema, cli_document, metrics_table, prometheus_rule, settings_table
+from tests.support import chart_schema, cli_document, json_schemas, metrics_table, prometheus_rule, settings_table
 
 ROOT = Path(__file__).parents[2]
 COMMAND = "python -m tests.support.generated"
@@ -69,6 +69,8 @@ PARTS: tuple[Region | Whole, ...] = (
     Region("docs/MONITORING.md", "metrics", metrics_table.table),
     Whole("k8s/components/prometheusrule/prometheusrule.yaml", prometheus_rule.text),
     Whole("k8s/chart/values.schema.json", chart_schema.text),
+    Whole("docs/schemas/status.schema.json", json_schemas.status),
+    Whole("docs/schemas/statement.schema.json", json_schemas.statement),
     Region("SECURITY.md", "redaction", lambda: "\n".join(rules.table())),
 )
 

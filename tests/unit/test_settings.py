@@ -3,35 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from clusterinfo.errors import ConfigError
-from clusterinfo.settings import DEFAULT_EXCLUDE, Settings, load, parse_duration, parse_size
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("500ms", 0.5),
-        ("30s", 30),
-        ("5m", 300),
-        ("1.5h", 5400),
-        ("1m30s", 90),
-        ("1h 2m 3s", 3723),
-        ("90d", 7776000),
-        (3, 3.0),
-    ],
-)
-def test_durations(text: Any, seconds: float) -> None:
-    assert parse_duration(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["5", "m", "-1s", "5 minutes", "", "1e3s"])
-def test_what_is_no_duration(text: str) -> None:
-    with pytest.raises(ValueError, match="ms, s, m, h or d"):
-        parse_duration(text)
+from clusterinfo.settings import DEFAULT_EXCLUDE, Settings, load, parse_size
 
 
 @pytest.mark.parametrize(("text", "size"), [("512B", 512), ("4KiB", 4096), ("16MiB", 1 << 24), ("1 GiB", 1 << 30)])

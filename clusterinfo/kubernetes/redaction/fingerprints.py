@@ -30,9 +30,6 @@ def fingerprint(key: bytes | None, place: Place, value: bytes) -> str:
     """The text that stands for `value`."""
     if key is None:
         return f"redacted:len<={max(16, 1 << max(0, len(value) - 1).bit_length())}"
-    digest = hmac.new(key, digestmod=hashlib.sha256)
-    for part in place:
-        encoded = part.encode("utf-8", "surrogatepass")
-        digest.update(b"%d:%b" % (len(encoded), encoded))
-    digest.update(value)
-    return f"hmac-sha256:{digest.hexdigest()[:32]}"
+    parts = [part.encode("utf-8", "surrogatepass") for part in place]
+    named = b"".join([b"%d:%b" % (len(part), part) for part in parts])
+    return f"hmac-sha256:{hmac.digest(key, named + value, hashlib.sha256).hex()[:32]}"

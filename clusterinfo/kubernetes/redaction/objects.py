@@ -8,7 +8,7 @@ from functools import lru_cache
 from clusterinfo.kubernetes.discovery import matches
 from clusterinfo.kubernetes.pages import Slice, split_object
 from clusterinfo.kubernetes.redaction.fingerprints import Place, fingerprint
-from clusterinfo.kubernetes.redaction.patch import rewrite
+from clusterinfo.kubernetes.redaction.patch import find, patch, rewrite
 from clusterinfo.kubernetes.redaction.paths import NONE, Path, Wanted
 from clusterinfo.kubernetes.redaction.places import (
     CLOSED_KINDS,
@@ -20,7 +20,7 @@ from clusterinfo.kubernetes.redaction.places import (
     is_judged,
     secret_maps,
 )
-from clusterinfo.kubernetes.redaction.search import may_concern
+from clusterinfo.kubernetes.redaction.search import LARGE_BYTES
 from clusterinfo.kubernetes.redaction.walk import Rules, fingerprint_map, label
 from clusterinfo.model import GroupVersionResource
 
@@ -57,13 +57,17 @@ class Redaction:
         """The text that stands for `value` in the `field` of an object."""
         return fingerprint(self._key, Place(self._cluster, namespace, kind, field), value)
 
-    def may_change(self, body: bytes, members: Members, gvr: GroupVersionResource) -> bool:
-        """False if the bytes of an object, `members` its top level, tell that `clean` would change nothing."""
-        if self._is_always_cleaned(gvr.resource, gvr.group) or (
-            gvr.kind == "Secret" and not SECRET_MAPS.keys().isdisjoint(members)
-        ):
-            return True
-        return may_concern(body)
+    def patch(self, body: bytes, members: Members, gvr: GroupVersionResource, namespace: str) -> bytes | None:
+        """The JSON of an object, `members` its top level, after all rules; None if it has to be taken apart for that.
+
+        The same bytes if no rule changes anything.
+        """
+        if len(body) > LARGE_BYTES or self._is_always_cleaned(gvr.resource, gvr.group):
+            return None
+        if gvr.kind == "Secret" and not SECRET_MAPS.keys().isdisjoint(members):
+            return None
+        pieces, numbers = find(body)
+        return patch(pieces, numbers, self._rules(gvr, namespace, "", NONE)) if numbers else body
 
     def clean(self, metadata: Members, members: Members, gvr: GroupVersionResource, namespace: str) -> None:
         """Apply every rule, in place, to an object's metadata and its other members."""

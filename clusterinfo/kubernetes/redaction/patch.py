@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import re
 
+from clusterinfo.kubernetes.redaction import values
 from clusterinfo.kubernetes.redaction.names import judge
 from clusterinfo.kubernetes.redaction.paths import NONE
-from clusterinfo.kubernetes.redaction.places import UNJUDGED_BELOW
+from clusterinfo.kubernetes.redaction.places import UNJUDGED_BELOW, plain
 from clusterinfo.kubernetes.redaction.search import (
     LARGE_BYTES,
+    VARIABLE,
     concerned,
     is_harmless,
     may_concern,
+    may_concern_text,
     may_concern_values,
     with_hints,
 )
-from clusterinfo.kubernetes.redaction.walk import Rules, walk
-from clusterinfo.userinfo import may_hold_userinfo
+from clusterinfo.kubernetes.redaction.walk import Rules, decode, quote, rewrite_string, walk
+from clusterinfo.userinfo import holds_at, may_hold_userinfo
 
 _FLAT = re.compile(rb'(?:[^"{}\[\]\\]++|"(?:[^"\\]++|\\.)*+"|\[[^"{}\[\]]*+\])*+\}', re.DOTALL)
 _MANY = 50
-"""More pieces than that are walked together: for each one is looked at all before it."""
+"""More pieces than that are walked together."""
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
 _UNJUDGED = tuple(f'"{name}"'.encode() for name in UNJUDGED_BELOW)
 
@@ -37,39 +40,73 @@ def rewrite(data: bytes, name: str, rules: Rules) -> bytes:
         return walk(data, name, rules) if may_concern_values(data) else data
     if len(data) > LARGE_BYTES:
         return walk(data, name, rules) if may_concern(data) else data
-    pieces = data.split(b"{")
-    unknown = with_hints(pieces)
-    numbers = concerned(pieces, unknown) if unknown else []
-    if may_hold_userinfo(data):
-        numbers = sorted({*numbers, *(number for number, piece in enumerate(pieces) if b"@" in piece)})
+    pieces, numbers = find(data)
     if not numbers:
         return data
-    patched = _patched(pieces, numbers, rules) if _is_plain(data) else None
+    patched = patch(pieces, numbers, rules)
     return walk(data, name, rules) if patched is None else patched
 
 
-def _is_plain(data: bytes) -> bool:
-    return not any(name in data for name in _UNJUDGED)
+def find(data: bytes) -> tuple[list[bytes], list[int]]:
+    """The pieces between the `{` of an object's JSON, and the numbers of those that a rule may change.
+
+    The names in it are judged, and no path counts.
+    """
+    hinting, holds_userinfo = with_hints(data), may_hold_userinfo(data)
+    if not (hinting or holds_userinfo):
+        return [], []
+    pieces = data.split(b"{")
+    numbers = concerned(pieces, hinting)
+    if holds_userinfo:
+        at = [number for number, piece in enumerate(pieces) if b"@" in piece and holds_at(piece)]
+        numbers = sorted({*numbers, *at})
+    return pieces, numbers
 
 
-def _patched(pieces: list[bytes], numbers: list[int], rules: Rules) -> bytes | None:
-    """The pieces joined again, those of the given numbers walked; None if one of them is no object by itself."""
+def patch(pieces: list[bytes], numbers: list[int], rules: Rules) -> bytes | None:
+    """The pieces joined again, those of the given numbers rewritten; None if one of them is no object by itself."""
     if numbers[0] < 1 or len(numbers) > _MANY:
         return None
+    quotes = done = 0
+    shown = pieces.copy()
     for number in numbers:
-        piece = pieces[number]
-        whole = _FLAT.match(piece)
-        if whole is None or not _is_outside(pieces[:number]) or not is_harmless(piece[whole.end() :], b""):
+        before = b"".join(pieces[done:number])
+        if any(name in before for name in _UNJUDGED):
             return None
-        if may_hold_userinfo(piece[whole.end() :]):
+        quotes += _quotes(before)
+        done = number
+        rewritten = None if quotes % 2 else _rewritten(pieces[number], rules)
+        if rewritten is None:
             return None
-        pieces[number] = walk(b"{" + whole[0], "", rules)[1:] + piece[whole.end() :]
-    return b"{".join(pieces)
+        shown[number] = rewritten
+    return b"{".join(shown)
 
 
-def _is_outside(before: list[bytes]) -> bool:
-    """True if the `{` behind these pieces stands in no string."""
-    text = b"".join(before)
-    if b"\\" in text:
-        text = _ESCAPE.sub(b"", text)
-    return text.count(b'"') % 2 == 0
+def _quotes(text: bytes) -> int:
+    """Those that begin or end a string: an even number before a `{` that stands in none."""
+    return (_ESCAPE.sub(b"", text) if b"\\" in text else text).count(b'"')
+
+
+def _rewritten(piece: bytes, rules: Rules) -> bytes | None:
+    whole = VARIABLE.match(piece)
+    shown = None if whole is None else _variable(whole, rules)
+    if shown is None and (whole := _FLAT.match(piece)):
+        shown = walk(b"{" + whole[0], "", rules)[1:]
+    if whole is None or shown is None:
+        return None
+    rest = piece[whole.end() :]
+    return shown + rest if not may_hold_userinfo(rest) and is_harmless(rest, b"") else None
+
+
+def _variable(whole: re.Match[bytes], rules: Rules) -> bytes | None:
+    """What `walk` makes of an environment variable; None if its name may change, too."""
+    name, raw = whole[1].decode(), whole[2]
+    if may_concern_text(b'"%b"' % whole[1]):
+        return None
+    verdict = judge(name)
+    shown: bytes | None = raw
+    if verdict.is_secret and not values.is_harmless(decode(raw), verdict):
+        shown = quote(rules.conceal(plain(raw, encoded=False), name))
+    elif may_concern_text(raw):
+        shown = rewrite_string(raw, name if verdict.is_secret else "value", rules, reads=rules.reads)
+    return whole[0] if shown is None else whole[0].removesuffix(raw + b"}") + shown + b"}"

@@ -6,6 +6,7 @@ import base64
 import binascii
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 
 from clusterinfo.model import GroupVersionResource
 
@@ -63,6 +64,7 @@ def holds_request(gvr: GroupVersionResource) -> bool:
     return gvr.resource in REQUESTS
 
 
+@lru_cache(maxsize=4096)
 def is_copy(key: str) -> bool:
     """True for an annotation that repeats the object (a string; a field of a schema that is so named holds none)."""
     return any(mark in key for mark in COPY_MARKS)
@@ -72,7 +74,7 @@ def plain(value: bytes, *, encoded: bool) -> bytes:
     """The bytes a JSON string stands for, base64-decoded if it is `encoded`; of any other value its JSON."""
     if value[:1] != b'"':
         return b"" if value == b"null" else value
-    text = str(json.loads(value)).encode("utf-8", "surrogatepass")
+    text = str(json.loads(value)).encode("utf-8", "surrogatepass") if b"\\" in value else value[1:-1]
     try:
         return base64.b64decode(text, validate=True) if encoded else text
     except binascii.Error:

@@ -1,9 +1,9 @@
 """The search that lets objects stay unparsed: what it passes over, no rule would change. Pure but for a cache.
 
-An object's JSON is split at every `{`. Most pieces were seen before, in an object that differs in little; those that
-were found harmless are remembered. What is left is searched for hints, words one of which is in everything that a rule
-changes; a piece with a hint is looked at more closely, since every Pod mounts `/var/run/secrets`. The search relies on
-what API servers do: names are written unescaped; other escapes of letters count as hints.
+An object's JSON is split at every `{`. Most pieces were seen before but for the digits in them, in an object that
+differs in little; those without hints, words one of which is in everything that a rule changes, are remembered with
+their digits folded. A piece with a hint is looked at more closely, since every Pod mounts `/var/run/secrets`. The
+search relies on what API servers do: names are written unescaped; other escapes of letters count as hints.
 
 It may say yes too often, which costs a pass of `walk.py`, and never no too often, which a property test watches.
 """
@@ -15,28 +15,28 @@ from functools import lru_cache
 
 from clusterinfo.kubernetes.redaction import manifests, texts, values
 from clusterinfo.kubernetes.redaction.names import Verdict, is_exempt, judge
+from clusterinfo.kubernetes.redaction.needles import FOLD, any_of, fold
 from clusterinfo.kubernetes.redaction.places import COPY_MARKS, VALUE_MEMBERS
 from clusterinfo.userinfo import may_hold_userinfo
 
-_SURE = tuple(
-    needle.encode()
-    for needle in (
+_SURE = any_of(
+    (
         *(needle for shape in values.SHAPES for needle in shape.needles),
         *manifests.PACKED,
         *COPY_MARKS,
         "managedFields",
     )
 )
-"""In the letters in which they stand; `_HINTS` in lower case."""
+"""In the letters in which they stand; `_HINT` in lower case."""
 _HINTS = (
-    *(needle.encode() for needle in texts.NEEDLES if needle != "pat"),
-    *(b"eyj", b"akia", b"asia", b"glpat-", b"xox", b"private key", b"asic ", b"earer ", b"ls0tls1crudjti"),
-    *(b"u2vjcmv0", b"nly3jld", b"tzwnyzx", b"h4si"),
-    *(b"last-", b"rio.cattle", b"kapp.k14s", b"conversion-data", b"managedfields", b"\\u00"),
+    *texts.NEEDLES,
+    *("eyj", "akia", "asia", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "glpat-", "xox", "k_live_", "private key"),
+    *("slack.com", "office.com", "azure.com", "/api/webhooks", "telegram", "asic ", "earer "),
+    *("ls0tls1crudjti", "u2vjcmv0", "nly3jld", "tzwnyzx", "h4si"),
+    *("last-", "rio.cattle", "kapp.k14s", "conversion-data", "managedfields", "\\u00"),
 )
-_HINT = re.compile(
-    b"|".join(map(re.escape, _HINTS)) + rb"|gh[pousr]_|k_live_|/api/webhooks|(?:slack|office|azure)\.com|telegram"
-)
+_HINT = any_of(_HINTS)
+_FOLDED_HINT = any_of(map(fold, _HINTS))
 
 LARGE_BYTES = 64 * 1024
 """A longer JSON is searched for hints alone: its pieces could be many, and small."""
@@ -47,12 +47,12 @@ _MAX_KNOWN, _MAX_KNOWN_BYTES = 8_000, 1024
 _SHORT_BYTES = 200
 """Verdicts on longer texts are not remembered."""
 
-_harmless: set[bytes] = set()
-"""Pieces between `{` that no rule would change."""
 _hintless: set[bytes] = set()
-"""What stands between `"` in the others, and has no hint in it."""
+"""Folded pieces without any hint."""
 _hinting: set[bytes] = set()
-"""The same with a hint in it."""
+"""Folded pieces in which there may be one."""
+_harmless: set[bytes] = set()
+"""Pieces with a hint, as they are, that no rule would change."""
 
 
 def may_concern_values(data: bytes) -> bool:
@@ -63,7 +63,7 @@ def may_concern_values(data: bytes) -> bool:
 
 
 def _has_sure(data: bytes) -> bool:
-    return any(needle in data for needle in _SURE) or bool(b"ecret" in data and _SECRET_KIND.search(data))
+    return bool(_SURE.search(data)) or bool(b"ecret" in data and _SECRET_KIND.search(data))
 
 
 def may_concern(data: bytes) -> bool:
@@ -72,38 +72,33 @@ def may_concern(data: bytes) -> bool:
         return True
     if len(data) > LARGE_BYTES:
         return _hints_in_parts(data)
-    pieces = data.split(b"{")
-    if not (unknown := with_hints(pieces)):
-        return False
-    return concerned(pieces, unknown) != []
+    numbers = with_hints(data)
+    return bool(numbers) and bool(concerned(data.split(b"{"), numbers))
 
 
-def with_hints(pieces: list[bytes]) -> set[bytes]:
-    """The pieces with a hint, but for those that are known to be harmless."""
-    unknown = [piece for piece in pieces if piece not in _harmless]
-    if not unknown:
-        return set()
-    tokens = [token for token in b'"'.join(unknown).split(b'"') if token not in _hintless]
-    new = [token for token in tokens if token not in _hinting]
-    if new and not _has_hint(b'"'.join(new).lower()):
-        _remember(_hintless, new)
-    elif new:
-        _sort(new)
-    hinting = [token for token in tokens if token in _hinting or len(token) > _MAX_KNOWN_BYTES]
-    if not hinting:
-        _remember(_harmless, unknown)
-        return set()
-    words = set(hinting)
-    found = {piece for word in words for piece in unknown if word in piece}
-    _remember(_harmless, [piece for piece in unknown if piece not in found])
+def with_hints(data: bytes) -> list[int]:
+    """Which of the pieces between the `{` of an object's JSON may hold a hint, by number."""
+    folded = data.translate(FOLD).split(b"{")
+    numbers = [number for number, piece in enumerate(folded) if piece not in _hintless]
+    if not numbers:
+        return numbers
+    unknown = list({folded[number] for number in numbers} - _hinting)
+    hintless = set(unknown) - _hinting_among(unknown)
+    _remember(_hintless, hintless)
+    return [number for number in numbers if folded[number] not in hintless]
+
+
+def _hinting_among(folded: list[bytes]) -> set[bytes]:
+    """The pieces in which there may be a hint."""
+    found: set[bytes] = set()
+    number = start = 0
+    text = b"{".join(folded)
+    for hit in _FOLDED_HINT.finditer(text):
+        number += text.count(b"{", start, hit.start())
+        start = hit.start()
+        found.add(folded[number])
+    _remember(_hinting, found)
     return found
-
-
-def _sort(tokens: list[bytes]) -> None:
-    """Remember of each whether it holds a hint."""
-    hinting = [token for token in tokens if _has_hint(token.lower())]
-    _remember(_hinting, hinting)
-    _remember(_hintless, [token for token in tokens if token not in hinting])
 
 
 def may_concern_text(raw: bytes) -> bool:
@@ -117,24 +112,20 @@ def _may_concern_short(raw: bytes) -> bool:
 
 
 def _may_concern_text(raw: bytes) -> bool:
-    return may_hold_userinfo(raw) or _hints_in_parts(raw)
+    return may_hold_userinfo(raw) or may_concern_words(raw)
 
 
-def _has_hint(lowered: bytes) -> bool:
-    return bool(_HINT.search(lowered)) or lowered.count(b"pat") > lowered.count(b"path")
+def may_concern_words(raw: bytes) -> bool:
+    """False if no rule for texts changes the JSON string `raw`, but that for URLs."""
+    return _hints_in_parts(raw) and not (_WORD.fullmatch(raw) and not _SURE.search(raw))
 
 
 def _hints_in_parts(data: bytes) -> bool:
     step = LARGE_BYTES - _OVERLAP
-    return any(_has_any(data[start : start + LARGE_BYTES].lower()) for start in range(0, len(data), step))
+    return any(_HINT.search(data[start : start + LARGE_BYTES].lower()) for start in range(0, len(data), step))
 
 
-def _has_any(lowered: bytes) -> bool:
-    """The same as `_has_hint`, which is slower where there is much to search."""
-    return any(hint in lowered for hint in _HINTS) or _has_hint(lowered)
-
-
-def _remember(known: set[bytes], found: list[bytes]) -> None:
+def _remember(known: set[bytes], found: set[bytes]) -> None:
     if len(known) > _MAX_KNOWN:
         known.clear()
     known.update([one for one in found if len(one) <= _MAX_KNOWN_BYTES])
@@ -143,10 +134,12 @@ def _remember(known: set[bytes], found: list[bytes]) -> None:
 # --- more closely ----------------------------------------------------------------------------------------------------
 
 _STRING = rb'"((?:[^"\\]++|\\.)*+)"'
-_MEMBER = re.compile(rb'"([^"\\]++)"\s*+:\s*+(?:' + _STRING + rb'|([^\s,"\[\]}]++)|(\[)?)', re.DOTALL)
+_MEMBER = re.compile(rb'"([^"\\]*+)"\s*+:\s*+(?:' + _STRING + rb'|([^\s,"\[\]}]++)|(\[)?)', re.DOTALL)
 _NAMED = re.compile(rb'(?<![^\s,{])"(?:name|key)"\s*+:\s*+"([^"\\]++)"')
 _VALUE = re.compile(rb'"(?:' + "|".join(VALUE_MEMBERS).encode() + rb')"\s*+:')
 _VALUE_BEHIND = re.compile(rb'[}\]]\s*,(?:[^{}]*,)?\s*"(?:' + "|".join(VALUE_MEMBERS).encode() + rb')"\s*:')
+_WORD = re.compile(rb'"[\w.]*+"')
+"""A text without what stands between a name and its value: only a secret's shape can tell."""
 _PLAIN_STRING = re.compile(rb'"[^"\\]*+"')
 _RUN = re.compile(rb"[A-Za-z_][\w.\-]*+")
 _ASSIGNS = re.compile(rb"[ ]?=|\\*+[\"']?\s*+\\*+n?\s*+:|[ \t]+\\*+[\"']")
@@ -155,19 +148,32 @@ _SIGNATURE = re.compile(rb"(?i:sig|signature)=")
 _LETTER_ESCAPED = re.compile(rb"\\u00(?!3[cCeE]|26|0|1)")
 
 
-def concerned(pieces: list[bytes], among: set[bytes]) -> list[int]:
-    """Which of the pieces between the `{` of an object's JSON a rule may change, of those with a hint."""
-    found, harmless = [], []
-    for number in [number for number, piece in enumerate(pieces) if piece in among]:
-        piece, *behind = pieces[number : number + 3]
-        is_concerned, is_always_harmless = _judge(piece, *behind)
+def concerned(pieces: list[bytes], numbers: list[int]) -> list[int]:
+    """Which of the pieces of the given numbers a rule may change, apart from userinfo in URLs."""
+    found = []
+    harmless = set()
+    for number in numbers:
+        if (piece := pieces[number]) in _harmless or not _HINT.search(piece.lower()):
+            continue
+        is_concerned, is_always_harmless = _names_variable(piece), False
+        if not is_concerned:
+            is_concerned, is_always_harmless = _judge(*pieces[number : number + 3])
         if is_concerned:
             found.append(number)
         elif is_always_harmless:
-            harmless.append(piece)
-    if harmless:
-        _remember(_harmless, harmless)
+            harmless.add(piece)
+    _remember(_harmless, harmless)
     return found
+
+
+VARIABLE = re.compile(rb'"name":"([^"\\]++)","value":("(?:[^"\\]++|\\.)*+")\}', re.DOTALL)
+"""An environment variable as API servers write it, behind its `{`."""
+
+
+def _names_variable(piece: bytes) -> bool:
+    """True for most that is secret in a Pod, at little cost."""
+    variable = VARIABLE.match(piece)
+    return variable is not None and judge(variable[1].decode("utf-8", "replace")).is_secret
 
 
 def _judge(piece: bytes, *behind: bytes) -> tuple[bool, bool]:
@@ -203,9 +209,9 @@ def _value_follows(*behind: bytes) -> bool:
 
 def is_harmless(piece: bytes, following: bytes) -> bool:
     """True if nothing in `piece` concerns a rule, given what stands in the object that opens behind it."""
-    if not _has_hint(piece.lower()):
+    if not _HINT.search(piece.lower()):
         return True
-    if any(needle in piece for needle in _SURE) or _LETTER_ESCAPED.search(piece) or _SIGNATURE.search(piece):
+    if _SURE.search(piece) or _LETTER_ESCAPED.search(piece) or _SIGNATURE.search(piece):
         return False
     return not (_SECRET_KIND.search(piece) or _names_value(piece) or _holds_member(piece, following) or _assigns(piece))
 

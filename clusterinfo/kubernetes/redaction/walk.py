@@ -27,7 +27,7 @@ from clusterinfo.kubernetes.redaction.places import (
     is_copy,
     plain,
 )
-from clusterinfo.kubernetes.redaction.search import may_concern_text
+from clusterinfo.kubernetes.redaction.search import may_concern_text, may_concern_words
 from clusterinfo.userinfo import JSON, may_hold_userinfo, replace_userinfo
 
 Conceal = Callable[[bytes, str], str]
@@ -175,7 +175,7 @@ class _Walk:
         frame.keeps = frame.keeps or (frame.key_start > 0 and not frame.was_cut)
         frame.key, frame.key_start, frame.was_cut = _decode_key(raw), start, False
         if may_hold_userinfo(raw):
-            self._replace(start, start + len(raw), self._without_userinfo(raw))
+            self._replace(start, start + len(raw), _without_userinfo(raw, self._field(), self._rules))
         if frame.judges and self._takes_numbers(frame) and not self._wanted(frame).keeps:
             self._hide_number(end)
 
@@ -292,7 +292,9 @@ class _Walk:
             return self._hidden(raw, encoded=True)
         if wanted.redacts or (frame.judges and self._is_secret(frame, raw)):
             return self._hidden(raw)
-        return self._rewritten(frame, raw) if may_concern_text(raw) else None
+        if not may_concern_text(raw):
+            return None
+        return rewrite_string(raw, self._field(), self._rules, reads=frame.reads)
 
     def _is_secret(self, frame: _Frame, raw: bytes) -> bool:
         if not frame.is_object:
@@ -334,40 +336,44 @@ class _Walk:
         if not values.is_harmless(decode(raw), frame.named):
             self._replace(start, end, self._hidden(raw))
 
-    # --- within strings ----------------------------------------------------------------------------------------------
 
-    def _without_userinfo(self, raw: bytes) -> bytes:
-        def conceal(user: str | None, secret: str) -> str:
-            quoted = f'"{secret}"'.encode("utf-8", "surrogatepass")
-            hidden = self._rules.conceal(plain(quoted, encoded=False), self._field())
-            return f"{hidden}@" if user is None else f"{user}:{hidden}@"
+# --- within strings --------------------------------------------------------------------------------------------------
 
-        return replace_userinfo(raw.decode(), JSON, conceal).encode()
 
-    def _rewritten(self, frame: _Frame, raw: bytes) -> bytes | None:
-        shown = self._without_userinfo(raw) if may_hold_userinfo(raw) else raw
+def rewrite_string(raw: bytes, field: str, rules: Rules, *, reads: bool) -> bytes | None:
+    """What stands for a JSON string as the rules for texts leave it, in `field`; None: itself."""
+    shown = _without_userinfo(raw, field, rules) if may_hold_userinfo(raw) else raw
+    if may_concern_words(shown):
         text = decode(shown)
-        rewritten = self._text(text, reads=frame.reads)
+        rewritten = _rewritten(text, field, rules, reads=reads)
         if rewritten != text:
             return quote(rewritten)
-        return shown if shown != raw else None
+    return shown if shown != raw else None
 
-    def _text(self, text: str, *, reads: bool) -> str:
-        field = self._field()
 
-        def conceal(secret: str) -> str:
-            return self._rules.conceal(secret.encode("utf-8", "surrogatepass"), field)
+def _without_userinfo(raw: bytes, field: str, rules: Rules) -> bytes:
+    def conceal(user: str | None, secret: str) -> str:
+        quoted = f'"{secret}"'.encode("utf-8", "surrogatepass")
+        hidden = rules.conceal(plain(quoted, encoded=False), field)
+        return f"{hidden}@" if user is None else f"{user}:{hidden}@"
 
-        replaced = manifests.replace_secrets(text, conceal)
-        if replaced == text and reads and self._rules.depth < MAX_NESTED and _is_json(text):
-            return self._nested(text)
-        replaced = values.replace_shapes(replaced, conceal)
-        return texts.rewrite(replaced, conceal) if reads else replaced
+    return replace_userinfo(raw.decode(), JSON, conceal).encode()
 
-    def _nested(self, text: str) -> str:
-        """JSON in a string: the rules for objects are those for what is in it."""
-        inner = Rules(self._rules.conceal, depth=self._rules.depth + 1)
-        return walk(text.encode(), self._field(), inner).decode()
+
+def _rewritten(text: str, field: str, rules: Rules, *, reads: bool) -> str:
+    def conceal(secret: str) -> str:
+        return rules.conceal(secret.encode("utf-8", "surrogatepass"), field)
+
+    replaced = manifests.replace_secrets(text, conceal)
+    if replaced == text and reads and rules.depth < MAX_NESTED and _is_json(text):
+        return _nested(text, field, rules)
+    replaced = values.replace_shapes(replaced, conceal)
+    return texts.rewrite(replaced, conceal) if reads else replaced
+
+
+def _nested(text: str, field: str, rules: Rules) -> str:
+    """JSON in a string: the rules for objects are those for what is in it."""
+    return walk(text.encode(), field, Rules(rules.conceal, depth=rules.depth + 1)).decode()
 
 
 def fingerprint_map(value: bytes, name: str, conceal: Conceal, *, encoded: bool | None = None) -> bytes:

@@ -25,5 +25,13 @@ order by 1;
 select id from dead_letter where replayed_at is null order by id;
 
 -- name: drop_letters
-delete from dead_letter where ($1::bigint[] is null or id = any ($1)) and (not $2 or replayed_at is not null)
-returning id;
+-- What came by Kafka is remembered, so that it stays dropped when Kafka is read again.
+with dropped as (
+    delete from dead_letter where ($1::bigint[] is null or id = any ($1)) and (not $2 or replayed_at is not null)
+    returning *
+), remembered as (
+    insert into dropped_letter (topic, partition, record_offset, message_hash)
+    select topic, partition, record_offset, message_hash from dropped where topic <> ''
+    on conflict do nothing
+)
+select id from dropped;

@@ -40,8 +40,9 @@ def partition_month(name: str) -> dt.date | None:
 async def maintain_history(connection: Connection, schema: str, today: dt.date, retention_s: float) -> None:
     """Make this and the next months' partitions, drop expired ones, and delete expired rows of the default one.
 
-    Bookkeeping of abandoned lists goes after a day. A month whose rows already are in the default partition is left
-    there. One process at a time; others return at once. Needs no right to create tables: see schema/0005_roles.sql.
+    Bookkeeping of abandoned lists goes after a day, that of dropped dead letters with the history. A month whose rows
+    already are in the default partition is left there. One process at a time; others return at once. Needs no right to
+    create tables: see schema/0005_roles.sql.
     Where the server's date is earlier than `today`, it counts: by a clock that is ahead all history would be dropped.
     """
     try:
@@ -53,9 +54,13 @@ async def maintain_history(connection: Connection, schema: str, today: dt.date, 
             if await connection.fetchval("select pg_try_advisory_xact_lock($1)", LOCK_KEY):
                 today = min(today, await connection.fetchval("select (now() at time zone 'UTC')::date"))
                 await _make_partitions(connection, today)
-                await _drop_expired(connection, today - dt.timedelta(seconds=retention_s))
+                oldest_day = today - dt.timedelta(seconds=retention_s)
+                await _drop_expired(connection, oldest_day)
                 await connection.execute(statements()["drop_stale_progress"])
                 await connection.execute(statements()["drop_list_positions"])
+                await connection.execute(statements()["drop_expired_coverage"], _midnight(oldest_day))
+                await connection.execute(statements()["drop_silent_sessions"])
+                await connection.execute(statements()["drop_ended_sessions"])
     except FOREIGN as error:
         raise translate(error, "maintaining the history") from error
 
@@ -83,6 +88,7 @@ async def _drop_expired(connection: Connection, oldest_day: dt.date) -> None:
         if month is not None and next_month(month) <= oldest_day:
             await connection.execute(statements()["drop_history_partition"], month)
     await connection.execute(statements()["delete_expired_history"], _midnight(oldest_day))
+    await connection.execute(statements()["forget_dropped_letters"], _midnight(oldest_day))
 
 
 def _midnight(day: dt.date) -> dt.datetime:

@@ -23,6 +23,8 @@ class ClusterRow:
     last_run_objects: int | None
     knows_all_kinds: bool | None
     """False: the discovery of a group failed, so that kinds may be missing."""
+    interval_s: float | None
+    """From one run of its collector to the next, as that says; None: it does not."""
     objects_last_hour: int
 
 
@@ -50,6 +52,12 @@ class OffsetRow:
     partition: int
     group_id: str
     next_offset: int
+    moved_at: dt.datetime | None = None
+    """When something of it was last stored."""
+    observed_at: dt.datetime | None = None
+    """When what was last stored of it had been observed."""
+    rate: float | None = None
+    """Messages stored a second while it was last stored."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,8 @@ class Overview:
     kinds: list[KindRow]
     offsets: list[OffsetRow]
     dead_letters: int
+    now: dt.datetime
+    """The database's present."""
 
 
 async def read_overview(connection: Connection, schema: str) -> Overview:
@@ -72,6 +82,7 @@ async def read_overview(connection: Connection, schema: str) -> Overview:
                 kinds=[KindRow(*row) for row in await connection.fetch(statements()["overview_kinds"])],
                 offsets=[OffsetRow(*row) for row in await connection.fetch(statements()["overview_offsets"])],
                 dead_letters=await connection.fetchval(statements()["overview_dead_letters"]),
+                now=await connection.fetchval("select now()"),
             )
     except FOREIGN as error:
         raise translate(error, "reading the state of the database") from error

@@ -3,7 +3,7 @@
 -- name: overview_clusters
 select c.label as cluster, c.uid, c.server_version, c.last_seen,
     s.started_at as last_run_at, extract(epoch from s.completed_at - s.started_at)::double precision as last_run_s,
-    s.objects as last_run_objects, s.discovery_complete as knows_all_kinds,
+    s.objects as last_run_objects, s.discovery_complete as knows_all_kinds, s.interval_s,
     (select coalesce(sum(h.objects), 0)::bigint from snapshot h
      where h.cluster_id = c.id and h.started_at > now() - interval '1 hour') as objects_last_hour
 from cluster c
@@ -17,7 +17,8 @@ select cluster, api_group, resource, reach, state, objects, verified_at, age_s, 
 from freshness order by cluster, resource, api_group, reach;
 
 -- name: overview_offsets
-select kafka_cluster, topic, partition, group_id, coalesce(next_offset, 0) as next_offset from kafka_offset
+select kafka_cluster, topic, partition, group_id, coalesce(next_offset, 0) as next_offset, moved_at, observed_at, rate
+from kafka_offset
 where kafka_cluster <> '' order by topic, partition;
 
 -- name: overview_dead_letters

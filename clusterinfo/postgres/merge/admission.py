@@ -126,6 +126,10 @@ class Admission:
         began = record.list or record.snapshot
         return min(list_start(began), self.date(record)) if began else self.date(record)
 
+    def run_began_at(self, record: Record) -> dt.datetime:
+        """When the run of lists began that it came by: not after any statement of that run was made."""
+        return min(list_start(record.snapshot), self.date(record)) if record.snapshot else self.date(record)
+
     def admits(self, record: Record) -> bool:
         """False if its list or snapshot began before what it is about was forgotten."""
         moments = [self.forgotten.get((record.cluster, "", ""))]

@@ -16,6 +16,7 @@ from clusterinfo.observations import Observation, Warned
 from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.merge.admission import Admission, ClusterRow, Clusters, clusters_of
 from clusterinfo.postgres.merge.census import Census
+from clusterinfo.postgres.merge.coverage import doubt_units
 from clusterinfo.postgres.sql import statements
 
 CONTESTED = "two clusters write under one identity: unproven until one of them has a CLUSTER_ID"
@@ -42,9 +43,9 @@ async def know_clusters(
 
 
 async def _make_cluster(connection: Connection, record: Record, admission: Admission) -> list[Observation]:
-    name, began_at = record.cluster_name, admission.began_at(record)
+    name, seen_at = record.cluster_name, admission.run_began_at(record)
     label = await connection.fetchval(
-        statements()["ensure_cluster"], record.cluster, name, record.epoch, began_at, admission.topic
+        statements()["ensure_cluster"], record.cluster, name, record.epoch, seen_at, admission.topic
     )
     if label in (None, name):
         return []
@@ -85,3 +86,4 @@ async def _unverify(connection: Connection, cluster_id: int, at: dt.datetime) ->
     """What is stored of a cluster counts as older than whatever comes next."""
     units = [row["id"] for row in await connection.fetch(statements()["lock_cluster_units"], cluster_id)]
     await connection.execute(statements()["unverify_units"], units, at, CONTESTED)
+    await doubt_units(connection, units, at)

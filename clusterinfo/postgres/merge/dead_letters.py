@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+import xxhash
 
 from clusterinfo.model import Lane, PartitionLane, Record
 from clusterinfo.postgres.connection import Connection
@@ -50,17 +51,26 @@ class DeadLetter:
         """Of its value, and of what was left out of its key and headers: more than is kept unless it is whole."""
         return len(self.value) + self.omitted_bytes
 
+    @property
+    def message_hash(self) -> bytes:
+        """What tells the message from another one at its place in Kafka, as of a topic that was recreated."""
+        return xxhash.xxh3_128_digest((self.key or b"") + b"\0" + self.value)
+
 
 def dead_letter(record: Record, reason: str, sqlstate: str | None = None) -> DeadLetter:
     """`record` as a dead letter, as the message it came as."""
     return DeadLetter(record.offset, plain(reason), key_of(record), [*attributes_of(record)], record.body, sqlstate)
 
 
-async def add_dead_letters(connection: Connection, lane: Lane, letters: Sequence[DeadLetter]) -> None:
-    """Store the dead letters of a batch, some at a time: to send all of them at once would take too long."""
+async def add_dead_letters(connection: Connection, lane: Lane, letters: Sequence[DeadLetter]) -> list[DeadLetter]:
+    """Store the dead letters of a batch; return those that were not known before, nor dropped.
+
+    Some at a time: to send all of them at once would take too long.
+    """
     topic, partition = (lane.topic, lane.partition) if isinstance(lane, PartitionLane) else ("", -1)
-    for part in _parts(letters):
-        await _add_part(connection, topic, partition, part)
+    new = [offset for part in _parts(letters) for offset in await _add_part(connection, topic, partition, part)]
+    offsets = frozenset(new)
+    return [letter for letter in letters if letter.offset in offsets]
 
 
 def _parts(letters: Sequence[DeadLetter]) -> Iterator[list[DeadLetter]]:
@@ -75,9 +85,10 @@ def _parts(letters: Sequence[DeadLetter]) -> Iterator[list[DeadLetter]]:
         yield part
 
 
-async def _add_part(connection: Connection, topic: str, partition: int, letters: Sequence[DeadLetter]) -> None:
+async def _add_part(connection: Connection, topic: str, partition: int, letters: Sequence[DeadLetter]) -> list[int]:
+    """The offsets of those that are new."""
     large = sum(map(_kept_bytes, letters)) > LARGE_BYTES
-    await connection.execute(
+    rows = await connection.fetch(
         statements()["add_dead_letters"],
         [topic] * len(letters),
         [partition] * len(letters),
@@ -88,7 +99,9 @@ async def _add_part(connection: Connection, topic: str, partition: int, letters:
         await worked_out(large, lambda: [encode_headers(letter.headers) for letter in letters]),
         [letter.value[:MAX_VALUE_BYTES] for letter in letters],
         [letter.size_bytes for letter in letters],
+        await worked_out(large, lambda: [letter.message_hash for letter in letters]),
     )
+    return [row["record_offset"] for row in rows]
 
 
 class LetterBound:

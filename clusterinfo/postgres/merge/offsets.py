@@ -6,6 +6,8 @@ is the number of its pages that are stored; a list has one writer, and no genera
 
 from __future__ import annotations
 
+import datetime as dt
+import time
 from typing import NamedTuple
 
 from clusterinfo.errors import ConfigError, LostError, RestartError
@@ -14,6 +16,7 @@ from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.errors import FOREIGN, translate
 from clusterinfo.postgres.merge.admission import Admission, topic_of
 from clusterinfo.postgres.merge.census import Census
+from clusterinfo.postgres.merge.pace import Pace
 from clusterinfo.postgres.sql import local_search_path, statements
 
 
@@ -31,6 +34,7 @@ class Claims:
 
     def __init__(self) -> None:
         self._generations: dict[PartitionLane, int] = {}
+        self._paces: dict[PartitionLane, Pace] = {}
 
     def generation(self, lane: PartitionLane) -> int:
         """The generation of this process' claim; 0: none."""
@@ -49,6 +53,7 @@ class Claims:
                 "use that group, another DB_SCHEMA, or `clusterinfo offsets reset` for that topic"
             )
         self._generations[lane] = row["generation"]
+        self._paces[lane] = Pace()
         return row["next_offset"]  # type: ignore[no-any-return]
 
     async def admit(
@@ -67,10 +72,19 @@ class Claims:
             batch.start,
             batch.end,
             list(census.clusters),
+            *self._progress(batch),
         )
         if place is not None and not await _was_moved(connection, batch, place, is_new=row["is_new"]):
             return None
         return Admission.from_row(row, topic_of(batch.lane) if topic is None else topic)
+
+    def _progress(self, batch: Batch) -> tuple[dt.datetime | None, float | None]:
+        """When the batch's last record was observed, and how many messages of its partition are stored a second."""
+        if not isinstance(batch.lane, PartitionLane):
+            return None, None
+        pace = self._paces.setdefault(batch.lane, Pace())
+        pace.note(batch, time.monotonic())
+        return pace.observed_at, pace.rate
 
     def _place(self, batch: Batch) -> _Place | None:
         """None: a batch that has no position, as a statement about a snapshot that is written without Kafka."""

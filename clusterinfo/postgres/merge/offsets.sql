@@ -6,9 +6,13 @@
 -- is_new is null if it does not stand there, true if there was no position at all. Reads what decides which records are
 -- admitted, too. Reading `forgotten` locks it until the batch commits: forgetting waits for that.
 with moved as (
-    insert into kafka_offset as o (kafka_cluster, topic, partition, group_id, generation, next_offset)
-    select $1::text, $2::text, $3::integer, '', $4::bigint, $6::bigint where $1 is not null
-    on conflict (kafka_cluster, topic, partition) do update set next_offset = excluded.next_offset
+    insert into kafka_offset as o (
+        kafka_cluster, topic, partition, group_id, generation, next_offset, moved_at, observed_at, rate)
+    select $1::text, $2::text, $3::integer, '', $4::bigint, $6::bigint, now(), $8::timestamptz, $9::double precision
+    where $1 is not null
+    on conflict (kafka_cluster, topic, partition) do update set
+        next_offset = excluded.next_offset, moved_at = excluded.moved_at, observed_at = excluded.observed_at,
+        rate = excluded.rate
     where o.generation = excluded.generation and coalesce(o.next_offset, $5::bigint) = $5
     returning xmax = 0 as is_new
 )

@@ -14,10 +14,10 @@ on conflict (id) do nothing;
 -- name: complete_snapshot
 -- How it ended, as its collector reports it: the same however often it comes. Another cluster's snapshot of that id stands.
 insert into snapshot (
-    id, cluster_id, started_at, completed_at, discovery_complete, units_completed, units_failed, objects)
-values ($1, $2, least($3, now()), $4, $5, $6, $7, $8)
+    id, cluster_id, started_at, completed_at, discovery_complete, interval_s, units_completed, units_failed, objects)
+values ($1, $2, least($3, now()), $4, $5, $6, $7, $8, $9)
 on conflict (id) do update set
-    completed_at = excluded.completed_at, discovery_complete = excluded.discovery_complete,
+    completed_at = excluded.completed_at, discovery_complete = excluded.discovery_complete, interval_s = excluded.interval_s,
     units_completed = excluded.units_completed, units_failed = excluded.units_failed, objects = excluded.objects
 where snapshot.cluster_id = excluded.cluster_id;
 

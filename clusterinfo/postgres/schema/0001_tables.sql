@@ -55,6 +55,7 @@ create table unit (
     state text check (state in ('excluded', 'gone')),
     state_at timestamptz not null default '-infinity',
     gone_before timestamptz not null default '-infinity',
+    doubted_at timestamptz not null default '-infinity',
     unique (cluster_id, api_group, resource)
 );
 comment on table unit is 'A kind in a cluster: what is listed, ordered and verified as one.';
@@ -71,6 +72,8 @@ comment on column unit.by_clock is
 comment on column unit.state is 'excluded or gone; null: what unit_floor.state says of each reach.';
 comment on column unit.state_at is 'When what state says was observed: an older statement never overwrites it.';
 comment on column unit.gone_before is 'The kind was not served at that time: what was observed before is no longer there.';
+
+comment on column unit.doubted_at is 'Only a list begun after that lets it be followed.';
 
 create table unit_floor (
     unit_id bigint not null references unit on delete cascade,
@@ -106,6 +109,7 @@ create table snapshot (
     started_at timestamptz not null,
     completed_at timestamptz,
     discovery_complete boolean,
+    interval_s double precision,
     units_completed integer not null default 0,
     units_failed integer not null default 0,
     objects bigint not null default 0
@@ -116,6 +120,8 @@ comment on column snapshot.cluster_id is 'The cluster.';
 comment on column snapshot.started_at is 'When it began.';
 comment on column snapshot.completed_at is 'When it ended; null: it has not, or was abandoned.';
 comment on column snapshot.discovery_complete is 'Whether discovery answered for every API group.';
+comment on column snapshot.interval_s is
+    'Seconds from one run of its collector to the next; null: it lists once, and nobody knows when again.';
 comment on column snapshot.units_completed is 'Kinds that were listed to the end.';
 comment on column snapshot.units_failed is 'Kinds that could not be listed, the forbidden ones included.';
 comment on column snapshot.objects is 'Objects that the completed lists sent.';
@@ -137,6 +143,10 @@ create table resource (
     valid_from timestamptz not null,
     first_observed_at timestamptz not null,
     last_observed_at timestamptz not null,
+    manager text,
+    operation text,
+    subresource text,
+    managed_at timestamptz,
     body jsonb,
     original bytea,
     primary key (unit_id, namespace, name)
@@ -158,6 +168,11 @@ comment on column resource.created is 'This version began the object''s life (no
 comment on column resource.valid_from is 'When this content was first observed.';
 comment on column resource.first_observed_at is 'When the object, of this uid, was first observed.';
 comment on column resource.last_observed_at is 'When the object was last observed.';
+comment on column resource.manager is
+    'Field manager of the newest of managedFields: who wrote this version. A name that a client gives itself, no user; null: none.';
+comment on column resource.operation is 'Apply or Update.';
+comment on column resource.subresource is 'By which subresource it was written; null: by none.';
+comment on column resource.managed_at is 'When, to the second.';
 comment on column resource.body is 'The object as jsonb; of a stub its size and SHA-256.';
 comment on column resource.original is 'The bytes as they came, where jsonb could not hold them as they are.';
 create index resource_uid on resource (uid);
@@ -179,6 +194,10 @@ create table resource_history (
     valid_from timestamptz not null,
     valid_to timestamptz not null,
     first_observed_at timestamptz not null,
+    manager text,
+    operation text,
+    subresource text,
+    managed_at timestamptz,
     body jsonb,
     original bytea,
     check (valid_from <= valid_to)
@@ -199,6 +218,10 @@ comment on column resource_history.deleted is 'The version ended with the deleti
 comment on column resource_history.valid_from is 'When this content was first observed.';
 comment on column resource_history.valid_to is 'When it was first observed to be superseded or gone.';
 comment on column resource_history.first_observed_at is 'As of resource.';
+comment on column resource_history.manager is 'As of resource.';
+comment on column resource_history.operation is 'As of resource.';
+comment on column resource_history.subresource is 'As of resource.';
+comment on column resource_history.managed_at is 'As of resource.';
 comment on column resource_history.body is 'As of resource.';
 comment on column resource_history.original is 'As of resource.';
 create index resource_history_key on resource_history (unit_id, namespace, name, valid_to);
@@ -213,6 +236,9 @@ create table kafka_offset (
     group_id text not null,
     generation bigint not null,
     next_offset bigint,
+    moved_at timestamptz,
+    observed_at timestamptz,
+    rate double precision,
     primary key (kafka_cluster, topic, partition)
 );
 comment on table kafka_offset is
@@ -223,6 +249,10 @@ comment on column kafka_offset.partition is 'The partition; of a list 0.';
 comment on column kafka_offset.group_id is 'The consumer group that this database belongs to; empty: of a list.';
 comment on column kafka_offset.generation is 'Counts the claims of the partition: only the newest owner may write.';
 comment on column kafka_offset.next_offset is 'The next offset to store, or the next page of a list; null: nothing is stored yet.';
+comment on column kafka_offset.moved_at is 'When something of it was last stored; null: never.';
+comment on column kafka_offset.observed_at is 'When what was last stored of it had been observed; null: not known.';
+comment on column kafka_offset.rate is
+    'Messages of it stored a second, over the last two minutes of work; null: its owner has not stored enough to tell.';
 
 create table unit_partition (
     unit_id bigint not null references unit on delete cascade,
@@ -250,6 +280,7 @@ create table dead_letter (
     headers jsonb not null,
     value bytea,
     size_bytes bigint not null,
+    message_hash bytea not null,
     created_at timestamptz not null default now(),
     replayed_at timestamptz
 );
@@ -265,9 +296,28 @@ comment on column dead_letter.headers is
     'The message''s headers, name to value; what is no text as {"base64": ...}, what is there several times as an array.';
 comment on column dead_letter.value is 'The message''s value, its first MiB at most.';
 comment on column dead_letter.size_bytes is 'Of the whole value, and of what was left out of key and headers.';
+comment on column dead_letter.message_hash is
+    'xxh3_128 of key and value: whether a message that is read again, at its place in Kafka, is the one that is kept.';
 comment on column dead_letter.created_at is 'When it was stored here.';
 comment on column dead_letter.replayed_at is 'When it was stored after all.';
 create index dead_letter_created on dead_letter (created_at);
+create unique index dead_letter_message on dead_letter (topic, partition, record_offset, message_hash) where topic <> '';
+
+create table dropped_letter (
+    topic text not null,
+    partition integer not null,
+    record_offset bigint not null,
+    message_hash bytea not null,
+    dropped_at timestamptz not null default now(),
+    primary key (topic, partition, record_offset, message_hash)
+);
+comment on table dropped_letter is
+    'A dead letter that somebody dropped: it does not come back when Kafka is read again. Kept for HISTORY_RETENTION.';
+comment on column dropped_letter.topic is 'As of dead_letter.';
+comment on column dropped_letter.partition is 'As of dead_letter.';
+comment on column dropped_letter.record_offset is 'As of dead_letter.';
+comment on column dropped_letter.message_hash is 'As of dead_letter.';
+comment on column dropped_letter.dropped_at is 'When it was dropped.';
 
 create table list_progress (
     list uuid primary key,
@@ -281,7 +331,11 @@ create table list_progress (
     expected_digest numeric(39),
     completed_at timestamptz,
     settled boolean not null default false,
-    updated_at timestamptz not null default now()
+    updated_at timestamptz not null default now(),
+    session_id bigint,
+    from_number bigint,
+    place bigint,
+    seen_at timestamptz
 );
 comment on table list_progress is 'What has arrived of one list, held against what its completion says.';
 comment on column list_progress.list is 'UUIDv7 of the attempt to list.';
@@ -296,8 +350,78 @@ comment on column list_progress.expected_digest is 'Digest that its completion a
 comment on column list_progress.completed_at is 'When its collector had all of it.';
 comment on column list_progress.settled is 'Count and digest agreed: it proves its reach.';
 comment on column list_progress.updated_at is 'When something of it last arrived.';
+comment on column list_progress.session_id is 'The session that follows the kind from this list on; null: none.';
+comment on column list_progress.from_number is 'What that session says of the kind after the list has this number or a higher one.';
+comment on column list_progress.place is 'The number that was due when the completion came.';
+comment on column list_progress.seen_at is 'When the first page of the list had come.';
 create index list_progress_unit on list_progress (unit_id, reach);
 create index list_progress_updated on list_progress (updated_at);
+
+create table watch_session (
+    id bigint generated always as identity primary key,
+    kafka_cluster text not null,
+    topic text not null,
+    partition integer not null,
+    cluster text not null,
+    session uuid not null,
+    next_number bigint not null default 1,
+    missing int8multirange not null default '{}',
+    heard timestamptz not null default '-infinity',
+    heard_number bigint not null default 0,
+    behind jsonb not null default '[]',
+    ended jsonb not null default '{}',
+    interval_s double precision not null default 0,
+    is_doubted boolean not null default false,
+    cut_number bigint not null default 0,
+    updated_at timestamptz not null default now(),
+    unique (kafka_cluster, topic, partition, cluster, session)
+) with (fillfactor = 50);
+comment on table watch_session is 'What one collector, in one life, has said on one partition by watching.';
+comment on column watch_session.id is 'Key within this database.';
+comment on column watch_session.kafka_cluster is 'Id of the Kafka cluster; empty: written without Kafka.';
+comment on column watch_session.topic is 'The topic; without Kafka the kind and the reach that is watched.';
+comment on column watch_session.partition is 'The partition; without Kafka 0.';
+comment on column watch_session.cluster is 'Identity of the cluster that it watches.';
+comment on column watch_session.session is 'UUIDv7 of the collector''s life.';
+comment on column watch_session.next_number is 'The number that is due.';
+comment on column watch_session.missing is
+    'Lower ones that have not come: 64 gaps at most; the two oldest become one where there are more.';
+comment on column watch_session.heard is 'Up to when every watch was heard from that is not behind, by the newest progress.';
+comment on column watch_session.heard_number is 'The number of that progress: it holds where none is missing up to there.';
+comment on column watch_session.behind is 'Kinds whose watch was not heard from, and until when it was: [{group, resource, reach, since}].';
+comment on column watch_session.ended is 'Group/resource/reach of a watch, and the number under which it last ended.';
+comment on column watch_session.interval_s is 'Seconds after which the next progress is due.';
+comment on column watch_session.is_doubted is 'Messages of the partition were lost; whether any of this session the next number shows.';
+comment on column watch_session.cut_number is
+    'The highest number that came out of order, or too late to be kept: what is followed from there or before begins with a progress.';
+comment on column watch_session.updated_at is 'When something of it last arrived.';
+
+create table coverage (
+    id bigint generated always as identity primary key,
+    unit_id bigint not null references unit on delete cascade,
+    reach text not null,
+    session_id bigint not null references watch_session on delete cascade,
+    from_number bigint not null,
+    epoch bigint not null,
+    is_open boolean not null,
+    begins_at timestamptz,
+    ends_at timestamptz,
+    check (is_open = (ends_at is null))
+);
+comment on table coverage is 'An interval of time in which every change of a kind, within a reach, was followed.';
+comment on column coverage.id is 'Key within this database.';
+comment on column coverage.unit_id is 'The kind.';
+comment on column coverage.reach is 'The namespace that is watched by itself; empty: all.';
+comment on column coverage.session_id is 'By which session.';
+comment on column coverage.from_number is 'From which of its numbers on: with none missing, what is stored is all there was.';
+comment on column coverage.epoch is 'CLUSTER_EPOCH of its collector.';
+comment on column coverage.is_open is 'It goes on: it ends when the session was last heard, in order.';
+comment on column coverage.begins_at is 'When the first page of its list had come; null: when the next progress is said.';
+comment on column coverage.ends_at is 'When it ended; null: it goes on.';
+create unique index coverage_open on coverage (unit_id, reach, session_id) where is_open;
+create index coverage_session on coverage (session_id) where is_open;
+create index coverage_unit on coverage (unit_id);
+create index coverage_ends on coverage (ends_at);
 
 create table forgotten (
     cluster text not null,
@@ -326,6 +450,53 @@ begin atomic
 end;
 comment on function list_began_at is
     'When a list began, from its UUIDv7, and not after it was complete: it shows what existed then, however long it took.';
+
+create function is_whole(missing int8multirange, first_number bigint, next_number bigint) returns boolean
+language sql immutable parallel safe
+begin atomic
+    select case when first_number < next_number then not missing && int8range(first_number, next_number) else true end;
+end;
+comment on function is_whole is 'Whether no number is missing from the first to before the next one.';
+
+create function heard_until(session watch_session, first_number bigint, unit_group text, unit_resource text, unit_reach text)
+returns timestamptz
+language sql stable parallel safe
+begin atomic
+    select case
+        when session.heard_number >= first_number
+                and is_whole(session.missing, first_number, session.heard_number) then
+            least(now(), coalesce((
+                select min((b.unit ->> 'since')::timestamptz)
+                from jsonb_array_elements(session.behind) as b (unit)
+                where b.unit ->> 'group' = unit_group and b.unit ->> 'resource' = unit_resource
+                    and b.unit ->> 'reach' in ('', unit_reach)), session.heard))
+    end;
+end;
+comment on function heard_until is
+    'Up to when a session has said all that it saw of a kind, from a number on; NULL if it has not, or if any of it is missing.';
+
+create function followed() returns table (
+    id bigint, unit_id bigint, api_group text, resource text, reach text, session_id bigint, from_number bigint, epoch bigint,
+    begins_at timestamptz, heard timestamptz)
+language sql stable parallel safe
+begin atomic
+    select c.id, c.unit_id, u.api_group, u.resource, c.reach, c.session_id, c.from_number, c.epoch, c.begins_at,
+        heard_until(s, c.from_number, u.api_group, u.resource, c.reach)
+    from coverage c
+    join watch_session s on s.id = c.session_id
+    join unit u on u.id = c.unit_id
+    where c.is_open;
+end;
+comment on function followed is 'What is followed, by which session, and up to when that was heard in order.';
+
+create function ended_number(session watch_session, unit_group text, unit_resource text, unit_reach text) returns bigint
+language sql immutable parallel safe
+begin atomic
+    select greatest(
+        (session.ended ->> format('%s/%s/', unit_group, unit_resource))::bigint,
+        (session.ended ->> format('%s/%s/%s', unit_group, unit_resource, unit_reach))::bigint, 0);
+end;
+comment on function ended_number is 'The number under which the watch of a kind last ended; 0: it never did.';
 
 create function free_label(cluster_uid text, cluster_name text) returns text
 language sql stable parallel safe

@@ -13,7 +13,9 @@ import yaml
 from rich.cells import cell_len
 
 from clusterinfo.commands import output
-from clusterinfo.commands.output import Column, Line, Output, Result, Table, has_colours, short_duration
+from clusterinfo.commands.output import Column, Line, Output, Result, Table, frame, has_colours
+from tests.support.terminal import COLUMNS as SCREEN
+from tests.support.terminal import rendered
 
 NOON = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
 ESCAPES = "\x1b[31m\x9b\u202e\x7fred"
@@ -82,6 +84,13 @@ def test_characters_of_two_columns_are_aligned_and_cut_by_columns() -> None:
     assert [cell_len(line.partition("7")[0]) for line in lines[1:2]] == [len(lines[2].partition("8")[0])]
     assert cell_len(lines[1]) <= 40
     assert lines[1].endswith("…")
+
+
+def test_remarks_that_nobody_makes_take_no_column() -> None:
+    remarks = Column[Thing]("REMARKS", lambda thing: thing.why, nothing="")
+    assert Table((COLUMNS[0], remarks), [Thing("a", 1)], "").lines() == ["NAME", "a"]
+    rows = [Thing("a", 1), Thing("b", 2, "odd")]
+    assert Table((COLUMNS[0], remarks), rows, "").lines() == ["NAME   REMARKS", "a", "b      odd"]
 
 
 def test_without_rows_it_says_so() -> None:
@@ -154,6 +163,23 @@ def test_a_colour_is_for_the_line_that_has_one() -> None:
     assert verdict.text(Output.TABLE) == "healthy\nand so on\n"
 
 
+def screen(text: str, rows: int) -> str:
+    """A frame as a terminal gets it."""
+    return frame(text, rows).replace("\n", "\r\n")
+
+
+@pytest.mark.parametrize("rows", [3, 5, 24])
+def test_a_screen_is_drawn_over_the_one_before(rows: int) -> None:
+    before = screen("".join(f"{number} is a long line\n" for number in range(9)), rows)
+    after = screen("a\nbb\nccc\ndddd\n", rows)
+    whole = ["a", "bb", "ccc", "dddd", ""]
+    assert rendered(before + after) == (whole if rows >= 5 else ["a", "… 3 more lines", ""])
+
+
+def test_what_is_too_long_ends_at_the_edge() -> None:
+    assert rendered(screen("x" * 200 + "\ny\n", 24)) == ["x" * SCREEN, "y", ""]
+
+
 def test_what_is_printed_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("COLUMNS", "30")
     output.show(listed(Thing("a", 7, LONG)), Output.TABLE)
@@ -161,7 +187,3 @@ def test_what_is_printed_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, caps
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     output.show(listed(Thing("a", 7, LONG)), Output.TABLE)
     assert max(map(len, capsys.readouterr().out.splitlines())) == 30
-
-
-def test_durations_are_short() -> None:
-    assert [short_duration(s) for s in (-1, 0, 59.9, 60, 7199, 90000)] == ["0s", "0s", "59s", "1m", "1h", "1d"]

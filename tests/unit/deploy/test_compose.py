@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 import yaml
 
+from clusterinfo.durations import parse_duration
 from clusterinfo.postgres.admin.grants import READER, WRITER
 from clusterinfo.sandbox.kubernetes.__main__ import arguments
-from clusterinfo.settings import Settings, load, parse_duration
+from clusterinfo.settings import Settings, load
 from tests.support.deployed import COMPOSE, KNOWN, ROOT, plain
 from tests.support.dockerfile import lineage, stages
 

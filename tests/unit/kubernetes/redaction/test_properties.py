@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clusterinfo.kubernetes.redaction import search
+from clusterinfo.kubernetes.redaction.needles import FOLD
 from clusterinfo.kubernetes.redaction.patch import rewrite
 from clusterinfo.kubernetes.redaction.search import may_concern, may_concern_values
 from clusterinfo.kubernetes.redaction.walk import Rules, walk
@@ -124,6 +125,30 @@ def test_what_is_passed_over_where_names_say_nothing_stays(tree: Any, form: dict
     data = written(tree, **form)
     if not may_concern_values(data):
         assert walk(data, "data", Rules(RULES.conceal, judges=False, reads=False)) == data
+
+
+@pytest.mark.parametrize("filler", ["x" * 2000, "x"], ids=["a long piece", "short pieces"])
+def test_what_cannot_be_remembered_is_searched_each_time(filler: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "_MAX_KNOWN", 0)
+    data = written(
+        {"a": [{"password": "hunter2"}, {"filler": filler, "token": "hunter2"}]}, spaced=False, escaped=False
+    )
+
+    for _ in range(3):
+        assert b"hunter2" not in rewrite(data, "spec", RULES)
+
+
+PIECES = st.lists(st.sampled_from([*search._HINTS, "PATH", "path", "0", "f", "e", "A", "x", '"', " "]), max_size=6)
+
+
+@given(PIECES, st.sampled_from(search._HINTS))
+def test_a_hint_is_found_wherever_it_stands(pieces: list[str], hint: str) -> None:
+    text = "".join(pieces)
+    hints = {word: text.lower().count(word) for word in search._HINTS}
+    hints["pat"] -= text.lower().count("path")
+
+    assert bool(search._HINT.search(text.lower().encode())) == any(hints.values())
+    assert search._FOLDED_HINT.search((text + hint.upper() + "0").encode().translate(FOLD))
 
 
 @settings(max_examples=600, deadline=None)
