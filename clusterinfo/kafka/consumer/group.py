@@ -220,7 +220,8 @@ class ConsumerGroup:
         self._moved_at_s = _now()
 
     def _knows_more_lag(self) -> bool:
-        return self._membership.assigned is not None and not self._reported.issuperset(self.lag())
+        assigned = self._membership.assigned or frozenset()
+        return not assigned <= self._reported and not self._reported.issuperset(self.lag())
 
     def _report_lag(self) -> None:
         """From time to time, and as soon as that of another partition is known."""
