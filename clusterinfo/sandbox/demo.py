@@ -140,8 +140,8 @@ class Demonstration:
                 report("running, following what changes; Ctrl-C ends it all")
                 while True:
                     for children in (collectors, consumers):
-                        for name in await runs.revive(servers, children):
-                            self._err.print(f"{name} has ended, and was started again")
+                        for child in await runs.revive(servers, children):
+                            self._err.print(f"{child.name} has ended, and was started again as {child.pid}")
                     await asyncio.sleep(0.5)
 
 

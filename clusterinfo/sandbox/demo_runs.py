@@ -166,8 +166,8 @@ async def following(servers: Servers) -> AsyncIterator[list[Process]]:
         yield children
 
 
-async def revive(servers: Servers, children: list[Process]) -> list[str]:
-    """Start those children again that somebody has stopped or killed, in their places; their names.
+async def revive(servers: Servers, children: list[Process]) -> list[Process]:
+    """Start those children again that somebody has stopped or killed, in their places; what runs instead of them.
 
     Raises SandboxError if a server has ended, or a child by a fault of its own. The broker takes a consumer that was
     killed for a member: see `broker.py`.
@@ -182,7 +182,7 @@ async def revive(servers: Servers, children: list[Process]) -> list[str]:
         if "consume" in child.argv:
             await servers.broker.forget_members(GROUP)
         children[place] = Process.start(child.name, child.argv, log=child.log, cwd=Path.cwd(), env=servers.environment)
-        revived.append(child.name)
+        revived.append(children[place])
     return revived
 
 
