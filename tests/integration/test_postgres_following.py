@@ -312,6 +312,12 @@ async def test_a_kind_that_is_behind_is_fresh_as_of_then(bench: Bench) -> None:
     assert ends == [(0, 5), (0, 9)]
 
 
+async def test_what_was_not_heard_since_it_began_leaves_no_interval(bench: Bench) -> None:
+    await bench.store(*first_list("100", 5), progress(1, 3))
+    await bench.store(event(3, "a", "105"), progress(4, 9))
+    assert await bench.connection.fetchval("select count(*) from coverage where ends_at is not null") == 0
+
+
 async def test_a_list_again_begins_no_second_interval(bench: Bench) -> None:
     await bench.store(*first_list(), progress(1, 1))
     await bench.store(*first_list("200", 2, from_=2), progress(2, 4))

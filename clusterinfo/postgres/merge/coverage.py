@@ -171,8 +171,7 @@ async def end_coverage(connection: Connection, ended: Ended) -> None:
     for row in await _followed_by(connection, [ended.session.id]):
         since = [unit.since for unit in ended.units if is_of(unit, row)]
         if since and row.from_number <= ended.number:
-            said = since if ended.session.is_whole(row.from_number) else []
-            closed.append((row, max([*said, *([row.heard] if row.heard else [])], default=None)))
+            closed.append((row, max([*since, *([row.heard] if row.heard else [])])))  # a hole would have cut it before
     await _close(connection, closed)
 
 
