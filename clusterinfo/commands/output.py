@@ -137,6 +137,12 @@ def show(result: Result, output: Output) -> None:
     sys.stdout.flush()
 
 
+def scroll_away() -> None:
+    """Move what a terminal shows out of sight, where it is not drawn over."""
+    if has_cursor(sys.stdout):
+        sys.stdout.write("\n" * shutil.get_terminal_size().lines)
+
+
 def redraw(result: Result, output: Output) -> None:
     """Print it over what was printed before: on a terminal as one screen, elsewhere below it."""
     if not has_cursor(sys.stdout):

@@ -23,7 +23,7 @@ from clusterinfo.telemetry import probes
 from clusterinfo.telemetry.server import Telemetry
 from tests.conftest import Database
 from tests.kafka.apache import ApacheKafka
-from tests.support.programs import simulated_api
+from tests.support.programs import Api, simulated_api
 from tests.support.proxy import Proxy
 
 INTERVAL_S = 0.5
@@ -95,13 +95,24 @@ class Ends:
         return {"Kubernetes": self.kubernetes, "PostgreSQL": self.postgres}[end]
 
 
+@pytest.fixture(scope="module")
+async def kafka() -> AsyncIterator[ApacheKafka]:
+    """One to take away: each test gives it back."""
+    async with ApacheKafka() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+async def api() -> AsyncIterator[Api]:
+    async with simulated_api(30, 8) as started:
+        yield started
+
+
 @pytest.fixture
-async def ends(database: Database, tmp_path: Path) -> AsyncIterator[Ends]:
+async def ends(database: Database, kafka: ApacheKafka, api: Api, tmp_path: Path) -> AsyncIterator[Ends]:
     named = f"readiness-{uuid.uuid4().hex[:8]}"
     kafka_env = {"KAFKA_ENABLED": "true", "KAFKA_TOPIC": named, "KAFKA_GROUP_ID": named, "KAFKA_TOPIC_PARTITIONS": "1"}
     async with (
-        ApacheKafka() as kafka,
-        simulated_api(30, 8) as api,
         Proxy(str(urlsplit(api.url).hostname), int(urlsplit(api.url).port or 0)) as kubernetes,
         Proxy(database.env["DB_HOST"], int(database.env["DB_PORT"])) as postgres,
     ):

@@ -213,8 +213,15 @@ async def test_a_list_heals_no_hole_in_what_was_said_while_it_ran(bench: Bench, 
     if comes == "never":
         error = await bench.connection.fetchval("select last_error from freshness")
         assert "has not come" in error
-        await bench.store(*first_list("200", 6, from_=4), progress(4, 7))
-        assert await heard(bench) == at(7), "the next list heals it"
+        await bench.store(event(1, "b", "105"))
+        assert await heard(bench) == at(5), "what comes after all heals it"
+
+
+async def test_the_next_list_heals_a_hole(bench: Bench) -> None:
+    await bench.store(event(2, "a", "106"), *first_list(), progress(3, 2))
+    assert await heard(bench) is None
+    await bench.store(*first_list("200", 6, from_=4), progress(4, 7))
+    assert await heard(bench) == at(7)
 
 
 async def test_a_list_that_a_late_item_completes_opens_what_it_names(bench: Bench) -> None:

@@ -162,6 +162,7 @@ async def test_a_session_that_became_read_only_is_replaced(replica: Replica, sta
         await sink.write(batch)
 
 
+@pytest.mark.embedded_only  # that Debian's says the same of itself, the others find
 async def test_every_command_says_in_one_line_that_it_met_a_standby(
     replica: Replica, standing: Database, api: Api, kafka_env: dict[str, str]
 ) -> None:

@@ -69,9 +69,9 @@ class ConsumerGroup:
         self._lanes = Lanes(self._new_source)
         self._committed = CommittedOffsets(observe)
         self._moved_at_s = 0.0
+        self._held_at_s = 0.0
         self._reported = frozenset[TopicPartition]()
         """Whose lag was told."""
-        self._held_at_s = 0.0
         self._watchdog = Watchdog(lambda: end_offsets(settings), observe)
 
     @classmethod
@@ -223,6 +223,7 @@ class ConsumerGroup:
         return self._membership.assigned is not None and not self._reported.issuperset(self.lag())
 
     def _report_lag(self) -> None:
+        """From time to time, and as soon as that of another partition is known."""
         self._observe(Holding(partitions=len(self._membership.assigned or ())))
         if self._membership.assigned is not None:
             lag = self.lag()

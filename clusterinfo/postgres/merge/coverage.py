@@ -117,10 +117,13 @@ async def open_coverage(connection: Connection, openings: Iterable[Opening]) -> 
 
 
 def chosen(openings: Iterable[Opening]) -> list[Opening]:
-    """Those that hold, one for each session and reach: of several the first one of which nothing is missing. Pure."""
+    """Those that hold, one for each session and reach: of several the first one of which nothing is missing. Pure.
+
+    One of which something is missing opens as well: nothing is claimed by it before that has come.
+    """
     found: dict[tuple[int, str, int], Opening] = {}
     for one in sorted(openings, key=lambda one: (not one.is_whole, one.from_number)):
-        if one.is_proven and not one.is_over and not one.is_doubted:
+        if not one.is_over and not one.is_doubted:
             found.setdefault((one.unit_id, one.reach, one.session_id), one)
     return list(found.values())
 
@@ -168,8 +171,7 @@ async def end_coverage(connection: Connection, ended: Ended) -> None:
     for row in await _followed_by(connection, [ended.session.id]):
         since = [unit.since for unit in ended.units if is_of(unit, row)]
         if since and row.from_number <= ended.number:
-            said = since if ended.session.is_whole(row.from_number) else []
-            closed.append((row, max([*said, *([row.heard] if row.heard else [])], default=None)))
+            closed.append((row, max([*since, *([row.heard] if row.heard else [])])))  # a hole would have cut it before
     await _close(connection, closed)
 
 

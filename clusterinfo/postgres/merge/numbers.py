@@ -65,10 +65,6 @@ class Session:
         """True if this number has not come before."""
         return number >= self.next_number or any(start <= number < end for start, end in self.missing)
 
-    def is_whole(self, first: int) -> bool:
-        """True if nothing is missing from this number on."""
-        return all(end <= first for _, end in self.missing)
-
     def take(self, number: int) -> Session:
         """After this number has come."""
         if number < self.next_number:
