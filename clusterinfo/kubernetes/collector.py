@@ -119,8 +119,8 @@ class Collector:
                 self._followers = Followers(self._shared(sink, tasks), tasks.create_task)
                 reporting = tasks.create_task(self._followers.report(), name="watch.progress")
                 await self._run_on(stopping)
-                self._followers.stop()
                 reporting.cancel()
+                await self._followers.stop()
         except BaseExceptionGroup as group:
             raise first_of(group) from group
 

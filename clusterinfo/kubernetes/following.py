@@ -32,6 +32,7 @@ TRIED_WITHIN_S = 5.0
 """How long a list waits for the first answer to its watch."""
 PROGRESS_S = 15.0
 """Between two `watch.progress`; a second for each partition, if those are more."""
+STOP_WITHIN_S = 3.0
 RETRY_RESYNC_S = 300.0
 QUIET_S = 600.0
 """A watch that expires after it went well for so long is followed by a list at once."""
@@ -364,6 +365,7 @@ class Followers:
         self._shared = shared
         self._spawn = spawn
         self._all: dict[ListLane, Follower] = {}
+        self._running: list[asyncio.Task[None]] = []
         self._saying: dict[tuple[WatchLane, int], asyncio.Task[None]] = {}
 
     async def prove(self, plan: list[tuple[ListLane, GroupVersionResource]], *, is_complete: bool) -> list[UnitResult]:
@@ -371,7 +373,7 @@ class Followers:
         for lane, gvr in plan:
             if lane not in self._all:
                 follower = self._all[lane] = Follower(lane, gvr, self._shared)
-                self._spawn(follower.run())
+                self._running.append(self._spawn(follower.run()))
             self._all[lane].tick(gvr)
         if is_complete:
             named = {lane for lane, _ in plan}
@@ -387,10 +389,15 @@ class Followers:
             for follower in self._all.values():
                 follower.post(Event.SESSION_LOST)
 
-    def stop(self) -> None:
-        """Have all of them end."""
+    async def stop(self) -> None:
+        """Have all of them end; those that wait for a sink that is away are cancelled."""
         for follower in self._all.values():
             follower.post(Event.STOP)
+        running = {*self._running, *self._saying.values()}
+        if running:
+            _, left = await asyncio.wait(running, timeout=STOP_WITHIN_S)
+            for task in left:
+                task.cancel()
 
     # --- watch.progress ----------------------------------------------------------------------------------------------
 
