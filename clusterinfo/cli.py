@@ -292,6 +292,20 @@ def status(
     run_short(show_status, stale_after_s=stale_after_s, every_kind=kinds, as_json=output == "json")
 
 
+Examined = Annotated[
+    Literal["collect", "consume", "legacy"] | None,
+    typer.Argument(metavar="[COMMAND]", help="Only what this command needs: collect, consume or legacy."),
+]
+
+
+@app.command()
+def doctor(command: Examined = None, output: Out = Output.TABLE) -> None:
+    """Check API, Kafka, database, rights and clocks. Nothing is written; exit code 1 if a check fails."""
+    from clusterinfo.commands.doctor import examine
+
+    run_short(examine, command, output=output)
+
+
 def _confirm(question: str) -> None:
     """Ask, on a terminal. Raises ConfigError where nobody can answer, FatalError for a no."""
     if not sys.stdin.isatty():

@@ -29,6 +29,7 @@ from pydantic import (
 from clusterinfo.allowed import allowed
 from clusterinfo.durations import parse_duration
 from clusterinfo.errors import ConfigError
+from clusterinfo.spelling import meant
 from clusterinfo.topic_names import TopicNames
 
 MIB = 1024 * 1024
@@ -357,6 +358,14 @@ FLAGS = {"collect_interval": "--interval"}
 """Flags that are not called as their setting is."""
 
 
+FAMILIES = ("KAFKA_", "DB_", "")
+"""What the names of variables begin with. Whatever begins with none of the first two is most likely somebody else's."""
+OTHERWISE_CALLED = {"KAFKA_BOOTSTRAP_SERVERS": "KAFKA_BROKERS", "DB_DATABASE": "DB_NAME", "DB_HOSTNAME": "DB_HOST"}
+"""What other programs call ours, where the spelling does not show it."""
+ALIKE_IN_A_FAMILY, ALIKE = 0.6, 0.9
+_INJECTED = re.compile(r"\w+_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)\w*)?)")
+"""https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables"""
+
 MAY_BE_EMPTY = ("metrics_address", "exclude")
 """Settings that an empty variable sets; elsewhere an empty variable means: not set."""
 
@@ -381,6 +390,23 @@ def load(environment: Mapping[str, str], **flags: Any) -> Settings:
         raise ConfigError("; ".join(_explain(entry, given, typed) for entry in error.errors())) from None
     settings._secret_files.update(files)
     return settings
+
+
+def near_misses(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variable that nothing reads -> the one that may be meant, which is not set. They never fail anything."""
+    known = {field.upper() for field in Settings.model_fields} | {f"{field.upper()}_FILE" for field in SECRET_FIELDS}
+    strange = (name for name in environment if name not in known and not _INJECTED.fullmatch(name))
+    found = ((name, _variable_meant(name, known)) for name in strange)
+    return {name: other for name, other in found if other and other not in environment}
+
+
+def _variable_meant(name: str, known: set[str]) -> str:
+    if name.upper() in known or name in OTHERWISE_CALLED:
+        return OTHERWISE_CALLED.get(name, name.upper())
+    family = next(family for family in FAMILIES if name.startswith(family))
+    rests = [one.removeprefix(family).lower() for one in known if one.startswith(family)]
+    rest = meant(name.removeprefix(family), rests, ALIKE_IN_A_FAMILY if family else ALIKE)
+    return f"{family}{rest.upper()}" if rest else ""
 
 
 def _secret_files(environment: Mapping[str, str], given: dict[str, Any]) -> dict[str, str]:

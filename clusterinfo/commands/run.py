@@ -13,8 +13,8 @@ import typer
 
 from clusterinfo import lifecycle
 from clusterinfo.exit_codes import EXIT_STOPPED
-from clusterinfo.observations import Observe
-from clusterinfo.settings import Settings, load
+from clusterinfo.observations import Observe, Warned
+from clusterinfo.settings import Settings, load, near_misses
 from clusterinfo.waiting import unless
 
 Command = Callable[[Settings, Observe, asyncio.Event], Coroutine[Any, Any, int]]
@@ -35,6 +35,10 @@ def run(settings: Settings, command: Command, *, serve: bool, moves: bool = True
         telemetry = Telemetry(observer)
 
         async def main(stopping: asyncio.Event) -> int:
+            for variable, other in near_misses(os.environ).items():
+                telemetry.observe(
+                    Warned(message=f"{variable} is set, and nothing reads it", remedy=f"did you mean {other}?")
+                )
             async with telemetry.served(settings, wanted=serve):
                 return await command(settings, telemetry.observe, stopping)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clusterinfo.errors import ConfigError
-from clusterinfo.settings import DEFAULT_EXCLUDE, Settings, load, parse_size
+from clusterinfo.settings import DEFAULT_EXCLUDE, Settings, load, near_misses, parse_size
 
 
 @pytest.mark.parametrize(("text", "size"), [("512B", 512), ("4KiB", 4096), ("16MiB", 1 << 24), ("1 GiB", 1 << 30)])
@@ -204,3 +204,35 @@ def test_a_cluster_id_is_any_text_that_fits() -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("KAFKA_BROKER", "KAFKA_BROKERS"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS"),
+        ("KAFKA_GROUP", "KAFKA_GROUP_ID"),
+        ("KAFKA_TOPICS", "KAFKA_TOPIC"),
+        ("DB_HOSTNAME", "DB_HOST"),
+        ("DB_USERNAME", "DB_USER"),
+        ("DB_DATABASE", "DB_NAME"),
+        ("DB_PASSWRD_FILE", "DB_PASSWORD_FILE"),
+        ("db_host", "DB_HOST"),
+        ("NAMESPACE", "NAMESPACES"),
+        ("KUBE_CONFIG", "KUBECONFIG"),
+        ("KAFKA_HOME", ""),
+        ("KAFKA_OPTS", ""),
+        ("KAFKA_SERVICE_HOST", ""),
+        ("KAFKA_BROKER_SERVICE_PORT", ""),
+        ("KAFKA_PORT_9092_TCP_ADDR", ""),
+        ("DB_URL", ""),
+        ("HOSTNAME", ""),
+        ("PATH", ""),
+    ],
+)
+def test_near_misses_are_known_by_what_they_may_mean(variable: str, meant: str) -> None:
+    assert near_misses({variable: "x"}) == ({variable: meant} if meant else {})
+
+
+def test_what_is_set_is_not_asked_for() -> None:
+    assert near_misses({"KAFKA_BROKER_ID": "1", "KAFKA_BROKERS": "b:9092"}) == {}
