@@ -80,7 +80,7 @@ def collect(once: Once = False, interval: Interval = None) -> None:
 
         return await pipelines.collect(settings, observe, stopping, once=once)
 
-    run(settings, main, serve=not once)
+    run(settings, main, serve=not once, name="collect")
 
 
 @app.command()
@@ -112,7 +112,7 @@ def consume(
             settings, observe, stopping, until_idle_s=until_idle_s, do_migrate=not no_migrate
         )
 
-    run(settings, main, serve=until_idle_s is None)
+    run(settings, main, serve=until_idle_s is None, name="consume")
 
 
 @app.command()
@@ -126,7 +126,7 @@ def legacy(once: Once = False, interval: Interval = None, no_migrate: NoMigrate 
 
         return await pipelines.legacy(settings, observe, stopping, once=once, do_migrate=not no_migrate)
 
-    run(settings, main, serve=not once)
+    run(settings, main, serve=not once, name="legacy")
 
 
 @app.command()

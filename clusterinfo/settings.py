@@ -25,10 +25,11 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
-from clusterinfo.allowed import allowed
+from clusterinfo.allowed import allowed, unit
 from clusterinfo.durations import parse_duration
-from clusterinfo.errors import ConfigError
+from clusterinfo.errors import ConfigError, one_line, quoted_path
 from clusterinfo.spelling import meant
 from clusterinfo.topic_names import TopicNames
 
@@ -333,6 +334,14 @@ class Settings(BaseModel):
             )
         return single
 
+    def changed(self) -> tuple[str, ...]:
+        """`NAME=value` of those that are not their defaults, for a log: of a secret only that it is set."""
+        return tuple(
+            f"{name.upper()}={_shown(value, field)}"
+            for name, field in type(self).model_fields.items()
+            if (value := getattr(self, name)) != field.default
+        )
+
     _secret_files: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def was_set(self, field: str) -> bool:
@@ -351,6 +360,22 @@ class Settings(BaseModel):
                     return found
         known: SecretStr | None = getattr(self, field)
         return known.get_secret_value() if known else None
+
+
+def _shown(value: Any, field: FieldInfo) -> str:
+    """A setting as one would set it, as far as it may be shown."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return unit(field)[1](value)
+        case list():
+            text = ",".join(map(str, value))
+        case Path():
+            text = quoted_path(value).strip("'")
+        case _:
+            text = str(value)  # of a SecretStr it is asterisks
+    return "(not shown: it has an @ in it)" if "@" in text else one_line(text)
 
 
 SECRET_FIELDS = ("db_password", "kafka_sasl_password", "redaction_key")

@@ -236,3 +236,33 @@ def test_near_misses_are_known_by_what_they_may_mean(variable: str, meant: str) 
 
 def test_what_is_set_is_not_asked_for() -> None:
     assert near_misses({"KAFKA_BROKER_ID": "1", "KAFKA_BROKERS": "b:9092"}) == {}
+
+
+def test_what_is_not_a_default_is_shown_for_a_log_and_no_secret(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("canary-of-files")
+    settings = load(
+        {
+            "KAFKA_ENABLED": "true",
+            "KAFKA_BROKERS": "a:9092,b:9092",
+            "DB_PORT": "5432",
+            "DB_PASSWORD_FILE": str(tmp_path / "password"),
+            "KAFKA_SASL_PASSWORD": "canary-of-kafka",
+            "KAFKA_SASL_USERNAME": "me:canary@example.com",
+            "KAFKA_SSL_KEY_FILE": "-----BEGIN PRIVATE KEY----- canary",
+            "KUBECONFIG": "/home/me/.kube/config",
+            "BATCH_BYTES": "32MiB",
+        },
+        collect_interval="1m30s",
+    )
+    assert settings.changed() == (
+        "KAFKA_ENABLED=true",
+        "KAFKA_BROKERS=a:9092,b:9092",
+        "KAFKA_SASL_USERNAME=(not shown: it has an @ in it)",
+        "KAFKA_SASL_PASSWORD=**********",
+        "KAFKA_SSL_KEY_FILE=something that is no path and is not shown",
+        "DB_PASSWORD=**********",
+        "KUBECONFIG=/home/me/.kube/config",
+        "COLLECT_INTERVAL=90s",
+        "BATCH_BYTES=32MiB",
+    )
+    assert load({}).changed() == ()
