@@ -517,6 +517,17 @@ async def test_what_came_too_late_before_its_list_was_complete_cuts_as_well(benc
     assert await intervals(bench) == [(4, 6)]
 
 
+async def test_what_another_overtook_before_a_list_was_complete_cuts_as_well(bench: Bench) -> None:
+    """Without any hole: it came in order, and too late."""
+    listing = Listing("200", at(2))
+    await bench.store(listing.item("a", "110", "110"), listing.completed(1, OTHER))
+    await bench.store(event(1, "a", "105", 1))
+    await bench.store(*first_list())
+    for number, minute in ((2, 4), (3, 6)):
+        await bench.store(progress(number, minute))
+    assert await intervals(bench) == [(4, 6)]
+
+
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("kept", [True, False])
 async def test_what_comes_too_late_to_be_kept_cuts_an_interval(bench: Bench, kept: bool, times: int) -> None:
