@@ -21,7 +21,7 @@ def parse_duration(value: Any) -> float:
 
 
 def short_duration(seconds: float) -> str:
-    """`70s`, `5m`, `3h`, `2d`: as kubectl has ages, the largest unit of which there are two."""
+    """`70s`, `5m`, `3h`, `2d`: as kubectl has ages, the largest unit of which there are enough to tell."""
     for unit in ("d", "h", "m"):
         if seconds >= 2 * _UNITS_S[unit]:
             return f"{int(seconds // _UNITS_S[unit])}{unit}"

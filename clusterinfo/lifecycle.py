@@ -14,6 +14,7 @@ from clusterinfo.exit_codes import EXIT_INTERRUPTED, EXIT_STOPPED
 Main = Callable[[asyncio.Event], Coroutine[Any, Any, int]]
 """The work: takes the event that asks it to drain, returns the exit code."""
 
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 LAST_S = 2.0
 """For what is cancelled to close its connections. Nothing is lost without it: what is not committed is read again."""
 
@@ -37,7 +38,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 
 async def _until_signalled(main: Main, grace_s: float, last_s: float) -> int:
-    """The first SIGTERM or SIGINT asks `main` to drain, for at most `grace_s`; a second one ends it now."""
+    """The first SIGTERM, SIGINT or SIGHUP asks `main` to drain, for at most `grace_s`; a second one ends it now."""
     loop = asyncio.get_running_loop()
     draining, now, asked_by = asyncio.Event(), asyncio.Event(), list[signal.Signals]()
 
@@ -45,7 +46,9 @@ async def _until_signalled(main: Main, grace_s: float, last_s: float) -> int:
         asked_by.append(number)
         (now if draining.is_set() else draining).set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
+    # Whoever ignores SIGHUP, as nohup does, means to go on when the terminal is closed.
+    numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in numbers:
         loop.add_signal_handler(number, asked, number)
     work = asyncio.create_task(main(draining))
     warden = asyncio.create_task(_patience(draining, now, grace_s))
@@ -55,7 +58,7 @@ async def _until_signalled(main: Main, grace_s: float, last_s: float) -> int:
         return EXIT_INTERRUPTED if signal.SIGINT in asked_by else code
     finally:
         warden.cancel()
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in numbers:
             loop.remove_signal_handler(number)
 
 

@@ -84,6 +84,44 @@ class ListRestarted(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WatchOpened(Observation):
+    """A kind's watch was answered: changes after `version` come from now on."""
+
+    resource: str
+    reach: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchInterrupted(Observation):
+    """A watch broke off, and is opened again where it stands after `wait_s`."""
+
+    resource: str
+    reach: str
+    error: str
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchLost(Observation):
+    """A watch cannot be continued, and why: its kind is not followed until its next list."""
+
+    resource: str
+    reach: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventsRead(Observation):
+    """So many changes of a kind came by its watch: bytes as downloaded."""
+
+    resource: str
+    reach: str
+    events: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SnapshotEnded(Observation):
     """A run of lists ended: the summary of a `collect`."""
 
@@ -94,6 +132,8 @@ class SnapshotEnded(Observation):
     objects: int
     size_bytes: int
     seconds: float
+    interval_s: float | None = None
+    """From its beginning to that of the next; None: nobody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +163,16 @@ class Produced(Observation):
     size_bytes: int
     records: int
     resource: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streamed(Observation):
+    """So many watched records are in Kafka: `size_bytes` of all their values."""
+
+    topic: str
+    partition: int
+    records: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +214,13 @@ class PartitionsAssigned(Observation):
     """The consumer group gave this member these partitions, `topic-number` each."""
 
     partitions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Holding(Observation):
+    """So many partitions are assigned to this member; reported from time to time, 0 included."""
+
+    partitions: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,6 +281,34 @@ class AllStored(Observation):
     dead_letters: int
     size_bytes: int
     seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangesStored(Observation):
+    """What was watched of a kind is committed; `delays_s`: of each change, how long ago it was seen by its watch."""
+
+    resource: str
+    delays_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drifted(Observation):
+    """A list of a kind that was followed had to correct that many objects: something was missed and not noticed."""
+
+    cluster: str
+    resource: str
+    reach: str
+    objects: int
+    cluster_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitsFollowed(Observation):
+    """Nothing is missing of what a session has said of these kinds; `cluster` is its identity."""
+
+    cluster: str
+    resources: tuple[str, ...]
+    cluster_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -278,6 +278,11 @@ class Settings(BaseModel):
     collect_interval: Duration = Field(
         default=300.0, gt=0, description="from the start of one run of lists to the next"
     )
+    resync_interval: Duration = Field(
+        default=6 * 3600.0,
+        gt=0,
+        description="with `--watch`: how often a kind is listed all the same, to prove it anew",
+    )
     collect_concurrency: int = Field(default=4, ge=1, le=64, description="kinds listed at the same time")
     list_timeout: Duration = Field(
         default=LIST_TIMEOUT_S, gt=0, description="a kind that takes longer to list has failed; the others go on"
@@ -291,7 +296,7 @@ class Settings(BaseModel):
 
     batch_size: int = Field(default=5000, ge=1, le=100000, description="most records stored in one transaction")
     batch_bytes: Size = Field(default=16 * MIB, ge=1024, description="most bytes stored in one transaction")
-    batch_wait: Duration = Field(default=1.0, ge=0, le=60, description="longest wait for a batch to fill")
+    batch_wait: Duration = Field(default=0.02, ge=0, le=60, description="longest wait for a batch to fill")
     history_retention: Duration = Field(default=90 * 86400.0, gt=0, description="how long superseded versions are kept")
     dead_letter_rows: int = Field(default=100_000, ge=1, description="most dead letters kept; the oldest go")
     dead_letter_bytes: Size = Field(

@@ -114,7 +114,7 @@ def _page(letter: Letter) -> list[Line]:
     }
     lines = [f"{name}: {value}" for name, value in attributes.items()]
     lines += [f"header {name}: {_text(value)}" for name, value in letter.headers]
-    return [Line(text) for text in (*lines, "", *_text(letter.value or b"").split("\n"))]
+    return [Line(text, is_prose=False) for text in (*lines, "", *_text(letter.value or b"").split("\n"))]
 
 
 def _text(value: bytes | None) -> str:

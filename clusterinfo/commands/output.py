@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -51,7 +52,7 @@ class Output(StrEnum):
 class Column(Generic[T]):
     """A column: its head, and what of a row stands in it (a number: to the right), or `nothing`.
 
-    `is_wide`: with `-o wide` only.
+    `is_wide`: with `-o wide` only. Where `nothing` is empty, a column without cells is left out.
     """
 
     head: str
@@ -73,16 +74,29 @@ class Table(Generic[T]):
         if not self.rows:
             return [f"({self.nothing})"]
         columns = [column for column in self.columns if wide or not column.is_wide]
-        texts = [_aligned(column, [column.cell(row) for row in self.rows]) for column in columns]
+        cells = [(column, [column.cell(row) for row in self.rows]) for column in columns]
+        texts = [_aligned(column, found) for column, found in cells if column.nothing or any(found)]
         return _joined(texts, None if wide else width)
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of its own; `colour`: green, yellow or red, for the one that matters most."""
+    """A line of its own; `colour`: green, yellow or red, for the one that matters most.
+
+    `is_prose`: a terminal gets it folded between words, not as it is.
+    """
 
     text: str
     colour: str = ""
+    is_prose: bool = True
+
+    def lines(self, width: int | None = None, *, colours: bool = False) -> list[str]:
+        """What is printed; `width`: the terminal's columns."""
+        texts = [printable(self.text, keep="\t")]
+        if width is not None and self.is_prose and cell_len(texts[0]) > width:
+            indent = " " * (len(texts[0]) - len(texts[0].lstrip()) + 2)
+            texts = textwrap.wrap(texts[0], width, subsequent_indent=indent, break_on_hyphens=False)
+        return [typer.style(text, fg=self.colour, bold=True) if colours and self.colour else text for text in texts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +138,7 @@ class Result:
             if isinstance(part, Table):
                 lines += part.lines(wide=wide, width=width)
             else:
-                text = printable(part.text, keep="\t")
-                lines.append(typer.style(text, fg=part.colour, bold=True) if colours and part.colour else text)
+                lines += part.lines(width, colours=colours)
         return lines
 
 
@@ -136,10 +149,40 @@ def show(result: Result, output: Output) -> None:
     sys.stdout.flush()
 
 
+def scroll_away() -> None:
+    """Move what a terminal shows out of sight, where it is not drawn over."""
+    if has_cursor(sys.stdout):
+        sys.stdout.write("\n" * shutil.get_terminal_size().lines)
+
+
+def redraw(result: Result, output: Output) -> None:
+    """Print it over what was printed before: on a terminal as one screen, elsewhere below it."""
+    if not has_cursor(sys.stdout):
+        show(result, output)
+        return
+    size = shutil.get_terminal_size()
+    text = result.text(output, width=size.columns, colours=has_colours(sys.stdout))
+    sys.stdout.write(frame(text, size.lines))
+    sys.stdout.flush()
+
+
+def frame(text: str, rows: int) -> str:
+    """`text` over a whole screen of so many rows. What does not fit is counted; lines end at the edge."""
+    lines = text.splitlines()
+    if len(lines) >= rows:  # the last row is the cursor's
+        lines[rows - 2 :] = [f"… {len(lines) - rows + 2} more lines"]
+    clear_line, clear_below, home, no_wrap, wrap = "\x1b[K", "\x1b[J", "\x1b[H", "\x1b[?7l", "\x1b[?7h"
+    return home + no_wrap + "".join(f"{line}{clear_line}\n" for line in lines) + clear_below + wrap
+
+
+def has_cursor(out: TextIO) -> bool:
+    """Whether it is a terminal that can do more than print."""
+    return out.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+
+
 def has_colours(out: TextIO) -> bool:
-    """Whether it is a terminal that shows colours to somebody who wants them (https://no-color.org)."""
-    able = out.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
-    return able and not os.environ.get("NO_COLOR")
+    """Whether somebody wants colours there (https://no-color.org)."""
+    return has_cursor(out) and not os.environ.get("NO_COLOR")
 
 
 def ago(then: dt.datetime | None, now: dt.datetime) -> str:
@@ -169,16 +212,26 @@ def _shown(cell: Cell) -> str:
 
 
 def _joined(columns: Sequence[Sequence[str]], width: int | None) -> list[str]:
-    """The lines of columns whose cells are equally wide."""
+    """The lines of columns whose cells are equally wide.
+
+    Where the terminal leaves too little for the last one, it is not aligned: most lines fit all the same.
+    """
     *others, last = columns
-    if width is not None:
-        room = width - sum(cell_len(column[0]) + len(GAP) for column in others)
-        last = [_cut(cell.rstrip(), room) for cell in last] if room >= WORTH_READING else last
-    return [GAP.join(cells).rstrip() for cells in zip(*others, last, strict=True)]
+    if width is None:
+        return [GAP.join(cells).rstrip() for cells in zip(*others, last, strict=True)]
+    taken = sum(cell_len(column[0]) + len(GAP) for column in others)
+    if others and width - taken < WORTH_READING:
+        others[-1] = [cell.rstrip() for cell in others[-1]]
+    starts = ["".join(cell + GAP for cell in cells) for cells in zip(*others, strict=True)] or [""] * len(last)
+    return [
+        (start + _cut(end.rstrip(), width - cell_len(start))).rstrip() for start, end in zip(starts, last, strict=True)
+    ]
 
 
 def _cut(text: str, room: int) -> str:
-    return text if cell_len(text) <= room else set_cell_size(text, room - 1).rstrip() + "…"
+    if cell_len(text) <= room or room < WORTH_READING:
+        return text
+    return set_cell_size(text, room - 1).rstrip() + "…"
 
 
 # --- for scripts -----------------------------------------------------------------------------------------------------

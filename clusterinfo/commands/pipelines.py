@@ -14,8 +14,10 @@ from clusterinfo.errors import ConfigError
 from clusterinfo.exit_codes import EXIT_ATTENTION, EXIT_DONE, EXIT_STOPPED
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.collector import Collector
+from clusterinfo.kubernetes.following import NumberingSink
 from clusterinfo.memory import give_large_blocks_back
-from clusterinfo.model import Outcome
+from clusterinfo.model import Outcome, Pace
+from clusterinfo.numbering import NumberingLanes
 from clusterinfo.observations import (
     AllStored,
     BatchStored,
@@ -27,7 +29,7 @@ from clusterinfo.observations import (
     UnitVerified,
     Warned,
 )
-from clusterinfo.pump import Sink, pump
+from clusterinfo.pump import pump
 from clusterinfo.settings import Settings
 from clusterinfo.telemetry.probes import probed
 from clusterinfo.waiting import unless
@@ -43,36 +45,42 @@ LEGACY_REMEDY = "set KAFKA_ENABLED=true and run `clusterinfo consume` beside `cl
 # --- collect and legacy ----------------------------------------------------------------------------------------------
 
 
-async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event, *, once: bool) -> int:
-    """List everything into Kafka, once or every COLLECT_INTERVAL; without KAFKA_ENABLED straight into the database."""
+async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event, *, how: Pace) -> int:
+    """List or follow everything into Kafka; without KAFKA_ENABLED straight into the database."""
     if not settings.kafka_enabled:
-        return await legacy(settings, observe, stopping, once=once, do_migrate=True)
+        return await legacy(settings, observe, stopping, how=how, do_migrate=True)
     settings.sending_topic()  # a wrong one is refused before anything is connected to
     from clusterinfo.kafka.producer import KafkaSink
 
     async with AsyncExitStack() as stack:
         ends = KubernetesClient.connect(settings), KafkaSink.connect(settings, observe)
         if (opened := await _open(stack, stopping, *ends)) is None:
-            return EXIT_STOPPED if once else EXIT_DONE
+            return _stopped(how)
         client, sink = opened
         observe(_connected(client))
         async with probed(observe, Kubernetes=client.ping, Kafka=sink.ping):
-            return await _collect_into(sink, client, settings, observe, stopping, once=once)
+            return await _collect_into(sink, client, settings, observe, stopping, how=how)
 
 
-async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, *, once: bool, do_migrate: bool) -> int:
-    """List everything straight into the database."""
+async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, *, how: Pace, do_migrate: bool) -> int:
+    """List or follow everything straight into the database."""
     observe(Warned(message=LEGACY_NOTICE, remedy=LEGACY_REMEDY))
     observe = unverified = UnverifiedLists(observe)
     async with AsyncExitStack() as stack:
         ends = KubernetesClient.connect(settings), open_sink(settings, observe, do_migrate=do_migrate)
         if (opened := await _open(stack, stopping, *ends)) is None:
-            return EXIT_STOPPED if once else EXIT_DONE
+            return _stopped(how)
         client, sink = opened
         observe(_connected(client))
         async with probed(observe, Kubernetes=client.ping):
-            code = await _collect_into(sink, client, settings, observe, stopping, once=once)
-    return EXIT_ATTENTION if once and code == EXIT_DONE and unverified else code
+            numbering = NumberingLanes(sink, observe)
+            code = await _collect_into(numbering, client, settings, observe, stopping, how=how)
+    return EXIT_ATTENTION if how is Pace.ONCE and code == EXIT_DONE and unverified else code
+
+
+def _stopped(how: Pace) -> int:
+    """The exit code of who was stopped before the work was done, if it is ever done."""
+    return EXIT_STOPPED if how is Pace.ONCE else EXIT_DONE
 
 
 class UnverifiedLists:
@@ -116,11 +124,22 @@ def _connected(client: KubernetesClient) -> Connected:
 
 
 async def _collect_into(
-    sink: Sink, client: KubernetesClient, settings: Settings, observe: Observe, stopping: asyncio.Event, *, once: bool
+    sink: NumberingSink,
+    client: KubernetesClient,
+    settings: Settings,
+    observe: Observe,
+    stopping: asyncio.Event,
+    *,
+    how: Pace,
 ) -> int:
-    result = await Collector(client, sink, settings, observe).run(stopping, once=once)
+    collector = Collector(client, sink, settings, observe)
+    if how is Pace.FOLLOW:
+        give_large_blocks_back()  # such as the buffers of a watch's TLS connection
+        await collector.follow(stopping, sink)
+        return EXIT_DONE
+    result = await collector.run(stopping, once=how is Pace.ONCE)
     if result is None:
-        return EXIT_STOPPED if once else EXIT_DONE
+        return _stopped(how)
     return EXIT_DONE if result.is_whole else EXIT_ATTENTION
 
 
@@ -151,9 +170,12 @@ async def consume(
             return EXIT_DONE
         sink, group = opened
         observe(Connected())
-        await group.run(
-            lambda lane, source, ending: pump(source, sink, lane, observe, ending), stopping, until_idle_s=until_idle_s
-        )
+        async with probed(observe, **{"consumer group": group.check_assigned}):
+            await group.run(
+                lambda lane, source, ending: pump(source, sink, lane, observe, ending),
+                stopping,
+                until_idle_s=until_idle_s,
+            )
     if until_idle_s is not None and not stopping.is_set():
         observe(stored.all_stored())
     return EXIT_DONE

@@ -2,47 +2,71 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
-import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-import orjson
-from rich.console import Console
-
-from clusterinfo.commands.status_page import Page
-from clusterinfo.commands.status_report import Consumers, Partition, Status
-from clusterinfo.errors import FatalError
+from clusterinfo.commands.output import Line, Output, Result, redraw, scroll_away, show
+from clusterinfo.commands.status_lag import Partition
+from clusterinfo.commands.status_page import result_of
+from clusterinfo.commands.status_report import Consumers, Status
+from clusterinfo.errors import FatalError, TransientError, one_line
 from clusterinfo.exit_codes import EXIT_ATTENTION, EXIT_DONE, EXIT_STOPPED
 from clusterinfo.observations import Observe
 from clusterinfo.postgres.admin.overview import OffsetRow, read_overview
+from clusterinfo.postgres.connection import Pool
+from clusterinfo.postgres.errors import FOREIGN
 from clusterinfo.postgres.migrations import open_migrated_pool
 from clusterinfo.postgres.pool import ACQUIRE_FIRST_S
 from clusterinfo.settings import Settings
 from clusterinfo.topic_names import TopicNames
 
-PIPED_WIDTH = 200
-"""Columns where stdout is no terminal."""
-
 if TYPE_CHECKING:
     from clusterinfo.kafka.end_offsets import End
+
+WATCH_S = 5.0
+"""From one look to the next: each counts the rows of every kind."""
 
 Ends = Mapping[tuple[str, int], "End"]
 """(Topic, partition) -> where it ends, and what was sent to it since something of it was last stored."""
 
 
 async def show_status(
-    settings: Settings, _: Observe, *, stale_after_s: float | None, every_kind: bool, as_json: bool
+    settings: Settings, _: Observe, *, stale_after_s: float | None, every_kind: bool, output: Output, watch: bool
 ) -> int:
     """Print to stdout how the database, the topic and each kind are. Returns 0 (healthy), 3 (not), 1 (Kafka is away).
 
     `stale_after_s`: after how many seconds a verified kind needs attention; three times its collector's interval unless
-    given. `every_kind`: name those that need no attention, too; JSON always does.
+    given. `every_kind`: name those that need no attention, too; JSON always does. `watch`: again and again, for ever.
     """
-    async with open_migrated_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
+    async with open_migrated_pool(settings) as pool:
+        if watch:
+            scroll_away()
+        while watch:
+            redraw(await _watched(settings, pool, stale_after_s, every_kind), output)
+            await asyncio.sleep(WATCH_S)
+        status = await _read(settings, pool, stale_after_s, every_kind)
+    show(result_of(status), output)
+    if status.kafka_error:
+        return EXIT_STOPPED
+    return EXIT_DONE if status.is_healthy else EXIT_ATTENTION
+
+
+async def _watched(settings: Settings, pool: Pool, stale_after_s: float | None, every_kind: bool) -> Result:
+    """How all is, or why nobody knows: who watches wants to see it come back."""
+    try:
+        return result_of(await _read(settings, pool, stale_after_s, every_kind))
+    except (*FOREIGN, TransientError) as error:
+        why = one_line(error)
+        return Result([Line(f"unknown: {why}", "red")], {"healthy": None, "error": why}, [], [])
+
+
+async def _read(settings: Settings, pool: Pool, stale_after_s: float | None, every_kind: bool) -> Status:
+    async with pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
         overview = await read_overview(connection, settings.db_schema)
     ends, error = await _ends(settings, overview.offsets)
-    status = Status(
+    return Status(
         overview,
         partitions_of(overview.offsets, ends, settings.topics),
         stale_after_s,
@@ -51,14 +75,6 @@ async def show_status(
         every_kind,
         await _consumers(settings, overview.offsets) if ends is not None else None,
     )
-    if as_json:
-        sys.stdout.write(orjson.dumps(status.as_json(), option=orjson.OPT_INDENT_2).decode() + "\n")
-    else:
-        is_piped = not sys.stdout.isatty()
-        Console(file=sys.stdout, width=PIPED_WIDTH if is_piped else None, soft_wrap=is_piped).print(Page(status))
-    if error:
-        return EXIT_STOPPED
-    return EXIT_DONE if status.is_healthy else EXIT_ATTENTION
 
 
 async def _ends(settings: Settings, offsets: list[OffsetRow]) -> tuple[Ends | None, str]:

@@ -13,6 +13,7 @@ from aiokafka.errors import KafkaError, for_code
 from clusterinfo.errors import FatalError
 from clusterinfo.kafka.aiokafka_patches.stopping import STOP_TIMEOUT_S, bounded
 from clusterinfo.kafka.client import client_arguments
+from clusterinfo.kafka.end_offsets import topic_partitions
 from clusterinfo.kafka.errors import Next, next_after
 from clusterinfo.kafka.probe import first_connection
 from clusterinfo.settings import Settings
@@ -54,6 +55,17 @@ async def describe(settings: Settings, rests_within_s: float = RESTS_WITHIN_S) -
                 await bounded(admin.close, STOP_TIMEOUT_S)
     except FatalError as error:
         return Group("unknown", error=str(error))
+
+
+async def unowned(settings: Settings) -> list[TopicPartition]:
+    """The partitions of KAFKA_TOPIC's topics that no member of the group holds; none if Kafka does not describe it.
+
+    All of them while a rebalance goes on. Raises FatalError if Kafka is away, ConfigError for a wrong setting.
+    """
+    async with first_connection(settings):
+        partitions = await topic_partitions(settings)
+    group = await describe(settings, rests_within_s=0)
+    return [] if group.error else [one for one in partitions if one not in group.held]
 
 
 async def _at_rest(admin: AIOKafkaAdminClient, settings: Settings, within_s: float) -> Group:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import datetime as dt
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -21,12 +22,14 @@ from clusterinfo.observations import (
     BatchStored,
     DeadLettered,
     DeadLettersDropped,
+    Drifted,
     ForeignRecords,
     LaneClaimed,
     Observation,
     Observe,
     UnitFailed,
     UnitGone,
+    UnitsFollowed,
     UnitVerified,
 )
 from clusterinfo.postgres.connection import Connection, Pool
@@ -34,6 +37,7 @@ from clusterinfo.postgres.errors import FOREIGN, RETRIED, is_of_the_record, is_t
 from clusterinfo.postgres.merge.admission import Clocks
 from clusterinfo.postgres.merge.apply import Applied, apply
 from clusterinfo.postgres.merge.census import Census
+from clusterinfo.postgres.merge.changes import delays_of
 from clusterinfo.postgres.merge.dead_letters import LetterBound
 from clusterinfo.postgres.merge.gaps import CarriedUnits
 from clusterinfo.postgres.merge.large import is_large, worked_out
@@ -196,6 +200,8 @@ class PostgresSink:
                 commit_s=round(commit_s, 6),
             )
         )
+        for delays in delays_of(applied.census.said, dt.datetime.now(dt.UTC)):
+            self._observe(delays)
         for letter in letters[:MAX_REPORTED]:
             self._observe(DeadLettered(lane=str(batch.lane), offset=letter.offset, reason=letter.reason))
         if more := letters[MAX_REPORTED:]:
@@ -207,7 +213,7 @@ class PostgresSink:
 
 def _named(observation: Observation, census: Census) -> Observation:
     """With what its collector calls the cluster, as far as the batch says so."""
-    if isinstance(observation, ForeignRecords | UnitFailed | UnitGone | UnitVerified):
+    if isinstance(observation, Drifted | ForeignRecords | UnitFailed | UnitGone | UnitsFollowed | UnitVerified):
         record = census.clusters.get(observation.cluster)
         return dataclasses.replace(observation, cluster_name=record.cluster_name if record else "")
     return observation

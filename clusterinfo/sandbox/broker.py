@@ -1,7 +1,8 @@
 """A Kafka-compatible broker of our own for `clusterinfo demo` and the tests: `noida-db`, its other services off.
 
 For development only: it keeps its data in memory and writes all of it to one file every second and on SIGTERM (0.2.3,
-measured), so that a kill loses what was confirmed since; and it never evicts a group member that died without a word.
+measured), so that a kill loses what was confirmed since; and it never evicts a group member that died without a word:
+those who join afterwards never come to rest (12 rebalances in a minute, measured), until somebody removes the dead one.
 The binary is run itself, since the package's Python wrapper forwards no signals.
 """
 
@@ -9,6 +10,10 @@ import importlib.util
 import signal
 from pathlib import Path
 from typing import Literal
+
+from aiokafka import AIOKafkaConsumer
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.protocol.group import LeaveGroupRequest
 
 from clusterinfo.sandbox.processes import (
     HOW_TO_INSTALL,
@@ -53,6 +58,29 @@ class EmbeddedBroker(Server):
     async def stop(self, mode: Literal["graceful", "kill"] = "graceful") -> None:
         """Stop the broker. `graceful` saves its data; `kill` loses what was confirmed in the last second."""
         await self._end(_STOP_SIGNALS[mode])
+
+    async def forget_members(self, group: str) -> int:
+        """Remove every member of a consumer group, and return how many: those that live join again within a second."""
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            [described] = await admin.describe_consumer_groups([group])
+            [(_, _, _, _, _, members, *_)] = described.groups
+            for member_id, *_ in members:
+                await admin._client.send(admin._client.get_random_node(), LeaveGroupRequest(group, member_id))
+            return len(members)
+        finally:
+            await admin.close()
+
+    async def ends(self, topic: str) -> dict[int, int]:
+        """Partition -> the offset of the message to come, of those that hold any."""
+        consumer = AIOKafkaConsumer(topic, bootstrap_servers=self.bootstrap)
+        await consumer.start()
+        try:
+            found = await consumer.end_offsets(consumer.assignment())
+            return {partition.partition: end for partition, end in found.items() if end}
+        finally:
+            await consumer.stop()
 
     def _choose_account(self) -> Account | None:
         """It does not insist on an ordinary user, so root serves where an ordinary user cannot reach the binary."""

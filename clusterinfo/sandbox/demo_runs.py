@@ -1,6 +1,7 @@
-"""`clusterinfo collect` and two `clusterinfo consume` side by side, as anybody would run them, followed to their end.
+"""`clusterinfo collect` beside two `clusterinfo consume`, as anybody would run them.
 
-Children are the real executable in processes of their own; what they achieve is read from the database.
+Children are the real executable in processes of their own; what they achieve is read from the database. The consumers
+stay from beginning to end. All is stored once the database has got as far as Kafka had when the collector ended.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import datetime as dt
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,14 +24,15 @@ from clusterinfo.sandbox.demo_servers import Servers, last_lines
 from clusterinfo.sandbox.processes import Process, SandboxError
 
 CONSUMERS = 2
-UNTIL_IDLE = "2s"
 POLL_S = 0.2
+STUCK_AFTER_S = 120.0  # a broker or database that does nothing for so long will do nothing
 PLAIN_LINE_EVERY_S = 2.0
 STOP_GRACE_S = 8.0  # more than the SHUTDOWN_GRACE_S that the children get
 DONE = (0, 3)  # 3: a kind could not be listed, which `freshness` shows
 
+TOPIC, GROUP = "cluster-info", "cluster-info-consumer"  # the defaults of KAFKA_TOPIC and KAFKA_GROUP_ID
 COLLECT = ("collect", "--once")
-CONSUME = ("consume", "--until-idle", UNTIL_IDLE)
+CONSUME = ("consume",)
 
 STORED = """
 select (select count(*) from resource where not deleted) as rows,
@@ -38,6 +40,8 @@ select (select count(*) from resource where not deleted) as rows,
        (select coalesce(sum(greatest(count, expected_count)), 0)::bigint
         from list_progress where updated_at >= $1) as listed
 """
+
+OFFSETS = "select partition, next_offset from kafka_offset where kafka_cluster <> '' and next_offset is not null"
 
 Report = Callable[[str], None]
 
@@ -81,6 +85,11 @@ class Measured:
             self.last_s = now_s
         self.rows, self.kinds, self.listed = rows, kinds, listed
 
+    @property
+    def quiet_s(self) -> float:
+        """Seconds since the last news."""
+        return time.monotonic() - self.began - self.last_s
+
     def __str__(self) -> str:
         return (
             f"{time.monotonic() - self.began:5.1f} s: {self.listed:,} objects listed, {self.rows:,} rows stored, "
@@ -89,62 +98,92 @@ class Measured:
 
 
 class _Run:
-    """The processes of one run and how far the database shows them to be."""
+    """One run of lists, and how far the database shows it to be."""
 
-    def __init__(self, servers: Servers, database: asyncpg.Connection, report: Report) -> None:
+    def __init__(
+        self, servers: Servers, database: asyncpg.Connection, consumers: Sequence[Process], report: Report
+    ) -> None:
         self.measured = Measured()
         self._since = dt.datetime.now(dt.UTC)
         self._servers = servers
         self._database = database
+        self._consumers = consumers
         self._report = report
 
-    async def follow(self, children: list[Process], count: int) -> None:
-        """Until all is stored. `children` is empty, and filled with what is started; the caller stops them."""
-        collect = start(self._servers, children, "collect", COLLECT)
-        consumers = [start(self._servers, children, f"consume {n + 1}", CONSUME) for n in range(count)]
-        collected = False
-        while not collected:
-            await self._poll(children)
-            collected = collect.returncode is not None
-            # One that ended before the last list was sent did so too early: a slow API looks idle.
-            for number, consumer in enumerate(consumers):
-                if consumer.returncode is not None:
-                    consumers[number] = start(self._servers, children, consumer.name, CONSUME)
-        while any(consumer.returncode is None for consumer in consumers):
-            await self._poll(children)
-        await self._poll(children)
+    async def follow(self, collect: Process) -> None:
+        """Until all is stored."""
+        while collect.returncode is None:
+            await self._poll()
+        check(self._servers, [collect], done=DONE)
+        ends = await self._servers.broker.ends(TOPIC)
+        while not await self._has_reached(ends):
+            await self._poll()
+            if self.measured.quiet_s > STUCK_AFTER_S:
+                raise SandboxError(f"nothing was stored for {STUCK_AFTER_S:.0f} s; please report it")
+        await self._poll()
 
-    async def _poll(self, children: Sequence[Process]) -> None:
+    async def _has_reached(self, ends: Mapping[int, int]) -> bool:
+        stored = dict(await self._database.fetch(OFFSETS))
+        return all(stored.get(partition, 0) >= end for partition, end in ends.items())
+
+    async def _poll(self) -> None:
         """Measure once, then pause: four times as long as measuring took, at least 0.2 s."""
         began = time.monotonic()
-        check(self._servers, children, done=DONE)
+        check(self._servers, self._consumers)
         with suppress(asyncpg.UndefinedTableError):  # the consumers have not migrated yet
             self.measured.note(*await self._database.fetchrow(STORED, self._since))
         self._report(str(self.measured))
         await asyncio.sleep(max(POLL_S, 4 * (time.monotonic() - began)))
 
 
-async def collect_and_consume(
-    servers: Servers, database: asyncpg.Connection, report: Report, consumers: int = CONSUMERS
+async def collect(
+    servers: Servers, database: asyncpg.Connection, consumers: Sequence[Process], report: Report
 ) -> Measured:
-    """One run of lists, and so many consumers beside it until all of it is stored.
+    """One run of lists, until all of it is stored.
 
     Raises SandboxError, with the end of its log, if a child fails.
     """
-    run = _Run(servers, database, report)
+    run = _Run(servers, database, consumers, report)
     async with _stopped_afterwards() as children:
-        await run.follow(children, consumers)
+        await run.follow(start(servers, children, "collect", COLLECT))
     return run.measured
 
 
 @asynccontextmanager
-async def continuous(servers: Servers, interval: str) -> AsyncIterator[list[Process]]:
-    """A collector that lists every `interval` and consumers that stay, until the block ends."""
+async def consuming(servers: Servers) -> AsyncIterator[list[Process]]:
+    """Two consumers, until the block ends."""
     async with _stopped_afterwards() as children:
-        start(servers, children, "collect", ("collect", "--interval", interval))
         for number in range(CONSUMERS):
-            start(servers, children, f"consume {number + 1}", ("consume",))
+            start(servers, children, f"consume {number + 1}", CONSUME)
         yield children
+
+
+@asynccontextmanager
+async def following(servers: Servers) -> AsyncIterator[list[Process]]:
+    """A collector that lists once more and then follows what changes, until the block ends."""
+    async with _stopped_afterwards() as children:
+        start(servers, children, "collect", ("collect", "--watch"))
+        yield children
+
+
+async def revive(servers: Servers, children: list[Process]) -> list[str]:
+    """Start those children again that somebody has stopped or killed, in their places; their names.
+
+    Raises SandboxError if a server has ended, or a child by a fault of its own. The broker takes a consumer that was
+    killed for a member: see `broker.py`.
+    """
+    servers.check()
+    revived = []
+    for place, child in enumerate(children):
+        if child.returncode is None:
+            continue
+        if child.returncode > 0:
+            check(servers, [child])
+        if "consume" in child.argv:
+            await servers.broker.forget_members(GROUP)
+        children[place] = Process.start(child.name, child.argv, log=child.log, cwd=Path.cwd(), env=servers.environment)
+        revived.append(child.name)
+    return revived
 
 
 def start(servers: Servers, children: list[Process], name: str, arguments: Sequence[str]) -> Process:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import os
 import secrets
+import shlex
 import ssl
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -22,7 +23,7 @@ import asyncpg
 import orjson
 
 from clusterinfo.sandbox.broker import EmbeddedBroker
-from clusterinfo.sandbox.postgres import EmbeddedPostgres
+from clusterinfo.sandbox.postgres import EmbeddedPostgres, find_binaries
 from clusterinfo.sandbox.processes import PrivateDirectory, Process, SandboxError
 from clusterinfo.settings import Settings
 
@@ -95,13 +96,39 @@ class SimulatedApi:
 
 @dataclass(frozen=True, slots=True)
 class Servers:
-    """Everything that runs. `environment`: what makes `clusterinfo` use it. `directory`: for logs, gone afterwards."""
+    """Everything that runs. `environment`: what makes `clusterinfo` use it, of which `ours` are not the user's.
+    `directory`: for logs, gone afterwards."""
 
     postgres: EmbeddedPostgres
     broker: EmbeddedBroker
     api: SimulatedApi | None
     directory: Path
     environment: Mapping[str, str]
+    ours: frozenset[str]
+
+    def write_environment(self) -> Path:
+        """A file for a shell to `source`: then clusterinfo, psql and kubectl reach what runs here.
+
+        It holds passwords, and lies in a directory that only we can enter.
+        """
+        postgres = self.postgres
+        variables = {
+            "PGHOST": postgres.host,
+            "PGPORT": str(postgres.port),
+            "PGDATABASE": postgres.database,
+            "PGUSER": postgres.user,
+            "PGPASSWORD": postgres.password,
+            "PGOPTIONS": f"-c search_path={SCHEMA}",
+        }
+        variables |= {name: value for name, value in self.environment.items() if name in self.ours}
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
+        # Those of the user come before the server's psql, and after the program that runs here.
+        here, tools = shlex.quote(str(Path(sys.executable).parent)), shlex.quote(str(find_binaries()))
+        lines.append(f'export PATH={here}:"$PATH":{tools}')
+        path = self.directory / "env"
+        path.touch(mode=0o600)
+        path.write_text("\n".join(lines) + "\n")
+        return path
 
     def check(self) -> None:
         """Raises SandboxError, with the end of its log, if one of them has ended."""
@@ -151,8 +178,9 @@ async def start_servers(objects: int, context: str | None, environment: Mapping[
         kubernetes = _simulated_environment(api) if api else {"KUBE_CONTEXT": context or ""}
         # A child that is killed leaves its temporary files: the kubeconfig's CA certificate is one.
         temporary = {"TMPDIR": str(directory.path)}
-        ours = {**postgres.env(), **broker.env(), **kubernetes, **temporary}
-        yield Servers(postgres, broker, api, directory.path, child_environment(environment, ours, simulated=bool(api)))
+        ours = {**postgres.env(), **broker.env(), **kubernetes}
+        children = child_environment(environment, {**ours, **temporary}, simulated=bool(api))
+        yield Servers(postgres, broker, api, directory.path, children, frozenset(_FOR_OTHERS | {*ours}))
 
 
 _ALWAYS = {
@@ -164,6 +192,8 @@ _ALWAYS = {
     "LOG_FORMAT": "console",
     "SHUTDOWN_GRACE_S": "5",
 }
+_FOR_OTHERS = frozenset(_ALWAYS) - {"LOG_LEVEL", "SHUTDOWN_GRACE_S"} | {"REDACTION_KEY"}
+"""What somebody beside the demo's own processes needs as well."""
 
 
 def child_environment(user: Mapping[str, str], ours: Mapping[str, str], *, simulated: bool) -> dict[str, str]:

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import datetime as dt
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 import asyncpg
-from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.syntax import Syntax
-from rich.table import Table
 from rich.text import Text
 
 from clusterinfo.sandbox.demo_runs import Measured
 from clusterinfo.sandbox.demo_servers import SCHEMA, ObjectKey, Servers
+from clusterinfo.sandbox.processes import Process
 
-SEARCH_PATH = f"options=-csearch_path%3D{SCHEMA}"
 MOST_KINDS = 40
+
+NUMBERS = {int, float, Decimal}
+
+LIMITS = """
+The consumer is started again at once, and goes on where the other one stopped. The broker is for development: it keeps
+everything in memory. Nothing of all this outlives the command."""
+LIMITS_OF_API = """
+What is deleted is gone from the tables within seconds, and in resource_changes. The API is simulated: kubectl can get,
+describe, watch and delete, but not create, change, exec or read logs, and no controller makes anything anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +42,7 @@ class Question:
 KINDS = Question(
     "Which kinds are there, and how far can each be believed?",
     f"""
-select kind, api_group, objects, state, age_s::int as seconds_ago
+select kind, api_group, objects, state, round(age_s) || 's' as age
 from freshness
 where objects > 0
 order by objects desc, kind
@@ -53,21 +61,44 @@ where state in ('forbidden', 'failed', 'unverified')
 order by state, api_group, resource limit 20""",
 )
 
+# MATERIALIZED: the planner expects few rows of a view's conditions, and joins by loops that read each body again and
+# again. Of 2,000 pods it takes 0.3 s, without it 20 s.
 QUESTIONS = (
+    Question(
+        "Why is this Deployment short of replicas?",
+        """
+with short as materialized (
+    select * from deployments where ready_replicas < replicas
+), unready as materialized (
+    select * from pods where not ready and phase <> 'Succeeded'
+), warning as materialized (
+    select distinct on (cluster, namespace, object_name) * from events
+    where type = 'Warning' and object_kind = 'Pod'
+    order by cluster, namespace, object_name, last_seen_at desc
+)
+select d.namespace, d.name as deployment, d.ready_replicas || '/' || d.replicas as ready, p.name as pod,
+       coalesce(p.reason, p.phase) as why, w.message as last_warning
+from short d
+join replicasets r on (r.cluster, r.namespace, r.owner_name) = (d.cluster, d.namespace, d.name)
+join unready p on (p.cluster, p.namespace, p.owner_name) = (r.cluster, r.namespace, r.name)
+left join warning w on (w.cluster, w.namespace, w.object_name) = (p.cluster, p.namespace, p.name)
+order by d.namespace, d.name, p.name limit 5""",
+    ),
     Question(
         "Which pods are not ready, and why?",
         """
 select coalesce(reason, phase) as why, count(*) as pods, min(namespace || '/' || name) as for_example
 from pods
 where not ready and phase <> 'Succeeded'
-group by why order by pods desc limit 5""",
+group by why order by pods desc, why limit 5""",
     ),
     Question(
-        "Which images are used most?",
+        "Which images run, by tag?",
         """
-select image, count(*) as containers, count(distinct namespace) as namespaces
+select substring(image from ':([^:/@]+)$') as tag, count(*) as containers, count(distinct image) as images,
+       min(image) as for_example
 from container_images
-group by image order by containers desc, image limit 5""",
+group by tag order by containers desc, tag limit 5""",
     ),
     Question(
         "Which nodes have given away most of their CPU?",
@@ -88,6 +119,16 @@ where resource = 'secrets' and api_group = ''
 order by namespace, name, key limit 4""",
     ),
 )
+
+CHANGES = Question(
+    "What has changed in the last minute?",
+    """
+select change, resource, namespace, name, to_char(at, 'HH24:MI:SS') as at
+from resource_changes(now() - interval '1 minute', now())
+where at > known_since
+order by resource, name""",
+)
+"""What the first lists found did not change: see `known_since`."""
 
 
 class Tables:
@@ -140,6 +181,7 @@ class Tables:
 
     async def queries(self) -> None:
         """A few questions, their SQL and their answers."""
+        self._line(f"\nThe SQL can be pasted into psql, after `set search_path = {SCHEMA};`.")
         for question in QUESTIONS:
             await self.answer(question)
 
@@ -147,15 +189,7 @@ class Tables:
         """What `resource_changes` and `resources_as_of` return for what has just happened."""
         self.heading("Then a Deployment was scaled, a Pod deleted, a Secret rotated, a ConfigMap created; listed again")
         moment = since.isoformat(sep=" ", timespec="milliseconds")
-        await self.answer(
-            Question(
-                "What has changed?",
-                f"""
-select change, resource, namespace, name, at
-from resource_changes('{moment}', now())
-order by resource, name""",  # noqa: S608 - a time of our own
-            )
-        )
+        await self.answer(CHANGES)
         namespace, name = deployment
         which = f"where resource = 'deployments' and namespace = '{namespace}' and name = '{name}'"
         await self.answer(
@@ -173,28 +207,39 @@ from resources
         )
 
     async def answer(self, question: Question) -> None:
-        """The question, its SQL, and a table of what the database answers."""
-        self._console.print(Text(f"\n{question.words}", style="bold cyan"), soft_wrap=True)
+        """The question, its SQL, and a table of what the database answers. All of the SQL can be pasted into psql."""
+        self._console.print(Text(f"\n-- {question.words}", style="bold cyan"), soft_wrap=True)
         sql = question.sql.strip()
-        self._console.print(Syntax(sql, "sql", theme="ansi_dark", background_color="default"))
+        highlighted = Syntax("", "sql", theme="ansi_dark", background_color="default").highlight(f"{sql};")
+        highlighted.rstrip()
+        self._console.print(highlighted, soft_wrap=True)
         statement = await self.database.prepare(sql)
         rows = await statement.fetch()
         columns = [attribute.name for attribute in statement.get_attributes()]
-        self._console.print(table(columns, rows) if rows else Text("(no rows)"))
+        head, *lines = table(columns, rows)
+        self._console.print(Text(head, style="bold"), soft_wrap=True)
+        self._line("\n".join(lines) if lines else "(no rows)")
+
+    def total(self, measured: Sequence[Measured], seconds: float) -> None:
+        """All of it in a line."""
+        listed = sum(run.listed for run in measured)
+        lists = " and ".join(f"{run.last_s:.1f} s" for run in measured)
+        self._line(f"\nIn all {seconds:.1f} s, of which lists took {lists}: {listed:,} objects listed and stored.")
 
     def _line(self, text: str) -> None:
-        self._console.print(Text(text))
+        self._console.print(Text(text), soft_wrap=True)
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> Table:
-    """Rows as a table, numbers to the right."""
-    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """The lines of a table as kubectl prints one, heads in capitals: names whole, numbers to the right."""
+    drawn = []
     for place, column in enumerate(columns):
-        numeric = all(isinstance(row[place], int | float | Decimal | None) for row in rows)
-        drawn.add_column(column, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        drawn.add_row(*(Text(cell(value)) for value in row))
-    return drawn
+        cells = [column.upper(), *(cell(row[place]) for row in rows)]
+        width = max(map(cell_len, cells))
+        types = {type(row[place]) for row in rows} - {type(None)}
+        aligned = str.rjust if types and types <= NUMBERS else str.ljust
+        drawn.append([aligned(text, width - cell_len(text) + len(text)) for text in cells])
+    return ["   ".join(line).rstrip() for line in zip(*drawn, strict=True)]
 
 
 def cell(value: Any) -> str:
@@ -204,19 +249,35 @@ def cell(value: Any) -> str:
             return "-"
         case int():
             return f"{value:,}"
-        case dt.datetime():
-            return f"{value:%H:%M:%S}"
         case _:
             return "".join(character if character.isprintable() else "?" for character in str(value))
 
 
-def print_connection(console: Console, servers: Servers) -> None:
-    """How to connect, password included: for a demonstration that goes on."""
-    url = f"{servers.postgres.dsn()}?{SEARCH_PATH}"
-    lines = [shlex.join(["psql", url])]
+def print_connection(console: Console, servers: Servers, consumer: Process) -> None:
+    """How to reach what goes on running, what it is good for, and what to break."""
+    environment = servers.write_environment()
+    console.print(Text("\nIt goes on running, and follows what changes. In another terminal:", style="bold"))
+    commands = [
+        shlex.join(["source", str(environment)]),
+        "clusterinfo status",
+        "psql -c 'select namespace, name, reason, restarts from pods where not ready limit 10'",
+    ]
     if servers.api:
-        lines.append(shlex.join(["kubectl", "--kubeconfig", str(servers.api.kubeconfig), "get", "pods", "-A"]))
-    lines.append(f"Kafka: {servers.broker.bootstrap}, topic cluster-info")
-    console.print(Text("\nIt goes on running. To connect:", style="bold"))
+        commands.append("kubectl get pods -A")
+    _print_indented(console, commands)
+    console.print(Text("\nBreak something, and watch it heal:", style="bold"))
+    _print_indented(console, _what_to_break(servers, consumer))
+    console.print(Text(LIMITS + (LIMITS_OF_API if servers.api else "")), soft_wrap=True)
+
+
+def _what_to_break(servers: Servers, consumer: Process) -> list[str]:
+    kill = [f"kill -9 {consumer.pid}", "clusterinfo status"]
+    if not servers.api:
+        return kill
+    changes = CHANGES.sql.strip().replace("\n", " ")
+    return [*kill, "kubectl delete deployments -n ns-000 --all", f'psql -c "{changes}"']
+
+
+def _print_indented(console: Console, lines: Iterable[str]) -> None:
     for line in lines:
         console.print(Text(f"  {line}"), soft_wrap=True)

@@ -24,6 +24,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from clusterinfo.errors import FatalError
 
@@ -234,6 +235,11 @@ class Process:
     @property
     def pid(self) -> int:
         return self._child.pid
+
+    @property
+    def argv(self) -> list[str]:
+        """What runs: the program and its arguments."""
+        return [str(part) for part in cast(Sequence[object], self._child.args)]
 
     @property
     def returncode(self) -> int | None:

@@ -40,6 +40,8 @@ def line_of(observation: Observation) -> str:
             line = f"{lane}, {step}: {error}; again in {wait_s:.1f} s"
         case seen.RunFailed(cluster=cluster, error=error, wait_s=wait_s):
             line = f"{cluster}, run of lists: {error}; again in {wait_s:.1f} s"
+        case seen.WatchLost(resource=resource, reason=reason):
+            line = f"{resource}: its watch cannot be continued: {reason}; it is listed again"
         case seen.SnapshotEnded() as ended:
             line = _summary(ended)
         case seen.AllStored() as stored:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.demonstration import kept_demonstration
-
-PODS = "\\pset format unaligned\n\\pset tuples_only on\nselect namespace, name from pods;\n"
-"""For psql, on its stdin."""
+from tests.support.demonstration import Kept, kept_demonstration, typed
 
 
 @pytest.fixture
@@ -26,28 +23,27 @@ def temporary() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-async def typed(line: str, home: Path, stdin: str = "") -> str:
-    """What a shell prints to somebody who types the line, with an empty home: nothing of ours helps."""
-    program, *_ = line.split(maxsplit=1)
-    assert shutil.which(program), f"{program} is not on PATH: see deployment_files in .ci/run"
-    argv = ["env", "-u", "KUBECONFIG", f"HOME={home}", "sh", "-c", line]
-    done = await asyncio.to_thread(
-        subprocess.run, argv, input=stdin, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
 async def test_what_it_prints_can_be_typed(temporary: Path, tmp_path: Path) -> None:
-    """kubectl and psql name the same pods."""
+    """In its order. kubectl and psql name the same pods; what is broken heals, and what is deleted is seen to be."""
+    assert shutil.which("kubectl"), "kubectl is not on PATH: see deployment_files in .ci/run"
     async with kept_demonstration(temporary) as kept:
-        assert kept.commands.keys() == {"psql", "kubectl"}
-        listed = [tuple(line.split()[:2]) for line in (await typed(kept.commands["kubectl"], tmp_path)).splitlines()]
-        stored = [
-            tuple(line.split("|"))
-            for line in (await typed(kept.commands["psql"], tmp_path, PODS)).splitlines()
-            if "|" in line
-        ]
-    assert listed.pop(0) == ("NAMESPACE", "NAME")
-    assert len(listed) > 10
-    assert sorted(listed) == sorted(stored)
+        printed: dict[str, str] = {}
+        for line in [*kept.commands[1:], "psql -Atc 'select namespace, name from pods'", *kept.breaking]:
+            code, printed[line] = await typed(line, kept.environment, tmp_path)
+            assert code == 0, f"{line}\n{printed[line]}"
+            if line.startswith("kill"):
+                await kept.program.wait_for_output("was started again")
+        get, stored = (printed[line] for line in printed if line.startswith(("kubectl get", "psql -Atc")))
+        listed = [tuple(line.split()[:2]) for line in get.splitlines()]
+        assert listed.pop(0) == ("NAMESPACE", "NAME")
+        assert len(listed) > 10
+        assert sorted(listed) == sorted(tuple(line.split("|")) for line in stored.splitlines())
+        await _seen(kept, tmp_path)
+
+
+async def _seen(kept: Kept, home: Path) -> None:
+    """Until the last command shows what the one before deleted; the collector follows."""
+    changes = kept.breaking[-1]
+    async with asyncio.timeout(90):
+        while not re.search(r"deleted +\| deployments +\| ns-000", (await typed(changes, kept.environment, home))[1]):
+            await asyncio.sleep(1)

@@ -126,11 +126,21 @@ def series(name: str, values: str, **labels: str) -> dict[str, str]:
 SILENT: list[dict[str, str]] = [
     series("up", "1x120", job="consumer", instance="c"),
     series("clusterinfo_last_snapshot_timestamp_seconds", "0+60x120", cluster="a"),
+    series("clusterinfo_collect_interval_seconds", "300x120", cluster="a"),
+    series("clusterinfo_last_snapshot_timestamp_seconds", "0+60x90 5400x30", cluster="rare"),
+    series("clusterinfo_collect_interval_seconds", "3600x120", cluster="rare"),
+    # One of two is spare. A collector has the metric, too.
+    series("clusterinfo_assigned_partitions", "12x120", job="consumer", instance="c"),
+    series("clusterinfo_assigned_partitions", "0x120", job="consumer", instance="spare"),
+    series("clusterinfo_assigned_partitions", "0x120", job="collector", instance="a"),
     series("clusterinfo_last_verified_timestamp_seconds", "0+60x120", cluster="a", resource="pods"),
     # Proven by the consumer that has the partition now; another one had it before and stopped.
     series("clusterinfo_last_verified_timestamp_seconds", "0x120", cluster="a", resource="pods", instance="old"),
     series("clusterinfo_lag_records", "90000-500x120", topic="t", partition="0"),
     series("clusterinfo_batches_total", "0+10x120"),
+    series("clusterinfo_delay_seconds_bucket", "0+99x120", resource="pods", le="0.25"),
+    series("clusterinfo_delay_seconds_bucket", "0+100x120", resource="pods", le="5"),
+    series("clusterinfo_delay_seconds_bucket", "0+100x120", resource="pods", le="+Inf"),
     series("clusterinfo_offset_gaps_total", "0x120"),
     series("clusterinfo_dead_letters_total", "3x120"),
     series("clusterinfo_dead_letters_dropped_total", "3x120"),
@@ -144,11 +154,24 @@ SILENT: list[dict[str, str]] = [
 FIRING: dict[str, list[dict[str, str]]] = {
     "ClusterinfoDown": [series("up", "1 0 0 0 " * 30, job="consumer", instance="c")],
     "ClusterinfoNoConsumer": [series("up", "1x90 _x30", job="consumer", instance="c")],
-    "ClusterinfoNotCollected": [series("clusterinfo_last_snapshot_timestamp_seconds", "6000x120", cluster="a")],
+    "ClusterinfoNoPartitions": [
+        series("up", "1x120", job="consumer", instance="c"),
+        series("clusterinfo_assigned_partitions", "12x100 0x20", job="consumer", instance="c"),
+        series("clusterinfo_assigned_partitions", "0x120", job="consumer", instance="d"),
+    ],
+    "ClusterinfoNotCollected": [
+        series("clusterinfo_last_snapshot_timestamp_seconds", "6000x120", cluster="a"),
+        series("clusterinfo_collect_interval_seconds", "300x120", cluster="a"),
+    ],
     "ClusterinfoNotVerified": [
         series("clusterinfo_last_verified_timestamp_seconds", "3000x120", cluster="a", resource="pods")
     ],
     "ClusterinfoLagGrows": [series("clusterinfo_lag_records", "0+1000x120", topic="t", partition="0")],
+    "ClusterinfoDelayed": [
+        series("clusterinfo_delay_seconds_bucket", "0+95x120", resource="pods", le="5"),
+        series("clusterinfo_delay_seconds_bucket", "0+100x120", resource="pods", le="30"),
+        series("clusterinfo_delay_seconds_bucket", "0+100x120", resource="pods", le="+Inf"),
+    ],
     "ClusterinfoNothingStored": [
         series("clusterinfo_lag_records", "10x120", topic="t", partition="0"),
         series("clusterinfo_batches_total", "7x120"),
@@ -219,3 +242,82 @@ def test_a_consumer_that_vanishes_is_missed_as_one_that_is_down(
     ups.append(series("up", "1x120", job="collector", instance="a"))
     expected = [fires("ClusterinfoDown", down), fires("ClusterinfoNoConsumer", gone)]
     checked(tool, tmp_path, [{"interval": "1m", "input_series": ups, "promql_expr_test": expected}])
+
+
+REST = ("offset_gaps", "dead_letters", "dead_letters_dropped", "foreign_records")
+
+
+def counters(values: str, instance: str) -> list[dict[str, str]]:
+    """Those that count nothing while all is well."""
+    return [series(f"clusterinfo_{name}_total", values, job="consumer", instance=instance) for name in REST]
+
+
+ROLLING: list[dict[str, str]] = [
+    # Two consumers, replaced one after the other at 30 and 33 minutes: new ones do not answer at once, and hold nothing
+    # until the group has come to rest.
+    *[
+        series(name, f"_x{begins} {values}", job="consumer", instance=instance)
+        for instance, begins, up, held, batches, lag in [
+            ("c1", 0, "1x30", "6x29 0", "0+9x30", "100x30"),
+            ("c2", 0, "1x33", "6x30 12 12 0", "0+9x33", "100x33"),
+            ("c3", 30, "0 1x31", "_ 0 0 6x29", "_ 0 0 0+9x29", "_ _ _ 4000-130x29"),
+            ("c4", 33, "0 1x28", "_ 0 0 6x26", "_ 0 0 0+9x26", "_ _ _ 4000-150x26"),
+        ]
+        for name, values in {
+            "up": up,
+            "clusterinfo_assigned_partitions": held,
+            "clusterinfo_batches_total": batches,
+            "clusterinfo_lag_records": lag,
+        }.items()
+    ],
+    # The collector is replaced as well: its first run ends after five minutes.
+    series("up", "1x35", job="collector", instance="a1"),
+    series("up", "_x35 0 1x25", job="collector", instance="a2"),
+    series("clusterinfo_last_snapshot_timestamp_seconds", "0+60x35", cluster="a", instance="a1"),
+    series(
+        "clusterinfo_last_snapshot_timestamp_seconds", "_x40 2400+60x20", cluster="a", job="collector", instance="a2"
+    ),
+    series("clusterinfo_collect_interval_seconds", "300x35", cluster="a", instance="a1"),
+    series("clusterinfo_collect_interval_seconds", "_x40 300x20", cluster="a", instance="a2"),
+    series("clusterinfo_assigned_partitions", "0x60", job="collector", instance="a1"),
+    # Proven again by those that have the partitions now.
+    *[
+        series("clusterinfo_last_verified_timestamp_seconds", values, cluster="a", resource="pods", instance=instance)
+        for instance, values in {"c1": "0+60x30", "c3": "_x41 2460+60x19"}.items()
+    ],
+    # What is in hand is tried again here and there.
+    series("clusterinfo_retries_total", "0x29 1 2 2", job="consumer", step="write", instance="c1"),
+    series("clusterinfo_retries_total", "_x31 0 1 1x27", job="consumer", step="claim", instance="c3"),
+    series("clusterinfo_list_seconds_count", "0+1x35", resource="pods", outcome="completed", instance="a1"),
+    series("clusterinfo_list_seconds_count", "_x36 0 1x24", resource="pods", outcome="failed", instance="a2"),
+    *[one for instance in ("c3", "c4") for one in counters("_x34 0x26", instance)],
+    *[one for instance in ("c1", "c2") for one in counters("0x30", instance)],
+]
+"""An hour, a value a minute, of a pipeline that works and is replaced, process by process, in the middle of it."""
+
+
+def test_a_rolling_restart_raises_no_alert(tool: Run, tmp_path: Path) -> None:
+    firing = 'count(ALERTS{alertstate="firing"}) or vector(0)'
+    expected = [
+        {"expr": firing, "eval_time": f"{minute}m", "exp_samples": [{"labels": "{}", "value": 0}]}
+        for minute in range(61)
+    ]
+    checked(tool, tmp_path, [{"interval": "1m", "input_series": ROLLING, "promql_expr_test": expected}])
+
+
+@pytest.mark.parametrize(
+    ("last", "count"),
+    [("0+60x105 _x15", 0), ("0+60x103 _x17", 1), ("_x100 6000+60x20", 0), ("6000x104 _x4 7200x12", 0)],
+    ids=["gone for 14 minutes", "gone for 17 minutes", "new", "replaced"],
+)
+def test_a_collector_that_vanishes_is_missed(last: str, count: int, tool: Run, tmp_path: Path) -> None:
+    """Its metrics are gone with it, those of consumers say so after an hour only."""
+    given = [
+        series("clusterinfo_last_snapshot_timestamp_seconds", last, cluster="a"),
+        series("clusterinfo_collect_interval_seconds", "300x100 _x20", cluster="a"),
+    ]
+    checked(
+        tool,
+        tmp_path,
+        [{"interval": "1m", "input_series": given, "promql_expr_test": [fires("ClusterinfoNotCollected", count)]}],
+    )

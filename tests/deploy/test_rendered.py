@@ -40,10 +40,11 @@ def test_kubernetes_would_accept_it(rendered: list[Any], tool: Run, tmp_path: Pa
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("component", ["keda", "podmonitor", "prometheusrule"])
-def test_those_who_brought_the_kind_would_accept_it(component: str, tool: Run) -> None:
-    files = sorted((K8S / "components" / component).glob("[ps]*.yaml"))
-    assert int(tool("python", HERE / "custom_resources.py", *files)) == 1
+def test_those_who_brought_the_kinds_would_accept_them(tool: Run) -> None:
+    files = [
+        path for path in sorted(K8S.glob("components/*/*.yaml")) if any(kind in path.read_text() for kind in CUSTOM)
+    ]
+    assert int(tool("python", HERE / "custom_resources.py", *files)) == len(CUSTOM)
 
 
 def test_it_keeps_the_restricted_profile(rendered: list[Any]) -> None:
@@ -132,6 +133,23 @@ def test_who_scales_says_how_many(rendered: list[Any]) -> None:
     scaled = any(one["kind"] in ("HorizontalPodAutoscaler", "ScaledObject") for one in rendered)
     spec = find(rendered, "Deployment", "cluster-info-consumer")["spec"]
     assert ("replicas" in spec) is not scaled
+
+
+def test_the_development_servers_let_in_who_needs_them(tool: Run) -> None:
+    manifests = list(yaml.safe_load_all(tool("kubectl", "kustomize", K8S / "overlays/dev")))
+    for server, variable in (("kafka", "KAFKA_BROKERS"), ("postgres", "DB_HOST")):
+        (rule,) = find(manifests, "NetworkPolicy", server)["spec"]["ingress"]
+        for manifest, owner in programs(manifests):
+            labels = labels_of_pods(manifest) or {}
+            allowed = any(selects(peer["podSelector"], labels) for peer in rule["from"])
+            assert allowed or variable not in environment(owner, manifests), (server, labels)
+
+
+def selects(selector: Any, labels: dict[str, str]) -> bool:
+    """Whether a label selector of Kubernetes selects what has these labels."""
+    wanted = selector.get("matchLabels", {})
+    among = {one["key"]: one["values"] for one in selector.get("matchExpressions", []) if one["operator"] == "In"}
+    return wanted.items() <= labels.items() and all(labels.get(key) in values for key, values in among.items())
 
 
 def test_production_is_encrypted(tool: Run) -> None:

@@ -22,7 +22,7 @@ import orjson
 from clusterinfo import observations as seen
 from clusterinfo.sandbox.processes import free_port
 from clusterinfo.telemetry.logs import MESSAGES
-from tests.faults.pipeline import PARTITIONS, Servers, World, pipeline, servers
+from tests.faults.pipeline import OBJECTS, PARTITIONS, Servers, World, pipeline, servers
 from tests.support.proxy import Proxy
 
 GROUP = "faults-matrix"
@@ -66,11 +66,11 @@ class Ends:
 
 
 @contextlib.asynccontextmanager
-async def ends() -> AsyncIterator[Ends]:
-    """Servers of its own, until the block ends."""
+async def ends(objects: int = OBJECTS) -> AsyncIterator[Ends]:
+    """Servers of its own, until the block ends, and a cluster of that many objects."""
     port = free_port()  # Kafka must know where its clients see it before it starts
     async with (
-        servers(kafka={"advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}"}) as three,
+        servers(objects=objects, kafka={"advertised.listeners": f"PLAINTEXT://127.0.0.1:{port}"}) as three,
         Proxy(three.broker.host, three.broker.port, port=port) as kafka,
         Proxy(three.postgres.host, three.postgres.port) as postgres,
     ):

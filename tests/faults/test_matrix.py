@@ -11,12 +11,14 @@ from tests.faults.matrix import FAULTS, Fault, Round, play_all
 from tests.faults.matrix_rig import Ends, ends
 
 ROUNDS = int(os.environ.get("FAULTS_ROUNDS", "1"))
+OBJECTS = 150
+"""All are listed every two seconds, all the while; of 150, pods still take two pages."""
 SYSTEMS = sorted({fault.system for fault in FAULTS})
 
 
 @pytest.fixture(scope="module")
 async def on() -> AsyncIterator[Ends]:
-    async with ends() as started:
+    async with ends(OBJECTS) as started:
         yield started
 
 

@@ -86,6 +86,8 @@ def _hidden(value: Any, key: str, verdict: Verdict | None = None, *, hides: bool
     """`value` of the member `key` with fingerprints for what names say is secret; `hides`: so does one above it."""
     verdict = judge(key) if verdict is None else verdict
     hides = verdict.is_strong or (hides and not is_exempt(key))
+    if key in NO_FIELDS_BELOW and isinstance(value, dict | list):
+        return value
     if isinstance(value, dict):
         named = [name for name in (value.get("name"), value.get("key")) if isinstance(name, str)]
         secret = [judge(name) for name in named if judge(name).is_secret]
@@ -106,6 +108,7 @@ def _hidden(value: Any, key: str, verdict: Verdict | None = None, *, hides: bool
 
 
 VALUES = "value", "values", "default", "defaultValue", "stringValue"
+NO_FIELDS_BELOW = "openAPIV3Schema", "encryptedData"
 
 
 def _metadata(given: dict[str, Any]) -> dict[str, Any]:

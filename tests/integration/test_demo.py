@@ -26,15 +26,14 @@ import aiohttp
 import asyncpg
 import orjson
 import pytest
-from aiokafka import AIOKafkaConsumer
 
 from clusterinfo.errors import ConfigError
 from clusterinfo.sandbox.demo import check_extra
 from clusterinfo.sandbox.demo_servers import child_environment
-from clusterinfo.sandbox.demo_tables import cell
+from clusterinfo.sandbox.demo_tables import cell, table
 from clusterinfo.sandbox.kubernetes import CANARY_MARKS, SimulatedCluster, SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.populate import populate
-from tests.support.demonstration import kept_demonstration
+from tests.support.demonstration import kept_demonstration, typed
 
 pytestmark = pytest.mark.embedded_only
 
@@ -118,7 +117,7 @@ def held(cluster: SimulatedCluster) -> Counter[str]:
 
 def printed(output: str) -> Counter[str]:
     """Kind -> objects, as the table says."""
-    rows = re.findall(r"^(\w+) .*?([\d,]+) +verified +\d+ *$", output, re.MULTILINE)
+    rows = re.findall(r"^(\w+) .*?([\d,]+) +verified +\d+s$", output, re.MULTILINE)
     return Counter({kind: int(count.replace(",", "")) for kind, count in rows})
 
 
@@ -144,11 +143,16 @@ def test_it_shows_what_the_api_holds_and_what_changed(machine: Machine) -> None:
         ("updated", "secrets"),
     ]
     assert "hmac-sha256:" in output
-    assert "postgresql://" not in output
+    assert re.search(
+        r"\nIn all [\d.]+ s, of which lists took [\d.]+ s and [\d.]+ s: \d+ objects listed and stored\.\n", output
+    )
+    assert [line for line in output.splitlines() if line != line.rstrip()] == []
     assert not any(mark.decode() in output for mark in CANARY_MARKS)
 
 
-@pytest.mark.parametrize("signals", [[signal.SIGTERM], [signal.SIGINT, signal.SIGTERM]], ids=["once", "twice"])
+@pytest.mark.parametrize(
+    "signals", [[signal.SIGHUP], [signal.SIGINT, signal.SIGTERM]], ids=["the terminal is closed", "twice"]
+)
 def test_stopped_in_the_middle_it_leaves_nothing(machine: Machine, signals: list[signal.Signals]) -> None:
     running = machine.start("--objects", str(OBJECTS))
     machine.wait_for(r"servers: ready", "stderr", running)
@@ -181,10 +185,13 @@ async def test_an_own_cluster_is_read_and_kept_until_stopped(machine: Machine, t
     async with SimulatedKubernetes(cluster) as api:
         kubeconfig = api.write_kubeconfig(tmp_path / "kubeconfig", "mine")
         running = machine.start("--context", "mine", "--keep", KUBECONFIG=str(kubeconfig))
-        url = (await asyncio.to_thread(machine.wait_for, r"psql '(\S+)'", "stdout", running))[1]
-        connection = await asyncpg.connect(url, ssl=False, timeout=10)
+        found = await asyncio.to_thread(
+            machine.wait_for, r"\n  source (\S+)\n(?s:.*)Nothing of all this", "stdout", running
+        )
+        connection = await asyncpg.connect(**connection_in(Path(found[1])))
         assert await connection.fetchval("select count(*) from resources") == held(cluster).total()
         await connection.close()
+        assert "kubectl" not in machine.output()
         running.send_signal(signal.SIGINT)
         assert await asyncio.to_thread(running.wait, 30) == 130
     assert machine.is_clean()
@@ -195,10 +202,11 @@ async def test_an_own_cluster_is_read_and_kept_until_stopped(machine: Machine, t
 def test_a_context_that_does_not_exist_is_one_line(machine: Machine, tmp_path: Path) -> None:
     kubeconfig = SimulatedKubernetes(SimulatedCluster()).write_kubeconfig(tmp_path / "kubeconfig", "mine")
     running = machine.start("--context", "yours", KUBECONFIG=str(kubeconfig))
-    assert running.wait(DEADLINE_S) == 1
+    assert running.wait(DEADLINE_S) == 2
     assert machine.is_clean()
-    assert "yours" in machine.output("stderr").splitlines()[-1]
-    assert "Traceback" not in machine.output("stderr")
+    reaching, error = machine.output("stderr").splitlines()
+    assert reaching == "reaching the cluster of context yours", "no server was started"
+    assert "yours" in error
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,20 +217,43 @@ def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPat
     assert str(caught.value) == expected + "`pip install -e '.[sandbox]'`"
 
 
-async def test_what_it_prints_leads_to_what_runs(machine: Machine) -> None:
-    """By the same means as kubectl and psql; these themselves are run in tests/deploy."""
+def connection_in(environment: Path) -> dict[str, Any]:
+    """asyncpg's arguments, from a file that `source` reads."""
+    lines = (shlex.split(line)[1] for line in environment.read_text().splitlines())
+    found = dict(line.split("=", 1) for line in lines)
+    names = {"host": "PGHOST", "port": "PGPORT", "user": "PGUSER", "password": "PGPASSWORD", "database": "PGDATABASE"}
+    settings = {"search_path": found["PGOPTIONS"].removeprefix("-c search_path=")}
+    return {key: found[name] for key, name in names.items()} | {"ssl": False, "server_settings": settings}
+
+
+def statements(output: str) -> list[str]:
+    """The SQL that was printed, as somebody copies it: a line of words and the lines up to a semicolon."""
+    return re.findall(r"^-- .*\n[^;]*;$", output, re.MULTILINE)
+
+
+async def test_what_it_prints_leads_to_what_runs(machine: Machine, tmp_path: Path) -> None:
+    """kubectl and psql themselves are run in tests/deploy."""
     async with kept_demonstration(machine.temporary) as kept:
-        kubeconfig = orjson.loads(Path(shlex.split(kept.commands["kubectl"])[2]).read_bytes())
-        connection = await asyncpg.connect(shlex.split(kept.commands["psql"])[1], ssl=False, timeout=10)
+        assert kept.environment.stat().st_mode & 0o777 == 0o600
+        connection = await asyncpg.connect(**connection_in(kept.environment))
+        printed_sql = statements(kept.program.stdout())
+        assert len(printed_sql) == 8
+        for statement in printed_sql:
+            assert await connection.fetch(statement), statement
         stored = {tuple(row) for row in await connection.fetch("select namespace, name from pods")}
-        await connection.close()
-        bootstrap, topic = re.fullmatch(r"Kafka: (\S+), topic (\S+)", kept.kafka).groups()  # type: ignore[union-attr]
-        async with AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest") as consumer:
-            assert (await asyncio.wait_for(consumer.getone(), 10)).topic == topic
+        kubeconfig = orjson.loads((kept.environment.parent / "kubeconfig").read_bytes())
         assert await pods_of(kubeconfig) == stored
         assert len(stored) > 10
         found = await asyncio.to_thread(certificate_in, machine.temporary)
         assert found.parent != machine.temporary, "it would outlive a collector that is killed"
+        kill, status, *_ = kept.breaking
+        assert await typed(kill, kept.environment, tmp_path) == (0, "")
+        await kept.program.wait_for_output("consume 1 has ended, and was started again")
+        await connection.close()
+        async with asyncio.timeout(60):
+            while "consumers: 2 in group" not in (shown := await typed(status, kept.environment, tmp_path))[1]:
+                await asyncio.sleep(0.2)
+        assert shown[0] == 0, "healthy, with 6 of 6 partitions held"
 
 
 def certificate_in(folder: Path) -> Path:
@@ -261,6 +292,16 @@ def test_only_what_concerns_the_cluster_is_taken_over(simulated: bool, kept: dic
     assert {name: made[name] for name in made.keys() & user.keys()} == kept
     assert made["DB_HOST"] == "ours"
     assert len(made["REDACTION_KEY"]) == 32
+
+
+def test_a_table_is_as_kubectl_prints_one() -> None:
+    rows = [("a-name-that-is-long", 1234, None), ("日本", 5, "x")]
+    assert table(["name", "count", "why"], rows) == [
+        "NAME                  COUNT   WHY",
+        "a-name-that-is-long   1,234   -",
+        "日本                      5   x",
+    ]
+    assert table(["name"], []) == ["NAME"]
 
 
 @pytest.mark.parametrize(("value", "shown"), [(None, "-"), (1234, "1,234"), ("a\x1b[2Jb", "a?[2Jb")])

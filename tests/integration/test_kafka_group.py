@@ -10,10 +10,12 @@ from collections.abc import Callable
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.admin import AIOKafkaAdminClient
 
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import FatalError
+from clusterinfo.kafka.aiokafka_patches.stopping import stop_consumer
 from clusterinfo.kafka.consumer import connection, group
 from clusterinfo.kafka.consumer.group import ConsumerGroup
 from clusterinfo.kafka.consumer.source import PartitionSource
@@ -293,3 +295,47 @@ async def test_a_consumer_that_breaks_down_is_replaced_and_nothing_is_lost(
     warnings = [one.message for one in seen if isinstance(one, Warned)]
     assert len(warnings) == 1
     assert "is replaced" in warnings[0]
+
+
+class Slow(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is untyped
+    """Lets nobody join after it until `let` is set."""
+
+    def __init__(self) -> None:
+        self.asked, self.let = asyncio.Event(), asyncio.Event()
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        if revoked:
+            self.asked.set()
+            await self.let.wait()
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        pass
+
+
+async def test_who_stops_while_joining_is_no_member_afterwards(broker: Broker) -> None:
+    """Kafka would assign partitions to it, and nobody would read them until its session has expired."""
+    settings = kafka_settings(broker)
+    await fill(settings)
+    arguments = {"bootstrap_servers": broker.bootstrap, "group_id": settings.kafka_group_id}
+    waits = {"heartbeat_interval_ms": 200, "rebalance_timeout_ms": 45_000, "request_timeout_ms": 60_000}
+    slow, first, second = Slow(), AIOKafkaConsumer(**arguments, **waits), AIOKafkaConsumer(**arguments, **waits)
+    admin = AIOKafkaAdminClient(bootstrap_servers=broker.bootstrap)
+
+    async def members() -> int:
+        [described] = await admin.describe_consumer_groups([settings.kafka_group_id])
+        return len(described.groups[0][5])
+
+    async with asyncio.timeout(60):
+        for client in (admin, first, second):
+            await client.start()
+        first.subscribe([settings.kafka_topic], listener=slow)
+        while not first.assignment():
+            await first.getmany(timeout_ms=100)
+        second.subscribe([settings.kafka_topic])
+        await slow.asked.wait()
+        assert await members() == 2
+        await stop_consumer(second, timeout_s=30)
+        assert await members() == 1
+        slow.let.set()
+        await stop_consumer(first)
+        await admin.close()

@@ -138,7 +138,7 @@ async def test_dropping_prints_how_many(filled: Database, connection: asyncpg.Co
 
 async def test_a_cluster_is_forgotten(filled: Database, connection: asyncpg.Connection) -> None:
     unknown = await run("forget", "--cluster", "tset", "--yes", env=filled.env)
-    assert "stored are: test" in unknown.expect(2).errors()[0]
+    assert "did you mean test?" in unknown.expect(2).errors()[0]
     ended = await run("forget", "--cluster", "test", "--resource", "configmaps", "--yes", env=filled.env)
     assert ended.expect().stdout == "forgot configmaps of cluster test: 1 kinds, 3 objects, 0 versions in history\n"
     ended = await run("forget", "--cluster", "test", "--yes", env=filled.env)

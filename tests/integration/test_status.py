@@ -10,6 +10,12 @@ import asyncpg
 import orjson
 import pytest
 
+from clusterinfo.commands import status
+from clusterinfo.commands.output import Output
+from clusterinfo.errors import TransientError
+from clusterinfo.observations import unobserved
+from clusterinfo.postgres.admin import overview
+from clusterinfo.postgres.admin.overview import Overview
 from clusterinfo.sandbox.processes import free_port
 from tests.conftest import Database
 from tests.support.programs import QUIET, run, running, simulated_api
@@ -17,7 +23,7 @@ from tests.support.programs import QUIET, run, running, simulated_api
 pytestmark = pytest.mark.embedded_only
 
 QUICK = {"BATCH_WAIT": "100ms"}
-JSON = ("status", "--output", "json")
+JSON = ("status", "-o", "json")
 
 
 async def test_an_empty_database_is_not_healthy(database: Database) -> None:
@@ -31,12 +37,12 @@ async def test_a_cluster_that_is_stored_is_healthy_until_a_kind_fails(
     async with simulated_api(60, 12) as api:
         env = api.env | database.env | kafka_env | QUICK
         (await run("collect", "--once", env=env)).expect(0)
-        waiting = orjson.loads((await run("status", "--output", "json", env=env)).expect(3).stdout)
+        waiting = orjson.loads((await run(*JSON, env=env)).expect(3).stdout)
         assert sum(partition["lag"] for partition in waiting["partitions"]) > 60
         assert "lag: " in (await run("status", env=env)).stdout
 
         (await run("consume", "--until-idle", "1s", env=env)).expect(0)
-        report = orjson.loads((await run("status", "--output", "json", env=env)).expect(0).stdout)
+        report = orjson.loads((await run(*JSON, env=env)).expect(0).stdout)
         assert report["healthy"] is True
         assert [partition["lag"] for partition in report["partitions"]] == [0] * 6
         (cluster,) = report["clusters"]
@@ -45,13 +51,13 @@ async def test_a_cluster_that_is_stored_is_healthy_until_a_kind_fails(
         assert "configmaps" not in (await run("status", env=env)).expect(0).stdout
         listed = (await run("status", "--kinds", env=env)).expect(0).stdout
         assert [kind["resource"] for kind in report["kinds"] if kind["resource"] not in listed] == []
-        assert re.search(rf"configmaps +verified +{_objects(report, 'configmaps')} +\d+s", listed)
+        assert re.search(rf" verified +\d+s +{_objects(report, 'configmaps')} +configmaps\n", listed)
 
         await api.control("fail", resource="services", status=500)
         (await run("collect", "--once", env=env)).expect(3)
         (await run("consume", "--until-idle", "1s", env=env)).expect(0)
         shown = (await run("status", env=env)).expect(3)
-        assert re.match(r"needs attention *\n  services of sandbox failed: ", shown.stdout)
+        assert re.match(r"needs attention\n  services of sandbox failed: ", shown.stdout)
         assert shown.stderr == "", "results go to stdout, and nothing else was to be reported"
 
 
@@ -80,7 +86,7 @@ async def test_what_waits_for_no_consumer_needs_attention(
         assert reason.startswith(no_consumer)
         assert waiting["attention"] == [{"about": "consumers", "why": reason}]
         shown = (await run("status", env=env)).expect(3).stdout
-        assert re.match(f"needs attention *\n  {no_consumer}", shown)
+        assert re.match(f"needs attention\n  {no_consumer}", shown)
 
         async with running("consume", env=env | QUIET):
             async with asyncio.timeout(60):
@@ -101,7 +107,12 @@ async def test_rows_of_a_kind_that_turned_forbidden_need_attention_when_they_are
         await api.control("forbid", resource="services")
         (await run("legacy", "--once", env=env)).expect(0)
         (await run("legacy", "--once", env=env | {"EXCLUDE": "configmaps"})).expect(0)
-    (await run("status", env=env)).expect(0)
+    report = await reported(env, 0)
+    stored = dict(await connection.fetch("select resource, count(*) from resources group by 1"))
+    assert {kind["state"] for kind in report["kinds"]} == {"verified", "forbidden", "excluded"}
+    assert {kind["resource"]: kind["objects"] for kind in report["kinds"] if kind["objects"]} == stored, (
+        "in every state"
+    )
     await connection.execute("update unit_floor set verified_at = verified_at - interval '2 days'")
     report = orjson.loads((await run(*JSON, "--stale", "1d", env=env)).expect(3).stdout)
     why = {one["resource"]: one["why"] for one in report["attention"]}
@@ -127,9 +138,34 @@ async def test_what_was_not_verified_for_long_is_reported(database: Database) ->
         (await run("legacy", "--once", env=api.env | database.env)).expect(0)
     (await run("status", "--stale", "1h", env=database.env)).expect(0)
     ended = (await run("status", "--stale", "1ms", env=database.env)).expect(3)
-    assert re.match(r"needs attention *\n  \d\d kinds of sandbox not verified for ", ended.stdout)
+    assert re.match(r"needs attention\n  \d\d kinds of sandbox not verified for ", ended.stdout)
     listed = (await run("status", "--stale", "1ms", "--kinds", env=database.env)).expect(3).stdout
-    assert re.search(r"widgets.shop.example.com +verified +\d+ +\d+[sm] +not verified for \d+[sm]", listed)
+    assert re.search(r" verified +\d+[sm] +\d+ +widgets.shop.example.com +not verified for \d+[sm]\n", listed)
+
+
+async def test_who_watches_sees_it_go_and_come_back(
+    database: Database, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    errors, read = [TransientError("PostgreSQL is away")], overview.read_overview
+
+    async def away_once(*args: Any) -> Overview:
+        if errors:
+            raise errors.pop()
+        return await read(*args)
+
+    monkeypatch.setattr(status, "read_overview", away_once)
+    monkeypatch.setattr(status, "WATCH_S", 0.01)
+    settings, form = database.settings(), Output.TABLE
+    watching = asyncio.create_task(
+        status.show_status(settings, unobserved, stale_after_s=None, every_kind=False, output=form, watch=True)
+    )
+    printed = ""
+    async with asyncio.timeout(60):
+        while printed.count("no cluster is stored here yet") < 2:
+            await asyncio.sleep(0.05)
+            printed += capsys.readouterr().out
+    watching.cancel()
+    assert printed.startswith("unknown: PostgreSQL is away\nneeds attention\n")
 
 
 async def reported(env: dict[str, str], code: int) -> dict[str, Any]:

@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import shlex
 import signal
+import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.support.programs import running
+from tests.support.programs import Program, running
 
-OBJECTS = 60
-HEADING = "It goes on running. To connect:"
+OBJECTS = 100
+RUNNING, BREAKING = "It goes on running", "Break something"
 
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """What runs. `commands`: the printed ones by their program; `kafka`: the line that says where Kafka is."""
+    """What runs. `commands`: the printed ones, in order; `breaking`: those that break something, and show it."""
 
-    commands: dict[str, str]
-    kafka: str
+    program: Program
+    commands: list[str]
+    breaking: list[str]
+
+    @property
+    def environment(self) -> Path:
+        """The file that the first command reads."""
+        source, path = shlex.split(self.commands[0])
+        assert source == "source"
+        return Path(path)
+
+
+def _indented(text: str) -> list[str]:
+    return [line.strip() for line in text.splitlines() if line.startswith("  ")]
 
 
 @contextlib.asynccontextmanager
@@ -28,8 +43,23 @@ async def kept_demonstration(temporary: Path) -> AsyncIterator[Kept]:
     env = {"TMPDIR": str(temporary)}
     async with running("demo", "--keep", "--objects", str(OBJECTS), env=env) as program:
         await program.wait_for_output("Ctrl-C ends it all", timeout_s=120)
-        *commands, kafka = (line.strip() for line in program.stdout().partition(HEADING)[2].split("\n") if line.strip())
-        yield Kept({line.split()[0]: line for line in commands}, kafka)
+        commands, breaking = program.stdout().partition(RUNNING)[2].split(BREAKING)
+        yield Kept(program, _indented(commands), _indented(breaking))
         program.signal(signal.SIGINT)
         (await program.ended(30)).expect(130)
     assert list(temporary.iterdir()) == []
+
+
+async def typed(line: str, environment: Path, home: Path) -> tuple[int, str]:
+    """Exit code and output of a line that somebody types after `source environment`, with an empty home."""
+    argv = [
+        "env",
+        "-u",
+        "KUBECONFIG",
+        f"HOME={home}",
+        "bash",
+        "-c",
+        f"source {shlex.quote(str(environment))} && {line}",
+    ]
+    done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout + done.stderr

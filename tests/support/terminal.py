@@ -21,6 +21,10 @@ _STYLE = re.compile(r"\x1b\[[\d;]*m")
 _TOKEN = re.compile(r"\x1b\[(\??[\d;]*)([A-Za-z])|[\r\n]|[^\x1b\r\n]+|\x1b")
 
 
+MODES = "?25", "?7"
+"""The cursor is shown; lines that are too long go on in the next one."""
+
+
 @dataclass(frozen=True, slots=True)
 class Shown:
     """How a program ended, all that it wrote to its terminal, and to the pipe that was its stdout, if it was one."""
@@ -42,12 +46,12 @@ class Shown:
 
 def rendered(written: str) -> list[str]:
     """What a terminal shows of it. Raises for a control sequence that is not known here, and for a hidden cursor."""
-    screen, row, column, hidden = [""], 0, 0, False
+    screen, row, column, modes = [""], 0, 0, dict.fromkeys(MODES, True)
     for token in _TOKEN.finditer(written):
         text, (argument, order) = token[0], token.groups()
         if order is None and text not in "\r\n":
             assert text.isprintable(), f"{text!r} on a terminal"
-            row, column = _put(screen, row, column, text)
+            row, column = _put(screen, row, column, text if modes["?7"] else text[: COLUMNS - column])
         elif text == "\r":
             column = 0
         elif text == "\n":
@@ -57,11 +61,15 @@ def rendered(written: str) -> list[str]:
             row = max(0, row - int(argument or 1))
         elif order == "K":
             screen[row] = "" if argument == "2" else screen[row][:column]
-        elif argument == "?25":
-            hidden = order == "l"
+        elif order == "H" and not argument:
+            row, column = 0, 0
+        elif order == "J" and not argument:
+            screen[row:] = [screen[row][:column]]
+        elif argument in MODES:
+            modes[argument] = order == "h"
         else:
             assert order == "m", f"{text!r} on a terminal"
-    assert not hidden, "the cursor stays hidden"
+    assert all(modes.values()), "the cursor stays hidden, or long lines cut"
     return [line.rstrip() for line in screen]
 
 

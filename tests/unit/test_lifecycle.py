@@ -26,9 +26,10 @@ def test_a_run_that_ends_by_itself_returns_its_code() -> None:
     assert lifecycle.run(main, 5) == 3
 
 
-def test_asked_to_drain_it_returns_what_main_returns() -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_asked_to_drain_it_returns_what_main_returns(number: signal.Signals) -> None:
     async def main(draining: asyncio.Event) -> int:
-        await _signal()
+        await _signal(number=number)
         await draining.wait()
         return 0
 
@@ -44,6 +45,19 @@ def test_after_ctrl_c_it_returns_130_however_it_ended(numbers: list[signal.Signa
         return 0
 
     assert lifecycle.run(main, 5) == EXIT_INTERRUPTED
+
+
+def test_who_ignores_that_the_terminal_is_closed_goes_on() -> None:
+    async def main(draining: asyncio.Event) -> int:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await asyncio.sleep(0.05)
+        return 3 if draining.is_set() else 0
+
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert lifecycle.run(main, 5) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_out_of_patience_the_work_is_cancelled() -> None:

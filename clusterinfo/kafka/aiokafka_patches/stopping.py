@@ -3,11 +3,16 @@
 aiokafka #1101: idempotent batches never expire, so that a producer's `stop()` waits for a broker for ever. #647, #1013:
 a consumer's `stop()` hangs in an outage, or raises a CancelledError that nobody asked for. It can go when `stop()` of
 both takes a deadline, and ends by then.
+
+And a consumer leaves its group also while it joins. aiokafka waits for the join, which ends when all other members have
+joined, and leaves only then: given up before, it stays a member to which partitions are assigned that nobody reads, for
+the session timeout (30 s; on the sandbox's broker for ever, measured). It can go when `stop()` leaves at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from itertools import chain
 from typing import Any
@@ -15,6 +20,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from aiokafka.producer.message_accumulator import MessageAccumulator
+from aiokafka.protocol.group import LeaveGroupRequest
 
 from clusterinfo.kafka.aiokafka_patches.quiet import quiet
 
@@ -78,8 +84,12 @@ def _fail_all(accumulator: MessageAccumulator) -> None:
 
 async def stop_consumer(consumer: AIOKafkaConsumer, timeout_s: float = STOP_TIMEOUT_S) -> None:
     """Leave the group and close, within `timeout_s`; then end what is left by force (aiokafka #647, #1013)."""
+
+    async def stop_and_leave() -> None:
+        await asyncio.gather(consumer.stop(), _leave_if_joining(consumer))  # in this order: it must not join again
+
     with quiet():
-        if await bounded(consumer.stop, timeout_s):
+        if await bounded(stop_and_leave, timeout_s):
             return
         coordinator, fetcher = consumer._coordinator, consumer._fetcher
         if coordinator is not None:
@@ -89,3 +99,13 @@ async def stop_consumer(consumer: AIOKafkaConsumer, timeout_s: float = STOP_TIME
         if fetcher is not None:
             await end_tasks(fetcher._fetch_task, *fetcher._pending_tasks)
         await bounded(consumer._client.close, CLOSE_TIMEOUT_S)
+
+
+async def _leave_if_joining(consumer: AIOKafkaConsumer) -> None:
+    """Leave by the connection for fetches: the coordinator's answers nothing more before the join is over."""
+    coordinator = consumer._coordinator
+    member_id = getattr(coordinator, "member_id", "")
+    if not member_id or coordinator.coordinator_id is None or coordinator._heartbeat_task is not None:
+        return  # not in a group, or at rest in it
+    with contextlib.suppress(KafkaError):
+        await consumer._client.send(coordinator.coordinator_id, LeaveGroupRequest(coordinator.group_id, member_id))

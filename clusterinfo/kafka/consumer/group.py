@@ -19,7 +19,7 @@ from typing import Self
 from aiokafka import TopicPartition
 
 from clusterinfo.budget import ByteBudget
-from clusterinfo.errors import first_of
+from clusterinfo.errors import TransientError, first_of
 from clusterinfo.kafka.aiokafka_patches.stopping import STOP_TIMEOUT_S
 from clusterinfo.kafka.consumer.batching import Limits
 from clusterinfo.kafka.consumer.committed import COMMIT_TIMEOUT_S, CommittedOffsets
@@ -29,16 +29,27 @@ from clusterinfo.kafka.consumer.membership import Broken, Listener, Membership, 
 from clusterinfo.kafka.consumer.source import PartitionSource
 from clusterinfo.kafka.consumer.watchdog import Waiting, Watchdog
 from clusterinfo.kafka.end_offsets import end_offsets
+from clusterinfo.kafka.group_members import unowned
 from clusterinfo.kafka.probe import first_connection
 from clusterinfo.kafka.topics import Topics, ensure_topics
 from clusterinfo.model import PartitionLane, partition_name
-from clusterinfo.observations import AssignmentAwaited, Lagging, Observe, PartitionsAssigned, PartitionsRevoked, Warned
+from clusterinfo.observations import (
+    AssignmentAwaited,
+    Holding,
+    Lagging,
+    Observe,
+    PartitionsAssigned,
+    PartitionsRevoked,
+    Warned,
+)
 from clusterinfo.settings import Settings
 
 REVOKE_TIMEOUT_S = 30.0  # within the rebalance timeout, or the group goes on without us
 COMMIT_INTERVAL_S = 1.0
 LAG_INTERVAL_S = 5.0  # a third of the shortest interval Prometheus usually scrapes at
 TICK_S = 0.1
+MOST_NAMED = 3
+UNASSIGNED_S = 60.0  # a rebalance takes 45 s at most
 LEAVING_S = STOP_TIMEOUT_S + 2 * COMMIT_TIMEOUT_S  # of SHUTDOWN_GRACE_S, what a drain leaves over
 
 
@@ -66,6 +77,7 @@ class ConsumerGroup:
         self._lanes = Lanes(self._new_source)
         self._committed = CommittedOffsets(observe)
         self._moved_at_s = 0.0
+        self._held_at_s = 0.0
         self._reported = frozenset[TopicPartition]()
         """Whose lag was told."""
         self._watchdog = Watchdog(lambda: end_offsets(settings), observe)
@@ -89,6 +101,7 @@ class ConsumerGroup:
         try:
             async with first_connection(settings):
                 await group._connection.start()
+            group._held_at_s = _now()
             yield group
         finally:
             await group._connection.close()
@@ -106,6 +119,21 @@ class ConsumerGroup:
             for partition, source in self._lanes.sources().items()
             if partition in ends and source.position >= 0
         }
+
+    async def check_assigned(self) -> None:
+        """Return if this member holds partitions, or others hold all there are; also if that cannot be found out.
+
+        Asks Kafka only if it has held none for a minute. Raises TransientError if there are some that nobody holds, and
+        the group gives us none; FatalError if Kafka is away.
+        """
+        if self._membership.assigned:
+            self._held_at_s = _now()
+        if _now() - self._held_at_s < UNASSIGNED_S:
+            return
+        if left := await unowned(self._settings):
+            names = ", ".join(partition_name(*at) for at in left[:MOST_NAMED])
+            more = f" and {len(left) - MOST_NAMED} more" if len(left) > MOST_NAMED else ""
+            raise TransientError(f"this consumer has been assigned no partition, and nobody holds {names}{more}")
 
     # --- the member's life ----------------------------------------------------------------------------------------
 
@@ -161,7 +189,7 @@ class ConsumerGroup:
             if _now() - committed_at_s >= COMMIT_INTERVAL_S:
                 await self._commit()
                 committed_at_s = _now()
-            if _now() - lag_reported_at_s >= LAG_INTERVAL_S or self.lag().keys() - self._reported:
+            if _now() - lag_reported_at_s >= LAG_INTERVAL_S or self._knows_more_lag():
                 self._report_lag()
                 lag_reported_at_s = _now()
             if until_idle_s is not None and membership.assigned is not None and await self._is_idle(until_idle_s):
@@ -202,8 +230,12 @@ class ConsumerGroup:
     def _note_progress(self) -> None:
         self._moved_at_s = _now()
 
+    def _knows_more_lag(self) -> bool:
+        return self._membership.assigned is not None and not self._reported.issuperset(self.lag())
+
     def _report_lag(self) -> None:
         """From time to time, and as soon as that of another partition is known."""
+        self._observe(Holding(partitions=len(self._membership.assigned or ())))
         if self._membership.assigned is not None:
             lag = self.lag()
             self._reported = frozenset(lag)

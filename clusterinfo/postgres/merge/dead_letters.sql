@@ -4,14 +4,15 @@
 -- Those that are new. What is read again, after `offsets reset`, is there already, or was dropped; another message at its
 -- place, of a topic that was recreated, is another letter.
 insert into dead_letter (topic, partition, record_offset, reason, sqlstate, key, headers, value, size_bytes, message_hash)
-select letter.* from unnest($1::text[], $2::integer[], $3::bigint[], $4::text[], $5::text[], $6::bytea[], $7::jsonb[],
-    $8::bytea[], $9::bigint[], $10::bytea[])
-    as letter (topic, partition, record_offset, reason, sqlstate, key, headers, value, size_bytes, message_hash)
+select topic, partition, record_offset, reason, sqlstate, key, headers, value, size_bytes, message_hash
+from unnest($1::text[], $2::integer[], $3::bigint[], $4::text[], $5::text[], $6::bytea[], $7::jsonb[], $8::bytea[],
+    $9::bigint[], $10::bytea[]) with ordinality
+    as letter (topic, partition, record_offset, reason, sqlstate, key, headers, value, size_bytes, message_hash, place)
 where not exists (
     select from dropped_letter d
     where d.topic = letter.topic and d.partition = letter.partition and d.record_offset = letter.record_offset
         and d.message_hash = letter.message_hash)
-order by letter.record_offset
+order by place
 on conflict do nothing
 returning record_offset;
 

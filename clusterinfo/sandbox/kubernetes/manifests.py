@@ -291,7 +291,7 @@ def template(world: World, app: str) -> JSON:
 
 def deployment(world: World, index: int) -> JSON:
     app, time, replicas = f"app-{index}", world.ago(), 1 + index % 5
-    ready = replicas if index % 25 != 24 else replicas - 1
+    ready = max(0, replicas - sum(pod % 100 in WARNINGS for pod in pods_of(world, index)))
     spec = {
         "replicas": replicas,
         "selector": {"matchLabels": {"app": app}},
@@ -348,9 +348,22 @@ def replicaset_name(world: World, index: int) -> str:
     return f"app-{index % world.count('deployments')}-{index:07x}"
 
 
+def pod_name(world: World, index: int) -> str:
+    return f"{replicaset_name(world, index % world.count('replicasets'))}-{index:05x}"
+
+
+def parent_of(world: World, pod: int) -> int:
+    """The number of the Deployment that a pod is of."""
+    return pod % world.count("replicasets") % world.count("deployments")
+
+
+def pods_of(world: World, deployment: int) -> list[int]:
+    """The numbers of the pods of its present ReplicaSet, which is the first of those that it has."""
+    return list(range(deployment, world.counts.get("pods", 0), world.count("replicasets")))
+
+
 def pod(world: World, index: int) -> JSON:
-    set_index = index % world.count("replicasets")
-    parent = set_index % world.count("deployments")
+    set_index, parent = index % world.count("replicasets"), parent_of(world, index)
     app, set_name, time = f"app-{parent}", replicaset_name(world, set_index), world.ago(20)
     spec = pod_spec(app, *secrets_of(world, app))
     spec |= {
@@ -369,7 +382,7 @@ def pod(world: World, index: int) -> JSON:
         "spec": {"containers": [{"name": "main", "env": spec["containers"][0]["env"][6:8]}]},
     }
     metadata = {
-        "name": f"{set_name}-{index:05x}",
+        "name": pod_name(world, index),
         "namespace": world.namespace(parent),
         "labels": labels(app) | {"pod-template-hash": f"{set_index:07x}"},
         "annotations": {
@@ -381,6 +394,15 @@ def pod(world: World, index: int) -> JSON:
         "ownerReferences": owner("apps/v1", "ReplicaSet", set_name, world.uid("replicasets", set_name)),
     }
     return {"metadata": metadata, "spec": spec, "status": pod_status(world, index, spec, time)}
+
+
+WARNINGS = {
+    31: ("FailedScheduling", "0/3 nodes are available: 3 Insufficient cpu."),
+    67: ("FailedScheduling", "0/3 nodes are available: 3 Insufficient cpu."),
+    59: ("Evicted", "The node was low on resource: memory."),
+    97: ("BackOff", "Back-off restarting failed container main"),
+}
+"""Of 100 pods those that are not ready although they should be, and the event that says why."""
 
 
 def pod_status(world: World, index: int, spec: JSON, time: str) -> JSON:
@@ -568,25 +590,25 @@ def cronjob(world: World, index: int) -> JSON:
 
 
 def event(world: World, index: int) -> JSON:
-    name, where, time = f"app-{index % world.count('deployments')}", world.namespace(index), world.ago(0.04)
-    reason, kind = (("Scheduled", "Normal"), ("Pulled", "Normal"), ("BackOff", "Warning"), ("Unhealthy", "Warning"))[
-        index % 4
-    ]
+    """Every other one warns, of a pod that is not ready; the others are about any pod."""
+    pods, warned = world.count("pods"), sorted(WARNINGS)[index // 2 % len(WARNINGS)]
+    pod = (warned + index // 8 * 100) % pods if index % 2 else index % pods
+    kind = "Warning" if pod % 100 in WARNINGS else "Normal"
+    reason, message = WARNINGS.get(pod % 100, ("Pulled", f"Container image already present, attempt {index % 9}"))
+    name, where, time = pod_name(world, pod), world.namespace(parent_of(world, pod)), world.ago(0.04)
     metadata = {"name": f"{name}.{index:016x}", "namespace": where}
     involved = {
         "kind": "Pod",
         "namespace": where,
         "name": name,
-        "uid": world.uid("deployments", name),
+        "uid": world.uid("pods", name),
         "apiVersion": "v1",
     }
     body: JSON = {
         "metadata": metadata,
         "involvedObject": involved | {"fieldPath": "spec.containers{main}"},
         "reason": reason,
-    }
-    body |= {
-        "message": f"{reason} of container main, attempt {index % 9}",
+        "message": message,
         "source": {"component": "kubelet", "host": world.node(index)},
     }
     body |= {"firstTimestamp": time, "lastTimestamp": time, "count": 1 + index % 30, "type": kind, "eventTime": None}

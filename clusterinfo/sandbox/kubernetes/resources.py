@@ -1,5 +1,6 @@
-"""get, list and watch of one resource: the faults in force first, then what the cluster has."""
+"""get, list, watch and delete of one resource: the faults in force first, then what the cluster has."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 
@@ -39,6 +40,8 @@ class ResourceHandler:
         self, request: web.Request, user: str, target: Target, resource: ApiResource
     ) -> web.StreamResponse:
         """Raises ApiFailure for what a real server refuses, and for the fault that strikes."""
+        if request.method == "DELETE" and target.name and "delete" in resource.verbs:
+            return responses.json_response(self._delete(resource, target, target.name))
         verb: Verb = "get" if target.name else "watch" if is_watch(request.query) else "list"
         if request.method != "GET" or verb not in resource.verbs:
             raise statuses.method_not_allowed()
@@ -70,12 +73,23 @@ class ResourceHandler:
             raise statuses.not_found(resource, target.name)
         return object_prefix(resource) + rest_in(resource)(stored) + b"\n"
 
+    def _delete(self, resource: ApiResource, target: Target, name: str) -> bytes:
+        """The object as it was; it is gone at once, as one without finalizers is."""
+        found = self._object(resource, target)
+        self._cluster.delete(resource.qualified, target.namespace or "", name)
+        return found
+
     async def _watch(self, request: web.Request, resource: ApiResource, query: WatchQuery) -> web.StreamResponse:
         response = await responses.begin_stream(request)
         # aclosing: a client that leaves ends its subscription now, not when the generator is collected.
         async with aclosing(watch_events(self._cluster, resource, query, self._bookmark_interval_s)) as events:
             async for line in events:
-                await response.write(line)
+                if rule := self._faults.take("watch-silence", resource.qualified, "watch", query.namespace):
+                    await asyncio.sleep(rule.value)
+                if self._faults.take("watch-cut", resource.qualified, "watch", query.namespace):
+                    return await responses.cut(request, response, line)
+                other = self._faults.take("watch-line", resource.qualified, "watch", query.namespace)
+                await response.write(f"{other.text}\n".encode() if other else line)
         await response.write_eof()
         return response
 

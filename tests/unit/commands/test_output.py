@@ -13,7 +13,9 @@ import yaml
 from rich.cells import cell_len
 
 from clusterinfo.commands import output
-from clusterinfo.commands.output import Column, Line, Output, Result, Table, has_colours
+from clusterinfo.commands.output import Column, Line, Output, Result, Table, frame, has_colours
+from tests.support.terminal import COLUMNS as SCREEN
+from tests.support.terminal import rendered
 
 NOON = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
 ESCAPES = "\x1b[31m\x9b\u202e\x7fred"
@@ -73,6 +75,28 @@ def test_on_a_terminal_the_last_column_ends_in_an_ellipsis(width: int, cell: str
     assert table(Thing("a", 7, LONG)).lines(width=width, wide=True)[1].endswith(LONG), "wide is whole"
 
 
+def test_where_nothing_is_left_for_the_last_column_it_is_not_aligned() -> None:
+    columns = (
+        Column[Thing]("NAME", lambda thing: thing.name),
+        Column[Thing]("WHY", lambda thing: thing.why, nothing=""),
+    )
+    rows = [Thing("a" * 30, 1, LONG), Thing("b", 2), Thing("c", 3, LONG)]
+    assert Table(columns, rows, "").lines(width=40) == [
+        "NAME   WHY",
+        f"{'a' * 30}   {LONG}",
+        "b",
+        "c   because it is as it is and always w…",
+    ]
+
+
+PROSE = "  services of sandbox failed: the API answered 500"
+
+
+def test_prose_is_folded_between_words() -> None:
+    assert Line(PROSE).lines(30) == ["  services of sandbox failed:", "    the API answered 500"]
+    assert Line(PROSE).lines(50) == Line(PROSE, is_prose=False).lines(30) == Line(PROSE).lines() == [PROSE]
+
+
 def test_wide_has_more_columns() -> None:
     assert table(Thing("a", 7, "new")).lines(wide=True) == ["NAME   SIZE   AT     WHY", "a         7   2026   new"]
 
@@ -82,6 +106,13 @@ def test_characters_of_two_columns_are_aligned_and_cut_by_columns() -> None:
     assert [cell_len(line.partition("7")[0]) for line in lines[1:2]] == [len(lines[2].partition("8")[0])]
     assert cell_len(lines[1]) <= 40
     assert lines[1].endswith("…")
+
+
+def test_remarks_that_nobody_makes_take_no_column() -> None:
+    remarks = Column[Thing]("REMARKS", lambda thing: thing.why, nothing="")
+    assert Table((COLUMNS[0], remarks), [Thing("a", 1)], "").lines() == ["NAME", "a"]
+    rows = [Thing("a", 1), Thing("b", 2, "odd")]
+    assert Table((COLUMNS[0], remarks), rows, "").lines() == ["NAME   REMARKS", "a", "b      odd"]
 
 
 def test_without_rows_it_says_so() -> None:
@@ -152,6 +183,23 @@ def test_a_colour_is_for_the_line_that_has_one() -> None:
     verdict = Result([Line("healthy", "green"), Line("and so on")], {}, [], [])
     assert verdict.text(Output.TABLE, colours=True) == "\x1b[32m\x1b[1mhealthy\x1b[0m\nand so on\n"
     assert verdict.text(Output.TABLE) == "healthy\nand so on\n"
+
+
+def screen(text: str, rows: int) -> str:
+    """A frame as a terminal gets it."""
+    return frame(text, rows).replace("\n", "\r\n")
+
+
+@pytest.mark.parametrize("rows", [3, 5, 24])
+def test_a_screen_is_drawn_over_the_one_before(rows: int) -> None:
+    before = screen("".join(f"{number} is a long line\n" for number in range(9)), rows)
+    after = screen("a\nbb\nccc\ndddd\n", rows)
+    whole = ["a", "bb", "ccc", "dddd", ""]
+    assert rendered(before + after) == (whole if rows >= 5 else ["a", "… 3 more lines", ""])
+
+
+def test_what_is_too_long_ends_at_the_edge() -> None:
+    assert rendered(screen("x" * 200 + "\ny\n", 24)) == ["x" * SCREEN, "y", ""]
 
 
 def test_what_is_printed_fits_the_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import io
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +10,12 @@ from typing import Any
 
 import orjson
 import pytest
-from rich.console import Console
 
+from clusterinfo.commands.output import Output
 from clusterinfo.commands.status import partitions_of
-from clusterinfo.commands.status_page import Page
-from clusterinfo.commands.status_report import Consumers, Lag, Partition, Status
+from clusterinfo.commands.status_lag import Lag, Partition
+from clusterinfo.commands.status_page import result_of
+from clusterinfo.commands.status_report import Consumers, Status
 from clusterinfo.kafka.end_offsets import End
 from clusterinfo.postgres.admin.overview import ClusterRow, KindRow, OffsetRow, Overview
 from clusterinfo.topic_names import TopicNames
@@ -41,15 +41,13 @@ def status(*kinds: KindRow, cluster: ClusterRow = CLUSTER, dead_letters: int = 0
 
 
 def shown(what: Status) -> str:
-    text = io.StringIO()
-    Console(file=text, width=200).print(Page(what))
-    return text.getvalue()
+    return result_of(what).text(Output.TABLE)
 
 
 def test_a_verified_cluster_is_healthy_whatever_the_lag() -> None:
     assert status().is_healthy
     first, *_, last = shown(status()).splitlines()
-    assert (first.rstrip(), last.rstrip()) == ("healthy", "dead letters: 0")
+    assert (first, last) == ("healthy", "dead letters: 0")
     (partition,) = status().as_json()["partitions"]
     assert partition == {
         "topic": "t", "partition": 0, "stored": 90, "end": 100, "lag": 10,
@@ -101,7 +99,7 @@ def test_a_kind_that_needs_attention_is_named(kind: KindRow, why: str, line: str
         {"about": "kind", "cluster": "prod", "api_group": "batch", "resource": "jobs", "reach": "", "why": why}
     ]
     assert what.reasons == [line]
-    assert f"needs attention\n  {line}\n" in "\n".join(map(str.rstrip, shown(what).splitlines()))
+    assert f"needs attention\n  {line}\n" in shown(what)
     assert what.cluster_lines()[0].worst == "jobs.batch"
 
 
@@ -225,7 +223,7 @@ def test_what_waits_for_nobody_needs_attention(consumers: Consumers, lags: tuple
     what = consumed(consumers, *lags, moved_s=70)
     assert what.reasons == [why]
     assert what.as_json()["attention"] == [{"about": "consumers", "why": why}]
-    assert f"needs attention\n  {why}" in "\n".join(map(str.rstrip, shown(what).splitlines()))
+    assert f"needs attention\n  {why}" in shown(what)
     report = what.as_json()["consumers"]
     held = [f"{topic}-{number}" for topic, number in sorted(consumers.held)]
     assert (report["members"], report["held"]) == (consumers.members, held)
@@ -267,7 +265,10 @@ def test_the_lag_is_told_with_the_time_until_it_is_none(partitions: list[Partiti
 
 
 def test_the_lag_is_known_only_as_kafka_tells_it() -> None:
-    assert "lag" not in shown(status())
+    unasked = replace(status(), partitions=[Partition("t", 0, 90, None, ago(70))])
+    assert "\nlag: not known, KAFKA_ENABLED is false; last stored 70s ago" in shown(unasked)
+    assert "\nlag: not known, Kafka does not answer; last" in shown(replace(unasked, kafka_error="no answer"))
+    assert "lag" not in shown(replace(status(), partitions=[])), "nothing ever came by Kafka"
     assert status().as_json()["lag"] is None
     assert consumed(CONSUMERS, 0, 200, moved_s=1, waits_s=4, rate=50).as_json()["lag"] == {
         "messages": 200, "rate": 50, "catch_up_s": 4, "behind_s": 4, "idle_s": 1,
@@ -296,6 +297,30 @@ def test_the_oldest_message_that_waits_is_dated(row: OffsetRow | None, end: End,
     assert (found.waiting_since, found.end) == (since, end.offset)
 
 
+@pytest.mark.parametrize(
+    ("consumers", "lags", "reasons"),
+    [
+        (replace(NOBODY, state="Stable", members=2), (0, 0), ["no consumer of 2 in group us holds a partition"]),
+        (replace(NOBODY, state="PreparingRebalance", members=2), (0, 0), []),
+        (replace(NOBODY, state="Stable", members=2), (), []),
+        (NOBODY, (0, 0), []),
+    ],
+    ids=["they hold nothing", "they will", "there is nothing", "there are none"],
+)
+def test_members_that_hold_nothing_need_attention_though_nothing_waits(
+    consumers: Consumers, lags: tuple[int, ...], reasons: list[str]
+) -> None:
+    assert consumed(consumers, *lags).reasons == reasons
+
+
+def test_what_nobody_holds_and_what_is_not_stored_are_two_reasons() -> None:
+    what = consumed(replace(CONSUMERS, held=frozenset({("t", 0)})), 5, 7, moved_s=70, waits_s=70)
+    assert what.reasons == [
+        "no consumer holds t-1: 7 messages waiting, nothing stored for 70s",
+        "5 messages waiting, nothing stored for 70s: t-0",
+    ]
+
+
 def test_a_rebalance_that_does_not_end_is_named() -> None:
     what = consumed(replace(NOBODY, state="PreparingRebalance", members=3), 9)
     assert "consumers: 3 in group us, 0 of 1 partitions held (PreparingRebalance)" in shown(what)
@@ -321,7 +346,7 @@ def test_scripts_learn_why_nothing_is_known_of_consumers() -> None:
 def test_what_else_needs_attention_stands_among_the_reasons(what: Status, about: str, reason: str) -> None:
     assert what.as_json()["attention"] == [{"about": about, "why": reason}]
     assert what.as_json()["reasons"] == [reason]
-    assert f"needs attention\n  {reason}\n" in "\n".join(map(str.rstrip, shown(what).splitlines()))
+    assert f"needs attention\n  {reason}\n" in shown(what)
 
 
 def test_scripts_get_everything() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -13,11 +13,13 @@ import typer
 
 from clusterinfo import cli, errors, exit_codes
 from clusterinfo.model import RecordType
+from clusterinfo.sandbox import demo_tables
 from clusterinfo.settings import Settings, load
 from clusterinfo.telemetry.logs import MESSAGES
 from tests import tuning
 from tests.bench import WAIT, Servers
 from tests.support import generated
+from tests.support.documents import anchors
 from tests.support.settings_table import SHOWN
 
 ROOT = Path(__file__).parents[3]
@@ -45,6 +47,7 @@ def test_defaults_that_are_written_differently_mean_the_same(name: str) -> None:
     assert getattr(load({}, **{name: SHOWN[name]}), name) == Settings.model_fields[name].default
 
 
+COMMANDS: Any = typer.main.get_command(cli.app)
 USED = re.compile(r"(?<![-/.\w] )\bclusterinfo ((?:[a-z][a-z-]+ ?)+)([^\n#`|;]*)")
 """A command of ours in a document's code: its words, and what follows them."""
 
@@ -60,7 +63,7 @@ def used(document: Path) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_command_and_flag_of_a_document_exists(document: Path) -> None:
     for words, rest in used(document):
-        command, known = cast(Any, typer.main.get_command(cli.app)), {"--help"}
+        command, known = COMMANDS, {"--help"}
         for word in words.split():
             if not hasattr(command, "commands"):
                 break
@@ -118,8 +121,20 @@ def test_nobody_is_advised_to_install_from_an_index() -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_links_lead_somewhere(document: Path) -> None:
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
-        assert (document.parent / target).exists(), target
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", document.read_text(encoding="utf-8")):
+        path = document.parent / target if target else document
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path.read_text(encoding="utf-8")), f"{target}#{anchor}"
+
+
+def test_the_picture_of_the_demo_is_what_it_shows() -> None:
+    (picture,) = re.findall(
+        r"A part of what it shows:\n\n```\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL
+    )
+    asked = {f"-- {one.words}\n{one.sql.strip()};" for one in (*demo_tables.QUESTIONS, demo_tables.CHANGES)}
+    shown = re.findall(r"^-- .*\n[^;]*;$", picture, re.MULTILINE)
+    assert len(shown) == 2
+    assert set(shown) <= asked
 
 
 def defined(path: Path) -> set[str]:

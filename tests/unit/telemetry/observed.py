@@ -8,7 +8,15 @@ from typing import Any, get_type_hints
 from clusterinfo import observations as seen
 from clusterinfo.observations import Observation
 
-VALUES: dict[Any, Any] = {str: "x", int: 1, float: 0.5, tuple[str, ...]: ("x",), tuple[int, ...]: (1,)}
+VALUES: dict[Any, Any] = {
+    str: "x",
+    int: 1,
+    float: 0.5,
+    float | None: 0.5,
+    tuple[str, ...]: ("x",),
+    tuple[int, ...]: (1,),
+    tuple[float, ...]: (0.5,),
+}
 
 
 def all_observations() -> list[Observation]:

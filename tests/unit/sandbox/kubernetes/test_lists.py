@@ -215,5 +215,17 @@ async def test_get_one_object(client: "Client") -> None:
     assert (status, found["kind"], found["data"]) == (200, "ConfigMap", {"key": "cm-0"})
     status, missing = await client.ask("/api/v1/namespaces/default/configmaps/cm-1")
     assert (status, missing["reason"]) == (404, "NotFound")
-    status, refused = await client.ask("/api/v1/namespaces/default/configmaps", method="POST", json={})
-    assert (status, refused["reason"]) == (405, "MethodNotAllowed")
+    for method in ("POST", "DELETE"):
+        status, refused = await client.ask("/api/v1/namespaces/default/configmaps", method=method, json={})
+        assert (status, refused["reason"]) == (405, "MethodNotAllowed")
+
+
+async def test_delete_one_object(client: "Client") -> None:
+    fill(client.api.cluster, 2)
+    before = client.api.cluster.revision
+    status, found = await client.ask("/api/v1/namespaces/default/configmaps/cm-0", method="DELETE")
+    assert (status, found["kind"], found["data"]) == (200, "ConfigMap", {"key": "cm-0"})
+    status, missing = await client.ask("/api/v1/namespaces/default/configmaps/cm-0", method="DELETE")
+    assert (status, missing["reason"]) == (404, "NotFound")
+    assert [one.name for one in client.api.cluster.identities() if one.resource == "configmaps"] == ["cm-1"]
+    assert client.api.cluster.revision == before + 1
