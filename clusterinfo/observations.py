@@ -269,6 +269,21 @@ class BatchStored(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AllStored(Observation):
+    """A consumer that was to end when idle does: the sum of its batches."""
+
+    batches: int
+    records: int
+    rows_written: int
+    rows_unchanged: int
+    rows_ignored: int
+    rows_deleted: int
+    dead_letters: int
+    size_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChangesStored(Observation):
     """What was watched of a kind is committed; `delays_s`: of each change, how long ago it was seen by its watch."""
 
@@ -284,6 +299,7 @@ class Drifted(Observation):
     resource: str
     reach: str
     objects: int
+    cluster_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,21 +308,7 @@ class UnitsFollowed(Observation):
 
     cluster: str
     resources: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AllStored(Observation):
-    """A consumer that was to end when idle does: the sum of its batches."""
-
-    batches: int
-    records: int
-    rows_written: int
-    rows_unchanged: int
-    rows_ignored: int
-    rows_deleted: int
-    dead_letters: int
-    size_bytes: int
-    seconds: float
+    cluster_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,12 +22,14 @@ from clusterinfo.observations import (
     BatchStored,
     DeadLettered,
     DeadLettersDropped,
+    Drifted,
     ForeignRecords,
     LaneClaimed,
     Observation,
     Observe,
     UnitFailed,
     UnitGone,
+    UnitsFollowed,
     UnitVerified,
 )
 from clusterinfo.postgres.connection import Connection, Pool
@@ -211,7 +213,7 @@ class PostgresSink:
 
 def _named(observation: Observation, census: Census) -> Observation:
     """With what its collector calls the cluster, as far as the batch says so."""
-    if isinstance(observation, ForeignRecords | UnitFailed | UnitGone | UnitVerified):
+    if isinstance(observation, Drifted | ForeignRecords | UnitFailed | UnitGone | UnitsFollowed | UnitVerified):
         record = census.clusters.get(observation.cluster)
         return dataclasses.replace(observation, cluster_name=record.cluster_name if record else "")
     return observation

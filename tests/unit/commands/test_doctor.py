@@ -108,10 +108,11 @@ def test_misspelt_variables_are_warnings_and_no_value_is_shown() -> None:
 def test_the_verdict_comes_first_and_remedies_are_never_cut() -> None:
     remedy = "do this " * 20 + "and that"
     lines = [Finding("a", State.OK, "well"), Finding("b", State.FAILED, "it is away", remedy)]
-    text = result(lines).text(Output.TABLE, width=80)
-    assert text.splitlines() == [
+    assert result(lines).text(Output.TABLE).splitlines() == [
         "1 of 2 checks failed", f"  b: it is away; {remedy}", "",
         "CHECK   STATE    FOUND", "a       ok       well", "b       failed   it is away",
     ]  # fmt: skip
+    on_terminal = result(lines).text(Output.TABLE, width=80)
+    assert f"b: it is away; {remedy} CHECK" in " ".join(on_terminal.split()), "folded"
     assert result(lines).text(Output.NAME) == "b\n"
     assert result(lines[:1]).text(Output.TABLE).startswith("all 1 checks passed\n")

@@ -20,10 +20,6 @@ LISTED = seen.ListEnded(resource="pods", reach="", outcome="completed", objects=
         (seen.Noted(message="applied"), "applied"),
         (LISTED, ""),
         (
-            seen.WatchLost(resource="pods", reach="", reason="410 Gone"),
-            "pods: its watch cannot be continued: 410 Gone; it is listed again",
-        ),
-        (
             seen.AllStored(
                 batches=12,
                 records=5005,
@@ -37,6 +33,10 @@ LISTED = seen.ListEnded(resource="pods", reach="", outcome="completed", objects=
             ),
             "all is stored: 5,005 records in 12 batches, 2.0 MiB, in 3.1 s: 5,000 rows written, 4 unchanged, "
             "1 deleted, 2 dead letters",
+        ),
+        (
+            seen.WatchLost(resource="pods", reach="", reason="410 Gone"),
+            "pods: its watch cannot be continued: 410 Gone; it is listed again",
         ),
         (seen.DeadLettered(lane="t-0", offset=7, reason="no ce_type"), "t-0, offset 7 was dead-lettered: no ce_type"),
         (
