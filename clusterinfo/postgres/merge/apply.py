@@ -100,7 +100,7 @@ async def apply(
     staged.dead_letters += census.dead_letters
     if not counts:
         staged.tallies.clear()
-    said = [one for one in said if one[0].cluster not in foreign and id(one[0]) not in staged.refused]
+    said = [one for one in said if id(one[0]) not in staged.refused]
     heard = await hear(connection, batch.lane, said if hears else [], admission.now)
     proven = await count_lists(connection, staged, heard)
     merged, left = await merge_single(connection, staged)
