@@ -84,7 +84,7 @@ def collect(once: Once = False, interval: Interval = None, watch: Watch = False)
 
         return await pipelines.collect(settings, observe, stopping, how=how)
 
-    run(settings, main, serve=not once)
+    run(settings, main, serve=not once, name="collect")
 
 
 @app.command()
@@ -116,7 +116,7 @@ def consume(
             settings, observe, stopping, until_idle_s=until_idle_s, do_migrate=not no_migrate
         )
 
-    run(settings, main, serve=until_idle_s is None)
+    run(settings, main, serve=until_idle_s is None, name="consume")
 
 
 @app.command()
@@ -130,7 +130,7 @@ def legacy(once: Once = False, interval: Interval = None, watch: Watch = False, 
 
         return await pipelines.legacy(settings, observe, stopping, how=how, do_migrate=not no_migrate)
 
-    run(settings, main, serve=not once)
+    run(settings, main, serve=not once, name="legacy")
 
 
 @app.command()
@@ -280,7 +280,10 @@ def forget(
 def status(
     stale: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Kinds not verified for so long need attention; 3 intervals unless set."),
+        typer.Option(
+            metavar="DURATION",
+            help="Kinds not verified for so long need attention; 3 intervals of their collector unless set.",
+        ),
     ] = None,
     kinds: Annotated[
         bool, typer.Option("--kinds", help="Name every kind, not only those that need attention.")
@@ -293,6 +296,20 @@ def status(
     from clusterinfo.commands.status import show_status
 
     run_short(show_status, stale_after_s=stale_after_s, every_kind=kinds, output=output, watch=watch)
+
+
+Examined = Annotated[
+    Literal["collect", "consume", "legacy"] | None,
+    typer.Argument(metavar="[COMMAND]", help="Only what this command needs: collect, consume or legacy."),
+]
+
+
+@app.command()
+def doctor(command: Examined = None, output: Out = Output.TABLE) -> None:
+    """Check API, Kafka, database, rights and clocks. Nothing is written; exit code 1 if a check fails."""
+    from clusterinfo.commands.doctor import examine
+
+    run_short(examine, command, output=output)
 
 
 def _confirm(question: str) -> None:
@@ -379,7 +396,7 @@ def main() -> None:
 
         completion_init()
     try:
-        code = app(prog_name="clusterinfo", complete_var=COMPLETE, standalone_mode=False)
+        code = app(prog_name="clusterinfo", standalone_mode=False)
     except ClusterinfoError as error:
         _report(str(error))
         code = error.exit_code

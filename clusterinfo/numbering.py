@@ -57,6 +57,10 @@ class NumberingLanes:
         """Each watch says of itself until when it was heard."""
         return lane, 0
 
+    async def renewed(self) -> bool:
+        """Never: a watch is numbered in one place."""
+        return False
+
 
 def _numbered(batch: Batch, first: int) -> Batch:
     """The batch, its records numbered from `first` on; they are its position."""

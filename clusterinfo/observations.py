@@ -16,8 +16,29 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Started(Observation):
+    """A command begins; `settings`: those that are not their defaults, `NAME=value` each, and no secret."""
+
+    version: str
+    command: str
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped(Observation):
+    """A command ends, `seconds` after it began, and why; one that an error ends says no more than that error."""
+
+    command: str
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Connected(Observation):
-    """Every end was reached for the first time: the work begins."""
+    """Every end was reached for the first time: the work begins. `cluster`: the one that is listed, "" for none."""
+
+    cluster: str = ""
+    cluster_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +195,21 @@ class ItemUnreadable(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AssignmentAwaited(Observation):
+    """This member joins the consumer group, and waits for its partitions."""
+
+    group: str
+    topics: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionsRevoked(Observation):
+    """A rebalance began: these partitions, `topic-number` each, are this member's no more until it has ended."""
+
+    partitions: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionsAssigned(Observation):
     """The consumer group gave this member these partitions, `topic-number` each."""
 
@@ -233,6 +269,21 @@ class BatchStored(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AllStored(Observation):
+    """A consumer that was to end when idle does: the sum of its batches."""
+
+    batches: int
+    records: int
+    rows_written: int
+    rows_unchanged: int
+    rows_ignored: int
+    rows_deleted: int
+    dead_letters: int
+    size_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ChangesStored(Observation):
     """What was watched of a kind is committed; `delays_s`: of each change, how long ago it was seen by its watch."""
 
@@ -248,6 +299,7 @@ class Drifted(Observation):
     resource: str
     reach: str
     objects: int
+    cluster_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +308,7 @@ class UnitsFollowed(Observation):
 
     cluster: str
     resources: tuple[str, ...]
+    cluster_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,6 +336,7 @@ class ForeignRecords(Observation):
     cluster: str
     owner: str
     records: int
+    cluster_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,6 +348,7 @@ class UnitVerified(Observation):
     reach: str
     objects: int
     deleted: int
+    cluster_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,6 +360,7 @@ class UnitFailed(Observation):
     reach: str
     state: str
     error: str
+    cluster_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -314,6 +370,7 @@ class UnitGone(Observation):
     cluster: str
     resource: str
     deleted: int
+    cluster_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

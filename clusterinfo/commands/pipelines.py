@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
@@ -15,12 +18,26 @@ from clusterinfo.kubernetes.following import NumberingSink
 from clusterinfo.memory import give_large_blocks_back
 from clusterinfo.model import Outcome, Pace
 from clusterinfo.numbering import NumberingLanes
-from clusterinfo.observations import Connected, ListEnded, Observation, Observe, UnitFailed, UnitVerified, Warned
+from clusterinfo.observations import (
+    AllStored,
+    BatchStored,
+    Connected,
+    ListEnded,
+    Observation,
+    Observe,
+    UnitFailed,
+    UnitVerified,
+    Warned,
+)
 from clusterinfo.pump import pump
 from clusterinfo.settings import Settings
 from clusterinfo.telemetry.probes import probed
 from clusterinfo.waiting import unless
 
+SUMMED = (
+    "records", "rows_written", "rows_unchanged", "rows_ignored", "rows_deleted", "dead_letters", "size_bytes",
+)  # fmt: skip
+"""Of a batch's numbers, those that make sense as a sum."""
 LEGACY_NOTICE = "storing directly in PostgreSQL is deprecated, for development only, and may be removed"
 LEGACY_REMEDY = "set KAFKA_ENABLED=true and run `clusterinfo consume` beside `clusterinfo collect`"
 
@@ -40,7 +57,7 @@ async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event,
         if (opened := await _open(stack, stopping, *ends)) is None:
             return _stopped(how)
         client, sink = opened
-        observe(Connected())
+        observe(_connected(client))
         async with probed(observe, Kubernetes=client.ping, Kafka=sink.ping):
             return await _collect_into(sink, client, settings, observe, stopping, how=how)
 
@@ -54,7 +71,7 @@ async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, 
         if (opened := await _open(stack, stopping, *ends)) is None:
             return _stopped(how)
         client, sink = opened
-        observe(Connected())
+        observe(_connected(client))
         async with probed(observe, Kubernetes=client.ping):
             numbering = NumberingLanes(sink, observe)
             code = await _collect_into(numbering, client, settings, observe, stopping, how=how)
@@ -102,6 +119,10 @@ async def _open(
     return await unless(stopping, enter())
 
 
+def _connected(client: KubernetesClient) -> Connected:
+    return Connected(cluster=client.cluster.name, cluster_id=client.cluster.id)
+
+
 async def _collect_into(
     sink: NumberingSink,
     client: KubernetesClient,
@@ -142,6 +163,7 @@ async def consume(
     from clusterinfo.kafka.consumer.group import ConsumerGroup
 
     give_large_blocks_back()
+    observe = stored = Sum(observe)
     async with AsyncExitStack() as stack:
         ends = open_sink(settings, observe, do_migrate=do_migrate), ConsumerGroup.connect(settings, observe)
         if (opened := await _open(stack, stopping, *ends)) is None:
@@ -154,4 +176,28 @@ async def consume(
                 stopping,
                 until_idle_s=until_idle_s,
             )
+    if until_idle_s is not None and not stopping.is_set():
+        observe(stored.all_stored())
     return EXIT_DONE
+
+
+class Sum:
+    """An `Observe` that adds up the batches that were stored."""
+
+    def __init__(self, observe: Observe, clock: Callable[[], float] = time.monotonic) -> None:
+        self._observe = observe
+        self._clock = clock
+        self._began_s = clock()
+        self._of = Counter[str]()
+
+    def __call__(self, observation: Observation) -> None:
+        if isinstance(observation, BatchStored):
+            self._of["batches"] += 1
+            for name in SUMMED:
+                self._of[name] += getattr(observation, name)
+        self._observe(observation)
+
+    def all_stored(self) -> AllStored:
+        """All of it, and for how long that took."""
+        sums = {name: self._of[name] for name in ("batches", *SUMMED)}
+        return AllStored(seconds=self._clock() - self._began_s, **sums)

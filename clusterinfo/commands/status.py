@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from clusterinfo.commands.output import Line, Output, Result, redraw, scroll_away, show
+from clusterinfo.commands.status_lag import Partition
 from clusterinfo.commands.status_page import result_of
-from clusterinfo.commands.status_report import Consumers, Partition, Status
+from clusterinfo.commands.status_report import Consumers, Status
 from clusterinfo.errors import FatalError, TransientError, one_line
 from clusterinfo.exit_codes import EXIT_ATTENTION, EXIT_DONE, EXIT_STOPPED
 from clusterinfo.observations import Observe

@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Self
 
@@ -34,7 +34,7 @@ from clusterinfo.kafka.outbox import Outbox
 from clusterinfo.kafka.probe import CONNECT_TIMEOUT_S, first_connection, probe
 from clusterinfo.kafka.topics import Topic, check_partition, ensure_topic
 from clusterinfo.model import Batch, Lane, PartitionLane, Receipt, Record, RecordType, Unit, WatchLane, partition_name
-from clusterinfo.observations import Observe, Produced, Streamed, Stubbed
+from clusterinfo.observations import Noted, Observe, Produced, Streamed, Stubbed
 from clusterinfo.settings import MIB, Settings
 
 SEND_TIMEOUT_S = 60.0  # for one batch of the pump: 16 MiB by default
@@ -155,6 +155,28 @@ class KafkaSink:
     def progress_lane(self, lane: WatchLane) -> tuple[WatchLane, int]:
         """Where it is said until when this lane was heard: with all that is watched on its partition."""
         return WatchLane(Unit(lane.unit.cluster, "", ""), "", lane.session), self._partition_of_unit(lane.unit)
+
+    async def renewed(self) -> bool:
+        """True if the topic has more partitions than it had, over which the kinds are spread from now on."""
+        found = await self._partitions() if self._settings.kafka_partition == "auto" else None
+        if found is None or found == self.topic.partitions:
+            return False
+        name, before = self.topic.name, self.topic.partitions
+        self._observe(
+            Noted(message=f"topic {name!r} has {found} partitions now, it had {before}: kinds are spread anew")
+        )
+        self.topic = replace(self.topic, partitions=found)
+        return True
+
+    async def _partitions(self) -> int | None:
+        """How many the topic has now; None if Kafka does not say."""
+        try:
+            async with asyncio.timeout(PING_TIMEOUT_S):
+                producer = await self._ready()
+                await producer.client.force_metadata_update()
+                return len(await producer.partitions_for(self.topic.name))
+        except (TimeoutError, KafkaError, TransientError):
+            return None
 
     def _partition_of(self, batch: Batch) -> int:
         if isinstance(batch.lane, WatchLane) and not batch.lane.unit.resource:

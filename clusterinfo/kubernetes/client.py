@@ -21,7 +21,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from clusterinfo.errors import ConfigError, FatalError, TransientError, one_line, without_userinfo
+from clusterinfo.errors import ConfigError, FatalError, TransientError, one_line
 from clusterinfo.kubernetes import discovery
 from clusterinfo.kubernetes.credentials import Credentials, config_errors, load_credentials
 from clusterinfo.kubernetes.errors import (
@@ -157,23 +157,32 @@ class KubernetesClient:
         """The session whose credentials were accepted elsewhere when a path refused them."""
         self._renewing = asyncio.Lock()
         self.cluster = ClusterIdentity("", "", "")
+        self.answered_at = ""
+        """The server's date in its last answer, as HTTP has it."""
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, settings: Settings, *, identify: bool = True) -> AsyncIterator[KubernetesClient]:
-        """Find credentials, reach the API within 20 s, learn which cluster it is; close everything at the end.
+    async def connect(
+        cls,
+        settings: Settings,
+        *,
+        identify: bool = True,
+        credentials: Credentials | None = None,
+        within_s: float = CONNECT_WITHIN_S,
+    ) -> AsyncIterator[KubernetesClient]:
+        """Find credentials unless they are given, reach the API, learn which cluster it is; close all at the end.
 
         Unless told to `identify` it, `cluster` is empty: to ask what is served takes no identity. Raises ConfigError
         for settings a user can correct, FatalError if the API cannot be reached or refuses us.
         """
-        credentials = await load_credentials(settings)
+        credentials = credentials or await load_credentials(settings)
         client = cls(settings, credentials)
-        host = without_userinfo(str(credentials.configuration.host))
+        host = credentials.host
         try:
             if identify:
-                client.cluster = await _within(CONNECT_WITHIN_S, client._identify, host)
+                client.cluster = await _within(within_s, client._identify, host)
             else:
-                await _within(CONNECT_WITHIN_S, client.ping, host)
+                await _within(within_s, client.ping, host)
             yield client
         finally:
             await client._close()
@@ -316,8 +325,9 @@ class KubernetesClient:
             raise self._refused(error) from error
 
     def _refused(self, error: RefusedError) -> FatalError:
-        host = without_userinfo(str(self._credentials.configuration.host))
-        return FatalError(f"{host}: {error}; check the credentials in KUBECONFIG or the service account")
+        return FatalError(
+            f"{self._credentials.host}: {error}; check the credentials in KUBECONFIG or the service account"
+        )
 
     async def _accepts(self, api: _Sessions) -> bool:
         """True if the API accepts the credentials of `api`, whatever they allow. Raises TransientError."""
@@ -334,6 +344,7 @@ class KubernetesClient:
         async with translated(), asyncio.timeout(WHOLE_ANSWER_S):
             response = await _request(api.api, path, query, accept, read_s=FIRST_BYTE_S)
             async with response:
+                self.answered_at = response.headers.get("Date", "")
                 return await _read_answer(response, max_bytes)
 
     async def _renew(self, stale: _Sessions) -> None:

@@ -119,8 +119,8 @@ class Collector:
                 self._followers = Followers(self._shared(sink, tasks), tasks.create_task)
                 reporting = tasks.create_task(self._followers.report(), name="watch.progress")
                 await self._run_on(stopping)
-                self._followers.stop()
                 reporting.cancel()
+                await self._followers.stop()
         except BaseExceptionGroup as group:
             raise first_of(group) from group
 
@@ -195,6 +195,7 @@ class Collector:
         if self._followers is None:
             units = await self._list_all(plan, context)
         else:
+            await self._followers.renew_session()
             units = await self._followers.prove(plan, is_complete=discovery.complete)
         outcomes = outcomes_of(plan, units)
         misses_all = await self._misses_all_namespaces(plan, units)

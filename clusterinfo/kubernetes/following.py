@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from clusterinfo.kubernetes.list_source import Alone, Beside, ListResult, ListSource
+from clusterinfo.kubernetes.list_source import Alone, Beside, ListResult, ListSource, new_id
 from clusterinfo.kubernetes.live import Action, Event, State, advance
 from clusterinfo.kubernetes.unit_lister import UnitLister, UnitResult
 from clusterinfo.kubernetes.watch import WatchContext, WatchSource
@@ -32,6 +32,7 @@ TRIED_WITHIN_S = 5.0
 """How long a list waits for the first answer to its watch."""
 PROGRESS_S = 15.0
 """Between two `watch.progress`; a second for each partition, if those are more."""
+STOP_WITHIN_S = 3.0
 RETRY_RESYNC_S = 300.0
 QUIET_S = 600.0
 """A watch that expires after it went well for so long is followed by a list at once."""
@@ -48,6 +49,9 @@ class NumberingSink(Sink, Protocol):
     def progress_lane(self, lane: WatchLane) -> tuple[WatchLane, int]:
         """On which lane, and partition, it is said until when this lane was heard."""
 
+    async def renewed(self) -> bool:
+        """True if what is watched is numbered elsewhere from now on, so that a session cannot go on."""
+
 
 OpenList = Callable[[ListLane, GroupVersionResource, str, Beside, int], ListSource]
 """Makes the source of a list: the text is why there is nothing to list, the number the version it may not be below."""
@@ -56,11 +60,12 @@ EndList = Callable[[ListLane, ListResult], bool]
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Shared:
     """What all followers share. `resync_s`: RESYNC_INTERVAL; `interval_s`: COLLECT_INTERVAL."""
 
     session: str
+    """The present one; a watch keeps the one that it was opened in."""
     sink: NumberingSink
     watches: WatchContext
     open_list: OpenList
@@ -150,6 +155,8 @@ class Follower:
 
     async def _begin_list(self, event: Event) -> None:
         del event
+        if self.watch is None:
+            self._watch_lane = WatchLane(self.lane.unit, self.lane.reach, self._shared.session)
         self._list_from = self._shared.sink.next_number(self._watch_lane)
         self._list = self._tasks.create_task(self._run_list(), name=f"list {self.lane}")
 
@@ -358,6 +365,7 @@ class Followers:
         self._shared = shared
         self._spawn = spawn
         self._all: dict[ListLane, Follower] = {}
+        self._running: list[asyncio.Task[None]] = []
         self._saying: dict[tuple[WatchLane, int], asyncio.Task[None]] = {}
 
     async def prove(self, plan: list[tuple[ListLane, GroupVersionResource]], *, is_complete: bool) -> list[UnitResult]:
@@ -365,7 +373,7 @@ class Followers:
         for lane, gvr in plan:
             if lane not in self._all:
                 follower = self._all[lane] = Follower(lane, gvr, self._shared)
-                self._spawn(follower.run())
+                self._running.append(self._spawn(follower.run()))
             self._all[lane].tick(gvr)
         if is_complete:
             named = {lane for lane, _ in plan}
@@ -374,10 +382,22 @@ class Followers:
                     follower.post(Event.REMOVED)
         return [await self._all[lane].result() for lane, _ in plan]
 
-    def stop(self) -> None:
-        """Have all of them end."""
+    async def renew_session(self) -> None:
+        """Begin a new session, in which everything is listed again, if the one there is cannot go on."""
+        if await self._shared.sink.renewed():
+            self._shared.session = new_id()
+            for follower in self._all.values():
+                follower.post(Event.SESSION_LOST)
+
+    async def stop(self) -> None:
+        """Have all of them end; those that wait for a sink that is away are cancelled."""
         for follower in self._all.values():
             follower.post(Event.STOP)
+        running = {*self._running, *self._saying.values()}
+        if running:
+            _, left = await asyncio.wait(running, timeout=STOP_WITHIN_S)
+            for task in left:
+                task.cancel()
 
     # --- watch.progress ----------------------------------------------------------------------------------------------
 

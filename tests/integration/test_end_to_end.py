@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -12,7 +12,7 @@ from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from tests.conftest import Database, fresh_database
 from tests.integration.brokers import IS_APACHE
 from tests.support import checker
-from tests.support.programs import Api, run, simulated_api
+from tests.support.programs import Api, Ended, run, simulated_api
 
 OBJECTS = int(os.environ.get("CLUSTERINFO_TEST_OBJECTS", "1000"))
 """20,000 take a minute and a half: for a closer look."""
@@ -57,10 +57,29 @@ async def test_the_database_equals_the_api_by_either_way(
     await _holds_no_secret(api, database, other)
     await _same_rows(database, other)
     await _nothing_is_left_in_kafka(database, kafka_env)
+    _logs_tell_what_was_done(api, collected, consumers)
+    assert all(database.env["DB_PASSWORD"] not in ended.stderr for ended in (collected, *consumers))
     shares = [one.logged("Partitions assigned")[-1]["partitions"] for one in consumers]
     print("partitions", shares)
     for ended in (collected, *consumers, direct):
         print(*ended.args, f"{ended.seconds:.1f} s")
+
+
+def _logs_tell_what_was_done(api: Api, collected: Ended, consumers: Sequence[Ended]) -> None:
+    """From the first line to the last, those of a cluster with its name and id; a first start is no error."""
+    for ended in (collected, *consumers):
+        lines = ended.lines()
+        assert [lines[0]["msg"], lines[-1]["msg"]] == ["Started", "Stopped"]
+        assert lines[-1]["reason"] == "all is done"
+        assert ended.errors() == []
+    lines = collected.lines()
+    connected = next(number for number, line in enumerate(lines) if line["msg"] == "Connected")
+    assert {(line["cluster"], line["cluster_id"]) for line in lines[connected:]} == {("sandbox", api.uid)}
+    for consumer in consumers:
+        (total,) = consumer.logged("All is stored")
+        batches = consumer.logged("Batch stored")
+        assert total["records"] == sum(batch["records"] for batch in batches)
+        assert total["batches"] == len(batches)
 
 
 async def _holds_all_that_was_made(api: Api, database: Database) -> None:

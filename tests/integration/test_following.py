@@ -20,7 +20,7 @@ from clusterinfo.kubernetes import following
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.collector import Collector
 from clusterinfo.kubernetes.live import FOLLOWED, State
-from clusterinfo.model import Batch, Receipt, Record, RecordType, Unit, WatchLane
+from clusterinfo.model import Batch, Receipt, Record, RecordType, Unit, WatchLane, list_start
 from clusterinfo.observations import ListEnded, Observation, WatchInterrupted, WatchLost
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.statements import ListCompleted, SnapshotCompleted, WatchEnded, WatchProgress, read
@@ -38,6 +38,7 @@ class Numbered(Stored):
     def __init__(self) -> None:
         super().__init__()
         self.number = 1
+        self.is_renewed = False
 
     async def write(self, batch: Batch) -> Receipt:
         if isinstance(batch.lane, WatchLane):
@@ -51,6 +52,10 @@ class Numbered(Stored):
 
     def progress_lane(self, lane: WatchLane) -> tuple[WatchLane, int]:
         return WatchLane(Unit(lane.unit.cluster, "", ""), "", lane.session), 0
+
+    async def renewed(self) -> bool:
+        is_renewed, self.is_renewed = self.is_renewed, False
+        return is_renewed
 
 
 class Copy:
@@ -296,7 +301,8 @@ async def test_what_may_be_listed_and_not_watched_is_polled(follow: Follow) -> N
     run.api.faults.fail("configmaps", 405, verb="watch")
     await run.until(lambda: min(run.lists_of("secrets"), run.lists_of("configmaps")) >= 3)
     assert set(run.states().values()) <= {State.POLLING, State.LISTING}
-    assert not any(run.copy.followed.values())
+    ended = [read(one, ListCompleted) for one in run.sink.records if one.type is RecordType.LIST_COMPLETED]
+    assert {one.session for one in ended} == {""}
     run.api.faults.clear()
     await run.until_followed()
 
@@ -336,6 +342,29 @@ async def test_a_resync_beside_the_watch_corrects_nothing_and_names_its_session(
     assert len(froms) >= 3
     assert froms[-1] > 1
     assert not [one for one in run.sink.records if one.type is RecordType.WATCH_ENDED]
+
+
+async def test_a_list_beside_a_watch_comes_after_what_it_shows_and_counts_from_its_beginning(follow: Follow) -> None:
+    run = await follow(resync_interval=1.0, include=["configmaps"])
+    await run.until_followed()
+
+    async def slowly(batch: Batch) -> None:
+        if isinstance(batch.lane, WatchLane):
+            await asyncio.sleep(0.2)
+
+    run.sink.before_write = slowly
+    run.api.faults.stall("configmaps", 0.3, times=None)
+    while run.lists_of("configmaps") < 4:
+        run.api.cluster.update("configmaps", "shop", "cm-01", {"data": {"x": str(run.api.cluster.revision)}})
+        await asyncio.sleep(0.03)
+    records = run.sink.records
+    watched = [(at, one) for at, one in enumerate(records) if one.number]
+    for completed in [one for one in records if one.type is RecordType.LIST_COMPLETED][1:]:
+        first = next(place for place, one in enumerate(records) if one.list == completed.list)
+        version = int(completed.list_version)
+        assert all(place < first for place, one in watched if int(one.list_version) <= version)
+        since = [one.number for _, one in watched if one.observed_at > list_start(completed.list)]
+        assert read(completed, ListCompleted).from_ <= min(since)
 
 
 async def test_progress_says_until_when_all_were_heard(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -441,3 +470,37 @@ async def test_stopping_leaves_nothing_behind(follow: Follow) -> None:
     await run.until_followed()
     await run.stop()
     assert {task for task in asyncio.all_tasks() - before if "/clusterinfo/kubernetes/" in repr(task)} == set()
+
+
+async def test_a_session_that_cannot_go_on_is_followed_by_another(follow: Follow) -> None:
+    run = await follow(collect_interval=1.0)
+    await run.until_followed()
+    run.api.cluster.create("configmaps", configmap("before"))
+    await run.until_equal()
+    run.sink.is_renewed = True
+    await run.until(lambda: run.lists_of("configmaps") == 2 and run.lists_of("secrets") == 2)
+    await run.until_followed()
+    run.api.cluster.create("configmaps", configmap("after"))
+    await run.until_equal()
+    before, after = [one.session for one in run.sink.records if one.name in ("before", "after") and one.number]
+    assert before != after
+    said = [read(one, ListCompleted).session for one in run.sink.records if one.type is RecordType.LIST_COMPLETED]
+    assert set(said[-len(run.states()) :]) == {after}
+    assert not [one for one in run.sink.records if one.type is RecordType.WATCH_ENDED]
+
+
+async def test_stopping_does_not_wait_for_a_sink_that_is_away(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "STOP_WITHIN_S", 0.3)
+    monkeypatch.setattr(following, "PROGRESS_S", 0.1)
+    run = await follow()
+    await run.until_followed()
+    away, waiting = asyncio.Event(), list[str]()
+
+    async def wait(batch: Batch) -> None:
+        waiting.append(batch.records[0].type)
+        await away.wait()
+
+    run.sink.before_write = wait
+    run.api.faults.say_on_watch("configmaps", "garbage")
+    await run.until(lambda: {RecordType.WATCH_ENDED, RecordType.WATCH_PROGRESS} <= set(waiting))
+    await run.stop()

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from clusterinfo.errors import ConfigError, FatalError, RestartError, TransientError
 from clusterinfo.kafka import probe, producer
@@ -272,6 +273,24 @@ async def test_what_is_watched_is_numbered_by_partition_and_sent_again_in_order_
         newest = max(newest, record.number)
     said = {one.number: (one.name, one.partition) for one in found[PODS]}
     assert said == {1: ("a", -1), 2: ("b", -1), 3: ("c", -1), 4: ("d", -1), 5: ("", PODS)}
+
+
+async def test_more_partitions_are_noticed_and_kinds_spread_anew(broker: Broker) -> None:
+    settings = kafka_settings(broker)
+    async with KafkaSink.connect(settings, unobserved) as kafka:
+        assert not await kafka.renewed()
+        admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_brokers)
+        await admin.start()
+        try:
+            await admin.create_partitions({settings.kafka_topic: NewPartitions(12)})
+        finally:
+            await admin.close()
+        async with asyncio.timeout(30):
+            while not await kafka.renewed():
+                await asyncio.sleep(0.2)
+        lane = WatchLane(lane_of("pods").unit, "", SESSION)
+        assert kafka.progress_lane(lane)[1] == partition_for(lane.unit, 12)
+        assert not await kafka.renewed()
 
 
 async def test_a_watched_object_that_is_refused_becomes_a_stub_before_what_follows_it(broker: Broker) -> None:

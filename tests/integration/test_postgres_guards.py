@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from clusterinfo.errors import ConfigError, RestartError
 from clusterinfo.model import Batch, ListLane, Record, digest_hex, item_digest
 from clusterinfo.observations import BatchStored, UnitVerified, Warned
+from clusterinfo.postgres.merge import pace
 from clusterinfo.postgres.merge.bodies import SANITISED
 from clusterinfo.postgres.merge.offsets import forget_offsets, stored_topics
 from clusterinfo.postgres.sql import statements
@@ -508,11 +509,14 @@ async def test_a_snapshot_says_how_often_its_collector_lists(bench: Bench) -> No
     assert await bench.connection.fetchval("select interval_s from snapshot") == 300
 
 
-async def test_a_position_says_when_it_moved_and_what_it_shows(bench: Bench) -> None:
+async def test_a_position_says_when_it_moved_and_what_it_shows(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     listing = Listing("100")
     await bench.store(listing.item("a", "1"))
     row = await bench.connection.fetchrow("select now() - moved_at < '1 minute' as moved, * from kafka_offset")
     assert (row["moved"], row["observed_at"], row["rate"]) == (True, NOON, None)
+    monkeypatch.setattr(pace, "SHORTEST_S", 0)
+    await bench.store(listing.item("b", "2"))
+    assert await bench.connection.fetchval("select rate from kafka_offset") > 0
 
 
 async def test_a_cluster_that_keeps_its_name_is_not_reported(bench: Bench) -> None:

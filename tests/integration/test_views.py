@@ -1378,10 +1378,10 @@ async def test_the_reader_may_read_what_is_known_of_clusters_and_change_nothing(
         "select relname from pg_class where relnamespace = 'clusterinfo'::regnamespace and relkind in ('r', 'p', 'v')"
     )]  # fmt: skip
     await store.connection.execute("set role clusterinfo_reader")
-    hidden = {"dead_letter", "resource", "resource_history", "resource_history_default"}
+    hidden = {"dead_letter", "dropped_letter", "resource", "resource_history", "resource_history_default"}
     for relation in relations:
         columns = "*" if relation not in hidden else "unit_id, name, body"
-        if relation in ("dead_letter", "resource_history_default"):
+        if relation in ("dead_letter", "dropped_letter", "resource_history_default"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await store.connection.fetch(f"select from clusterinfo.{relation}")
         else:

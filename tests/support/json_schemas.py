@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
-from clusterinfo.commands.status_report import Lag
+from clusterinfo.commands.status_lag import Lag
 from clusterinfo.model import RecordType
 from clusterinfo.postgres.admin.overview import KindRow
 from clusterinfo.statements import (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import json
+import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -297,3 +298,23 @@ async def test_retry_after_is_waited_for(follow: Callable[..., Followed], monkey
         while watched.source.confirmed < 11:
             await real(0.005)
     assert slept[0] == 7
+
+
+async def test_a_stream_that_ends_within_a_line_broke_off(follow: Callable[..., Followed]) -> None:
+    watched = follow([event("ADDED", "a", 11), event("ADDED", "b", 12)[:50], END], [event("ADDED", "b", 12)])
+    await watched.until(lambda: len(watched.source._pending) == 2)
+    assert watched.events == [Event.OPENED, Event.BROKEN, Event.OPENED]
+    assert watched.versions == [10, 11]
+
+
+async def test_any_garbage_ends_the_watch_and_nothing_else(follow: Callable[..., Followed]) -> None:
+    rng = random.Random(4)
+    good = event("ADDED", "a", 11)
+    for _ in range(150):
+        at = rng.randrange(len(good) - 1)
+        garbled = good[:at] + rng.randbytes(rng.randrange(1, 9)) + good[at + rng.randrange(0, 4) :]
+        watched = follow([garbled + b"\n", TransientError("cut")])
+        await watched.until(lambda watched=watched: len(watched.events) > 1)  # type: ignore[misc]
+        assert watched.source._reader is not None
+        assert not watched.source._reader.done() or watched.source._reader.exception() is None
+        await watched.source.close()
