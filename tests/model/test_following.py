@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import Database
 from tests.model.following import Consumer, play
 
-HISTORIES = int(os.environ.get("CLUSTERINFO_MODEL_FOLLOWING", "25"))
+HISTORIES = int(os.environ.get("CLUSTERINFO_MODEL_FOLLOWING", "12"))
 MUST_OCCUR = (
     "claims of freshness", "claims of an interval", "collectors killed", "kinds followed in the end", "offsets reset",
     "second collectors",
