@@ -105,10 +105,10 @@ async def _check_group(admin: AIOKafkaAdminClient, name: str, findings: Findings
 def _report_rights(
     wanted: list[Operation], allowed: frozenset[Operation] | None, remedy: str, findings: Findings
 ) -> None:
-    names = " and ".join(one.name for one in wanted)
+    names = ", ".join(one.name for one in wanted)
     if allowed is None:
         findings.note(State.UNKNOWN, f"{names}: {NOT_TOLD}")
     elif missing := [one.name for one in wanted if one not in allowed]:
-        findings.note(State.FAILED, f"{' and '.join(missing)} is not allowed", remedy.rpartition("; ")[2])
+        findings.note(State.FAILED, f"not allowed: {', '.join(missing)}", remedy.rpartition("; ")[2])
     else:
-        findings.ok(f"{names} is allowed")
+        findings.ok(f"allowed: {names}")
