@@ -15,10 +15,11 @@ from clusterinfo.model import CLOCK, Batch, ListLane, PartitionLane, Record, Rec
 from clusterinfo.observations import Drifted, UnitsFollowed
 from clusterinfo.postgres.admin import clusters, forget
 from clusterinfo.postgres.admin.history import maintain_history
+from clusterinfo.postgres.admin.replay import replay
 from clusterinfo.statements import WatchedUnit, WatchEnded, WatchProgress
 from tests.integration.test_postgres_gaps import replace_lane, store_after_a_gap, waiting
 from tests.integration.test_postgres_sink import MINUTE, Bench, bench
-from tests.support.records import CLUSTER, NOON, SESSION, Listing, watched
+from tests.support.records import CLUSTER, LANE, NOON, SESSION, Listing, watched
 
 __all__ = ["bench"]
 
@@ -371,6 +372,26 @@ async def test_what_a_list_brings_of_what_was_not_followed_is_no_drift(bench: Be
     assert await _resynced(bench, listing.item("a", "250", 3), listing=listing, from_=4) == 0
 
 
+async def test_what_a_list_brought_while_a_number_was_missing_is_no_drift(bench: Bench) -> None:
+    await bench.store(*first_list(), progress(1, 1))
+    await bench.store(event(3, "c", "106", 2))
+    listing = Listing("200", at(3))
+    items = [listing.item(name, version, version) for name, version in (("a", "7"), ("b", "105"), ("c", "106"))]
+    await bench.store(*items)
+    await bench.store(event(2, "b", "105", 2), progress(4, 6))
+    await bench.store(progress(5, 7))
+    assert await _resynced(bench, listing=listing, from_=2) == 0
+
+
+async def test_a_replay_counts_no_number(bench: Bench) -> None:
+    """What is set aside has moved none either; its place among the others is long gone."""
+    await bench.store(*first_list(), replace(event(1, "b", "105"), body=b'{"a":1e'), progress(2, 2))
+    letter_id = await bench.connection.fetchval("select id from dead_letter")
+    record = replace(event(1, "b", "105"), body=b'{"a":1}')
+    assert await replay(bench.sink, letter_id, record, LANE.topic)
+    assert await bench.connection.fetchval("select count(*) from watch_session") == 1
+
+
 # --- doubt -----------------------------------------------------------------------------------------------------------
 
 
@@ -459,7 +480,7 @@ async def test_what_is_watched_of_a_kind_that_the_clock_orders_is_ignored(bench:
 
 @pytest.mark.parametrize("lost", [True, False])
 async def test_a_gap_doubts_what_is_followed_until_the_next_number(bench: Bench, lost: bool) -> None:
-    await bench.store(*first_list(), progress(1, 1))
+    await bench.store(*first_list(), progress(1, 3))
     await store_after_a_gap(bench, Listing("0", at(2), resource="pods").item("p", "1"))
     assert await heard(bench) is None
     await bench.store(progress(3 if lost else 2, 4))
