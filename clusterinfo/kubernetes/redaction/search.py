@@ -235,10 +235,15 @@ def _names_value(piece: bytes) -> bool:
     for found in _NAMED.finditer(piece):
         before = piece[: found.start()]
         if judge(found[1].decode("utf-8", "replace")).is_secret and (
-            _VALUE.search(piece) or b"}" in before or b"]" in before or piece.rstrip().endswith(b"[")
+            _VALUE.search(piece) or _goes_on(before) or piece.rstrip().endswith(b"[")
         ):
             return True
     return False
+
+
+def _goes_on(before: bytes) -> bool:
+    """True if the object may have begun in a piece before: behind another object, or a brace within its value."""
+    return b"}" in before or b"]" in before or b"\\" in before or before.count(b'"') % 2 == 1
 
 
 def _holds_member(piece: bytes, following: bytes) -> bool:

@@ -170,6 +170,13 @@ def test_a_patch_is_what_a_walk_makes(tree: Any, name: str, form: dict[str, bool
         assert rewrite(data, name, RULES) == walk(data, name, RULES)
 
 
+@pytest.mark.parametrize("value", ["hunter2{", "{hunter2", "hunt{er2", '"{hunter2"', "{hunter2{"])
+def test_a_brace_does_not_part_a_value_from_the_name_behind_it(value: str) -> None:
+    data = written({"env": [{"value": value, "name": "DB_PASSWORD"}, {"x": 1}]}, spaced=False, escaped=False)
+
+    assert rewrite(data, "spec", RULES) == walk(data, "spec", RULES) != data
+
+
 @settings(max_examples=200, deadline=None)
 @given(TREES, FORMS)
 def test_a_walk_changes_no_form(tree: Any, form: dict[str, bool]) -> None:
