@@ -177,6 +177,12 @@ def test_a_brace_does_not_part_a_value_from_the_name_behind_it(value: str) -> No
     assert rewrite(data, "spec", RULES) == walk(data, "spec", RULES) != data
 
 
+def test_no_object_parts_a_value_from_the_name_behind_it() -> None:
+    data = written([{"value": "hunter2", "type": {"name": "token"}, "name": "api_key"}], spaced=False, escaped=False)
+
+    assert rewrite(data, "spec", RULES) == walk(data, "spec", RULES) != data
+
+
 @settings(max_examples=200, deadline=None)
 @given(TREES, FORMS)
 def test_a_walk_changes_no_form(tree: Any, form: dict[str, bool]) -> None:
