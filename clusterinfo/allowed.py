@@ -32,7 +32,7 @@ def allowed(kind: str, context: dict[str, Any], field: FieldInfo) -> str:
 
 def _number(field: FieldInfo) -> str:
     """`a whole number from 1 to 1000`, `a duration above 0s`."""
-    noun, spelled = _unit(field)
+    noun, spelled = unit(field)
     words = noun
     for bound in field.metadata:
         match bound:
@@ -45,7 +45,7 @@ def _number(field: FieldInfo) -> str:
     return words
 
 
-def _unit(field: FieldInfo) -> tuple[str, Callable[[Any], str]]:
+def unit(field: FieldInfo) -> tuple[str, Callable[[Any], str]]:
     """What its numbers are called and how one is spelled."""
     parsers = {getattr(getattr(one, "func", None), "__name__", "") for one in field.metadata}
     if "parse_duration" in parsers:

@@ -20,7 +20,7 @@ from clusterinfo.commands.run import run, run_short
 from clusterinfo.durations import parse_duration
 from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError
 from clusterinfo.exit_codes import EXIT_INTERRUPTED
-from clusterinfo.model import INT64_MAX
+from clusterinfo.model import INT64_MAX, Pace
 from clusterinfo.observations import Observe
 from clusterinfo.settings import Settings, load
 
@@ -54,6 +54,10 @@ Interval = Annotated[
     str | None,
     typer.Option(metavar="DURATION", help="From one run of lists to the next; 5m unless set (COLLECT_INTERVAL)."),
 ]
+Watch = Annotated[
+    bool,
+    typer.Option("--watch", help="List, then follow what changes; what cannot be followed is listed every interval."),
+]
 Out = Annotated[
     Output, typer.Option("--output", "-o", metavar="FORMAT", help="table, wide (more of it), json, yaml, csv or name.")
 ]
@@ -70,17 +74,17 @@ def _root(
 
 
 @app.command()
-def collect(once: Once = False, interval: Interval = None) -> None:
+def collect(once: Once = False, interval: Interval = None, watch: Watch = False) -> None:
     """List every kind a cluster serves and send it to Kafka. Every 5 minutes unless set otherwise."""
-    _check_interval(once, interval)
+    how = _pace(once, interval, watch)
     settings = load(dict(os.environ), collect_interval=interval)
 
     async def main(settings: Settings, observe: Observe, stopping: asyncio.Event) -> int:
         from clusterinfo.commands import pipelines
 
-        return await pipelines.collect(settings, observe, stopping, once=once)
+        return await pipelines.collect(settings, observe, stopping, how=how)
 
-    run(settings, main, serve=not once)
+    run(settings, main, serve=not once, name="collect")
 
 
 @app.command()
@@ -93,7 +97,7 @@ def consume(
     ] = None,
     batch_wait: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Longest wait for a batch to fill; 1s unless set (BATCH_WAIT)."),
+        typer.Option(metavar="DURATION", help="Longest wait for a batch to fill; 20ms unless set (BATCH_WAIT)."),
     ] = None,
     until_idle: Annotated[
         str | None,
@@ -112,21 +116,21 @@ def consume(
             settings, observe, stopping, until_idle_s=until_idle_s, do_migrate=not no_migrate
         )
 
-    run(settings, main, serve=until_idle_s is None)
+    run(settings, main, serve=until_idle_s is None, name="consume")
 
 
 @app.command()
-def legacy(once: Once = False, interval: Interval = None, no_migrate: NoMigrate = False) -> None:
+def legacy(once: Once = False, interval: Interval = None, watch: Watch = False, no_migrate: NoMigrate = False) -> None:
     """Deprecated: list every kind straight into PostgreSQL. For development, without Kafka."""
-    _check_interval(once, interval)
+    how = _pace(once, interval, watch)
     settings = load(dict(os.environ), collect_interval=interval)
 
     async def main(settings: Settings, observe: Observe, stopping: asyncio.Event) -> int:
         from clusterinfo.commands import pipelines
 
-        return await pipelines.legacy(settings, observe, stopping, once=once, do_migrate=not no_migrate)
+        return await pipelines.legacy(settings, observe, stopping, how=how, do_migrate=not no_migrate)
 
-    run(settings, main, serve=not once)
+    run(settings, main, serve=not once, name="legacy")
 
 
 @app.command()
@@ -276,7 +280,10 @@ def forget(
 def status(
     stale: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Kinds not verified for so long need attention; 3 intervals unless set."),
+        typer.Option(
+            metavar="DURATION",
+            help="Kinds not verified for so long need attention; 3 intervals of their collector unless set.",
+        ),
     ] = None,
     kinds: Annotated[
         bool, typer.Option("--kinds", help="Name every kind, not only those that need attention.")
@@ -289,6 +296,20 @@ def status(
     from clusterinfo.commands.status import show_status
 
     run_short(show_status, stale_after_s=stale_after_s, every_kind=kinds, output=output, watch=watch)
+
+
+Examined = Annotated[
+    Literal["collect", "consume", "legacy"] | None,
+    typer.Argument(metavar="[COMMAND]", help="Only what this command needs: collect, consume or legacy."),
+]
+
+
+@app.command()
+def doctor(command: Examined = None, output: Out = Output.TABLE) -> None:
+    """Check API, Kafka, database, rights and clocks. Nothing is written; exit code 1 if a check fails."""
+    from clusterinfo.commands.doctor import examine
+
+    run_short(examine, command, output=output)
 
 
 def _confirm(question: str) -> None:
@@ -350,9 +371,13 @@ def completion(shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bas
     typer.echo(get_completion_script(prog_name="clusterinfo", complete_var=COMPLETE, shell=shell))
 
 
-def _check_interval(once: bool, interval: str | None) -> None:
-    if once and interval is not None:
-        raise ConfigError("--once and --interval contradict each other: give one of them")
+def _pace(once: bool, interval: str | None, watch: bool) -> Pace:
+    """How a cluster is collected, as the flags say."""
+    flags = {"--once": once, "--interval": interval is not None, "--watch": watch}
+    given = [flag for flag, is_given in flags.items() if is_given]
+    if len(given) > 1:
+        raise ConfigError(f"{' and '.join(given)} contradict each other: give one of them")
+    return Pace.ONCE if once else Pace.FOLLOW if watch else Pace.LISTS
 
 
 def _duration(flag: str, value: str | None) -> float | None:
@@ -371,7 +396,7 @@ def main() -> None:
 
         completion_init()
     try:
-        code = app(prog_name="clusterinfo", complete_var=COMPLETE, standalone_mode=False)
+        code = app(prog_name="clusterinfo", standalone_mode=False)
     except ClusterinfoError as error:
         _report(str(error))
         code = error.exit_code

@@ -19,6 +19,13 @@ MAX_VERSION = 1 << 62
 """Of a list version that orders a kind: etcd's revisions count changes, so that none comes near. What claims more would
 stay the newest for ever."""
 _VERSION_DIGITS = len(str(MAX_VERSION))
+MAX_NUMBER = 1 << 62
+"""Of what a session says by watching: no session comes near, and the one after it still fits into a bigint."""
+
+# RFC 9562, 4: "hexadecimal ... output as lower case, and input is case-insensitive"; version 7 carries the time.
+UUID7 = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+# To a database client the first and the last moment that Python knows mean -infinity and infinity.
+_FIRST_MOMENT, _LAST_MOMENT = dt.datetime.min.replace(tzinfo=dt.UTC), dt.datetime.max.replace(tzinfo=dt.UTC)
 
 CLOCK = "clock"
 """As a record's `ordering`: its kind is ordered by when its lists began."""
@@ -33,6 +40,8 @@ class RecordType(StrEnum):
     LIST_FAILED = "io.clusterinfo.list.failed.v1"
     SNAPSHOT_STARTED = "io.clusterinfo.snapshot.started.v1"
     SNAPSHOT_COMPLETED = "io.clusterinfo.snapshot.completed.v1"
+    WATCH_PROGRESS = "io.clusterinfo.watch.progress.v1"
+    WATCH_ENDED = "io.clusterinfo.watch.ended.v1"
 
 
 class Outcome(StrEnum):
@@ -42,6 +51,14 @@ class Outcome(StrEnum):
     FAILED = "failed"
     FORBIDDEN = "forbidden"
     EXCLUDED = "excluded"
+
+
+class Pace(StrEnum):
+    """How a cluster is collected."""
+
+    ONCE = "listed once"
+    LISTS = "listed every COLLECT_INTERVAL"
+    FOLLOW = "listed, then followed"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -89,7 +106,7 @@ def _dotted(resource: str, group: str) -> str:
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """One observation of one Kubernetes object, or one statement about a list or a snapshot.
+    """One observation of one Kubernetes object, or one statement about a list, a snapshot or a session's watches.
 
     Text attributes are "" when they do not apply. `body` is the object's JSON as it left normalisation (statements: a
     small JSON object), never empty. Source of the attributes: the wire format in docs/DESIGN.md.
@@ -129,6 +146,20 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Version of the redaction rules."""
     state: str = ""
     """"" whole; "oversize": body is `{size_bytes, sha256}`."""
+    session: str = ""
+    """UUIDv7 of the life of the collector that says this by watching; "" for everything else."""
+    number: int = 0
+    """Counts what its session says by watching on one partition: 1, 2, 3 ...; 0 without a session."""
+    partition: int = -1
+    """Of a statement about a session's watches: the partition it is about; -1 for everything else."""
+    manager: str = ""
+    """Field manager of the newest of managedFields: who wrote last. No user; "" if nobody is named."""
+    operation: str = ""
+    """What it did: Apply or Update."""
+    subresource: str = ""
+    """By which subresource; "" by none."""
+    managed_at: dt.datetime | None = None
+    """When; aware, UTC."""
     offset: int = -1
     """Kafka offset it was read from; -1 elsewhere."""
 
@@ -140,6 +171,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def is_object(self) -> bool:
         """True for an observation or a deletion, False for a statement."""
         return self.type is RecordType.OBSERVED or self.type is RecordType.DELETED
+
+    @property
+    def is_of_watches(self) -> bool:
+        """True for a statement about a session's watches, which is about no unit of its own."""
+        return self.type is RecordType.WATCH_PROGRESS or self.type is RecordType.WATCH_ENDED
 
 
 class Rejected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -169,6 +205,19 @@ class ListLane:
 
 
 @dataclass(frozen=True, slots=True)
+class WatchLane:
+    """The lane of what a session says by watching one unit within one reach; without a resource, of all its watches."""
+
+    unit: Unit
+    reach: str
+    session: str
+
+    def __str__(self) -> str:
+        name = self.unit.dotted or "watches"
+        return f"watch of {name} in {self.reach}" if self.reach else f"watch of {name}"
+
+
+@dataclass(frozen=True, slots=True)
 class PartitionLane:
     """The lane of one partition: of which Kafka cluster, topic, and read by which consumer group."""
 
@@ -186,7 +235,7 @@ def partition_name(topic: str, partition: int) -> str:
     return f"{topic}-{partition}"
 
 
-Lane = ListLane | PartitionLane
+Lane = ListLane | PartitionLane | WatchLane
 
 
 class Batch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -229,6 +278,14 @@ def list_start(list_id: str) -> dt.datetime:
 def list_start_us(list_id: str) -> int:
     """`list_start` in microseconds since 1970: the live_at of a server whose list versions are no integers."""
     return (uuid.UUID(list_id).int >> 80) * 1000
+
+
+def in_utc(moment: dt.datetime) -> dt.datetime:
+    """An aware time in UTC. Raises OverflowError for one that Python and SQL do not both know."""
+    moment = moment if moment.tzinfo is dt.UTC else moment.astimezone(dt.UTC)
+    if not _FIRST_MOMENT < moment < _LAST_MOMENT:
+        raise OverflowError("a time out of range")
+    return moment
 
 
 def version_number(version: str) -> int | None:

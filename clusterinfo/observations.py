@@ -16,8 +16,29 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Started(Observation):
+    """A command begins; `settings`: those that are not their defaults, `NAME=value` each, and no secret."""
+
+    version: str
+    command: str
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stopped(Observation):
+    """A command ends, `seconds` after it began, and why; one that an error ends says no more than that error."""
+
+    command: str
+    reason: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Connected(Observation):
-    """Every end was reached for the first time: the work begins."""
+    """Every end was reached for the first time: the work begins. `cluster`: the one that is listed, "" for none."""
+
+    cluster: str = ""
+    cluster_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +81,44 @@ class ListRestarted(Observation):
     resource: str
     reach: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchOpened(Observation):
+    """A kind's watch was answered: changes after `version` come from now on."""
+
+    resource: str
+    reach: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchInterrupted(Observation):
+    """A watch broke off, and is opened again where it stands after `wait_s`."""
+
+    resource: str
+    reach: str
+    error: str
+    wait_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchLost(Observation):
+    """A watch cannot be continued, and why: its kind is not followed until its next list."""
+
+    resource: str
+    reach: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventsRead(Observation):
+    """So many changes of a kind came by its watch: bytes as downloaded."""
+
+    resource: str
+    reach: str
+    events: int
+    size_bytes: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +166,16 @@ class Produced(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Streamed(Observation):
+    """So many watched records are in Kafka: `size_bytes` of all their values."""
+
+    topic: str
+    partition: int
+    records: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Stubbed(Observation):
     """An object larger than the broker accepts was sent as a stub."""
 
@@ -123,6 +192,21 @@ class ItemUnreadable(Observation):
 
     resource: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AssignmentAwaited(Observation):
+    """This member joins the consumer group, and waits for its partitions."""
+
+    group: str
+    topics: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionsRevoked(Observation):
+    """A rebalance began: these partitions, `topic-number` each, are this member's no more until it has ended."""
+
+    partitions: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,6 +269,49 @@ class BatchStored(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AllStored(Observation):
+    """A consumer that was to end when idle does: the sum of its batches."""
+
+    batches: int
+    records: int
+    rows_written: int
+    rows_unchanged: int
+    rows_ignored: int
+    rows_deleted: int
+    dead_letters: int
+    size_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangesStored(Observation):
+    """What was watched of a kind is committed; `delays_s`: of each change, how long ago it was seen by its watch."""
+
+    resource: str
+    delays_s: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drifted(Observation):
+    """A list of a kind that was followed had to correct that many objects: something was missed and not noticed."""
+
+    cluster: str
+    resource: str
+    reach: str
+    objects: int
+    cluster_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitsFollowed(Observation):
+    """Nothing is missing of what a session has said of these kinds; `cluster` is its identity."""
+
+    cluster: str
+    resources: tuple[str, ...]
+    cluster_name: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DeadLettered(Observation):
     """A record could not be stored and became a dead letter; or so many `letters` of a batch, of which this is one."""
 
@@ -209,6 +336,7 @@ class ForeignRecords(Observation):
     cluster: str
     owner: str
     records: int
+    cluster_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,6 +348,7 @@ class UnitVerified(Observation):
     reach: str
     objects: int
     deleted: int
+    cluster_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,6 +360,7 @@ class UnitFailed(Observation):
     reach: str
     state: str
     error: str
+    cluster_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,6 +370,7 @@ class UnitGone(Observation):
     cluster: str
     resource: str
     deleted: int
+    cluster_name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

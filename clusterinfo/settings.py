@@ -25,10 +25,12 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 
-from clusterinfo.allowed import allowed
+from clusterinfo.allowed import allowed, unit
 from clusterinfo.durations import parse_duration
-from clusterinfo.errors import ConfigError
+from clusterinfo.errors import ConfigError, one_line, quoted_path
+from clusterinfo.spelling import meant
 from clusterinfo.topic_names import TopicNames
 
 MIB = 1024 * 1024
@@ -276,6 +278,11 @@ class Settings(BaseModel):
     collect_interval: Duration = Field(
         default=300.0, gt=0, description="from the start of one run of lists to the next"
     )
+    resync_interval: Duration = Field(
+        default=6 * 3600.0,
+        gt=0,
+        description="with `--watch`: how often a kind is listed all the same, to prove it anew",
+    )
     collect_concurrency: int = Field(default=4, ge=1, le=64, description="kinds listed at the same time")
     list_timeout: Duration = Field(
         default=LIST_TIMEOUT_S, gt=0, description="a kind that takes longer to list has failed; the others go on"
@@ -289,7 +296,7 @@ class Settings(BaseModel):
 
     batch_size: int = Field(default=5000, ge=1, le=100000, description="most records stored in one transaction")
     batch_bytes: Size = Field(default=16 * MIB, ge=1024, description="most bytes stored in one transaction")
-    batch_wait: Duration = Field(default=1.0, ge=0, le=60, description="longest wait for a batch to fill")
+    batch_wait: Duration = Field(default=0.02, ge=0, le=60, description="longest wait for a batch to fill")
     history_retention: Duration = Field(default=90 * 86400.0, gt=0, description="how long superseded versions are kept")
     dead_letter_rows: int = Field(default=100_000, ge=1, description="most dead letters kept; the oldest go")
     dead_letter_bytes: Size = Field(
@@ -332,6 +339,14 @@ class Settings(BaseModel):
             )
         return single
 
+    def changed(self) -> tuple[str, ...]:
+        """`NAME=value` of those that are not their defaults, for a log: of a secret only that it is set."""
+        return tuple(
+            f"{name.upper()}={_shown(value, field)}"
+            for name, field in type(self).model_fields.items()
+            if (value := getattr(self, name)) != field.default
+        )
+
     _secret_files: dict[str, str] = PrivateAttr(default_factory=dict)
 
     def was_set(self, field: str) -> bool:
@@ -352,10 +367,34 @@ class Settings(BaseModel):
         return known.get_secret_value() if known else None
 
 
+def _shown(value: Any, field: FieldInfo) -> str:
+    """A setting as one would set it, as far as it may be shown."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return unit(field)[1](value)
+        case list():
+            text = ",".join(map(str, value))
+        case Path():
+            text = quoted_path(value).strip("'")
+        case _:
+            text = str(value)  # of a SecretStr it is asterisks
+    return "(not shown: it has an @ in it)" if "@" in text else one_line(text)
+
+
 SECRET_FIELDS = ("db_password", "kafka_sasl_password", "redaction_key")
 FLAGS = {"collect_interval": "--interval"}
 """Flags that are not called as their setting is."""
 
+
+FAMILIES = ("KAFKA_", "DB_", "")
+"""What the names of variables begin with. Whatever begins with none of the first two is most likely somebody else's."""
+OTHERWISE_CALLED = {"KAFKA_BOOTSTRAP_SERVERS": "KAFKA_BROKERS", "DB_DATABASE": "DB_NAME", "DB_HOSTNAME": "DB_HOST"}
+"""What other programs call ours, where the spelling does not show it."""
+ALIKE_IN_A_FAMILY, ALIKE = 0.6, 0.9
+_INJECTED = re.compile(r"\w+_(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT(?:_\d+_(?:TCP|UDP|SCTP)\w*)?)")
+"""https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables"""
 
 MAY_BE_EMPTY = ("metrics_address", "exclude")
 """Settings that an empty variable sets; elsewhere an empty variable means: not set."""
@@ -381,6 +420,23 @@ def load(environment: Mapping[str, str], **flags: Any) -> Settings:
         raise ConfigError("; ".join(_explain(entry, given, typed) for entry in error.errors())) from None
     settings._secret_files.update(files)
     return settings
+
+
+def near_misses(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variable that nothing reads -> the one that may be meant, which is not set. They never fail anything."""
+    known = {field.upper() for field in Settings.model_fields} | {f"{field.upper()}_FILE" for field in SECRET_FIELDS}
+    strange = (name for name in environment if name not in known and not _INJECTED.fullmatch(name))
+    found = ((name, _variable_meant(name, known)) for name in strange)
+    return {name: other for name, other in found if other and other not in environment}
+
+
+def _variable_meant(name: str, known: set[str]) -> str:
+    if name.upper() in known or name in OTHERWISE_CALLED:
+        return OTHERWISE_CALLED.get(name, name.upper())
+    family = next(family for family in FAMILIES if name.startswith(family))
+    rests = [one.removeprefix(family).lower() for one in known if one.startswith(family)]
+    rest = meant(name.removeprefix(family), rests, ALIKE_IN_A_FAMILY if family else ALIKE)
+    return f"{family}{rest.upper()}" if rest else ""
 
 
 def _secret_files(environment: Mapping[str, str], given: dict[str, Any]) -> dict[str, str]:

@@ -20,7 +20,7 @@ from urllib.parse import quote
 import msgspec
 
 from clusterinfo.errors import RecordError
-from clusterinfo.model import CLOCK, Record, RecordType, is_beyond_versions
+from clusterinfo.model import CLOCK, MAX_NUMBER, UUID7, Record, RecordType, in_utc, is_beyond_versions
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -33,19 +33,17 @@ ORDERINGS = frozenset({"", CLOCK})
 # "Integer: A whole number in the range -2,147,483,648 to +2,147,483,647 inclusive." (CloudEvents 1.0.2, type system)
 INTEGER_MAX = (1 << 31) - 1
 NORMALIZATION_MAX = (1 << 15) - 1  # what its column, a smallint, holds
-MAX_HEADERS, MAX_HEADERS_BYTES = 64, 64 * 1024  # a message of ours has 18 of 1 kB
+MAX_HEADERS, MAX_HEADERS_BYTES = 64, 64 * 1024  # a message of ours has 24 of 1 kB
 MAX_KEY_BYTES = 64 * 1024
+_DIGITS = len(str(MAX_NUMBER))  # of a number that is looked at: `int` refuses 4,301
 MAX_QUOTED_CHARS = 60  # of what a reason quotes: enough to recognise a value, too little to leak one
-_CACHED = 4096  # distinct clusters and ids remembered: more than a topic carries, or a run reads side by side
+_CACHED = 4096  # distinct clusters, ids and times remembered: more than a topic carries, or a run reads side by side
 
 _ENCODER = msgspec.json.Encoder()
 _KEY = msgspec.json.Decoder(tuple[str, str, str, str, str])
 _HASH = re.compile(rb"[0-9a-f]{32}")
-# RFC 9562, 4: "hexadecimal ... output as lower case, and input is case-insensitive"; version 7 carries the time.
-_UUID7 = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_UUID7 = re.compile(UUID7.encode())
 _LAST_UUID7 = b"e677d21f-dbff"  # milliseconds of the end of the year 9999, the last that Python and SQL agree on
-# To a database client the first and the last moment that Python knows mean -infinity and infinity.
-_FIRST_MOMENT, _LAST_MOMENT = dt.datetime.min.replace(tzinfo=dt.UTC), dt.datetime.max.replace(tzinfo=dt.UTC)
 _TYPES = {kind.value.encode(): kind for kind in RecordType}
 _REQUIRED = {
     RecordType.OBSERVED: ("resource", "name", "api_version", "kind", "content_hash"),
@@ -54,6 +52,8 @@ _REQUIRED = {
     RecordType.LIST_FAILED: ("resource", "list"),
     RecordType.SNAPSHOT_STARTED: ("snapshot",),
     RecordType.SNAPSHOT_COMPLETED: ("snapshot",),
+    RecordType.WATCH_PROGRESS: ("session",),
+    RecordType.WATCH_ENDED: ("session",),
 }
 
 
@@ -104,6 +104,11 @@ def attributes_of(record: Record) -> list[tuple[str, bytes]]:
         ("ce_ordering", record.ordering),
         ("ce_contenthash", record.content_hash),
         ("ce_state", record.state),
+        ("ce_session", record.session),
+        ("ce_manager", record.manager),
+        ("ce_operation", record.operation),
+        ("ce_subresource", record.subresource),
+        ("ce_managedat", _time(record.managed_at) if record.managed_at else ""),
     )
     headers = [
         SPECVERSION,
@@ -114,6 +119,10 @@ def attributes_of(record: Record) -> list[tuple[str, bytes]]:
         ("ce_normalization", b"%d" % record.normalization),
     ]
     headers += [(name, text.encode()) for name, text in texts if text]
+    if record.number:
+        headers.append(("ce_number", b"%d" % record.number))
+    if record.partition >= 0:
+        headers.append(("ce_partition", b"%d" % record.partition))
     return headers
 
 
@@ -125,6 +134,8 @@ def record_id(record: Record) -> str:
     of what a resourceVersion names may reuse it, hence the verb.
     """
     verb = record.type.value.rpartition(".v")[0].rpartition(".")[2]
+    if record.is_of_watches:
+        return f"{record.session}/{record.partition}/{record.number}/{verb}"
     if not record.is_object:
         return f"{record.list or record.snapshot}/{verb}"
     scope = record.list or f"{record.group or 'core'}/{record.resource}"
@@ -142,6 +153,7 @@ def subject(group: str, resource: str, namespace: str, name: str) -> str:
     return f"{group or 'core'}/{resource}/{namespace or '-'}/{name or '-'}" if resource else ""
 
 
+@lru_cache(_CACHED)
 def _time(moment: dt.datetime) -> str:
     """RFC 3339, UTC, always with microseconds. A naive time would be read as local: refuse it."""
     if moment.tzinfo is None:
@@ -189,6 +201,13 @@ def decode(key: bytes | None, value: bytes | None, headers: Headers, offset: int
             content_hash=_content_hash(get("ce_contenthash", b"")),
             normalization=_integer("normalization", get("ce_normalization", b"0"), NORMALIZATION_MAX),
             state=get("ce_state", b"").decode(),
+            session=_uuid7(get("ce_session", b"")),
+            number=_integer("number", get("ce_number", b""), MAX_NUMBER) if "ce_number" in attributes else 0,
+            partition=_integer("partition", get("ce_partition", b"")) if "ce_partition" in attributes else -1,
+            manager=get("ce_manager", b"").decode(),
+            operation=get("ce_operation", b"").decode(),
+            subresource=get("ce_subresource", b"").decode(),
+            managed_at=_moment(get("ce_managedat", b""), "managedat") if "ce_managedat" in attributes else None,
             offset=offset,
         )
     except UnicodeDecodeError as error:
@@ -256,31 +275,29 @@ def _identity(key: bytes | None) -> tuple[str, str, str, str, str]:
     return identity
 
 
-def _moment(text: bytes) -> dt.datetime:
+@lru_cache(_CACHED)
+def _moment(text: bytes, name: str = "time") -> dt.datetime:
     try:
         moment = dt.datetime.fromisoformat(text.decode("ascii"))
     except ValueError as error:
-        raise RecordError(f"ce_time is {quoted(text)}, expected an RFC 3339 timestamp") from error
+        raise RecordError(f"ce_{name} is {quoted(text)}, expected an RFC 3339 timestamp") from error
     if moment.tzinfo is None:
-        raise RecordError(f"ce_time is {quoted(text)}, which has no time zone")
+        raise RecordError(f"ce_{name} is {quoted(text)}, which has no time zone")
     try:
-        moment = moment if moment.tzinfo is dt.UTC else moment.astimezone(dt.UTC)
+        return in_utc(moment)
     except OverflowError as error:
-        raise RecordError(f"ce_time is {quoted(text)}, which is out of range") from error
-    if not _FIRST_MOMENT < moment < _LAST_MOMENT:
-        raise RecordError(f"ce_time is {quoted(text)}, which is out of range")
-    return moment
+        raise RecordError(f"ce_{name} is {quoted(text)}, which is out of range") from error
 
 
 @lru_cache(_CACHED)
 def _uuid7(text: bytes) -> str:
     if text and (not _UUID7.fullmatch(text) or text[:13] > _LAST_UUID7):
-        raise RecordError(f"ce_list or ce_snapshot is {quoted(text)}, expected a UUIDv7 of a year before 10000")
+        raise RecordError(f"ce_list, ce_snapshot or ce_session is {quoted(text)}, expected a UUIDv7 of before 10000")
     return text.decode()
 
 
 def _integer(name: str, text: bytes, most: int = INTEGER_MAX) -> int:
-    if len(text) <= 10 and text.isdigit() and (number := int(text)) <= most:
+    if len(text) <= _DIGITS and text.isdigit() and (number := int(text)) <= most:
         return number
     raise RecordError(f"ce_{name} is {quoted(text)}, expected a whole number from 0 to {most}")
 
@@ -306,8 +323,20 @@ def _check(record: Record, attributes: dict[str, bytes]) -> None:
             f"ce_listversion is {quoted(record.list_version)}: above 2^62 no version orders anything, and what is "
             "ordered by the clock says so"
         )
+    if record.session or record.number or record.is_of_watches:
+        _check_session(record)
     if missing := _missing(record):
         raise RecordError(f"{missing} is missing from a record of type {record.type.value}")
+
+
+def _check_session(record: Record) -> None:
+    """What is said by watching has a number; what is listed, or said of a list or a snapshot, has none."""
+    if bool(record.session) != bool(record.number):
+        raise RecordError("ce_session and ce_number belong together, and one of them is missing")
+    if record.number and (record.list or not (record.is_object or record.is_of_watches)):
+        raise RecordError("ce_number is there, but only what is watched is numbered")
+    if record.is_of_watches and (record.partition < 0 or record.resource):
+        raise RecordError("a statement about watches needs ce_partition, and a key that names the cluster alone")
 
 
 def _missing(record: Record) -> str:

@@ -16,7 +16,7 @@ from clusterinfo.postgres.admin.dead_letters import Letter
 from clusterinfo.postgres.merge.dead_letters import encode_headers, encoded
 
 
-def what(letter: Letter) -> str:
+def object_of(letter: Letter) -> str:
     """The object it is about, as kubectl would name it, else the CloudEvents subject, else nothing."""
     if letter.identity is None:
         subject = dict(letter.headers).get("ce_subject")
@@ -70,7 +70,7 @@ def _columns(now: dt.datetime) -> Sequence[Column[Letter]]:
         Column("ID", lambda letter: letter.id),
         Column("AGE", lambda letter: ago(letter.created_at, now)),
         Column("RECORD", _place, is_wide=True),
-        Column("OBJECT", what),
+        Column("OBJECT", object_of),
         Column("SIZE", lambda letter: letter.size_bytes, is_wide=True),
         Column("SQLSTATE", lambda letter: letter.sqlstate, is_wide=True),
         Column("REPLAYED", lambda letter: ago(letter.replayed_at, now), is_wide=True),
@@ -91,7 +91,7 @@ def _attributes(letter: Letter) -> dict[str, Any]:
         "partition": letter.partition,
         "offset": letter.offset,
         "cluster": letter.identity[0] if letter.identity else None,
-        "what": what(letter),
+        "object": object_of(letter),
         "reason": letter.reason,
         "sqlstate": letter.sqlstate,
         "size_bytes": letter.size_bytes,
@@ -114,7 +114,7 @@ def _page(letter: Letter) -> list[Line]:
     }
     lines = [f"{name}: {value}" for name, value in attributes.items()]
     lines += [f"header {name}: {_text(value)}" for name, value in letter.headers]
-    return [Line(text) for text in (*lines, "", *_text(letter.value or b"").split("\n"))]
+    return [Line(text, is_prose=False) for text in (*lines, "", *_text(letter.value or b"").split("\n"))]
 
 
 def _text(value: bytes | None) -> str:

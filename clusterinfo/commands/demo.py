@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from clusterinfo import lifecycle
+from clusterinfo.errors import ConfigError
 from clusterinfo.exit_codes import EXIT_DONE, EXIT_STOPPED
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.sandbox.demo import DEFAULT_OBJECTS, Demonstration, Options
@@ -43,5 +44,8 @@ def run_demo(objects: int | None, context: str | None, *, keep: bool) -> int:
 async def _reach(environment: Mapping[str, str], context: str) -> None:
     """Ask the cluster who it is, as the collector will."""
     settings = load(child_environment(environment, {"KUBE_CONTEXT": context}, simulated=False))
-    async with KubernetesClient.connect(settings):
-        pass
+    try:
+        async with KubernetesClient.connect(settings):
+            pass
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("KUBE_CONTEXT", "--context")) from error  # what was typed

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 from clusterinfo.commands.output import Output, Result, show
 from clusterinfo.exit_codes import EXIT_DONE
 from clusterinfo.observations import Noted, Observe
@@ -20,7 +18,8 @@ async def forget(settings: Settings, observe: Observe, cluster: str, kind: str |
         deleted = await delete_hidden(connection, settings.db_schema)
     what = f"{kind} of cluster {cluster}" if kind else f"cluster {cluster}"
     counts = f"{deleted.units:,} kinds, {deleted.objects:,} objects, {deleted.versions:,} versions in history"
-    data = {"cluster": cluster, "resource": kind} | dataclasses.asdict(deleted)
+    data = {"cluster": cluster, "resource": kind, "kinds": deleted.units}
+    data |= {"objects": deleted.objects, "versions": deleted.versions}
     show(Result.done(f"forgot {what}: {counts}", data, cluster), output)
     observe(Noted(message="a collector that still lists it brings it back with its next run"))
     return EXIT_DONE

@@ -15,8 +15,10 @@ from clusterinfo.settings import Settings
 async def migrate_schema(settings: Settings, observe: Observe) -> int:
     """Bring the schema up to date."""
     async with open_pool(settings) as pool, pool.acquire(timeout=ACQUIRE_FIRST_S) as connection:
-        for name in await migrate(connection, settings.db_schema):
-            observe(Noted(message=f"applied migration {name}"))
+        applied = await migrate(connection, settings.db_schema)
+    for name in applied:
+        observe(Noted(message=f"applied migration {name}"))
+    observe(Noted(message=f"schema {settings.db_schema} is up to date"))
     return EXIT_DONE
 
 

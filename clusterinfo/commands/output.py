@@ -16,6 +16,7 @@ import os
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -80,10 +81,22 @@ class Table(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of its own; `colour`: green, yellow or red, for the one that matters most."""
+    """A line of its own; `colour`: green, yellow or red, for the one that matters most.
+
+    `is_prose`: a terminal gets it folded between words, not as it is.
+    """
 
     text: str
     colour: str = ""
+    is_prose: bool = True
+
+    def lines(self, width: int | None = None, *, colours: bool = False) -> list[str]:
+        """What is printed; `width`: the terminal's columns."""
+        texts = [printable(self.text, keep="\t")]
+        if width is not None and self.is_prose and cell_len(texts[0]) > width:
+            indent = " " * (len(texts[0]) - len(texts[0].lstrip()) + 2)
+            texts = textwrap.wrap(texts[0], width, subsequent_indent=indent, break_on_hyphens=False)
+        return [typer.style(text, fg=self.colour, bold=True) if colours and self.colour else text for text in texts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +138,7 @@ class Result:
             if isinstance(part, Table):
                 lines += part.lines(wide=wide, width=width)
             else:
-                text = printable(part.text, keep="\t")
-                lines.append(typer.style(text, fg=part.colour, bold=True) if colours and part.colour else text)
+                lines += part.lines(width, colours=colours)
         return lines
 
 
@@ -135,6 +147,12 @@ def show(result: Result, output: Output) -> None:
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
     sys.stdout.write(result.text(output, width=width, colours=has_colours(sys.stdout)))
     sys.stdout.flush()
+
+
+def scroll_away() -> None:
+    """Move what a terminal shows out of sight, where it is not drawn over."""
+    if has_cursor(sys.stdout):
+        sys.stdout.write("\n" * shutil.get_terminal_size().lines)
 
 
 def redraw(result: Result, output: Output) -> None:
@@ -194,16 +212,26 @@ def _shown(cell: Cell) -> str:
 
 
 def _joined(columns: Sequence[Sequence[str]], width: int | None) -> list[str]:
-    """The lines of columns whose cells are equally wide."""
+    """The lines of columns whose cells are equally wide.
+
+    Where the terminal leaves too little for the last one, it is not aligned: most lines fit all the same.
+    """
     *others, last = columns
-    if width is not None:
-        room = width - sum(cell_len(column[0]) + len(GAP) for column in others)
-        last = [_cut(cell.rstrip(), room) for cell in last] if room >= WORTH_READING else last
-    return [GAP.join(cells).rstrip() for cells in zip(*others, last, strict=True)]
+    if width is None:
+        return [GAP.join(cells).rstrip() for cells in zip(*others, last, strict=True)]
+    taken = sum(cell_len(column[0]) + len(GAP) for column in others)
+    if others and width - taken < WORTH_READING:
+        others[-1] = [cell.rstrip() for cell in others[-1]]
+    starts = ["".join(cell + GAP for cell in cells) for cells in zip(*others, strict=True)] or [""] * len(last)
+    return [
+        (start + _cut(end.rstrip(), width - cell_len(start))).rstrip() for start, end in zip(starts, last, strict=True)
+    ]
 
 
 def _cut(text: str, room: int) -> str:
-    return text if cell_len(text) <= room else set_cell_size(text, room - 1).rstrip() + "…"
+    if cell_len(text) <= room or room < WORTH_READING:
+        return text
+    return set_cell_size(text, room - 1).rstrip() + "…"
 
 
 # --- for scripts -----------------------------------------------------------------------------------------------------

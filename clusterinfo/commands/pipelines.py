@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
@@ -11,14 +14,30 @@ from clusterinfo.errors import ConfigError
 from clusterinfo.exit_codes import EXIT_ATTENTION, EXIT_DONE, EXIT_STOPPED
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.collector import Collector
+from clusterinfo.kubernetes.following import NumberingSink
 from clusterinfo.memory import give_large_blocks_back
-from clusterinfo.model import Outcome
-from clusterinfo.observations import Connected, ListEnded, Observation, Observe, UnitFailed, UnitVerified, Warned
-from clusterinfo.pump import Sink, pump
+from clusterinfo.model import Outcome, Pace
+from clusterinfo.numbering import NumberingLanes
+from clusterinfo.observations import (
+    AllStored,
+    BatchStored,
+    Connected,
+    ListEnded,
+    Observation,
+    Observe,
+    UnitFailed,
+    UnitVerified,
+    Warned,
+)
+from clusterinfo.pump import pump
 from clusterinfo.settings import Settings
 from clusterinfo.telemetry.probes import probed
 from clusterinfo.waiting import unless
 
+SUMMED = (
+    "records", "rows_written", "rows_unchanged", "rows_ignored", "rows_deleted", "dead_letters", "size_bytes",
+)  # fmt: skip
+"""Of a batch's numbers, those that make sense as a sum."""
 LEGACY_NOTICE = "storing directly in PostgreSQL is deprecated, for development only, and may be removed"
 LEGACY_REMEDY = "set KAFKA_ENABLED=true and run `clusterinfo consume` beside `clusterinfo collect`"
 
@@ -26,36 +45,42 @@ LEGACY_REMEDY = "set KAFKA_ENABLED=true and run `clusterinfo consume` beside `cl
 # --- collect and legacy ----------------------------------------------------------------------------------------------
 
 
-async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event, *, once: bool) -> int:
-    """List everything into Kafka, once or every COLLECT_INTERVAL; without KAFKA_ENABLED straight into the database."""
+async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event, *, how: Pace) -> int:
+    """List or follow everything into Kafka; without KAFKA_ENABLED straight into the database."""
     if not settings.kafka_enabled:
-        return await legacy(settings, observe, stopping, once=once, do_migrate=True)
+        return await legacy(settings, observe, stopping, how=how, do_migrate=True)
     settings.sending_topic()  # a wrong one is refused before anything is connected to
     from clusterinfo.kafka.producer import KafkaSink
 
     async with AsyncExitStack() as stack:
         ends = KubernetesClient.connect(settings), KafkaSink.connect(settings, observe)
         if (opened := await _open(stack, stopping, *ends)) is None:
-            return EXIT_STOPPED if once else EXIT_DONE
+            return _stopped(how)
         client, sink = opened
-        observe(Connected())
+        observe(_connected(client))
         async with probed(observe, Kubernetes=client.ping, Kafka=sink.ping):
-            return await _collect_into(sink, client, settings, observe, stopping, once=once)
+            return await _collect_into(sink, client, settings, observe, stopping, how=how)
 
 
-async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, *, once: bool, do_migrate: bool) -> int:
-    """List everything straight into the database."""
+async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, *, how: Pace, do_migrate: bool) -> int:
+    """List or follow everything straight into the database."""
     observe(Warned(message=LEGACY_NOTICE, remedy=LEGACY_REMEDY))
     observe = unverified = UnverifiedLists(observe)
     async with AsyncExitStack() as stack:
         ends = KubernetesClient.connect(settings), open_sink(settings, observe, do_migrate=do_migrate)
         if (opened := await _open(stack, stopping, *ends)) is None:
-            return EXIT_STOPPED if once else EXIT_DONE
+            return _stopped(how)
         client, sink = opened
-        observe(Connected())
+        observe(_connected(client))
         async with probed(observe, Kubernetes=client.ping):
-            code = await _collect_into(sink, client, settings, observe, stopping, once=once)
-    return EXIT_ATTENTION if once and code == EXIT_DONE and unverified else code
+            numbering = NumberingLanes(sink, observe)
+            code = await _collect_into(numbering, client, settings, observe, stopping, how=how)
+    return EXIT_ATTENTION if how is Pace.ONCE and code == EXIT_DONE and unverified else code
+
+
+def _stopped(how: Pace) -> int:
+    """The exit code of who was stopped before the work was done, if it is ever done."""
+    return EXIT_STOPPED if how is Pace.ONCE else EXIT_DONE
 
 
 class UnverifiedLists:
@@ -94,12 +119,27 @@ async def _open(
     return await unless(stopping, enter())
 
 
+def _connected(client: KubernetesClient) -> Connected:
+    return Connected(cluster=client.cluster.name, cluster_id=client.cluster.id)
+
+
 async def _collect_into(
-    sink: Sink, client: KubernetesClient, settings: Settings, observe: Observe, stopping: asyncio.Event, *, once: bool
+    sink: NumberingSink,
+    client: KubernetesClient,
+    settings: Settings,
+    observe: Observe,
+    stopping: asyncio.Event,
+    *,
+    how: Pace,
 ) -> int:
-    result = await Collector(client, sink, settings, observe).run(stopping, once=once)
+    collector = Collector(client, sink, settings, observe)
+    if how is Pace.FOLLOW:
+        give_large_blocks_back()  # such as the buffers of a watch's TLS connection
+        await collector.follow(stopping, sink)
+        return EXIT_DONE
+    result = await collector.run(stopping, once=how is Pace.ONCE)
     if result is None:
-        return EXIT_STOPPED if once else EXIT_DONE
+        return _stopped(how)
     return EXIT_DONE if result.is_whole else EXIT_ATTENTION
 
 
@@ -123,6 +163,7 @@ async def consume(
     from clusterinfo.kafka.consumer.group import ConsumerGroup
 
     give_large_blocks_back()
+    observe = stored = Sum(observe)
     async with AsyncExitStack() as stack:
         ends = open_sink(settings, observe, do_migrate=do_migrate), ConsumerGroup.connect(settings, observe)
         if (opened := await _open(stack, stopping, *ends)) is None:
@@ -135,4 +176,28 @@ async def consume(
                 stopping,
                 until_idle_s=until_idle_s,
             )
+    if until_idle_s is not None and not stopping.is_set():
+        observe(stored.all_stored())
     return EXIT_DONE
+
+
+class Sum:
+    """An `Observe` that adds up the batches that were stored."""
+
+    def __init__(self, observe: Observe, clock: Callable[[], float] = time.monotonic) -> None:
+        self._observe = observe
+        self._clock = clock
+        self._began_s = clock()
+        self._of = Counter[str]()
+
+    def __call__(self, observation: Observation) -> None:
+        if isinstance(observation, BatchStored):
+            self._of["batches"] += 1
+            for name in SUMMED:
+                self._of[name] += getattr(observation, name)
+        self._observe(observation)
+
+    def all_stored(self) -> AllStored:
+        """All of it, and for how long that took."""
+        sums = {name: self._of[name] for name in ("batches", *SUMMED)}
+        return AllStored(seconds=self._clock() - self._began_s, **sums)

@@ -51,7 +51,7 @@ def _attributes(manifest: rbac.JSON) -> dict[str, Any]:
         "kind": manifest["kind"],
         "namespace": manifest["metadata"].get("namespace"),
         "name": manifest["metadata"]["name"],
-        "resources": sum(len(rule["resources"]) for rule in manifest.get("rules", [])),
+        "resources": sum(len(rule["resources"]) for rule in manifest["rules"]) if "rules" in manifest else None,
     }
 
 

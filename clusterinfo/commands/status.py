@@ -7,9 +7,10 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from clusterinfo.commands.output import Line, Output, Result, redraw, show
+from clusterinfo.commands.output import Line, Output, Result, redraw, scroll_away, show
+from clusterinfo.commands.status_lag import Partition
 from clusterinfo.commands.status_page import result_of
-from clusterinfo.commands.status_report import Consumers, Partition, Status
+from clusterinfo.commands.status_report import Consumers, Status
 from clusterinfo.errors import FatalError, TransientError, one_line
 from clusterinfo.exit_codes import EXIT_ATTENTION, EXIT_DONE, EXIT_STOPPED
 from clusterinfo.observations import Observe
@@ -40,6 +41,8 @@ async def show_status(
     given. `every_kind`: name those that need no attention, too; JSON always does. `watch`: again and again, for ever.
     """
     async with open_migrated_pool(settings) as pool:
+        if watch:
+            scroll_away()
         while watch:
             redraw(await _watched(settings, pool, stale_after_s, every_kind), output)
             await asyncio.sleep(WATCH_S)

@@ -7,7 +7,8 @@ from typing import Any
 
 from clusterinfo.commands.output import Column, Line, Result, Table, ago
 from clusterinfo.commands.status_kinds import complaint_of, name_of
-from clusterinfo.commands.status_report import ClusterLine, Partition, Status
+from clusterinfo.commands.status_lag import Partition
+from clusterinfo.commands.status_report import ClusterLine, Status
 from clusterinfo.durations import short_duration
 from clusterinfo.postgres.admin.overview import KindRow
 
@@ -43,10 +44,18 @@ def verdict(status: Status) -> Line:
 
 def last_lines(status: Status) -> list[str]:
     """What waits, and who consumes."""
-    lines = [] if status.lag is None else [f"lag: {status.lag}"]
+    lines = [f"lag: {_lag(status)}"] if status.partitions or status.lag is not None else []
     if status.consumers is not None:
         lines.append(f"consumers: {status.consumers.described(len(status.partitions))}")
     return [*lines, f"dead letters: {status.overview.dead_letters:,}"]
+
+
+def _lag(status: Status) -> str:
+    if status.lag is not None:
+        return str(status.lag)
+    why = "Kafka does not answer" if status.kafka_error else "KAFKA_ENABLED is false"
+    last = f"; last stored {ago(status.moved_at, status.overview.now)} ago" if status.moved_at else ""
+    return f"not known, {why}{last}"
 
 
 def _clusters(status: Status) -> Sequence[Column[ClusterLine]]:

@@ -15,84 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from clusterinfo.commands.status_kinds import Complaint, complaint_of, grouped, severity
-from clusterinfo.durations import short_duration
+from clusterinfo.commands.status_lag import Lag, Partition, idle_for, is_stalled, waiting
 from clusterinfo.model import partition_name
 from clusterinfo.postgres.admin.overview import ClusterRow, KindRow, Overview
 
 STALE_INTERVALS = 3
 """A kind that was not verified for so many intervals missed more than one run of lists that was merely slow."""
-STALLED_S = 60.0
-"""A batch takes a second or two; a statement is ended after a minute."""
-MOVING_S = 30.0
-"""A partition of which something was stored so long ago is being stored."""
-
-
-@dataclass(frozen=True, slots=True)
-class Partition:
-    """A partition of a topic: up to where it is stored, where it ends (None: Kafka was not asked).
-
-    `moved_at`: when something of it was last stored; `waiting_since`: when the first message that waits was sent, or
-    what was stored before it observed; `rate`: messages of it stored a second. None: not known.
-    """
-
-    topic: str
-    partition: int
-    stored: int
-    end: int | None
-    moved_at: dt.datetime | None = None
-    waiting_since: dt.datetime | None = None
-    rate: float | None = None
-
-    def __str__(self) -> str:
-        return partition_name(self.topic, self.partition)
-
-    @property
-    def lag(self) -> int | None:
-        return None if self.end is None else max(0, self.end - self.stored)
-
-
-@dataclass(frozen=True, slots=True)
-class Lag:
-    """What waits in Kafka: messages, and how many are stored a second (None: nothing of it is being stored, or it has
-    begun just now), in how many seconds all of it is at that rate, how many the oldest has waited, and for how many
-    nothing of it was stored (None: none of it ever).
-    """
-
-    messages: int
-    rate: float | None = None
-    catch_up_s: float | None = None
-    behind_s: float | None = None
-    idle_s: float | None = None
-
-    @classmethod
-    def of(cls, partitions: list[Partition], now: dt.datetime) -> Lag:
-        """Of all partitions together."""
-        late = [row for row in partitions if row.lag]
-        messages = sum(row.lag or 0 for row in late)
-        moved = [_seconds(now, row.moved_at) for row in late if row.moved_at]
-        waits = [_seconds(now, row.waiting_since) for row in late if row.waiting_since]
-        moving = [row for row in late if row.moved_at and _seconds(now, row.moved_at) <= MOVING_S]
-        rate = sum(row.rate or 0.0 for row in moving)
-        return cls(
-            messages,
-            rate or None,
-            messages / rate if rate else None,
-            max(waits) if waits else None,
-            min(moved) if moved else None,
-        )
-
-    def __str__(self) -> str:
-        """`37,728 messages waiting, 900/s stored, caught up in 42s, 70s behind`."""
-        if not self.messages:
-            return "none"
-        parts = [waiting(self.messages)]
-        if self.rate:
-            parts += [f"{self.rate:,.0f}/s stored", f"caught up in {short_duration(self.catch_up_s or 0)}"]
-        elif idle := idle_for(self):
-            parts.append(idle)
-        if self.behind_s is not None:
-            parts.append(f"{short_duration(self.behind_s)} behind")
-        return ", ".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +38,11 @@ class Consumers:
     held: frozenset[tuple[str, int]]
     error: str
     owner: str
+
+    @property
+    def without_partitions(self) -> str:
+        """What to say of members that hold nothing."""
+        return f"no consumer of {self.members} in group {self.group} holds a partition"
 
     def described(self, partitions: int) -> str:
         """`2 in group us, 12 of 12 partitions held`."""
@@ -208,9 +141,7 @@ class Status:
         found = [Attention("kafka", f"lag unknown: {self.kafka_error}")] if self.kafka_error else []
         if not self.overview.clusters:
             found.append(Attention("database", "no cluster is stored here yet"))
-        if why := self.unattended or self.stalled:
-            found.append(Attention("consumers", why))
-        return found
+        return found + [Attention("consumers", why) for why in (self.unattended, self.stalled) if why]
 
     def _clusters(self) -> list[Attention]:
         return [Attention("cluster", why, row.cluster) for row in self.overview.clusters if (why := _unfinished(row))]
@@ -230,31 +161,48 @@ class Status:
         return Lag.of(self.partitions, self.overview.now)
 
     @property
+    def moved_at(self) -> dt.datetime | None:
+        """When anything that came by Kafka was last stored."""
+        return max((row.moved_at for row in self.partitions if row.moved_at), default=None)
+
+    @property
     def unattended(self) -> str:
         """What waits in partitions that no consumer holds; "" if nothing does, or nobody knows who holds what."""
-        if self.consumers is None or self.consumers.error:
-            return ""
-        left = [row for row in self.partitions if row.lag and (row.topic, row.partition) not in self.consumers.held]
-        if not left:
-            return ""
+        left = [row for row in self.partitions if row.lag and self._is_nobodys(row)]
+        if self.consumers is None or not left:
+            return self._idle_members()
         lag = Lag.of(left, self.overview.now)
         waits = ", ".join(filter(None, [waiting(lag.messages), idle_for(lag)]))
         if self.consumers.held:
             return f"no consumer holds {', '.join(map(str, left))}: {waits}"
         who = f"no consumer in group {self.consumers.group}"
         if self.consumers.members:
-            who = f"no consumer of {self.consumers.members} in group {self.consumers.group} holds a partition"
+            who = self.consumers.without_partitions
         return f"{who}: {waits}{_other_group(self.consumers)}"
+
+    def _idle_members(self) -> str:
+        """What is wrong though nothing waits yet: members that hold nothing of topics that are there."""
+        known = self.consumers if self.consumers is not None and not self.consumers.error else None
+        if known is None or not known.members or known.held or known.state != "Stable" or not self.partitions:
+            return ""
+        return known.without_partitions
 
     @property
     def stalled(self) -> str:
-        """What has waited for a minute in partitions of which nothing was stored for as long; "" if nothing has."""
+        """What has waited for a minute in partitions of which nothing was stored for as long, though they are held, or
+        nobody knows; "" if nothing has.
+        """
         now = self.overview.now
-        still = [row for row in self.partitions if row.lag and _is_stalled(row, now)]
+        still = [row for row in self.partitions if row.lag and is_stalled(row, now) and not self._is_nobodys(row)]
         if not still:
             return ""
         lag = Lag.of(still, now)
         return f"{waiting(lag.messages)}, {idle_for(lag)}: {', '.join(map(str, still))}"
+
+    def _is_nobodys(self, row: Partition) -> bool:
+        """Whether it is known that no consumer holds a partition."""
+        known = self.consumers if self.consumers is not None and not self.consumers.error else None
+        return known is not None and (row.topic, row.partition) not in known.held
 
     # --- a line a cluster --------------------------------------------------------------------------------------------
 
@@ -310,29 +258,6 @@ class Status:
             "held": None if self.consumers.error else [partition_name(*held) for held in sorted(self.consumers.held)],
             "error": self.consumers.error,
         }
-
-
-def waiting(messages: int) -> str:
-    """`37,728 messages waiting`."""
-    return f"{messages:,} message{'' if messages == 1 else 's'} waiting"
-
-
-def idle_for(lag: Lag) -> str:
-    """`nothing stored for 70s`; "" if something is being stored."""
-    if lag.idle_s is None:
-        return "nothing of it was ever stored"
-    return f"nothing stored for {short_duration(lag.idle_s)}" if lag.idle_s > MOVING_S else ""
-
-
-def _is_stalled(row: Partition, now: dt.datetime) -> bool:
-    """Its messages have waited for a minute, and nothing of it was stored for as long."""
-    waits = row.waiting_since is not None and _seconds(now, row.waiting_since) >= STALLED_S
-    return waits and (row.moved_at is None or _seconds(now, row.moved_at) >= STALLED_S)
-
-
-def _seconds(now: dt.datetime, then: dt.datetime) -> float:
-    """From then to now; 0 if a clock is ahead."""
-    return max(0.0, (now - then).total_seconds())
 
 
 def _shown(line: ClusterLine) -> dict[str, Any]:

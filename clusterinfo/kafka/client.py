@@ -12,11 +12,12 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.conn import collect_hosts
 
 from clusterinfo.errors import ConfigError, one_line, quoted_path
-from clusterinfo.kafka.aiokafka_patches import bootstrap, codecs, login, reading
+from clusterinfo.kafka.aiokafka_patches import bootstrap, codecs, login, quiet, reading
 from clusterinfo.settings import Settings
 
 bootstrap.install()
 codecs.install()
+quiet.install()
 reading.install()
 
 REQUEST_TIMEOUT_MS = 20_000  # half of aiokafka's: a request that hangs must end within a send's deadline of 60 s

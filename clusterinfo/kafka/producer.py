@@ -1,9 +1,10 @@
-"""KafkaSink: the lists of a cluster into a topic, by an idempotent producer.
+"""KafkaSink: the lists of a cluster, and what is watched of it, into a topic, by an idempotent producer.
 
 A list's records go to one partition in order, its completion last. aiokafka batches and compresses; this builds the
 batches itself, because then the records of a refused batch are known, and a record costs a few microseconds instead
 of thirty. What went wrong between here and the broker is never guessed at: if any record of a write may be in Kafka and
 another may not, the list starts again under a new id (`RestartError`), since a record sent twice would spoil its count.
+What is watched is numbered instead, and sent again until Kafka has it: see `outbox.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import contextlib
 import hashlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Self
 
 import cramjam
@@ -23,15 +25,16 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooL
 from aiokafka.partitioner import murmur2
 
 from clusterinfo import wire
-from clusterinfo.errors import ClusterinfoError, FatalError, RestartError
+from clusterinfo.errors import ClusterinfoError, FatalError, RestartError, TransientError
 from clusterinfo.kafka.aiokafka_patches.quiet import quiet
 from clusterinfo.kafka.aiokafka_patches.stopping import STOP_TIMEOUT_S, bounded, drop_producer
 from clusterinfo.kafka.client import client_arguments, refresh_credentials
 from clusterinfo.kafka.errors import is_final, translate
+from clusterinfo.kafka.outbox import Outbox
 from clusterinfo.kafka.probe import CONNECT_TIMEOUT_S, first_connection, probe
 from clusterinfo.kafka.topics import Topic, check_partition, ensure_topic
-from clusterinfo.model import Batch, Lane, ListLane, Receipt, Record, RecordType, Unit
-from clusterinfo.observations import Observe, Produced, Stubbed
+from clusterinfo.model import Batch, Lane, PartitionLane, Receipt, Record, RecordType, Unit, WatchLane, partition_name
+from clusterinfo.observations import Noted, Observe, Produced, Streamed, Stubbed
 from clusterinfo.settings import MIB, Settings
 
 SEND_TIMEOUT_S = 60.0  # for one batch of the pump: 16 MiB by default
@@ -79,7 +82,7 @@ class _Delivery:
 
 
 class KafkaSink:
-    """A `pump.Sink` for list lanes. Use `async with KafkaSink.connect(settings, observe) as sink`."""
+    """A `pump.Sink` for lanes of lists and watches. Use `async with KafkaSink.connect(settings, observe) as sink`."""
 
     def __init__(self, settings: Settings, topic: Topic, observe: Observe) -> None:
         self.topic = topic
@@ -90,6 +93,8 @@ class KafkaSink:
         self._starting = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
         self._sent: dict[Lane, _Sent] = {}
+        self._outboxes: dict[tuple[str, int], Outbox] = {}
+        """(session, partition) -> what it says there."""
         # aiokafka lets those who wait for a partition starve, and counts their waiting time more than once: 200 turns
         # of 1 ms pass for 20 s (message_accumulator.add_batch, 0.14.0). So one waits at a time, in order.
         self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -112,17 +117,21 @@ class KafkaSink:
             await sink._close()
 
     async def open(self, lane: Lane) -> None:
-        """Forget what an earlier attempt at this lane sent. A list always begins at its beginning: returns None."""
+        """Forget what an earlier attempt at this lane sent. Lists and watches know where they begin: returns None."""
         self._sent.pop(lane, None)
 
     async def write(self, batch: Batch) -> Receipt:
         """Send every record of the batch and wait until all in-sync replicas have them, at most 60 s.
 
         Raises TransientError if nothing was sent (no broker to be had); RestartError if part of it may have been;
-        FatalError if Kafka refuses us for good; RecordError for a record that cannot be encoded.
+        FatalError if Kafka refuses us for good; RecordError for a record that cannot be encoded. What is watched is
+        numbered before anything is waited for, and waits until Kafka has it.
         """
         partition = self._partition_of(batch)
         records = [self._fitting(record) for record in batch.records]
+        if isinstance(batch.lane, WatchLane):
+            await self._outbox(batch.lane.session, partition).put(_said_on(partition, records))
+            return Receipt(lane=batch.lane, position=batch.end)
         producer = await self._ready()
         try:
             async with asyncio.timeout(SEND_TIMEOUT_S):
@@ -139,11 +148,97 @@ class KafkaSink:
         """Return if Kafka answers, by a connection of its own. Raises FatalError, in one line, if it does not."""
         await probe(self._settings, PING_TIMEOUT_S)
 
+    def next_number(self, lane: WatchLane) -> int:
+        """The number that the next record of this lane's session will get on this lane's partition."""
+        return self._outbox(lane.session, self._partition_of_unit(lane.unit)).next_number
+
+    def progress_lane(self, lane: WatchLane) -> tuple[WatchLane, int]:
+        """Where it is said until when this lane was heard: with all that is watched on its partition."""
+        return WatchLane(Unit(lane.unit.cluster, "", ""), "", lane.session), self._partition_of_unit(lane.unit)
+
+    async def renewed(self) -> bool:
+        """True if the topic has more partitions than it had, over which the kinds are spread from now on."""
+        found = await self._partitions() if self._settings.kafka_partition == "auto" else None
+        if found is None or found == self.topic.partitions:
+            return False
+        name, before = self.topic.name, self.topic.partitions
+        self._observe(
+            Noted(message=f"topic {name!r} has {found} partitions now, it had {before}: kinds are spread anew")
+        )
+        self.topic = replace(self.topic, partitions=found)
+        return True
+
+    async def _partitions(self) -> int | None:
+        """How many the topic has now; None if Kafka does not say."""
+        try:
+            async with asyncio.timeout(PING_TIMEOUT_S):
+                producer = await self._ready()
+                await producer.client.force_metadata_update()
+                return len(await producer.partitions_for(self.topic.name))
+        except (TimeoutError, KafkaError, TransientError):
+            return None
+
     def _partition_of(self, batch: Batch) -> int:
-        if self._settings.kafka_partition != "auto":
-            return self._settings.kafka_partition
-        unit = batch.lane.unit if isinstance(batch.lane, ListLane) else batch.records[0].unit
-        return partition_for(unit, self.topic.partitions)
+        if isinstance(batch.lane, WatchLane) and not batch.lane.unit.resource:
+            return batch.records[0].partition
+        lane = batch.lane
+        return self._partition_of_unit(batch.records[0].unit if isinstance(lane, PartitionLane) else lane.unit)
+
+    def _partition_of_unit(self, unit: Unit) -> int:
+        pinned = self._settings.kafka_partition
+        return partition_for(unit, self.topic.partitions) if pinned == "auto" else pinned
+
+    # --- what is numbered --------------------------------------------------------------------------------------------
+
+    def _outbox(self, session: str, partition: int) -> Outbox:
+        if (outbox := self._outboxes.get((session, partition))) is None:
+            name = partition_name(self.topic.name, partition)
+            outbox = Outbox(name, partial(self._send_first, partition), self._observe)
+            self._outboxes[session, partition] = outbox
+        return outbox
+
+    async def _send_first(self, partition: int, records: Sequence[Record], most: int | None = None) -> int:
+        """An `outbox.Send`: one message batch of the first records, `most` of them at most."""
+        producer = await self._ready()
+        delivery: _Delivery | None = None
+        try:
+            async with asyncio.timeout(SEND_TIMEOUT_S):
+                delivery = await self._submit_first(producer, partition, records[:most])
+                refused, _ = await _confirmed([delivery])
+        except TimeoutError as error:
+            self._retire(producer, drop=True)
+            raise TransientError(f"Kafka did not confirm a batch within {SEND_TIMEOUT_S:g} s") from error
+        except KafkaError as error:
+            self._retire(producer, drop=True)
+            raise _after_sending(error, "sending to Kafka", again=TransientError) from error
+        finally:
+            if delivery is not None:
+                delivery.future.cancel()
+        if not refused:
+            return self._streamed(partition, delivery.records)
+        self._retire(producer)  # as for a list
+        if len(refused) > 1:
+            return await self._send_first(partition, records, most=len(refused) // 2)
+        self._lower_limit(refused[0])
+        return await self._send_first(partition, [self._stub(refused[0])])
+
+    def _streamed(self, partition: int, records: Sequence[Record]) -> int:
+        size_bytes = sum(len(record.body) for record in records)
+        topic, count = self.topic.name, len(records)
+        self._observe(Streamed(topic=topic, partition=partition, records=count, size_bytes=size_bytes))
+        return count
+
+    async def _submit_first(self, producer: AIOKafkaProducer, partition: int, records: Sequence[Record]) -> _Delivery:
+        """Hand over as many of the first records as one message batch takes."""
+        builder, inside = producer.create_batch(), list[Record]()
+        for record in records:
+            message = wire.encode(record)
+            if builder.append(timestamp=None, key=message.key, value=message.value, headers=message.headers) is None:
+                break
+            inside.append(record)
+        return await self._submit(producer, partition, builder, inside)
+
+    # --- what is listed ----------------------------------------------------------------------------------------------
 
     async def _send(self, producer: AIOKafkaProducer, partition: int, records: Sequence[Record]) -> int:
         """Offset of the last record. Cancelled or failed, it leaves no future behind that nobody asks."""
@@ -188,7 +283,7 @@ class KafkaSink:
             refused, offset = await self._alone(producer, partition, record)
             if refused:
                 self._retire(producer)
-                self._limit_bytes = min(self._limit_bytes, max(compressed_bytes(record.body), 1))
+                self._lower_limit(record)
                 _, offset = await self._alone(await self._ready(), partition, self._stub(record))
             last_offset = max(last_offset, offset)
         return last_offset
@@ -197,6 +292,10 @@ class KafkaSink:
         deliveries: list[_Delivery] = []
         await self._submit_all(producer, partition, [record], deliveries)
         return await _confirmed(deliveries)
+
+    def _lower_limit(self, refused: Record) -> None:
+        """The broker takes less than its topic says."""
+        self._limit_bytes = min(self._limit_bytes, max(compressed_bytes(refused.body), 1))
 
     def _fitting(self, record: Record) -> Record:
         """The record, or its stub if the broker would not take it. Compresses only what is above the limit."""
@@ -293,6 +392,8 @@ class KafkaSink:
         task.add_done_callback(self._retiring.discard)
 
     async def _close(self) -> None:
+        for outbox in self._outboxes.values():
+            await outbox.close()
         producer, self._producer = self._producer, None
         if producer is not None:
             await _stop(producer)
@@ -322,10 +423,19 @@ async def _confirmed(deliveries: Sequence[_Delivery]) -> tuple[list[Record], int
     return refused, last_offset
 
 
-def _after_sending(error: KafkaError, doing: str) -> ClusterinfoError:
-    """After something was sent only two ways are left: the list again, or the end."""
+def _after_sending(
+    error: KafkaError, doing: str, again: type[RestartError | TransientError] = RestartError
+) -> ClusterinfoError:
+    """After something was sent only two ways are left: `again`, which for a list is from its beginning, or the end."""
     translated = translate(error, doing)
-    return translated if is_final(error) else RestartError(str(translated))
+    return translated if is_final(error) else again(str(translated))
+
+
+def _said_on(partition: int, records: Sequence[Record]) -> Sequence[Record]:
+    """A statement about watches says on which partition it lies, which only who sends it knows."""
+    return [
+        msgspec.structs.replace(record, partition=partition) if record.is_of_watches else record for record in records
+    ]
 
 
 def compressed_bytes(body: bytes) -> int:

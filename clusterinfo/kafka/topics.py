@@ -19,7 +19,7 @@ from clusterinfo.errors import ConfigError, FatalError, one_line
 from clusterinfo.kafka.aiokafka_patches.stopping import STOP_TIMEOUT_S, bounded
 from clusterinfo.kafka.client import REQUEST_TIMEOUT_MS, client_arguments
 from clusterinfo.kafka.errors import translate
-from clusterinfo.kafka.probe import first_connection, probe
+from clusterinfo.kafka.probe import CONNECT_TIMEOUT_S, first_connection, probe
 from clusterinfo.observations import Noted, Observe, Warned
 from clusterinfo.settings import MIB, Settings
 from clusterinfo.topic_names import TopicNames
@@ -56,7 +56,7 @@ async def ensure_topic(settings: Settings, observe: Observe) -> Topic:
     Raises FatalError in one line if Kafka cannot be reached within 20 s or refuses; ConfigError for a wrong setting.
     """
     name = settings.sending_topic()
-    async with _admin(settings) as admin:
+    async with connected_admin(settings) as admin:
         cluster_id, found = await _ensured(admin, settings, observe)
         limit_bytes = await _max_message_bytes(admin, name)
     return Topic(cluster_id, name, found[name], limit_bytes)
@@ -64,7 +64,7 @@ async def ensure_topic(settings: Settings, observe: Observe) -> Topic:
 
 async def ensure_topics(settings: Settings, observe: Observe) -> Topics:
     """The topics of who consumes: those that are named are created if they were missing. Raises as `ensure_topic`."""
-    async with _admin(settings) as admin:
+    async with connected_admin(settings) as admin:
         cluster_id, found = await _ensured(admin, settings, observe)
     if not found:
         observe(Warned(message=f"no topic is there yet that KAFKA_TOPIC means: {settings.kafka_topic}", remedy=_REMEDY))
@@ -72,10 +72,16 @@ async def ensure_topics(settings: Settings, observe: Observe) -> Topics:
 
 
 @contextlib.asynccontextmanager
-async def _admin(settings: Settings) -> AsyncIterator[AIOKafkaAdminClient]:
-    await probe(settings)
+async def connected_admin(
+    settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S
+) -> AsyncIterator[AIOKafkaAdminClient]:
+    """An admin client; the first connection, and then the block, must end within `timeout_s` each.
+
+    Raises FatalError in one line if Kafka cannot be reached or refuses, ConfigError for wrong settings.
+    """
+    await probe(settings, timeout_s)
     arguments = client_arguments(settings)
-    async with first_connection(settings):
+    async with first_connection(settings, timeout_s):
         admin = AIOKafkaAdminClient(**arguments)
         try:
             await admin.start()
@@ -165,9 +171,15 @@ async def _max_message_bytes(admin: AIOKafkaAdminClient, name: str) -> int:
 
     A broker that takes less than we think refuses the batch, and the sink learns from that.
     """
-    wanted = ConfigResource(ConfigResourceType.TOPIC, name, configs={"max.message.bytes": None})
-    for response in await admin.describe_configs([wanted]):
+    found = await topic_settings(admin, name, "max.message.bytes")
+    return int(found.get("max.message.bytes", MAX_MESSAGE_BYTES))
+
+
+async def topic_settings(admin: AIOKafkaAdminClient, name: str, *wanted: str) -> dict[str, str]:
+    """Those of a topic's settings, as the broker has them; none where they may not be read."""
+    resource = ConfigResource(ConfigResourceType.TOPIC, name, configs=dict.fromkeys(wanted))
+    for response in await admin.describe_configs([resource]):
         for code, _, _, _, entries in response.resources:
             if code == 0:
-                return next((int(entry[1]) for entry in entries if entry[0] == "max.message.bytes"), MAX_MESSAGE_BYTES)
-    return MAX_MESSAGE_BYTES
+                return {entry[0]: entry[1] for entry in entries if entry[0] in wanted}
+    return {}

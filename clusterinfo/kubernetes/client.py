@@ -7,6 +7,7 @@ connection is made, not before) makes the aiohttp session. What a list means is 
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto
 import datetime as dt
 import io
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -20,7 +21,7 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from clusterinfo.errors import ConfigError, FatalError, TransientError, one_line, without_userinfo
+from clusterinfo.errors import ConfigError, FatalError, TransientError, one_line
 from clusterinfo.kubernetes import discovery
 from clusterinfo.kubernetes.credentials import Credentials, config_errors, load_credentials
 from clusterinfo.kubernetes.errors import (
@@ -41,6 +42,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+WATCH_BUFFER_BYTES = 64 * 1024
+"""Of a watch, read from its socket and not taken yet: the client's 2 MiB would be kept by each of hundreds."""
+TLS_BUFFER_BYTES = 16 * 1024
+"""A TLS record is no longer (RFC 8446, 5.1)."""
 CONNECT_WITHIN_S = 20.0
 """To reach the API for the first time, after which a start gives up (docs/DESIGN.md, section 8)."""
 TCP_CONNECT_S = 10.0
@@ -81,35 +86,103 @@ class ClusterIdentity:
     server_version: str
 
 
+class OpenWatch:
+    """A watch that was answered 200: what the server sends, as it comes."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        _shrink_tls_buffer(response)
+
+    async def read(self, within_s: float) -> bytes:
+        """What came next; b"" at its end. Raises TimeoutError after `within_s` of silence, TransientError if it broke
+        off.
+        """
+        async with asyncio.timeout(within_s):
+            async with translated():
+                return await self._response.content.readany()
+
+    def close(self) -> None:
+        """Close its connection, which is its own."""
+        self._response.close()
+
+
+def _shrink_tls_buffer(response: aiohttp.ClientResponse) -> None:
+    """Have a connection that stays open for long, and brings little, receive into 16 KiB instead of asyncio's 256.
+
+    asyncio keeps that buffer for each TLS connection (`sslproto.SSLProtocol.max_size`) and asks how large it is to be
+    before each read. 300 watches took 100 MB, and take 28 together with `memory.py`. Other event loops have other ways.
+    """
+    transport = response.connection.transport if response.connection else None
+    protocol: Any = getattr(transport, "_ssl_protocol", None)
+    if isinstance(protocol, asyncio.sslproto.SSLProtocol):
+        protocol.__dict__["max_size"] = TLS_BUFFER_BYTES
+        protocol._ssl_buffer = bytearray(TLS_BUFFER_BYTES)  # type: ignore[attr-defined]  # the stubs leave it out
+        protocol._ssl_buffer_view = memoryview(protocol._ssl_buffer)  # type: ignore[attr-defined]
+
+
+class _Sessions:
+    """What one set of credentials opened: a session for what is asked for, and one for watches.
+
+    Each watch is a connection for as long as it runs: theirs are not limited in number, and nothing waits behind them.
+    """
+
+    def __init__(self, credentials: Credentials) -> None:
+        self._credentials = credentials
+        self.api = _open_api(credentials)
+        self._watches: ApiClient | None = None
+
+    @property
+    def watches(self) -> ApiClient:
+        """Opened when it is used: who lists needs none."""
+        if self._watches is None:
+            self._watches = _open_api(self._credentials, watches=True)
+        return self._watches
+
+    async def close(self) -> None:
+        """Close them; what is under way breaks off."""
+        await self.api.close()
+        if self._watches is not None:
+            await self._watches.close()
+
+
 class KubernetesClient:
     """One cluster's API. Made by `connect`; its methods may be called side by side."""
 
     def __init__(self, settings: Settings, credentials: Credentials) -> None:
         self._settings = settings
         self._credentials = credentials
-        self._api = _open_api(credentials)
-        self._retired: ApiClient | None = None
-        self._accepted: ApiClient | None = None
+        self._api = _Sessions(credentials)
+        self._retired: _Sessions | None = None
+        self._accepted: _Sessions | None = None
         """The session whose credentials were accepted elsewhere when a path refused them."""
         self._renewing = asyncio.Lock()
         self.cluster = ClusterIdentity("", "", "")
+        self.answered_at = ""
+        """The server's date in its last answer, as HTTP has it."""
 
     @classmethod
     @asynccontextmanager
-    async def connect(cls, settings: Settings, *, identify: bool = True) -> AsyncIterator[KubernetesClient]:
-        """Find credentials, reach the API within 20 s, learn which cluster it is; close everything at the end.
+    async def connect(
+        cls,
+        settings: Settings,
+        *,
+        identify: bool = True,
+        credentials: Credentials | None = None,
+        within_s: float = CONNECT_WITHIN_S,
+    ) -> AsyncIterator[KubernetesClient]:
+        """Find credentials unless they are given, reach the API, learn which cluster it is; close all at the end.
 
         Unless told to `identify` it, `cluster` is empty: to ask what is served takes no identity. Raises ConfigError
         for settings a user can correct, FatalError if the API cannot be reached or refuses us.
         """
-        credentials = await load_credentials(settings)
+        credentials = credentials or await load_credentials(settings)
         client = cls(settings, credentials)
-        host = without_userinfo(str(credentials.configuration.host))
+        host = credentials.host
         try:
             if identify:
-                client.cluster = await _within(CONNECT_WITHIN_S, client._identify, host)
+                client.cluster = await _within(within_s, client._identify, host)
             else:
-                await _within(CONNECT_WITHIN_S, client.ping, host)
+                await _within(within_s, client.ping, host)
             yield client
         finally:
             await client._close()
@@ -202,14 +275,48 @@ class KubernetesClient:
         A refusal of the credentials is followed by reading them again, once. Refused again, they are to blame if the
         API refuses them elsewhere, too (FatalError); else this path alone refuses them (ApiStatusError).
         """
+        return await self._accepted_by(path, lambda api: self._get(api, path, query or [], accept, max_bytes))
+
+    @asynccontextmanager
+    async def watch(
+        self, gvr: GroupVersionResource, *, namespace: str = "", version: int, timeout_s: int
+    ) -> AsyncIterator[OpenWatch]:
+        """A watch of what changes after `version`, with bookmarks, for `timeout_s`; closed at the end.
+
+        Raises TransientError, ApiStatusError, FatalError, as `get` does, before there is one.
+        """
+        path = resource_path(gvr, namespace)
+        query = [
+            ("watch", "1"),
+            ("resourceVersion", str(version)),
+            ("allowWatchBookmarks", "true"),
+            ("timeoutSeconds", str(timeout_s)),
+        ]
+        opened = OpenWatch(await self._accepted_by(path, lambda api: self._open_watch(api, path, query)))
+        try:
+            yield opened
+        finally:
+            opened.close()
+
+    async def _open_watch(self, api: _Sessions, path: str, query: list[tuple[str, str]]) -> aiohttp.ClientResponse:
+        async with translated(), asyncio.timeout(FIRST_BYTE_S):
+            response = await _request(api.watches, path, query, JSON, read_s=None)
+            if response.status != 200:
+                async with response:
+                    await _read_answer(response, ERROR_BODY_BYTES)  # raises what the status means
+                    raise ApiStatusError(response.status, "Unexpected", "no answer to a watch")
+            return response
+
+    async def _accepted_by(self, path: str, ask: Callable[[_Sessions], Awaitable[T]]) -> T:
+        """What `ask` returns, with credentials that are read again if they are refused: see `get`."""
         api = self._api
         try:
-            return await self._get(api, path, query or [], accept, max_bytes)
+            return await ask(api)
         except RefusedError:
             await self._renew(api)
         api = self._api
         try:
-            return await self._get(api, path, query or [], accept, max_bytes)
+            return await ask(api)
         except UnauthorizedError as error:
             if path != PROBE and await self._accepts(api):
                 raise error.answer from error
@@ -218,10 +325,11 @@ class KubernetesClient:
             raise self._refused(error) from error
 
     def _refused(self, error: RefusedError) -> FatalError:
-        host = without_userinfo(str(self._credentials.configuration.host))
-        return FatalError(f"{host}: {error}; check the credentials in KUBECONFIG or the service account")
+        return FatalError(
+            f"{self._credentials.host}: {error}; check the credentials in KUBECONFIG or the service account"
+        )
 
-    async def _accepts(self, api: ApiClient) -> bool:
+    async def _accepts(self, api: _Sessions) -> bool:
         """True if the API accepts the credentials of `api`, whatever they allow. Raises TransientError."""
         try:
             await self._get(api, PROBE, [], JSON, SMALL_ANSWER_BYTES)
@@ -232,23 +340,14 @@ class KubernetesClient:
         self._accepted = api
         return True
 
-    async def _get(self, api: ApiClient, path: str, query: list[tuple[str, str]], accept: str, max_bytes: int) -> bytes:
+    async def _get(self, api: _Sessions, path: str, query: list[tuple[str, str]], accept: str, max_bytes: int) -> bytes:
         async with translated(), asyncio.timeout(WHOLE_ANSWER_S):
-            response = await api.call_api(
-                path,
-                "GET",
-                query_params=query,
-                header_params={"Accept": accept},
-                auth_settings=["BearerToken"],
-                _preload_content=False,
-                _request_timeout=aiohttp.ClientTimeout(
-                    total=None, connect=TCP_CONNECT_S, sock_connect=TCP_CONNECT_S, sock_read=FIRST_BYTE_S
-                ),
-            )
+            response = await _request(api.api, path, query, accept, read_s=FIRST_BYTE_S)
             async with response:
+                self.answered_at = response.headers.get("Date", "")
                 return await _read_answer(response, max_bytes)
 
-    async def _renew(self, stale: ApiClient) -> None:
+    async def _renew(self, stale: _Sessions) -> None:
         """Read credentials and certificates again, unless somebody did meanwhile or they are known to be good.
 
         Requests under way keep the session they began with, which is closed at the next renewal: a kind that is refused
@@ -258,7 +357,7 @@ class KubernetesClient:
             if self._api is not stale or (self._accepted is stale and await self._accepts(stale)):
                 return
             self._credentials = await load_credentials(self._settings)
-            fresh = _open_api(self._credentials)
+            fresh = _Sessions(self._credentials)
             if self._retired is not None:
                 await self._retired.close()
             self._retired, self._api = self._api, fresh
@@ -304,13 +403,35 @@ def resource_path(gvr: GroupVersionResource, namespace: str = "") -> str:
     return f"{version_path(gvr.group, gvr.version)}{within}/{quote(gvr.resource, safe='')}"
 
 
-def _open_api(credentials: Credentials) -> ApiClient:
+async def _request(
+    api: ApiClient, path: str, query: list[tuple[str, str]], accept: str, *, read_s: float | None
+) -> aiohttp.ClientResponse:
+    """The answer to a GET, its body still to be read: each part of it within `read_s`."""
+    response: aiohttp.ClientResponse = await api.call_api(
+        path,
+        "GET",
+        query_params=query,
+        header_params={"Accept": accept},
+        auth_settings=["BearerToken"],
+        _preload_content=False,
+        _request_timeout=aiohttp.ClientTimeout(
+            total=None, connect=TCP_CONNECT_S, sock_connect=TCP_CONNECT_S, sock_read=read_s
+        ),
+    )
+    return response
+
+
+def _open_api(credentials: Credentials, *, watches: bool = False) -> ApiClient:
+    """A session; for `watches` of any number of connections, each of which keeps little."""
     from kubernetes_asyncio.client import ApiClient
 
     with config_errors("the certificates of the kubeconfig cannot be used"):
         api = ApiClient(credentials.configuration)
     api.user_agent = "clusterinfo"
     session = api.rest_client.pool_manager
+    if watches and session.connector is not None:
+        session.connector._limit = 0  # unlimited; the client takes what is 0 in its configuration for unset
+        session._read_bufsize = WATCH_BUFFER_BYTES
     # The proxy is known by now; ~/.netrc would be read at every request, and each that has a token refused if it names
     # the API's host.
     session._trust_env = False

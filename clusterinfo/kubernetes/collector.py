@@ -1,13 +1,15 @@
 """Collector: one cluster into a sink, run after run, every unit as a task.
 
 It has what outlives a run: the byte budget, the permits to list, and what is remembered of each list. A run discovers,
-states that it began, lists every unit, and states how each fared. Where the records go is the sink's
-concern, of which nothing is known here but the protocol; what a unit sends is `unit_lister.py`'s.
+states that it began, lists every unit, and states how each fared; of a cluster that is followed it lists what is not
+followed. Where the records go is the sink's concern, of which nothing is known here but the protocol; what a unit sends
+is `unit_lister.py`'s, how it is followed `following.py`'s.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -18,13 +20,15 @@ from clusterinfo.errors import ClusterinfoError, FatalError, TransientError, fir
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.discovery import Discovery
 from clusterinfo.kubernetes.errors import ApiStatusError, PageTooLargeError
-from clusterinfo.kubernetes.list_source import ListContext, ListResult, ListSource, new_id
+from clusterinfo.kubernetes.following import Followers, NumberingSink, Shared, triggering
+from clusterinfo.kubernetes.list_source import Alone, Beside, ListContext, ListResult, ListSource, new_id
 from clusterinfo.kubernetes.ordering import ListMemory
 from clusterinfo.kubernetes.recording import Recorder, batch_of
 from clusterinfo.kubernetes.redaction.objects import Redaction
 from clusterinfo.kubernetes.redaction.paths import parse_path
 from clusterinfo.kubernetes.unit_lister import UnitLister, UnitResult, worst
-from clusterinfo.model import GroupVersionResource, ListLane, Outcome, Unit
+from clusterinfo.kubernetes.watch import WatchContext
+from clusterinfo.model import CLOCK, GroupVersionResource, ListLane, Outcome, Unit
 from clusterinfo.observations import Discovered, Noted, Observe, RunFailed, RunScheduled, SnapshotEnded, Warned
 from clusterinfo.pump import Sink, deliver
 from clusterinfo.settings import Settings
@@ -34,6 +38,8 @@ from clusterinfo.waiting import Backoff, sleep_unless, unless
 AGGREGATED_WITHIN_S = 10.0
 """For which APIs are aggregated: an answer of a few kB, without which a run goes on."""
 
+DISCOVER_AFTER_S = 2.0
+"""From the first sign that other kinds are served to the run that looks: such signs come by the dozen."""
 NOTHING_LEFT = "nothing is left to list: INCLUDE names no kind that this cluster serves"
 
 RUN_ERRORS = TransientError, ApiStatusError, PageTooLargeError
@@ -84,6 +90,10 @@ class Collector:
         self._memory = ListMemory()
         self._unasked = ""
         """Why it was last unknown which APIs are aggregated; "" if it was known."""
+        self._followers: Followers | None = None
+        self._context: ListContext | None = None
+        """What the lists of the present run share."""
+        self._discovery_wanted = asyncio.Event()
 
     async def run(self, stopping: asyncio.Event, *, once: bool) -> RunResult | None:
         """List everything, once or every COLLECT_INTERVAL, until `stopping` is set; then open lists are abandoned.
@@ -99,6 +109,54 @@ class Collector:
         await self._run_on(stopping)
         return None
 
+    async def follow(self, stopping: asyncio.Event, sink: NumberingSink) -> None:
+        """Follow everything until `stopping` is set: list, then watch; a run every COLLECT_INTERVAL for the rest.
+
+        Another run comes as soon as the cluster seems to serve other kinds.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._followers = Followers(self._shared(sink, tasks), tasks.create_task)
+                reporting = tasks.create_task(self._followers.report(), name="watch.progress")
+                await self._run_on(stopping)
+                reporting.cancel()
+                await self._followers.stop()
+        except BaseExceptionGroup as group:
+            raise first_of(group) from group
+
+    def _shared(self, sink: NumberingSink, tasks: asyncio.TaskGroup) -> Shared:
+        settings, context = self._settings, self._new_context()
+        observe = triggering(self._observe, self._discovery_wanted.set)
+        return Shared(
+            session=new_id(),
+            sink=sink,
+            watches=WatchContext(
+                opener=self._client,
+                recorder=context.recorder,
+                observe=observe,
+                redaction=lambda: (self._context or context).redaction,
+                max_line_bytes=settings.page_bytes,
+            ),
+            open_list=self._open_list,
+            end_list=self._remember,
+            observe=observe,
+            spawn=tasks.create_task,
+            discover=self._discovery_wanted.set,
+            resync_s=settings.resync_interval,
+            interval_s=settings.collect_interval,
+            list_within_s=settings.list_timeout,
+        )
+
+    async def _pause(self, stopping: asyncio.Event, seconds: float) -> bool:
+        """Wait for the next run; True if there is to be none."""
+        until_s = time.monotonic() + seconds
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, seconds)):
+                await unless(stopping, self._discovery_wanted.wait())
+        if not stopping.is_set() and self._discovery_wanted.is_set():
+            await sleep_unless(stopping, max(0.0, min(DISCOVER_AFTER_S, until_s - time.monotonic())))
+        return stopping.is_set()
+
     async def _run_on(self, stopping: asyncio.Event) -> None:
         """One run after another, until `stopping` is set."""
         backoff = Backoff()
@@ -113,7 +171,7 @@ class Collector:
             except RUN_ERRORS as error:
                 pause_s = backoff.next_s(error if isinstance(error, TransientError) else None)
                 self._observe(RunFailed(cluster=self._client.cluster.name, error=str(error), wait_s=round(pause_s, 3)))
-            if await sleep_unless(stopping, pause_s):
+            if await self._pause(stopping, pause_s):
                 return
 
     # --- one run -----------------------------------------------------------------------------------------------------
@@ -125,15 +183,20 @@ class Collector:
         stale, whoever looks.
         """
         began_s = time.monotonic()
+        self._discovery_wanted.clear()
         discovery = await self._discover()
         if discovery.is_misspelt:
             return RunResult(outcomes={}, objects=0, size_bytes=0, is_whole=False)
-        context = self._context()
+        context = self._context = self._new_context()
         cluster = self._client.cluster
         await self._state(context, SnapshotStarted(cluster.server_version, cluster.name))
         plan = planned(cluster.id, discovery, self._settings.namespaces)
         await self._ask_for_aggregated(plan)
-        units = await self._list_all(plan, context)
+        if self._followers is None:
+            units = await self._list_all(plan, context)
+        else:
+            await self._followers.renew_session()
+            units = await self._followers.prove(plan, is_complete=discovery.complete)
         outcomes = outcomes_of(plan, units)
         misses_all = await self._misses_all_namespaces(plan, units)
         await self._state(context, completed(discovery, outcomes, counts_of(plan, units), interval_s))
@@ -203,8 +266,7 @@ class Collector:
         """Every unit of the plan, side by side; as many list at once as there are permits."""
 
         def open_list(lane: ListLane, gvr: GroupVersionResource, failure: str) -> ListSource:
-            ordering, newest = self._memory.ordering(lane.unit), self._memory.newest(lane)
-            return ListSource(lane, gvr, context, newest=newest, ordering=ordering, failure=failure)
+            return self._open_list(lane, gvr, failure, Alone(), 0)
 
         listers = [
             UnitLister(
@@ -225,12 +287,23 @@ class Collector:
             raise first_of(group) from group
         return [task.result() for task in tasks]
 
+    def _open_list(
+        self, lane: ListLane, gvr: GroupVersionResource, failure: str, beside: Beside, newest: int
+    ) -> ListSource:
+        """The source of a list in the present run, which may not be older than `newest` either."""
+        assert self._context is not None
+        ordering = self._memory.ordering(lane.unit)
+        if ordering == CLOCK:
+            beside, newest = Alone(), 0
+        newest = max(newest, self._memory.newest(lane))
+        return ListSource(lane, gvr, self._context, newest=newest, ordering=ordering, failure=failure, beside=beside)
+
     async def _state(self, context: ListContext, statement: SnapshotStarted | SnapshotCompleted) -> None:
         """Store a statement of the run, in a lane of its own."""
         record = context.recorder.run(statement, context.now())
         await deliver(self._sink, batch_of(record, ListLane(record.unit)), self._observe)
 
-    def _context(self) -> ListContext:
+    def _new_context(self) -> ListContext:
         """What the lists of one run share."""
         settings, cluster = self._settings, self._client.cluster
         key = settings.secret("redaction_key")
@@ -256,9 +329,11 @@ class Collector:
 
     # --- how it fared ------------------------------------------------------------------------------------------------
 
-    def _remember(self, lane: ListLane, result: ListResult) -> None:
+    def _remember(self, lane: ListLane, result: ListResult) -> bool:
+        """Take note of how a list fared; True if its kind is ordered by the clock from now on."""
         if why := self._memory.remember(lane, result.version, result.ordering, result.completed):
             self._observe(Warned(message=f"{lane}: {why}: ordered by the time of its lists from the next one on"))
+        return self._memory.ordering(lane.unit) == CLOCK
 
     def _is_whole(self, discovery: Discovery, outcomes: Outcomes) -> bool:
         fared = set(outcomes.values())

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clusterinfo.errors import ClusterinfoError, ConfigError, TransientError, one_line
+from clusterinfo.errors import ClusterinfoError, ConfigError, TransientError, one_line, without_userinfo
 from clusterinfo.kubernetes import authentication, endpoint
 from clusterinfo.kubernetes.authentication import Header, Pair
 from clusterinfo.kubernetes.exec_plugin import ExecPlugin, told_of_cluster
@@ -40,6 +40,11 @@ class Credentials:
     """As the kubeconfig calls the cluster; "" in a cluster."""
     headers: Headers = field(default_factory=list)
     """To be sent with every request, beside the token."""
+
+    @property
+    def host(self) -> str:
+        """The API's address, for a message."""
+        return without_userinfo(str(self.configuration.host))
 
 
 async def load_credentials(settings: Settings) -> Credentials:

@@ -57,8 +57,31 @@ class PageReader(Protocol):
         """One page of a list, whole."""
 
 
+class Beside(Protocol):
+    """What runs beside a list: the watch that follows it, if there is one."""
+
+    async def began(self, version: str, seen: dt.datetime) -> None:
+        """The first page of the list, or of another attempt at it, has come, of this resourceVersion; nothing of it is
+        sent before this returns.
+        """
+
+    def complete(self, statement: ListCompleted) -> ListCompleted:
+        """The list's statement, which is sent next, with what follows it."""
+
+
+class Alone:
+    """Nothing runs beside the list."""
+
+    async def began(self, version: str, seen: dt.datetime) -> None:
+        """Nobody waits for it."""
+
+    def complete(self, statement: ListCompleted) -> ListCompleted:
+        """Nothing follows."""
+        return statement
+
+
 def new_id() -> str:
-    """A UUIDv7: of a list or a snapshot; it carries the time of its making."""
+    """A UUIDv7: of a list, a snapshot or a session; it carries the time of its making."""
     return str(uuid_utils.uuid7())
 
 
@@ -142,10 +165,12 @@ class ListSource:
         newest: int = 0,
         ordering: str = "",
         failure: str = "",
+        beside: Beside | None = None,
     ) -> None:
         self.lane = lane
         self.gvr = gvr
         self._context = context
+        self._beside = beside or Alone()
         self._failure = failure
         self._limit = context.page_size
         self._page_estimate_bytes = min(context.page_bytes, self._limit * FIRST_PAGE_OBJECT_BYTES, FIRST_PAGE_BYTES)
@@ -273,6 +298,8 @@ class ListSource:
             size_bytes = len(body)
             del body  # the page's slices keep it alive until they are records
             observed_at = self._context.now()
+            if self._list.version is None:
+                await self._beside.began(page.resource_version, observed_at)
             items = await self._normalized(page)
             if not self._list.admit(page):
                 return []
@@ -355,8 +382,10 @@ class ListSource:
         """The next batch, with the list's statement once there is a verdict; the lane holds its bodies until acked."""
         self._verdict = verdict
         if verdict is not None:
-            context = self._context
-            records = [*records, context.recorder.list_ended(verdict.statement, self._list, context.now())]
+            context, statement = self._context, verdict.statement
+            if isinstance(statement, ListCompleted):
+                statement = self._beside.complete(statement)
+            records = [*records, context.recorder.list_ended(statement, self._list, context.now())]
         size_bytes = sum(len(record.body) for record in records)
         self._batch_share.resize(size_bytes)
         start = self._batches

@@ -1,4 +1,4 @@
-"""What a run of lists observed and states, as Records.
+"""What lists and watches observed and state, as Records.
 
 Pure: no I/O, no clock, no environment; identifiers and times are passed in.
 """
@@ -11,14 +11,24 @@ from typing import Final
 
 from clusterinfo.kubernetes.list_state import ListState
 from clusterinfo.kubernetes.normalize import NORMALIZATION, NormalizedObject
-from clusterinfo.model import Batch, ListLane, Record, RecordType
-from clusterinfo.statements import ListCompleted, ListFailed, SnapshotCompleted, SnapshotStarted, encode
+from clusterinfo.model import Batch, GroupVersionResource, ListLane, Record, RecordType, WatchLane
+from clusterinfo.statements import (
+    ListCompleted,
+    ListFailed,
+    SnapshotCompleted,
+    SnapshotStarted,
+    WatchEnded,
+    WatchProgress,
+    encode,
+)
 
 _TYPES: Final = {
     ListCompleted: RecordType.LIST_COMPLETED,
     ListFailed: RecordType.LIST_FAILED,
     SnapshotStarted: RecordType.SNAPSHOT_STARTED,
     SnapshotCompleted: RecordType.SNAPSHOT_COMPLETED,
+    WatchProgress: RecordType.WATCH_PROGRESS,
+    WatchEnded: RecordType.WATCH_ENDED,
 }
 
 
@@ -58,6 +68,53 @@ class Recorder:
             ordering=listed.ordering,
             content_hash=item.content_hash,
             normalization=NORMALIZATION,
+            manager=item.written.manager,
+            operation=item.written.operation,
+            subresource=item.written.subresource,
+            managed_at=item.written.at(),
+        )
+
+    def watched(
+        self, item: NormalizedObject, lane: WatchLane, gvr: GroupVersionResource, *, deleted: bool, at: dt.datetime
+    ) -> Record:
+        """An object as an event showed it; of a deletion its version is that of the deletion. The sink numbers it."""
+        return Record(
+            type=RecordType.DELETED if deleted else RecordType.OBSERVED,
+            cluster=self.cluster,
+            cluster_name=self.cluster_name,
+            observed_at=at,
+            body=item.body,
+            epoch=self.epoch,
+            group=gvr.group,
+            resource=gvr.resource,
+            namespace=item.namespace,
+            name=item.name,
+            reach=lane.reach,
+            api_version=item.api_version,
+            kind=item.kind,
+            uid=item.uid,
+            resource_version=item.resource_version,
+            list_version=item.resource_version,
+            content_hash=item.content_hash,
+            normalization=NORMALIZATION,
+            session=lane.session,
+            manager=item.written.manager,
+            operation=item.written.operation,
+            subresource=item.written.subresource,
+            managed_at=item.written.at(),
+        )
+
+    def watches(self, statement: WatchProgress | WatchEnded, session: str, partition: int, at: dt.datetime) -> Record:
+        """What `session` says of its watches on `partition`. The sink numbers it."""
+        return Record(
+            type=_TYPES[type(statement)],
+            cluster=self.cluster,
+            cluster_name=self.cluster_name,
+            observed_at=at,
+            body=encode(statement),
+            epoch=self.epoch,
+            session=session,
+            partition=partition,
         )
 
     def list_ended(self, statement: ListCompleted | ListFailed, listed: ListState, observed_at: dt.datetime) -> Record:

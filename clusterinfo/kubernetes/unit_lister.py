@@ -24,7 +24,7 @@ SEVERITY = [Outcome.COMPLETED, Outcome.FORBIDDEN, Outcome.FAILED]
 
 OpenList = Callable[[ListLane, GroupVersionResource, str], ListSource]
 """Makes the source of one list; the text, if any, is why there is nothing to list (see `ListSource`)."""
-EndList = Callable[[ListLane, ListResult], None]
+EndList = Callable[[ListLane, ListResult], object]
 """Takes note of how a list fared."""
 
 

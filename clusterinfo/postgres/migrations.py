@@ -60,16 +60,16 @@ async def check_migrated(connection: Connection, schema: str) -> None:
     """Raise FatalError unless every migration of this release is applied."""
     try:
         if await connection.fetchval("select to_regclass($1)", f"{schema}.schema_migration") is None:
-            raise FatalError(f"schema {schema} is not there yet: run `clusterinfo migrate`")
+            raise FatalError(f"schema {schema} is not there yet; run `clusterinfo migrate`")
         rows = await connection.fetch(f"select version from {schema}.schema_migration")  # noqa: S608 - pattern-checked
     except FOREIGN as error:
         raise translate(error, f"reading schema {schema}") from error
     missing = [entry.name for entry in migrations() if entry.version not in {row["version"] for row in rows}]
     if missing:
-        raise FatalError(f"schema {schema} lacks {', '.join(missing)}: run `clusterinfo migrate`")
+        raise FatalError(f"schema {schema} lacks {', '.join(missing)}; run `clusterinfo migrate`")
 
 
-async def _check_encoding(connection: Connection) -> None:
+async def check_encoding(connection: Connection) -> None:
     """Raise FatalError unless the database holds every character: else it refuses objects later, one by one or all."""
     encoding = await connection.fetchval("show server_encoding")
     if encoding != "UTF8":
@@ -81,7 +81,7 @@ async def _check_encoding(connection: Connection) -> None:
 
 
 async def _migrate(connection: Connection, schema: str) -> list[str]:
-    await _check_encoding(connection)
+    await check_encoding(connection)
     await connection.execute(f"set local lock_timeout = '{LOCK_TIMEOUT}'; set local statement_timeout = 0")
     await connection.execute("select pg_advisory_xact_lock($1)", LOCK_KEY)
     if not await connection.fetchval("select exists (select from pg_namespace where nspname = $1)", schema):

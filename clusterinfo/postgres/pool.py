@@ -154,13 +154,14 @@ async def prepare_connection(connection: asyncpg.Connection) -> None:
 
 
 @asynccontextmanager
-async def open_pool(settings: Settings) -> AsyncIterator[Pool]:
+async def open_pool(settings: Settings, within_s: float = FIRST_CONNECTION_S) -> AsyncIterator[Pool]:
     """A pool of at most DB_POOL_SIZE connections.
 
-    The first connection is tried for 20 s; then, or at once where trying again cannot help, FatalError with one line.
+    The first connection is tried for `within_s`; then, or at once where trying again cannot help, FatalError in one
+    line.
     """
     arguments = connection_arguments(settings)
-    pool = await _first_connection(settings, arguments)
+    pool = await _first_connection(settings, arguments, within_s)
     try:
         yield pool
     finally:
@@ -187,7 +188,7 @@ async def present(connection: Connection) -> dt.datetime:
     return now
 
 
-async def _first_connection(settings: Settings, arguments: dict[str, object]) -> asyncpg.Pool:
+async def _first_connection(settings: Settings, arguments: dict[str, object], within_s: float) -> asyncpg.Pool:
     where, logins = f"at {settings.db_host}:{settings.db_port}", _Logins()
 
     async def connect() -> asyncpg.Pool:
@@ -205,14 +206,14 @@ async def _first_connection(settings: Settings, arguments: dict[str, object]) ->
             raise _first_failure(error, settings, where) from error
 
     try:
-        return await retried_within(FIRST_CONNECTION_S, connect, pause_s=1)
+        return await retried_within(within_s, connect, pause_s=1)
     except TimeoutError as error:
         failure = error.__cause__  # the last attempt's, behind which is what asyncpg raised; None: no attempt ended
         last = failure.__cause__ if failure else None
-        raise _unreachable(last, settings, where) from (last or error)
+        raise _unreachable(last, settings, where, within_s) from (last or error)
 
 
-def _unreachable(error: BaseException | None, settings: Settings, where: str) -> FatalError:
+def _unreachable(error: BaseException | None, settings: Settings, where: str, within_s: float) -> FatalError:
     """What ends a first connection when its time is over."""
     if isinstance(error, READ_ONLY):
         return FatalError(
@@ -220,7 +221,7 @@ def _unreachable(error: BaseException | None, settings: Settings, where: str) ->
         )
     certificate = ", and that it accepts the certificate in DB_SSL_CERT" if settings.db_ssl_cert else ""
     return FatalError(
-        f"PostgreSQL {where} cannot be reached: {str(error or '').strip() or 'no answer within 20 s'}; "
+        f"PostgreSQL {where} cannot be reached: {str(error or '').strip() or f'no answer within {within_s:g} s'}; "
         f"check DB_HOST and DB_PORT, and that the server runs{certificate}"
     )
 

@@ -8,6 +8,8 @@ was, is bisected.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+import datetime as dt
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,12 +18,26 @@ import asyncpg
 import msgspec
 
 from clusterinfo.model import Batch, Lane, PartitionLane, Position, Receipt, Record, Rejected
-from clusterinfo.observations import BatchStored, DeadLettered, DeadLettersDropped, LaneClaimed, Observe
+from clusterinfo.observations import (
+    BatchStored,
+    DeadLettered,
+    DeadLettersDropped,
+    Drifted,
+    ForeignRecords,
+    LaneClaimed,
+    Observation,
+    Observe,
+    UnitFailed,
+    UnitGone,
+    UnitsFollowed,
+    UnitVerified,
+)
 from clusterinfo.postgres.connection import Connection, Pool
 from clusterinfo.postgres.errors import FOREIGN, RETRIED, is_of_the_record, is_timeout, server_message, translate
 from clusterinfo.postgres.merge.admission import Clocks
 from clusterinfo.postgres.merge.apply import Applied, apply
 from clusterinfo.postgres.merge.census import Census
+from clusterinfo.postgres.merge.changes import delays_of
 from clusterinfo.postgres.merge.dead_letters import LetterBound
 from clusterinfo.postgres.merge.gaps import CarriedUnits
 from clusterinfo.postgres.merge.large import is_large, worked_out
@@ -184,13 +200,23 @@ class PostgresSink:
                 commit_s=round(commit_s, 6),
             )
         )
+        for delays in delays_of(applied.census.said, dt.datetime.now(dt.UTC)):
+            self._observe(delays)
         for letter in letters[:MAX_REPORTED]:
             self._observe(DeadLettered(lane=str(batch.lane), offset=letter.offset, reason=letter.reason))
         if more := letters[MAX_REPORTED:]:
             offset, reason = more[0].offset, more[0].reason
             self._observe(DeadLettered(lane=str(batch.lane), offset=offset, reason=reason, letters=len(more)))
         for observation in applied.observations:
-            self._observe(observation)
+            self._observe(_named(observation, applied.census))
+
+
+def _named(observation: Observation, census: Census) -> Observation:
+    """With what its collector calls the cluster, as far as the batch says so."""
+    if isinstance(observation, Drifted | ForeignRecords | UnitFailed | UnitGone | UnitsFollowed | UnitVerified):
+        record = census.clusters.get(observation.cluster)
+        return dataclasses.replace(observation, cluster_name=record.cluster_name if record else "")
+    return observation
 
 
 # --- a batch that cannot be stored at once, as smaller ones that may be ----------------------------------------------

@@ -28,7 +28,6 @@ PLAIN_WIDTH = 120
 """Columns where there is no terminal to measure."""
 
 DEFAULT_OBJECTS = 5000
-KEEP_INTERVAL = "30s"
 
 
 Reach = Callable[[str], Awaitable[None]]
@@ -135,14 +134,14 @@ class Demonstration:
 
     async def _leave_running(self, servers: Servers, consumers: list[Process]) -> None:
         """Leave it running until cancelled. Raises SandboxError if a server ends, or a child fails."""
-        async with runs.collecting(servers, KEEP_INTERVAL) as collectors:
-            tables.print_connection(self._out, servers, consumers[0], KEEP_INTERVAL)
+        async with runs.following(servers) as collectors:
+            tables.print_connection(self._out, servers, consumers[0])
             with runs.progress(self._err) as report:
-                report(f"running, lists every {KEEP_INTERVAL}; Ctrl-C ends it all")
+                report("running, following what changes; Ctrl-C ends it all")
                 while True:
                     for children in (collectors, consumers):
-                        for name in await runs.revive(servers, children):
-                            self._err.print(f"{name} has ended, and was started again")
+                        for child in await runs.revive(servers, children):
+                            self._err.print(f"{child.name} has ended, and was started again as {child.pid}")
                     await asyncio.sleep(0.5)
 
 

@@ -24,7 +24,7 @@ from clusterinfo.sandbox.demo_servers import Servers, last_lines
 from clusterinfo.sandbox.processes import Process, SandboxError
 
 CONSUMERS = 2
-POLL_S = 0.1
+POLL_S = 0.2
 STUCK_AFTER_S = 120.0  # a broker or database that does nothing for so long will do nothing
 PLAIN_LINE_EVERY_S = 2.0
 STOP_GRACE_S = 8.0  # more than the SHUTDOWN_GRACE_S that the children get
@@ -127,7 +127,7 @@ class _Run:
         return all(stored.get(partition, 0) >= end for partition, end in ends.items())
 
     async def _poll(self) -> None:
-        """Measure once, then pause: four times as long as measuring took, at least 0.1 s."""
+        """Measure once, then pause: four times as long as measuring took, at least 0.2 s."""
         began = time.monotonic()
         check(self._servers, self._consumers)
         with suppress(asyncpg.UndefinedTableError):  # the consumers have not migrated yet
@@ -159,15 +159,15 @@ async def consuming(servers: Servers) -> AsyncIterator[list[Process]]:
 
 
 @asynccontextmanager
-async def collecting(servers: Servers, interval: str) -> AsyncIterator[list[Process]]:
-    """A collector that lists every `interval`, until the block ends."""
+async def following(servers: Servers) -> AsyncIterator[list[Process]]:
+    """A collector that lists once more and then follows what changes, until the block ends."""
     async with _stopped_afterwards() as children:
-        start(servers, children, "collect", ("collect", "--interval", interval))
+        start(servers, children, "collect", ("collect", "--watch"))
         yield children
 
 
-async def revive(servers: Servers, children: list[Process]) -> list[str]:
-    """Start those children again that somebody has stopped or killed, in their places; their names.
+async def revive(servers: Servers, children: list[Process]) -> list[Process]:
+    """Start those children again that somebody has stopped or killed, in their places; what runs instead of them.
 
     Raises SandboxError if a server has ended, or a child by a fault of its own. The broker takes a consumer that was
     killed for a member: see `broker.py`.
@@ -182,7 +182,7 @@ async def revive(servers: Servers, children: list[Process]) -> list[str]:
         if "consume" in child.argv:
             await servers.broker.forget_members(GROUP)
         children[place] = Process.start(child.name, child.argv, log=child.log, cwd=Path.cwd(), env=servers.environment)
-        revived.append(child.name)
+        revived.append(children[place])
     return revived
 
 

@@ -106,10 +106,10 @@ class Servers:
     environment: Mapping[str, str]
     ours: frozenset[str]
 
-    def write_environment(self, interval: str) -> Path:
+    def write_environment(self) -> Path:
         """A file for a shell to `source`: then clusterinfo, psql and kubectl reach what runs here.
 
-        It holds passwords, and lies in a directory that only we can enter. `interval`: that of the collector.
+        It holds passwords, and lies in a directory that only we can enter.
         """
         postgres = self.postgres
         variables = {
@@ -119,7 +119,6 @@ class Servers:
             "PGUSER": postgres.user,
             "PGPASSWORD": postgres.password,
             "PGOPTIONS": f"-c search_path={SCHEMA}",
-            "COLLECT_INTERVAL": interval,
         }
         variables |= {name: value for name, value in self.environment.items() if name in self.ours}
         lines = [f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())]
@@ -188,13 +187,12 @@ _ALWAYS = {
     "KAFKA_ENABLED": "true",
     "KAFKA_PARTITION": "auto",
     "KAFKA_TOPIC_PARTITIONS": "6",
-    "BATCH_WAIT": "200ms",
     "METRICS_ADDRESS": "",
     "LOG_LEVEL": "warning",
     "LOG_FORMAT": "console",
     "SHUTDOWN_GRACE_S": "5",
 }
-_FOR_OTHERS = frozenset(_ALWAYS) - {"LOG_LEVEL", "SHUTDOWN_GRACE_S", "BATCH_WAIT"} | {"REDACTION_KEY"}
+_FOR_OTHERS = frozenset(_ALWAYS) - {"LOG_LEVEL", "SHUTDOWN_GRACE_S"} | {"REDACTION_KEY"}
 """What somebody beside the demo's own processes needs as well."""
 
 

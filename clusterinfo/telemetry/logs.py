@@ -19,25 +19,40 @@ from clusterinfo.observations import Observation
 
 FOREIGN_LINES, FOREIGN_WINDOW_S = 5, 10.0
 _FIRST_KEYS = ("level", "msg", "timestamp")
+_DIGITS = 3
+"""Of seconds behind the point."""
 
 MESSAGES: dict[type[Observation], tuple[str, str]] = {
-    seen.Connected: ("debug", "Connected"),
+    seen.Started: ("info", "Started"),
+    seen.Stopped: ("info", "Stopped"),
+    seen.Connected: ("info", "Connected"),
     seen.Discovered: ("info", "Discovered what the cluster serves"),
     seen.PageListed: ("debug", "Page listed"),
     seen.ListEnded: ("info", "List ended"),
     seen.ListRestarted: ("warning", "List starts again"),
+    seen.WatchOpened: ("debug", "Watch opened"),
+    seen.WatchInterrupted: ("info", "Watch broke off and is opened again"),
+    seen.WatchLost: ("warning", "Watch cannot be continued: the kind is listed again"),
+    seen.EventsRead: ("debug", "Changes watched"),
     seen.SnapshotEnded: ("info", "Snapshot ended"),
     seen.RunFailed: ("warning", "Run of lists failed and starts again"),
     seen.RunScheduled: ("debug", "Next run of lists scheduled"),
     seen.Produced: ("info", "Cluster info sent to Kafka"),
+    seen.Streamed: ("debug", "Changes sent to Kafka"),
     seen.Stubbed: ("warning", "Object too large for the broker: a stub was sent"),
     seen.ItemUnreadable: ("error", "Item of a page could not be read: its list does not complete"),
+    seen.AssignmentAwaited: ("info", "Waiting for partitions: joining the consumer group"),
+    seen.PartitionsRevoked: ("info", "Partitions revoked: the consumer group rebalances"),
     seen.PartitionsAssigned: ("info", "Partitions assigned"),
     seen.LaneClaimed: ("info", "Partition claimed"),
     seen.OffsetGap: ("error", "Records are missing: Kafka no longer holds them"),
     seen.Holding: ("debug", "Partitions that are held"),
     seen.Lagging: ("debug", "Records of a partition that are not stored yet"),
     seen.BatchStored: ("info", "Batch stored"),
+    seen.AllStored: ("info", "All is stored"),
+    seen.ChangesStored: ("debug", "Watched changes stored"),
+    seen.Drifted: ("warning", "A list corrected what was followed: changes were missed, and nobody noticed"),
+    seen.UnitsFollowed: ("debug", "Kinds are followed"),
     seen.DeadLettered: ("error", "Record stored as a dead letter"),
     seen.DeadLettersDropped: ("error", "The oldest dead letters were deleted: there are more than may be kept"),
     seen.ForeignRecords: ("warning", "Records dead-lettered: their cluster belongs to another topic"),
@@ -53,23 +68,25 @@ MESSAGES: dict[type[Observation], tuple[str, str]] = {
     seen.Freed: ("info", "Messages come from Kafka again"),
 }
 """Observation -> level and message; `Warned` and `Noted` bring their own."""
+NO_PARTITION = "No partition assigned: other consumers have them all"
 
 
 def configure_logging(level: str, log_format: str) -> None:
     """Send everything that is logged in this process to stderr, in one format."""
     shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
         structlog.processors.EventRenamer("msg"),
         _redact,
     ]
-    renderer: Any = _render_json if log_format == "json" else _console()
+    renderers: list[Any] = [_render_json] if log_format == "json" else [_without_empty, _console()]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *renderers],
         )
     )
     handler.addFilter(_ForeignLimit())
@@ -92,6 +109,12 @@ def log_error(message: str) -> None:
 def _render_json(_: Any, __: str, event: dict[str, Any]) -> str:
     first = {key: event.pop(key) for key in _FIRST_KEYS if key in event}
     return orjson.dumps(first | event, default=str).decode()
+
+
+def _without_empty(_: Any, __: str, event: dict[str, Any]) -> dict[str, Any]:
+    """Fields that hold something, and tuples as a person writes them."""
+    shown = {key: ", ".join(map(str, value)) if isinstance(value, tuple) else value for key, value in event.items()}
+    return {key: value for key, value in shown.items() if value not in ("", None)}
 
 
 def _console() -> Any:
@@ -121,20 +144,33 @@ class _ForeignLimit(logging.Filter):
 
 
 def log_observation(observation: Observation) -> None:
-    """One log line for one observation."""
+    """One log line for one observation. Once a collector is connected, all its lines name its cluster."""
     logger = structlog.stdlib.get_logger("clusterinfo")
     match observation:
+        case seen.Connected(cluster=cluster, cluster_id=cluster_id):
+            if cluster_id:
+                structlog.contextvars.bind_contextvars(cluster=cluster, cluster_id=cluster_id)
+            logger.info(MESSAGES[seen.Connected][1])
+        case seen.PartitionsAssigned(partitions=()):
+            logger.info(NO_PARTITION, partitions=())
         case seen.Warned(message=message, remedy=remedy):
             logger.warning(message, **({"remedy": remedy} if remedy else {}))
         case seen.Noted(message=message):
             logger.info(message)
-        case seen.Produced():
-            logger.info(MESSAGES[seen.Produced][1], **_produced(observation))
         case _:
             level, message = MESSAGES[type(observation)]
-            getattr(logger, level)(message, **dataclasses.asdict(observation))
+            getattr(logger, level)(message, **_fields(observation))
 
 
-def _produced(observation: seen.Produced) -> dict[str, Any]:
-    fields = dataclasses.asdict(observation)
-    return fields | {"size": fields.pop("size_bytes")}
+def _fields(observation: Observation) -> dict[str, Any]:
+    """What a line says of it: seconds to the millisecond, a cluster by its name and id."""
+    fields = {
+        name: round(value, _DIGITS) if isinstance(value, float) else value
+        for name, value in dataclasses.asdict(observation).items()
+    }
+    if "cluster_name" in fields:
+        identity = fields["cluster"]
+        fields |= {"cluster": fields.pop("cluster_name") or identity, "cluster_id": identity}
+    if isinstance(observation, seen.Produced):
+        fields["size"] = fields.pop("size_bytes")
+    return fields

@@ -23,6 +23,10 @@ BATCH_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 
 """A batch's stage: unchanged records take milliseconds, the statement timeout is 60 s."""
 
 
+DELAY_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 5, 15, 60, 300)
+"""From a change's sight to its row: 50 ms where all is well, minutes after an outage."""
+
+
 class Metrics:
     """Prometheus metrics of one process, on a registry of its own."""
 
@@ -39,6 +43,10 @@ class Metrics:
             ["resource", "outcome"],
             registry=self.registry,
             buckets=LIST_BUCKETS_S,
+        )
+        self.watched_events = self._counter("watched_events", "Changes that came by a watch", "resource")
+        self.watches_lost = self._counter(
+            "watches_lost", "Watches that could not be continued, so that the kind was listed again", "resource"
         )
         self.last_snapshot = self._gauge(
             "last_snapshot_timestamp_seconds", "When the last run of lists ended (Unix time)", "cluster"
@@ -65,6 +73,16 @@ class Metrics:
             ["stage"],
             registry=self.registry,
             buckets=BATCH_BUCKETS_S,
+        )
+        self.delay_seconds = Histogram(
+            "clusterinfo_delay_seconds",
+            "Seconds from when a watch saw a change to its commit, by the collector's and the consumer's clocks",
+            ["resource"],
+            registry=self.registry,
+            buckets=DELAY_BUCKETS_S,
+        )
+        self.drift = self._counter(
+            "drift", "Objects of kinds that were followed which a list had to correct: 0 where all is well", "resource"
         )
         self.dead_letters = self._counter("dead_letters", "Records stored as dead letters")
         self.dead_letters_dropped = self._counter(
@@ -112,7 +130,7 @@ def _count_run(metrics: Metrics, run: seen.SnapshotEnded) -> None:
         metrics.interval.labels(run.cluster).set(run.interval_s)
 
 
-def _count_produced(metrics: Metrics, produced: seen.Produced) -> None:
+def _count_produced(metrics: Metrics, produced: seen.Produced | seen.Streamed) -> None:
     metrics.produced_records.labels(produced.topic).inc(produced.records)
     metrics.produced_bytes.labels(produced.topic).inc(produced.size_bytes)
 
@@ -132,6 +150,17 @@ def _count_batch(metrics: Metrics, batch: seen.BatchStored) -> None:
         metrics.batch_seconds.labels(stage).observe(seconds)
 
 
+def _count_changes(metrics: Metrics, changes: seen.ChangesStored) -> None:
+    delays = metrics.delay_seconds.labels(changes.resource)
+    for delay_s in changes.delays_s:
+        delays.observe(delay_s)
+
+
+def _count_followed(metrics: Metrics, followed: seen.UnitsFollowed) -> None:
+    for resource in followed.resources:
+        metrics.last_verified.labels(followed.cluster, resource).set(time.time())
+
+
 def _count_verified(metrics: Metrics, verified: seen.UnitVerified) -> None:
     metrics.last_verified.labels(verified.cluster, verified.resource).set(time.time())
 
@@ -139,12 +168,18 @@ def _count_verified(metrics: Metrics, verified: seen.UnitVerified) -> None:
 _COUNTERS: dict[type[Observation], Callable[[Metrics, Any], None]] = {
     seen.PageListed: _count_page,
     seen.ListEnded: lambda m, o: m.list_seconds.labels(o.resource, o.outcome).observe(o.seconds),
+    seen.EventsRead: lambda m, o: m.watched_events.labels(o.resource).inc(o.events),
+    seen.WatchLost: lambda m, o: m.watches_lost.labels(o.resource).inc(),
     seen.SnapshotEnded: _count_run,
     seen.Produced: _count_produced,
+    seen.Streamed: _count_produced,
     seen.PartitionsAssigned: lambda m, _: m.lag.clear(),
     seen.Holding: lambda m, o: m.assigned.set(o.partitions),
     seen.Lagging: lambda m, o: m.lag.labels(o.topic, str(o.partition)).set(o.records),
     seen.BatchStored: _count_batch,
+    seen.ChangesStored: _count_changes,
+    seen.Drifted: lambda m, o: m.drift.labels(o.resource).inc(o.objects),
+    seen.UnitsFollowed: _count_followed,
     seen.DeadLettered: lambda m, o: m.dead_letters.inc(o.letters),
     seen.DeadLettersDropped: lambda m, o: m.dead_letters_dropped.inc(o.letters),
     seen.ForeignRecords: lambda m, o: m.foreign_records.labels(o.topic).inc(o.records),
@@ -156,6 +191,8 @@ _COUNTERS: dict[type[Observation], Callable[[Metrics, Any], None]] = {
 _ERROR_CLASSES: dict[type[Observation], str] = {
     seen.Retrying: "retry",
     seen.LaneRestarted: "restart",
+    seen.WatchInterrupted: "retry",
+    seen.WatchLost: "restart",
     seen.ListRestarted: "restart",
     seen.RunFailed: "restart",
     seen.LaneLost: "release",

@@ -40,8 +40,12 @@ def line_of(observation: Observation) -> str:
             line = f"{lane}, {step}: {error}; again in {wait_s:.1f} s"
         case seen.RunFailed(cluster=cluster, error=error, wait_s=wait_s):
             line = f"{cluster}, run of lists: {error}; again in {wait_s:.1f} s"
+        case seen.WatchLost(resource=resource, reason=reason):
+            line = f"{resource}: its watch cannot be continued: {reason}; it is listed again"
         case seen.SnapshotEnded() as ended:
             line = _summary(ended)
+        case seen.AllStored() as stored:
+            line = _sum(stored)
     return line
 
 
@@ -50,6 +54,15 @@ def _summary(ended: seen.SnapshotEnded) -> str:
     text = f"{ended.cluster}: {ended.objects:,} objects of {ended.kinds} kinds, {size}, in {ended.seconds:.1f} s"
     return text + (
         f"; {ended.failed} kinds failed, {ended.forbidden} forbidden" if ended.failed or ended.forbidden else ""
+    )
+
+
+def _sum(stored: seen.AllStored) -> str:
+    letters = f", {stored.dead_letters:,} dead letters" if stored.dead_letters else ""
+    return (
+        f"all is stored: {stored.records:,} records in {stored.batches:,} batches, "
+        f"{stored.size_bytes / 1048576:.1f} MiB, in {stored.seconds:.1f} s: {stored.rows_written:,} rows written, "
+        f"{stored.rows_unchanged:,} unchanged, {stored.rows_deleted:,} deleted{letters}"
     )
 
 

@@ -42,13 +42,17 @@ class Tally:
 
 
 class Listing:
-    """A run of lists, or the time until the next."""
+    """A run of lists, or the time until the next; what is followed meanwhile."""
 
     def __init__(self, now: Clock) -> None:
         self.cluster = ""
         self._now = now
         self._kinds = self._listed = self._objects = self._size_bytes = 0
         self._next_at_s: float | None = None
+        self._followed = set[str]()
+        self._changes = 0
+        self._ran = False
+        """Whether all was listed once: what is followed then matters more than what is listed."""
 
     def note(self, observation: Observation) -> None:
         match observation:
@@ -61,15 +65,34 @@ class Listing:
             case seen.ListEnded():
                 self._listed += 1
             case seen.RunScheduled(cluster=cluster, wait_s=wait_s) | seen.RunFailed(cluster=cluster, wait_s=wait_s):
-                self.cluster, self._next_at_s = cluster, self._now() + wait_s
+                self.cluster, self._next_at_s, self._ran = cluster, self._now() + wait_s, True
+            case _:
+                self._follow(observation)
+
+    def _follow(self, observation: Observation) -> None:
+        match observation:
+            case seen.WatchOpened(resource=resource):
+                self._followed.add(resource)
+            case seen.WatchLost(resource=resource):
+                self._followed.discard(resource)
+            case seen.EventsRead(events=events):
+                self._changes += events
 
     @property
     def bar(self) -> tuple[int, int] | None:
-        return (self._listed, self._kinds) if self._next_at_s is None else None
+        return None if self._next_at_s is not None or self._follows else (self._listed, self._kinds)
+
+    @property
+    def _follows(self) -> bool:
+        return self._ran and bool(self._followed)
 
     def words(self) -> str:
+        followed = f"{len(self._followed)} kinds followed, {self._changes:,} changes" if self._follows else ""
         if self._next_at_s is not None:
-            return f"{self.cluster}: next run of lists in {short_duration(self._next_at_s - self._now())}"
+            wait = f"next run of lists in {short_duration(self._next_at_s - self._now())}"
+            return f"{self.cluster}: {', '.join(filter(None, (followed, wait)))}"
+        if followed:
+            return f"{self.cluster}: {followed}, listing the others"
         size = f"{self._objects:,} objects, {self._size_bytes / 1048576:.1f} MiB"
         return f"listing {self.cluster}: {self._listed}/{self._kinds} kinds, {size}"
 

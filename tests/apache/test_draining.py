@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+
+import pytest
 
 from tests.conftest import Database
 from tests.integration.test_draining import AT_ONCE_S, GRACE_S, ONCE, QUIET, converges, stopped
 from tests.kafka.apache import ApacheKafka
-from tests.support.programs import Program, run, running, simulated_api
+from tests.support.programs import Api, Program, run, running, simulated_api
 
-KAFKA = {"KAFKA_ENABLED": "true", "KAFKA_TOPIC": "draining", "KAFKA_PARTITION": "auto", "KAFKA_TOPIC_PARTITIONS": "6"}
+KAFKA = {"KAFKA_ENABLED": "true", "KAFKA_PARTITION": "auto", "KAFKA_TOPIC_PARTITIONS": "6"}
 
 
 @contextmanager
@@ -39,21 +42,41 @@ async def at_work_as_it_stops(env: dict[str, str], broker: int | None) -> AsyncI
             yield consumer, collector
 
 
-async def test_a_stopped_broker_keeps_nobody(database: Database) -> None:
-    async with ApacheKafka() as own, simulated_api(300, 8) as api:
-        env = api.env | database.env | KAFKA | QUIET | {"KAFKA_BROKERS": own.bootstrap}
-        (await run(*ONCE["collect"], env=env)).expect(0)
-        async with at_work_as_it_stops(env, own.pid) as (consumer, collector):
-            first, second = await asyncio.gather(stopped(consumer, GRACE_S + 3.0), stopped(collector, GRACE_S + 3.0))
-        first.expect(0)
-        second.expect(0)
-        await converges(api, database, env, "collect", "consume")
+@pytest.fixture(scope="module")
+async def own() -> AsyncIterator[ApacheKafka]:
+    """A broker to freeze: afterwards it may take itself for lost, which is nobody else's matter."""
+    async with ApacheKafka() as started:
+        yield started
 
 
-async def test_asked_twice_a_stopped_broker_keeps_nobody_at_all(database: Database) -> None:
-    async with ApacheKafka() as own, simulated_api(300, 8) as api:
-        env = api.env | database.env | KAFKA | QUIET | {"KAFKA_BROKERS": own.bootstrap}
-        async with at_work_as_it_stops(env, own.pid) as (consumer, collector):
-            ends = await asyncio.gather(*(stopped(one, AT_ONCE_S, 2) for one in (consumer, collector)))
-        assert all(ended.code in (0, 1) for ended in ends)
-        await converges(api, database, env, "collect", "consume")
+@pytest.fixture(scope="module")
+async def api() -> AsyncIterator[Api]:
+    async with simulated_api(300, 8) as started:
+        yield started
+
+
+@pytest.fixture
+def env(own: ApacheKafka, api: Api, database: Database) -> dict[str, str]:
+    named = f"draining-{uuid.uuid4().hex[:8]}"
+    kafka = {"KAFKA_BROKERS": own.bootstrap, "KAFKA_TOPIC": named, "KAFKA_GROUP_ID": named}
+    return api.env | database.env | KAFKA | QUIET | kafka
+
+
+async def test_a_stopped_broker_keeps_nobody(
+    own: ApacheKafka, api: Api, database: Database, env: dict[str, str]
+) -> None:
+    (await run(*ONCE["collect"], env=env)).expect(0)
+    async with at_work_as_it_stops(env, own.pid) as (consumer, collector):
+        first, second = await asyncio.gather(stopped(consumer, GRACE_S + 3.0), stopped(collector, GRACE_S + 3.0))
+    first.expect(0)
+    second.expect(0)
+    await converges(api, database, env, "collect", "consume")
+
+
+async def test_asked_twice_a_stopped_broker_keeps_nobody_at_all(
+    own: ApacheKafka, api: Api, database: Database, env: dict[str, str]
+) -> None:
+    async with at_work_as_it_stops(env, own.pid) as (consumer, collector):
+        ends = await asyncio.gather(*(stopped(one, AT_ONCE_S, 2) for one in (consumer, collector)))
+    assert all(ended.code in (0, 1) for ended in ends)
+    await converges(api, database, env, "collect", "consume")

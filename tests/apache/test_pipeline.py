@@ -11,6 +11,7 @@ from tests.support.programs import run, simulated_api
 GROUP = "cluster-info-consumer"
 TOPIC = "pipeline"
 PARTITIONS = 6
+OBJECTS = 200
 
 
 async def test_kafka_itself_says_that_the_group_has_stored_everything(broker: ApacheKafka, database: Database) -> None:
@@ -21,7 +22,7 @@ async def test_kafka_itself_says_that_the_group_has_stored_everything(broker: Ap
         "KAFKA_PARTITION": "auto",
         "KAFKA_TOPIC_PARTITIONS": str(PARTITIONS),
     }
-    async with simulated_api(1000, 12) as api:
+    async with simulated_api(OBJECTS, 12) as api:
         env = api.env | kafka_env | database.env
         (await run("collect", "--once", env=env)).expect(0)
         (await run("consume", "--until-idle", "3s", env=env)).expect(0)
@@ -36,7 +37,7 @@ async def test_kafka_itself_says_that_the_group_has_stored_everything(broker: Ap
     assert sorted(shown) == list(range(PARTITIONS))
     assert {lag for _, _, lag in shown.values()} == {"0"}
     assert all(committed == end for committed, end, _ in shown.values())
-    assert sum(int(end) for _, end, _ in shown.values()) > 1000
+    assert sum(int(end) for _, end, _ in shown.values()) > OBJECTS
 
 
 def described(printed: str) -> list[list[str]]:

@@ -15,6 +15,7 @@ import aiohttp
 import pytest
 
 from clusterinfo.commands import pipelines
+from clusterinfo.model import Pace
 from clusterinfo.observations import Observation, SnapshotEnded, UnitVerified
 from clusterinfo.sandbox.processes import free_port
 from clusterinfo.settings import Settings, load
@@ -22,7 +23,7 @@ from clusterinfo.telemetry import probes
 from clusterinfo.telemetry.server import Telemetry
 from tests.conftest import Database
 from tests.kafka.apache import ApacheKafka
-from tests.support.programs import simulated_api
+from tests.support.programs import Api, simulated_api
 from tests.support.proxy import Proxy
 
 INTERVAL_S = 0.5
@@ -30,11 +31,13 @@ INTERVAL_S = 0.5
 NEEDS = {"collect": {"Kubernetes", "Kafka"}, "consume": {"Kafka", "PostgreSQL"}, "legacy": {"Kubernetes", "PostgreSQL"}}
 Command = Callable[[Settings, Telemetry, asyncio.Event], Awaitable[int]]
 COMMANDS: dict[str, Command] = {
-    "collect": lambda settings, tell, stop: pipelines.collect(settings, tell.observe, stop, once=False),
+    "collect": lambda settings, tell, stop: pipelines.collect(settings, tell.observe, stop, how=Pace.LISTS),
     "consume": lambda settings, tell, stop: pipelines.consume(
         settings, tell.observe, stop, until_idle_s=None, do_migrate=False
     ),
-    "legacy": lambda settings, tell, stop: pipelines.legacy(settings, tell.observe, stop, once=False, do_migrate=False),
+    "legacy": lambda settings, tell, stop: pipelines.legacy(
+        settings, tell.observe, stop, how=Pace.LISTS, do_migrate=False
+    ),
 }
 
 
@@ -92,13 +95,24 @@ class Ends:
         return {"Kubernetes": self.kubernetes, "PostgreSQL": self.postgres}[end]
 
 
+@pytest.fixture(scope="module")
+async def kafka() -> AsyncIterator[ApacheKafka]:
+    """One to take away: each test gives it back."""
+    async with ApacheKafka() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+async def api() -> AsyncIterator[Api]:
+    async with simulated_api(30, 8) as started:
+        yield started
+
+
 @pytest.fixture
-async def ends(database: Database, tmp_path: Path) -> AsyncIterator[Ends]:
+async def ends(database: Database, kafka: ApacheKafka, api: Api, tmp_path: Path) -> AsyncIterator[Ends]:
     named = f"readiness-{uuid.uuid4().hex[:8]}"
     kafka_env = {"KAFKA_ENABLED": "true", "KAFKA_TOPIC": named, "KAFKA_GROUP_ID": named, "KAFKA_TOPIC_PARTITIONS": "1"}
     async with (
-        ApacheKafka() as kafka,
-        simulated_api(30, 8) as api,
         Proxy(str(urlsplit(api.url).hostname), int(urlsplit(api.url).port or 0)) as kubernetes,
         Proxy(database.env["DB_HOST"], int(database.env["DB_PORT"])) as postgres,
     ):

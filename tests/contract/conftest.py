@@ -11,11 +11,12 @@ import pytest
 from tests.contract.sink_cases import (
     kafka_sink,
     names_sink,
+    numbering_lanes,
     postgres_sink_of_a_list,
     postgres_sink_of_a_partition,
     store_of_the_tests,
 )
-from tests.contract.source_cases import list_source, partition_source
+from tests.contract.source_cases import list_source, partition_source, watch_source
 from tests.integration.brokers import broker
 
 __all__ = [
@@ -23,10 +24,12 @@ __all__ = [
     "kafka_sink",
     "list_source",
     "names_sink",
+    "numbering_lanes",
     "partition_source",
     "postgres_sink_of_a_list",
     "postgres_sink_of_a_partition",
     "store_of_the_tests",
+    "watch_source",
 ]
 
 

@@ -31,8 +31,13 @@ def implementations(protocol: type) -> set[type]:
     modules = pkgutil.walk_packages(clusterinfo.__path__, "clusterinfo.")
     loaded = [import_module(module.name) for module in modules if not module.name.endswith("__main__")]
     classes = {one for module in loaded for one in vars(module).values() if inspect.isclass(one)}
-    ours = {one for one in classes if one.__module__.startswith("clusterinfo.")}
+    ours = {one for one in classes if one.__module__.startswith("clusterinfo.") and not is_protocol(one)}
     return {one for one in ours if one is not protocol and all(callable(getattr(one, name, 0)) for name in methods)}
+
+
+def is_protocol(one: type) -> bool:
+    """True for what only says which methods there are."""
+    return bool(getattr(one, "_is_protocol", False))
 
 
 def our_tasks() -> set[asyncio.Task[Any]]:

@@ -15,7 +15,8 @@ from clusterinfo.errors import RestartError
 from clusterinfo.kafka import producer
 from clusterinfo.kafka.producer import KafkaSink
 from clusterinfo.kubernetes.unit_lister import _Names
-from clusterinfo.model import Batch, Lane, ListLane, PartitionLane, Position, Receipt, Unit
+from clusterinfo.model import Batch, Lane, ListLane, PartitionLane, Position, Receipt, Unit, WatchLane
+from clusterinfo.numbering import NumberingLanes
 from clusterinfo.observations import unobserved
 from clusterinfo.postgres import pool as connecting
 from clusterinfo.postgres import sink as storing
@@ -37,6 +38,7 @@ SINKS: dict[type, tuple[str, ...]] = {
     KafkaSink: ("kafka_sink",),
     PostgresSink: ("postgres_sink_of_a_partition", "postgres_sink_of_a_list"),
     _Names: ("names_sink",),
+    NumberingLanes: ("numbering_lanes",),
     Store: ("store_of_the_tests",),
 }
 """Each class and the fixtures that make cases of it; `Store` stands in for the database in tests of the group."""
@@ -53,7 +55,7 @@ REMOTE_CALLS = [
 
 LOCAL_CALLS = [
     *(("kafka_sink", "open"), ("postgres_sink_of_a_list", "open")),
-    *((name, call) for name in ("names_sink", "store_of_the_tests") for call in ("open", "write")),
+    *((name, call) for name in ("names_sink", "numbering_lanes", "store_of_the_tests") for call in ("open", "write")),
 ]
 
 
@@ -218,6 +220,22 @@ class NamesCase(SinkCase):
         return self.sink.names
 
 
+class NumberingCase(SinkCase):
+    """What is watched, on its way to a sink in memory."""
+
+    def __init__(self) -> None:
+        self._behind = _Names()
+        unit = lane_of("namespaces").unit
+        super().__init__(NumberingLanes(self._behind, unobserved), WatchLane(unit, "", SOME_LIST))
+
+    def batch_of(self, numbers: list[int]) -> Batch:
+        records = [item(number, "namespaces", "") for number in numbers]
+        return Batch(lane=self.lane, start=numbers[0] // 3, end=numbers[0] // 3 + 1, records=records)
+
+    async def stored(self) -> list[str]:
+        return self._behind.names
+
+
 class StoreCase(SinkCase):
     """A partition in memory."""
 
@@ -289,6 +307,11 @@ async def postgres_sink_of_a_list(database: Database, monkeypatch: pytest.Monkey
 @pytest.fixture
 async def names_sink() -> NamesCase:
     return NamesCase(_Names(), lane_of("namespaces"))
+
+
+@pytest.fixture
+async def numbering_lanes() -> NumberingCase:
+    return NumberingCase()
 
 
 @pytest.fixture

@@ -23,11 +23,12 @@ from clusterinfo.kafka.client import client_arguments
 from clusterinfo.kafka.consumer import batching, connection, partition, source
 from clusterinfo.kafka.consumer.batching import Limits
 from clusterinfo.kafka.consumer.source import PartitionSource
-from clusterinfo.kubernetes import client
+from clusterinfo.kubernetes import client, watch
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.list_source import OBJECTS_IN_A_ROW, ListContext, ListSource
 from clusterinfo.kubernetes.recording import Recorder
-from clusterinfo.model import Batch, Lane, ListLane, PartitionLane, Position, Receipt, Unit
+from clusterinfo.kubernetes.watch import WatchContext, WatchSource
+from clusterinfo.model import Batch, Lane, ListLane, PartitionLane, Position, Receipt, Unit, WatchLane
 from clusterinfo.observations import unobserved
 from clusterinfo.pump import Source
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
@@ -39,7 +40,11 @@ from tests.integration.lists import CONFIGMAPS, SNAPSHOT, configmap
 from tests.support.members import fill
 from tests.support.proxy import Proxy
 
-SOURCES: dict[type, str] = {ListSource: "list_source", PartitionSource: "partition_source"}
+SOURCES: dict[type, str] = {
+    ListSource: "list_source",
+    WatchSource: "watch_source",
+    PartitionSource: "partition_source",
+}
 """Each class and the fixture that makes a case of it."""
 
 PERMITS = 2
@@ -119,6 +124,10 @@ class SourceCase:
         """The tasks that it began."""
         return our_tasks() - self._tasks_before
 
+    def is_ahead(self) -> bool:
+        """Whether what was to be fetched ahead is there."""
+        return not self.under_way()
+
     def begins(self, batch: Batch) -> bool:
         """Whether what was stored before this batch does not count any more."""
         raise NotImplementedError
@@ -156,7 +165,7 @@ class ListCase(SourceCase):
 
     def held(self) -> list[str]:
         pages: Any = self._context.pages
-        requests = pages._api.rest_client.pool_manager.connector._acquired
+        requests = pages._api.api.rest_client.pool_manager.connector._acquired
         permits = [] if self._context.permits._value == PERMITS else ["a permit"]
         return [*super().held(), *permits, *(f"a connection: {one}" for one in requests)]
 
@@ -183,6 +192,67 @@ class PartitionCase(SourceCase):
 
     def end(self) -> None:
         self._stopping.set()
+
+
+class WatchCase(SourceCase):
+    """A watch has no end but the one that is said, and goes on where it was confirmed."""
+
+    heals_itself = True
+
+    def __init__(
+        self, source: WatchSource, names: list[str], context: WatchContext, proxy: Proxy, sessions: Any
+    ) -> None:
+        super().__init__(source, source.lane, names, context.room, proxy)
+        self._watch = source
+        self._sessions = sessions
+
+    def begins(self, batch: Batch) -> bool:
+        return False
+
+    def is_last(self, batch: Batch) -> bool:
+        return batch.records[-1].name == self.names[-1]
+
+    def position_after(self, batch: Batch) -> Position:
+        return None
+
+    def end(self) -> None:
+        self._watch._has_ended = True
+
+    def is_ahead(self) -> bool:
+        return bool(self._watch._pending)  # it reads for as long as it is open
+
+    def held(self) -> list[str]:
+        connections = self._sessions.watches.rest_client.pool_manager.connector._acquired
+        return [*super().held(), *(f"a connection: {one}" for one in connections)]
+
+
+@pytest.fixture
+async def watch_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[WatchCase]:
+    """A watch of three batches, whose connection is opened again as often as it ends."""
+    monkeypatch.setattr(client, "FIRST_BYTE_S", SHORT_S)
+    monkeypatch.setattr(watch, "BATCH_RECORDS", 10)
+    monkeypatch.setattr(watch, "WORDLESS_RENEWALS", 1000)
+    cluster = SimulatedCluster(seed=1)
+    cluster.create_namespace("shop")
+    version, names = cluster.revision, [f"cm-{number:03}" for number in range(30)]
+    for name in names:
+        cluster.create("configmaps", configmap(name))
+    async with (
+        SimulatedKubernetes(cluster, bookmark_interval_s=0.1) as api,
+        Proxy(api.host, api.port) as proxy,
+    ):
+        kubeconfig = api.write_kubeconfig(tmp_path / "kubeconfig")
+        kubeconfig.write_text(kubeconfig.read_text().replace(f":{api.port}", f":{proxy.port}"))
+        async with KubernetesClient.connect(Settings(kubeconfig=kubeconfig)) as connected:
+            recorder = Recorder(cluster=connected.cluster.id, cluster_name="test", snapshot=SNAPSHOT)
+            context = WatchContext(opener=connected, recorder=recorder, observe=unobserved, silence_s=SHORT_S)
+            lane = WatchLane(Unit(connected.cluster.id, "", "configmaps"), "", SNAPSHOT)
+            tested = WatchSource(
+                lane, CONFIGMAPS, context, version=version, seen=context.now(), report=lambda _: tested.reopen()
+            )
+            case = WatchCase(tested, names, context, proxy, connected._api)
+            yield case
+            await tested.close()
 
 
 @pytest.fixture

@@ -83,7 +83,7 @@ async def reading(case: SourceCase) -> None:
 async def ahead(case: SourceCase) -> None:
     """A batch in hand, and all there that was on its way."""
     await reading(case)
-    await until(lambda: not case.under_way())
+    await until(case.is_ahead)
 
 
 async def between_two(case: SourceCase) -> None:

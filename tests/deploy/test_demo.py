@@ -42,7 +42,7 @@ async def test_what_it_prints_can_be_typed(temporary: Path, tmp_path: Path) -> N
 
 
 async def _seen(kept: Kept, home: Path) -> None:
-    """Until the last command shows what the one before deleted; the collector lists every 30 s."""
+    """Until the last command shows what the one before deleted; the collector follows."""
     changes = kept.breaking[-1]
     async with asyncio.timeout(90):
         while not re.search(r"deleted +\| deployments +\| ns-000", (await typed(changes, kept.environment, home))[1]):

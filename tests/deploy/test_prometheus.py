@@ -138,6 +138,10 @@ SILENT: list[dict[str, str]] = [
     series("clusterinfo_last_verified_timestamp_seconds", "0x120", cluster="a", resource="pods", instance="old"),
     series("clusterinfo_lag_records", "90000-500x120", topic="t", partition="0"),
     series("clusterinfo_batches_total", "0+10x120"),
+    series("clusterinfo_delay_seconds_bucket", "0+99x120", resource="pods", le="0.25"),
+    series("clusterinfo_delay_seconds_bucket", "0+100x120", resource="pods", le="5"),
+    series("clusterinfo_delay_seconds_bucket", "0+100x120", resource="pods", le="+Inf"),
+    series("clusterinfo_drift_total", "3x120", resource="pods"),
     series("clusterinfo_offset_gaps_total", "0x120"),
     series("clusterinfo_dead_letters_total", "3x120"),
     series("clusterinfo_dead_letters_dropped_total", "3x120"),
@@ -164,6 +168,12 @@ FIRING: dict[str, list[dict[str, str]]] = {
         series("clusterinfo_last_verified_timestamp_seconds", "3000x120", cluster="a", resource="pods")
     ],
     "ClusterinfoLagGrows": [series("clusterinfo_lag_records", "0+1000x120", topic="t", partition="0")],
+    "ClusterinfoDelayed": [
+        series("clusterinfo_delay_seconds_bucket", "0+95x120", resource="pods", le="5"),
+        series("clusterinfo_delay_seconds_bucket", "0+100x120", resource="pods", le="30"),
+        series("clusterinfo_delay_seconds_bucket", "0+100x120", resource="pods", le="+Inf"),
+    ],
+    "ClusterinfoDrift": [series("clusterinfo_drift_total", "0x100 1x20", resource="pods")],
     "ClusterinfoNothingStored": [
         series("clusterinfo_lag_records", "10x120", topic="t", partition="0"),
         series("clusterinfo_batches_total", "7x120"),

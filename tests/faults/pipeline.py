@@ -291,6 +291,7 @@ async def pipeline(
     *,
     consumers: int = 3,
     interval: str = "1s",
+    follow: bool = False,
     partitions: int = PARTITIONS,
     session_timeout_s: float = 2.0,
     env: Mapping[str, str] | None = None,
@@ -302,7 +303,8 @@ async def pipeline(
     """A collector and consumers on `ends` (its own servers unless given), which have a topic and a group of their own.
 
     `env` goes to all programs, `collector_env` and `consumer_env` to those; each beats what is set here. Before any
-    program starts, the schema is migrated and `prepare` is done to it. Nothing churns yet: `world.churn.start()`.
+    program starts, the schema is migrated and `prepare` is done to it. The collector lists every `interval`, or follows
+    the cluster, and lists what cannot be followed as often. Nothing churns yet: `world.churn.start()`.
     """
     async with contextlib.AsyncExitStack() as stack:
         if ends is None:
@@ -315,8 +317,8 @@ async def pipeline(
                 await prepare(connection)
         collector = Kept(
             "collect",
-            (*PROGRAM, "collect", "--interval", interval),
-            shared | dict(collector_env or {}),
+            (*PROGRAM, "collect", *(["--watch"] if follow else ["--interval", interval])),
+            shared | {"COLLECT_INTERVAL": interval} | dict(collector_env or {}),
             directory,
         )
         members = [

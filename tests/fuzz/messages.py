@@ -24,9 +24,10 @@ from clusterinfo.postgres.merge.admission import Admission
 from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.merge.staging import stage
 from clusterinfo.postgres.merge.units import UnitRow
+from clusterinfo.statements import ListCompleted, WatchedUnit, WatchEnded, WatchProgress, encode
 from tests.fuzz.making import mutated
 from tests.fuzz.outcome import Failure, Judged, Outcome, expect
-from tests.support.records import LANE, NOON, Listing
+from tests.support.records import LANE, NOON, SESSION, Listing, watched
 
 Headers = list[tuple[str, bytes | None]]
 Message = tuple[bytes | None, bytes | None, Headers]
@@ -43,7 +44,10 @@ TEXTS = (
 VALUES = (
     b"{}", b"[]", b"null", b"not json", b'{"count":1,"digest":"0"}', b'{"count":-1,"digest":"z"}', b"\xff", b"\0",
     b'{"http_status":"x"}', b'{"units":[{"group":"","resource":"pods","outcome":"gone"}]}',
-    b'{"count":1e99,"digest":""}',
+    b'{"count":1e99,"digest":""}', b'{"heard":"0001-01-01T00:00:00+10:00"}', b'{"heard":5,"behind":[{}]}',
+    b'{"units":[{"group":"a\\u0000","resource":"p","since":"9999-12-31T23:59:59.999999Z"}]}',
+    b'{"count":1,"digest":"0","session":"ffffffff-ffff-7fff-bfff-ffffffffffff","from":4611686018427387904,'
+    b'"seen":"2026-11-22T12:00:00+14:00"}',
 )  # fmt: skip
 
 
@@ -52,13 +56,17 @@ def corpus() -> list[Message]:
     """One message of every sort, as the collector sends it."""
     pods = Listing("48987", resource="pods", kind="Pod")
     deployments = Listing("abc", resource="deployments", group="apps", kind="Deployment", reach="shop", epoch=3)
+    behind = [WatchedUnit("", "pods", NOON), WatchedUnit("apps", "deployments", NOON, "shop")]
     records = [
         pods.item("app-0", "17", {"k": "v"}), pods.item("ä😀", "18", namespace=""), pods.deleted("app-1", "19"),
         pods.item("big", "20", body=b'{"size_bytes":9000000,"sha256":"00"}', state="oversize"), pods.completed(),
         pods.failed(403, "Forbidden"), pods.snapshot_started(), deployments.item("web", "x-1"), deployments.completed(),
         pods.snapshot_completed({("", "pods"): "completed", ("apps", "*"): "excluded"}),
         msgspec.structs.replace(pods.item("late", "21"), observed_at=NOON.replace(microsecond=5), list=""),
-        deployments.item("api", "x-2", ordering=CLOCK),
+        deployments.item("api", "x-2", ordering=CLOCK), watched(pods.item("seen", "22"), 1),
+        watched(pods.deleted("seen", "23"), 2), pods.watch(RecordType.WATCH_PROGRESS, 3, WatchProgress(NOON, behind)),
+        pods.watch(RecordType.WATCH_ENDED, 4, WatchEnded(behind, "410 Gone")),
+        pods.record(RecordType.LIST_COMPLETED, encode(ListCompleted(1, "0f", SESSION, 3, NOON))),
     ]  # fmt: skip
     encoded = [wire.encode(record) for record in records]
     return [(one.key, one.value, [*one.headers]) for one in encoded]
@@ -172,7 +180,9 @@ def _expect_it_fits(record: Record) -> None:
             expect(0 <= row.live_at <= INT64_MAX, "live_at is no bigint")
             expect(len(row.content_hash) == 16 or record.type is RecordType.DELETED, "no hash")
             expect(row.observed_at <= admission.latest, "it is from the future")
-        sayings = len(staged.rows) + len(staged.tallies) + len(staged.failures) + len(census.snapshots)
+        sayings = (
+            len(staged.rows) + len(staged.tallies) + len(staged.failures) + len(census.snapshots) + len(census.said)
+        )
         expect(sayings or staged.dead_letters or census.dead_letters, "it says nothing")
 
 
@@ -220,15 +230,17 @@ async def _go_back_and_forth(
 
 BACK = """
 select * from unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::uuid[], $8::uuid[],
-    $9::timestamptz[], $10::bigint[], $11::smallint[], $12::bytea[]) with ordinality
+    $9::uuid[], $10::timestamptz[], $11::timestamptz[], $12::bigint[], $13::bigint[], $14::smallint[], $15::bytea[])
+    with ordinality
 """
 
 
 def _columns(record: Record) -> tuple[object, ...]:
     """What of a record goes to the database, typed as its columns are."""
     texts = record.cluster, record.cluster_name, record.namespace, record.name, record.uid, record.resource_version
-    ids = [uuid.UUID(text) if text else None for text in (record.list, record.snapshot)]
-    return *texts, *ids, record.observed_at, record.epoch, record.normalization, bytes.fromhex(record.content_hash)
+    ids = [uuid.UUID(text) if text else None for text in (record.list, record.snapshot, record.session)]
+    times, hashed = (record.observed_at, record.managed_at), bytes.fromhex(record.content_hash)
+    return *texts, *ids, *times, record.epoch, record.number, record.normalization, hashed
 
 
 def as_bytes(message: Message) -> bytes:

@@ -206,7 +206,7 @@ def test_a_context_that_does_not_exist_is_one_line(machine: Machine, tmp_path: P
     assert machine.is_clean()
     reaching, error = machine.output("stderr").splitlines()
     assert reaching == "reaching the cluster of context yours", "no server was started"
-    assert "yours" in error
+    assert "--context is 'yours'" in error
 
 
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ ONCE = {"collect": ("collect", "--once"), "legacy": ("legacy", "--once"), "consu
 
 @pytest.fixture
 async def api() -> AsyncIterator[Api]:
-    async with simulated_api(300, 8) as served:
+    async with simulated_api(100, 8) as served:
         yield served
 
 
@@ -136,6 +136,7 @@ async def checked(database: Database) -> AsyncIterator[asyncpg.Connection]:
     await connection.close()
 
 
+@pytest.mark.embedded_only
 async def test_a_collector_whose_page_comes_slowly(api: Api, database: Database, kafka_env: dict[str, str]) -> None:
     env = api.env | database.env | kafka_env | QUIET
     await api.control("stall", resource="pods", seconds=60, times=None)

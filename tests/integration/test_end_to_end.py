@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
@@ -12,11 +12,11 @@ from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from tests.conftest import Database, fresh_database
 from tests.integration.brokers import IS_APACHE
 from tests.support import checker
-from tests.support.programs import Api, Program, run, simulated_api
+from tests.support.programs import Api, Ended, run, simulated_api
 
-OBJECTS = int(os.environ.get("CLUSTERINFO_TEST_OBJECTS", "3000"))
+OBJECTS = int(os.environ.get("CLUSTERINFO_TEST_OBJECTS", "1000"))
 """20,000 take a minute and a half: for a closer look."""
-PAGES = {"PAGE_SIZE": "300"}
+PAGES = {"PAGE_SIZE": "100"}
 """Two kinds have more than one."""
 KINDS = 12
 PARTITIONS = 6  # as `kafka_env` says
@@ -41,13 +41,13 @@ async def test_the_database_equals_the_api_by_either_way(
     api: Api, database: Database, other: Database, kafka_env: dict[str, str]
 ) -> None:
     env = api.env | kafka_env | database.env | PAGES
-    collected = await run("collect", "--once", env=env, timeout_s=120, launch=Program)
+    collected = await run("collect", "--once", env=env, timeout_s=120)
     collected.expect(0)
-    consuming = [run("consume", "--until-idle", "5s", env=env, timeout_s=120, launch=Program) for _ in range(CONSUMERS)]
+    consuming = [run("consume", "--until-idle", "5s", env=env, timeout_s=120) for _ in range(CONSUMERS)]
     consumers = await asyncio.gather(*consuming)
     for consumer in consumers:
         consumer.expect(0)
-    direct = await run("legacy", "--once", env=api.env | other.env | PAGES, timeout_s=120, launch=Program)
+    direct = await run("legacy", "--once", env=api.env | other.env | PAGES, timeout_s=120)
     direct.expect(0)
 
     truth = await checker.truth(api.url, api.token)
@@ -57,10 +57,29 @@ async def test_the_database_equals_the_api_by_either_way(
     await _holds_no_secret(api, database, other)
     await _same_rows(database, other)
     await _nothing_is_left_in_kafka(database, kafka_env)
+    _logs_tell_what_was_done(api, collected, consumers)
+    assert all(database.env["DB_PASSWORD"] not in ended.stderr for ended in (collected, *consumers))
     shares = [one.logged("Partitions assigned")[-1]["partitions"] for one in consumers]
     print("partitions", shares)
     for ended in (collected, *consumers, direct):
-        print(*ended.args, f"{ended.seconds:.1f} s, {ended.peak_mib:.0f} MiB")
+        print(*ended.args, f"{ended.seconds:.1f} s")
+
+
+def _logs_tell_what_was_done(api: Api, collected: Ended, consumers: Sequence[Ended]) -> None:
+    """From the first line to the last, those of a cluster with its name and id; a first start is no error."""
+    for ended in (collected, *consumers):
+        lines = ended.lines()
+        assert [lines[0]["msg"], lines[-1]["msg"]] == ["Started", "Stopped"]
+        assert lines[-1]["reason"] == "all is done"
+        assert ended.errors() == []
+    lines = collected.lines()
+    connected = next(number for number, line in enumerate(lines) if line["msg"] == "Connected")
+    assert {(line["cluster"], line["cluster_id"]) for line in lines[connected:]} == {("sandbox", api.uid)}
+    for consumer in consumers:
+        (total,) = consumer.logged("All is stored")
+        batches = consumer.logged("Batch stored")
+        assert total["records"] == sum(batch["records"] for batch in batches)
+        assert total["batches"] == len(batches)
 
 
 async def _holds_all_that_was_made(api: Api, database: Database) -> None:
@@ -102,6 +121,7 @@ async def _nothing_is_left_in_kafka(database: Database, kafka_env: dict[str, str
     assert lag == dict.fromkeys(range(PARTITIONS), 0)
 
 
+@pytest.mark.embedded_only
 async def test_the_checker_sees_what_is_wrong(database: Database) -> None:
     async with simulated_api(100, KINDS) as api:
         (await run("legacy", "--once", env=api.env | database.env)).expect(0)

@@ -14,18 +14,22 @@ from typing import Any
 import msgspec
 import pytest
 from aiokafka import AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from clusterinfo.errors import ConfigError, FatalError, RestartError, TransientError
 from clusterinfo.kafka import probe, producer
 from clusterinfo.kafka.producer import KafkaSink, partition_for
-from clusterinfo.model import Record
-from clusterinfo.observations import Observation, Produced, Stubbed, Warned, unobserved
+from clusterinfo.model import Batch, Record, RecordType, WatchLane
+from clusterinfo.observations import Observation, Produced, Retrying, Stubbed, Warned, unobserved
 from clusterinfo.settings import MIB
+from clusterinfo.statements import WatchProgress, encode
 from tests.integration.brokers import Broker, kafka_settings, running_broker
 from tests.support.kafka import completed, item, lane_of, new_list, page_of, read_all, records_of
+from tests.support.records import NOON, uuid7
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
+SESSION = uuid7(NOON)
 PODS = partition_for(lane_of("pods").unit, 6)
 """Where the lists of pods go."""
 
@@ -217,14 +221,110 @@ async def test_a_producer_that_kafka_no_longer_takes_is_replaced_and_the_list_st
     assert (await records_of(settings))[PODS][-1].name == "o-3"
 
 
-def answer_produce_requests_with(producer: AIOKafkaProducer, code: int) -> None:
-    """Every partition of every answer to a ProduceRequest (Kafka's API key 0) says `code`."""
+def watched(resource: str, *names: str) -> Batch:
+    """What one session says by watching `resource`."""
+    lane = WatchLane(lane_of(resource).unit, "", SESSION)
+    records = [
+        msgspec.structs.replace(item(number, resource, "", b"{}"), name=name, session=SESSION)
+        for number, name in enumerate(names)
+    ]
+    return Batch(lane=lane, start=0, end=1, records=records)
+
+
+def progress(partition: int) -> Batch:
+    record = Record(
+        type=RecordType.WATCH_PROGRESS,
+        cluster=lane_of("").unit.cluster,
+        cluster_name="test",
+        observed_at=NOON,
+        body=encode(WatchProgress(NOON)),
+        session=SESSION,
+        partition=partition,
+    )
+    return Batch(lane=WatchLane(record.unit, "", SESSION), start=0, end=1, records=[record])
+
+
+async def test_what_is_watched_is_numbered_by_partition_and_sent_again_in_order_after_an_outage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(producer, "SEND_TIMEOUT_S", 1.0)
+    seen: list[Observation] = []
+    async with running_broker() as own:
+        settings = kafka_settings(own)
+        async with KafkaSink.connect(settings, seen.append) as kafka:
+            lane, partition = kafka.progress_lane(WatchLane(lane_of("pods").unit, "", SESSION))
+            assert (lane, partition) == (progress(PODS).lane, PODS)
+            await kafka.write(watched("pods", "a", "b"))
+            with frozen(own.pid):
+                writing = [asyncio.create_task(kafka.write(watched("pods", name))) for name in "cd"]
+                await asyncio.sleep(1.5)
+                assert kafka.next_number(WatchLane(lane_of("pods").unit, "", SESSION)) == 5
+                writing.append(asyncio.create_task(kafka.write(progress(PODS))))
+                await asyncio.sleep(0)
+                assert not any(task.done() for task in writing)
+            await asyncio.gather(*writing)
+            await kafka.write(watched("secrets", "x"))
+        found = await records_of(settings)
+    assert any(isinstance(one, Retrying) for one in seen)
+    assert [(one.number, one.name) for one in found[partition_for(lane_of("secrets").unit, 6)]] == [(1, "x")]
+    newest = 0
+    for record in found[PODS]:
+        assert record.number <= newest + 1, "no number before those below it"
+        newest = max(newest, record.number)
+    said = {one.number: (one.name, one.partition) for one in found[PODS]}
+    assert said == {1: ("a", -1), 2: ("b", -1), 3: ("c", -1), 4: ("d", -1), 5: ("", PODS)}
+
+
+async def test_more_partitions_are_noticed_and_kinds_spread_anew(broker: Broker) -> None:
+    settings = kafka_settings(broker)
+    async with KafkaSink.connect(settings, unobserved) as kafka:
+        assert not await kafka.renewed()
+        admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_brokers)
+        await admin.start()
+        try:
+            await admin.create_partitions({settings.kafka_topic: NewPartitions(12)})
+        finally:
+            await admin.close()
+        async with asyncio.timeout(30):
+            while not await kafka.renewed():
+                await asyncio.sleep(0.2)
+        lane = WatchLane(lane_of("pods").unit, "", SESSION)
+        assert kafka.progress_lane(lane)[1] == partition_for(lane.unit, 12)
+        assert not await kafka.renewed()
+
+
+async def test_a_watched_object_that_is_refused_becomes_a_stub_before_what_follows_it(broker: Broker) -> None:
+    settings = kafka_settings(broker)
+    async with KafkaSink.connect(settings, unobserved) as kafka:
+        await kafka.write(watched("pods", "a"))
+        assert kafka._producer is not None
+        left = [3]
+        start = kafka._start
+
+        async def refused_as_well() -> AIOKafkaProducer:
+            another = await start()
+            answer_produce_requests_with(another, 10, left)
+            return another
+
+        kafka._start = refused_as_well  # type: ignore[method-assign]
+        answer_produce_requests_with(kafka._producer, 10, left)
+        await kafka.write(watched("pods", "b", "c", "d", "e"))
+        assert left == [0]
+    found = [(one.number, one.name, one.state) for one in (await records_of(settings))[PODS]]
+    stub = found.index((2, "b", "oversize"))
+    assert found[stub:] == [(2, "b", "oversize"), (3, "c", ""), (4, "d", ""), (5, "e", "")]
+
+
+def answer_produce_requests_with(producer: AIOKafkaProducer, code: int, left: list[int] | None = None) -> None:
+    """Every partition of every answer to a ProduceRequest (Kafka's API key 0) says `code`; of as many as are `left`."""
     client = producer.client
     send = client.send
 
     async def refused(node_id: int, request: Any, *args: Any, **named: Any) -> Any:
         response = await send(node_id, request, *args, **named)
-        if request.API_KEY == 0:
+        if request.API_KEY == 0 and (left is None or left[0] > 0):
+            if left is not None:
+                left[0] -= 1
             response.topics = [(topic, [(one[0], code, *one[2:]) for one in parts]) for topic, parts in response.topics]
         return response
 

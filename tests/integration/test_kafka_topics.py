@@ -12,7 +12,15 @@ from clusterinfo.kafka.consumer import connection
 from clusterinfo.kafka.consumer.group import ConsumerGroup
 from clusterinfo.kafka.end_offsets import end_offsets
 from clusterinfo.model import Batch, PartitionLane, Receipt
-from clusterinfo.observations import Lagging, Observation, PartitionsAssigned, Warned, unobserved
+from clusterinfo.observations import (
+    AssignmentAwaited,
+    Lagging,
+    Observation,
+    PartitionsAssigned,
+    PartitionsRevoked,
+    Warned,
+    unobserved,
+)
 from clusterinfo.settings import Settings
 from tests.integration.brokers import Broker, kafka_settings
 from tests.support.members import Store, fill, into, running, until
@@ -89,6 +97,10 @@ async def test_a_topic_that_comes_later_and_matches_is_picked_up(
     assert set(stores.of) == {early.kafka_topic, late.kafka_topic}
     assigned = [one.partitions for one in seen if isinstance(one, PartitionsAssigned)]
     assert assigned[-1] == (f"{early.kafka_topic}-0", f"{late.kafka_topic}-0")
+    awaited, *_ = [one for one in seen if isinstance(one, AssignmentAwaited)]
+    assert (awaited.group, seen.index(awaited)) == (every.kafka_group_id, 0)
+    revoked = [one.partitions for one in seen if isinstance(one, PartitionsRevoked)]
+    assert revoked == [(f"{early.kafka_topic}-0",)], "none before the first assignment"
 
 
 async def test_two_members_share_the_partitions_of_topics_that_match(

@@ -45,7 +45,7 @@ class _ToNobody(RangePartitionAssignor):  # type: ignore[misc]  # aiokafka is un
 
 
 @asynccontextmanager
-async def stingy_leader(settings: Settings) -> AsyncIterator[None]:
+async def stingy_leader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
     """A first member, so that it hands out the partitions, and to nobody."""
     leader = AIOKafkaConsumer(
         settings.kafka_topic,
@@ -57,7 +57,7 @@ async def stingy_leader(settings: Settings) -> AsyncIterator[None]:
     )
     await leader.start()
     try:
-        yield
+        yield leader
     finally:
         await leader.stop()
 
@@ -75,23 +75,24 @@ async def test_one_that_gets_nothing_of_what_nobody_holds_is_not_ready(broker: B
             while telemetry.health.not_ready != not_ready:
                 await asyncio.sleep(0.05)
 
-    async with stingy_leader(settings):
+    async with stingy_leader(settings) as leader:
         running = asyncio.ensure_future(
             pipelines.consume(served, telemetry.observe, stopping, until_idle_s=None, do_migrate=False)
         )
-        topic = settings.kafka_topic
-        why = (
-            f"this consumer has been assigned no partition, and nobody holds {topic}-0, {topic}-1, {topic}-2 and 3 more"
-        )
-        await until([f"consumer group, answer: {why}"])
-        assert telemetry.metrics.assigned._value.get() == 0
-    await until([])
-    async with asyncio.timeout(20):
-        while Holding(partitions=6) not in seen:
-            await asyncio.sleep(0.05)
-    assert telemetry.metrics.assigned._value.get() == 6
-    stopping.set()
-    assert await running == 0
+        try:
+            named = ", ".join(f"{settings.kafka_topic}-{number}" for number in range(3))
+            why = f"this consumer has been assigned no partition, and nobody holds {named} and 3 more"
+            await until([f"consumer group, answer: {why}"])
+            assert telemetry.metrics.assigned._value.get() == 0
+            await leader.stop()
+            await until([])
+            async with asyncio.timeout(20):
+                while Holding(partitions=6) not in seen:
+                    await asyncio.sleep(0.05)
+            assert telemetry.metrics.assigned._value.get() == 6
+        finally:
+            stopping.set()
+            assert await running == 0
 
 
 async def test_one_that_is_spare_is_ready(broker: Broker) -> None:

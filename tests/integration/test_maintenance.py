@@ -70,9 +70,9 @@ async def test_dead_letters_are_listed_for_people_and_for_scripts(filled: Databa
     ]
     assert "configmaps ns/a" in lines[1]
     rows = await listed(filled)
-    assert [row["what"] for row in rows] == ["configmaps ns/b", "configmaps ns/a", ""]
+    assert [row["object"] for row in rows] == ["configmaps ns/b", "configmaps ns/a", ""]
     assert rows[2] | {"created_at": ""} == {
-        "id": 1, "created_at": "", "topic": "cluster-info", "partition": 0, "offset": 3, "cluster": None, "what": "",
+        "id": 1, "created_at": "", "topic": "cluster-info", "partition": 0, "offset": 3, "cluster": None, "object": "",
         "reason": "ce_type is missing", "sqlstate": None, "size_bytes": 7, "cut_off": False, "replayed_at": None,
     }  # fmt: skip
     assert [row["id"] for row in await listed(filled, "--reason", "POSTGRESQL REFUSED")] == [3, 2]

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from clusterinfo.errors import ConfigError, RestartError
 from clusterinfo.model import Batch, ListLane, Record, digest_hex, item_digest
 from clusterinfo.observations import BatchStored, UnitVerified, Warned
+from clusterinfo.postgres.merge import pace
 from clusterinfo.postgres.merge.bodies import SANITISED
 from clusterinfo.postgres.merge.offsets import forget_offsets, stored_topics
 from clusterinfo.postgres.sql import statements
@@ -166,6 +167,36 @@ async def test_history_keeps_the_bytes_as_they_came(bench: Bench, times: int) ->
     await bench.store(*[Listing("200", NOON + MINUTE).item("a", "2")] * times)
     past = await bench.connection.fetchrow("select fidelity, original, body is null from resource_history")
     assert tuple(past) == (SANITISED, refused.body, False)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_history_keeps_who_wrote_each_version(bench: Bench, times: int) -> None:
+    """Whether one version meets the row or several; of a deletion nobody is known, and of what it ends its writer."""
+    written: dict[str, Any] = {
+        "manager": "kubectl-edit",
+        "operation": "Update",
+        "subresource": "scale",
+        "managed_at": NOON - MINUTE,
+    }
+    await bench.store(Listing("100").item("a", "1", 1, **written))
+    later = Listing("200", NOON + MINUTE).item("a", "2", 2, manager="controller")
+    await bench.store(*[later] * times)
+    deleted = Listing("300", NOON + 2 * MINUTE).deleted("a", "300")
+    await bench.store(*[replace(deleted, manager="controller")] * times)
+    columns = "manager, operation, subresource, managed_at"
+    past = await bench.connection.fetch(f"select {columns} from resource_history order by valid_to")
+    assert [tuple(row) for row in past] == [tuple(written.values()), ("controller", None, None, None)]
+    row = await bench.connection.fetchrow(f"select {columns}, deleted from resource")
+    assert tuple(row) == (None, None, None, None, True)
+
+
+async def test_the_row_shows_who_wrote_the_version_it_is(bench: Bench) -> None:
+    """Also where only that differs from the version before; another list of the same version changes nothing."""
+    for number, writer in enumerate(("first", "second", "second")):
+        version = str(min(number, 1) + 1)
+        await bench.store(Listing(str(100 + number), NOON + number * MINUTE).item("a", version, manager=writer))
+        assert await bench.connection.fetchval("select manager from resource") == writer
+    assert await bench.connection.fetchval("select count(*) from resource_history") == 0
 
 
 async def test_only_lists_that_should_have_named_it_show_that_an_object_was_gone(bench: Bench) -> None:
@@ -478,11 +509,14 @@ async def test_a_snapshot_says_how_often_its_collector_lists(bench: Bench) -> No
     assert await bench.connection.fetchval("select interval_s from snapshot") == 300
 
 
-async def test_a_position_says_when_it_moved_and_what_it_shows(bench: Bench) -> None:
+async def test_a_position_says_when_it_moved_and_what_it_shows(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     listing = Listing("100")
     await bench.store(listing.item("a", "1"))
     row = await bench.connection.fetchrow("select now() - moved_at < '1 minute' as moved, * from kafka_offset")
     assert (row["moved"], row["observed_at"], row["rate"]) == (True, NOON, None)
+    monkeypatch.setattr(pace, "SHORTEST_S", 0)
+    await bench.store(listing.item("b", "2"))
+    assert await bench.connection.fetchval("select rate from kafka_offset") > 0
 
 
 async def test_a_cluster_that_keeps_its_name_is_not_reported(bench: Bench) -> None:

@@ -77,7 +77,7 @@ async def test_a_list_is_stored_and_verified(bench: Bench) -> None:
     assert len(await bench.live()) == 10
     assert await bench.states() == {"configmaps": "verified"}
     assert bench.last(UnitVerified) == UnitVerified(
-        cluster=CLUSTER, resource="configmaps", reach="", objects=10, deleted=0
+        cluster=CLUSTER, resource="configmaps", reach="", objects=10, deleted=0, cluster_name="test"
     )
     row = await bench.connection.fetchrow("select * from resource where name = 'a3'")
     assert (row["uid"], row["live_at"], row["fidelity"], row["created"]) == ("uid-a3", 100, 3, True)
@@ -737,7 +737,7 @@ async def test_kinds_that_are_gone_or_excluded(bench: Bench) -> None:
     assert await bench.history() == [("w", "1", True)]
     assert bench.last(BatchStored).rows_deleted == 1
     gone = [seen for seen in bench.seen if isinstance(seen, UnitGone | UnitFailed)]
-    assert gone == [UnitGone(cluster=CLUSTER, resource="widgets.shop.example.com", deleted=1)]
+    assert gone == [UnitGone(cluster=CLUSTER, resource="widgets.shop.example.com", deleted=1, cluster_name="test")]
     snapshots = await bench.connection.fetch("select units_completed, units_failed from snapshot order by started_at")
     assert [tuple(row) for row in snapshots] == [(0, 0), (0, 1)]
     assert await bench.connection.fetchval("select server_version from cluster") == "v1.36.0"

@@ -10,11 +10,13 @@ import asyncpg
 import pytest
 from msgspec.structs import replace
 
-from clusterinfo.model import PartitionLane, Record
+from clusterinfo.model import PartitionLane, Record, RecordType
 from clusterinfo.postgres.pool import open_pool
 from clusterinfo.postgres.sink import PostgresSink
+from clusterinfo.statements import WatchProgress
 from tests.conftest import Database
 from tests.support.records import LANE, Feed, Listing
+from tests.support.records import watched as numbered
 
 pytestmark = pytest.mark.embedded_only
 
@@ -91,14 +93,24 @@ async def test_an_object_that_changed_takes_nine_statements_at_most(
     first = Listing("100")
     await counter.sent_for(first.item("a", "1", "x"), first.item("b", "2", "x"), first.completed())
     by_watch = await counter.sent_for(watched(first, "a", "101", "y"))
-    assert by_watch == ["begin", "execute", "fetch", "fetch", "fetch", "copy_records_to_table", "commit"]
+    assert by_watch == ["begin", "execute", "fetch", "fetch", "fetch", "copy_records_to_table", "execute", "commit"]
     page = Listing("200")
     by_list = await counter.sent_for(page.item("a", "150", "z"))
-    assert len(by_list) == 8, by_list
+    assert len(by_list) == 9, by_list
     seen = await counter.sent_for(watched(first, "b", "2", "x"))
     assert seen == ["begin", "execute", "fetch", "fetch", "fetch", "commit"]
     rows = await connection.fetch("select name, resource_version from resource order by name")
     assert [tuple(row) for row in rows] == [("a", "150"), ("b", "2")]
+
+
+async def test_what_is_numbered_takes_two_statements_more(counter: Counter) -> None:
+    """One that locks its session, and one that moves its number; a progress asks what begins with it as well."""
+    first = Listing("100")
+    await counter.sent_for(first.item("a", "1", "x"), first.completed(1), numbered(first.item("b", "101"), 1))
+    by_watch = await counter.sent_for(numbered(first.item("a", "102", "y"), 2))
+    assert by_watch == ["begin", "execute", *["fetch"] * 4, "copy_records_to_table", *["execute"] * 2, "commit"]
+    progress = first.watch(RecordType.WATCH_PROGRESS, 3, WatchProgress(first.at))
+    assert await counter.sent_for(progress) == ["begin", "execute", "fetch", "fetch", "execute", "fetch", "commit"]
 
 
 async def test_what_another_topic_says_takes_one_statement_more_than_what_it_may(counter: Counter) -> None:
@@ -109,7 +121,7 @@ async def test_what_another_topic_says_takes_one_statement_more_than_what_it_may
     await counter.sink.open(theirs)
     counter.feed = Feed(theirs)
     sent = await counter.sent_for(watched(listing, "a", "101", "y"))
-    assert sent == ["begin", "execute", "fetch", "execute", "commit"]
+    assert sent == ["begin", "execute", "fetch", "fetch", "commit"]
 
 
 async def test_a_batch_sent_again_takes_four_statements(counter: Counter) -> None:

@@ -107,7 +107,12 @@ async def test_rows_of_a_kind_that_turned_forbidden_need_attention_when_they_are
         await api.control("forbid", resource="services")
         (await run("legacy", "--once", env=env)).expect(0)
         (await run("legacy", "--once", env=env | {"EXCLUDE": "configmaps"})).expect(0)
-    (await run("status", env=env)).expect(0)
+    report = await reported(env, 0)
+    stored = dict(await connection.fetch("select resource, count(*) from resources group by 1"))
+    assert {kind["state"] for kind in report["kinds"]} == {"verified", "forbidden", "excluded"}
+    assert {kind["resource"]: kind["objects"] for kind in report["kinds"] if kind["objects"]} == stored, (
+        "in every state"
+    )
     await connection.execute("update unit_floor set verified_at = verified_at - interval '2 days'")
     report = orjson.loads((await run(*JSON, "--stale", "1d", env=env)).expect(3).stdout)
     why = {one["resource"]: one["why"] for one in report["attention"]}

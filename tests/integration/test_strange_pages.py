@@ -17,6 +17,7 @@ import pytest
 
 from clusterinfo.commands.pipelines import collect, consume, legacy
 from clusterinfo.exit_codes import EXIT_ATTENTION, EXIT_DONE
+from clusterinfo.model import Pace
 from clusterinfo.observations import ItemUnreadable, Observation, Warned
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
@@ -43,7 +44,7 @@ class Collected:
 
     async def run(self) -> int:
         self.seen.clear()
-        return await legacy(self._settings, self.seen.append, asyncio.Event(), once=True, do_migrate=False)
+        return await legacy(self._settings, self.seen.append, asyncio.Event(), how=Pace.ONCE, do_migrate=False)
 
     def create(self, name: str, namespace: str = "default", extra: bytes = b"") -> None:
         body = {"metadata": {"name": name, "namespace": namespace}, "data": {"k": "v"}}
@@ -375,7 +376,7 @@ async def test_lists_of_single_namespaces_prove_as_much_through_kafka(
     settings = load(kafka_env | database.env | given)
 
     async with asyncio.timeout(60):
-        assert await collect(settings, collected.seen.append, asyncio.Event(), once=True) == EXIT_DONE
+        assert await collect(settings, collected.seen.append, asyncio.Event(), how=Pace.ONCE) == EXIT_DONE
         stored = await consume(settings, collected.seen.append, asyncio.Event(), until_idle_s=0.5, do_migrate=False)
 
     assert stored == EXIT_DONE

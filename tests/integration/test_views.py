@@ -33,8 +33,8 @@ COLUMNS = {
     "resources": (
         "cluster text, api_group text, api_version text, resource text, kind text, namespace text, name text, "
         "uid text, resource_version text, created_at timestamptz, first_observed_at timestamptz, "
-        "last_observed_at timestamptz, state text, labels jsonb, annotations jsonb, owner_kind text, owner_name text, "
-        "object jsonb"
+        "last_observed_at timestamptz, changed_by text, changed_at timestamptz, state text, labels jsonb, "
+        "annotations jsonb, owner_kind text, owner_name text, object jsonb"
     ),
     "pods": f"{IDENTITY}, phase text, reason text, ready boolean, restarts bigint, node_name text, pod_ip text, "
     "host_ip text, qos_class text, service_account text, containers text[], cpu_request_cores numeric, "
@@ -73,7 +73,7 @@ COLUMNS = {
     "container_images": "cluster text, namespace text, pod text, container text, image text, image_id text, "
     "init boolean",
     "freshness": "cluster text, api_group text, resource text, kind text, reach text, objects bigint, state text, "
-    "verified_at timestamptz, age_s double precision, last_error text",
+    "following boolean, verified_at timestamptz, age_s double precision, last_error text",
 }
 
 # Resource -> its API group and Kind, of the kinds that have a view.
@@ -185,6 +185,8 @@ class Store:
             "created": True,
             "valid_from": NOON,
             "first_observed_at": NOON,
+            "manager": f"manager of {metadata.get('resourceVersion', '1')}",
+            "managed_at": NOON,
             "body": body,
             **columns,
         }
@@ -239,6 +241,7 @@ async def test_changes_have_the_promised_columns(store: Store) -> None:
         *((name, "text") for name in ("cluster", "api_group", "resource", "namespace", "name", "uid", "change")),
         ("at", "timestamptz"),
         ("resource_version", "text"),
+        ("changed_by", "text"),
         ("known_since", "timestamptz"),
     ]
 
@@ -432,6 +435,8 @@ async def test_resources_shows_objects_of_every_kind(store: Store) -> None:
         "created_at": moment("2026-11-20T08:15:30Z"),
         "first_observed_at": NOON - dt.timedelta(hours=1),
         "last_observed_at": NOON,
+        "changed_by": "manager of 184467",
+        "changed_at": NOON,
         "state": "whole",
         "labels": body["metadata"]["labels"],
         "annotations": body["metadata"]["annotations"],
@@ -1290,6 +1295,8 @@ async def test_changes_in_a_range_of_time(lives: Store) -> None:
     query = (
         "select name, change, at, resource_version, uid from clusterinfo.resource_changes($1, $2) order by 3, 1, 2 desc"
     )
+    by = await lives.rows("select change, resource_version, changed_by from clusterinfo.resource_changes($1, $2)", *ALL)
+    assert {who == (None if change == "deleted" else f"manager of {version}") for change, version, who in by} == {True}
     changes = [
         ("again", "created", at(0), "5", "u1"),
         ("kept", "created", at(0), "1", "u1"),
@@ -1305,6 +1312,9 @@ async def test_changes_in_a_range_of_time(lives: Store) -> None:
     assert await lives.rows(query, at(15), at(15)) == []
     parts = [await lives.rows(query, at(start), at(start + 5)) for start in range(-5, 60, 5)]
     assert [change for part in parts for change in part] == changes
+
+
+ALL = at(-1), at(60)
 
 
 async def snapshot(store: Store, cluster: int, started: int, completed: int | None) -> None:
@@ -1368,10 +1378,10 @@ async def test_the_reader_may_read_what_is_known_of_clusters_and_change_nothing(
         "select relname from pg_class where relnamespace = 'clusterinfo'::regnamespace and relkind in ('r', 'p', 'v')"
     )]  # fmt: skip
     await store.connection.execute("set role clusterinfo_reader")
-    hidden = {"dead_letter", "resource", "resource_history", "resource_history_default"}
+    hidden = {"dead_letter", "dropped_letter", "resource", "resource_history", "resource_history_default"}
     for relation in relations:
         columns = "*" if relation not in hidden else "unit_id, name, body"
-        if relation in ("dead_letter", "resource_history_default"):
+        if relation in ("dead_letter", "dropped_letter", "resource_history_default"):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await store.connection.fetch(f"select from clusterinfo.{relation}")
         else:

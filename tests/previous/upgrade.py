@@ -23,7 +23,7 @@ from tests.support import checker
 from tests.support.checker import JSON, Identity
 from tests.support.programs import QUIET, Api, Program, run, simulated_api
 
-OBJECTS, KINDS, CHANGES = 200, 12, 60
+OBJECTS, KINDS, CHANGES = 100, 12, 40
 QUICK = QUIET | {"BATCH_WAIT": "100ms", "PAGE_SIZE": "50"}
 STORED_S = 60.0
 

@@ -62,6 +62,7 @@ async def test_both_roles_work_with_what_is_listed(
         principal = next(principals)
         await allow(kafka.bootstrap, principal, [acl for acl in ACLS if acl.role == role], env)
         (await run_as(principal, role, env)).expect(0)
+        assert await examined(env | {"KAFKA_SASL_USERNAME": principal}, role) == []
     assert await connection.fetchval("select count(*) from resources") > 50
 
 
@@ -83,6 +84,15 @@ async def test_what_lacks_is_named_in_one_line(
     (error,) = ended.errors()
     assert NAMED[lacking.resource] in error
     assert lacking.operation in error
+    if lacking.operation != "Create":
+        refused = await examined(env | {"KAFKA_SASL_USERNAME": principal}, lacking.role)
+        assert [lacking.operation in line["found"] + line["remedy"] for line in refused] == [True]
+
+
+async def examined(env: dict[str, str], role: str) -> list[JSON]:
+    """What `clusterinfo doctor` has against this user; nothing was written to find out."""
+    ended = await run("doctor", role, "--output", "json", env=env)
+    return [line for line in orjson.loads(ended.stdout) if line["state"] not in ("ok", "unknown")]
 
 
 async def test_status_works_with_describe_and_says_when_the_group_may_not_be_seen(

@@ -191,7 +191,8 @@ async def test_the_program_says_it_in_one_line(
 ) -> None:
     env = api.env | environment(case, kafka, certificates) | QUIET | {"KAFKA_ENABLED": "true"}
     ended = (await run("collect", "--once", env=env)).expect(case.code)
-    (line,) = ended.lines()
+    started, line = ended.lines()
+    assert started["msg"] == "Started"
     assert case.refusal in line["msg"]
     assert PASSWORD not in ended.stderr
     assert WRONG not in ended.stderr

@@ -132,7 +132,7 @@ async def test_the_reader_only_reads(apart: Apart) -> None:
     )
     parts = [name for name, _ in relations if name.startswith("resource_history_")]
     for relation, kind in relations:
-        if relation == "dead_letter" or relation in parts:
+        if relation in ("dead_letter", "dropped_letter", *parts):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await reader.execute(f"select from {relation} limit 1")
         else:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.codec import gzip_encode, lz4_encode, snappy_encode, zstd_encode
@@ -20,6 +21,7 @@ _HEADER = struct.Struct(">qiibIhiqqqhii")
 _CRC_AT, _AFTER_CRC = 17, 21
 
 Headers = Sequence[tuple[bytes, bytes | None]]
+Send = Callable[..., Awaitable[None]]
 
 
 def varint(number: int) -> bytes:
@@ -61,16 +63,21 @@ def batch(
     return bytes(whole)
 
 
-async def send(bootstrap: str, topic: str, partition: int, *batches: bytes) -> None:
-    """Produce batches as they are, each by a request of its own. Raises the broker's error."""
+@asynccontextmanager
+async def sending(bootstrap: str, topic: str) -> AsyncIterator[Send]:
+    """Yields `send(partition, *batches)`: each as it is, by a request of its own. It raises the broker's error."""
     async with AIOKafkaProducer(bootstrap_servers=bootstrap) as producer:
         await producer.partitions_for(topic)
-        leader = producer.client.cluster.leader_for_partition(TopicPartition(topic, partition))
-        for one in batches:
-            request = ProduceRequest(
-                transactional_id=None, required_acks=-1, timeout=20_000, topics=[(topic, [(partition, one)])]
-            )
-            response = await producer.client.send(leader, request)
-            [(_, [(_, code, *_)])] = response.topics
-            if code:
-                raise for_code(code)(f"a batch of {len(one)} bytes")
+
+        async def send(partition: int, *batches: bytes) -> None:
+            leader = producer.client.cluster.leader_for_partition(TopicPartition(topic, partition))
+            for one in batches:
+                request = ProduceRequest(
+                    transactional_id=None, required_acks=-1, timeout=20_000, topics=[(topic, [(partition, one)])]
+                )
+                response = await producer.client.send(leader, request)
+                [(_, [(_, code, *_)])] = response.topics
+                if code:
+                    raise for_code(code)(f"a batch of {len(one)} bytes")
+
+        yield send

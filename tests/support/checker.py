@@ -359,6 +359,15 @@ async def problems(wanted: dict[Identity, JSON], dsn: str) -> list[str]:
         await connection.close()
 
 
+async def differs(wanted: dict[Identity, JSON], dsn: str) -> bool:
+    """True as long as an object is missing, extra or of another version: what to wait for, before `problems`."""
+    connection = await connect(dsn)
+    try:
+        return bool(compare(wanted, await live(connection)))
+    finally:
+        await connection.close()
+
+
 async def check(url: str, token: str, dsn: str) -> list[str]:
     """`problems` of the API as it is now."""
     return await problems(await truth(url, token), dsn)

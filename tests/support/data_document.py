@@ -17,7 +17,7 @@ from tests.support.generated import Region
 DOCUMENT = "docs/DATA.md"
 SCHEMA = "clusterinfo"
 COMMAND = "python -m tests.support.data_document"
-FOR_PEOPLE = ("known_since", "resources_as_of", "resource_changes")
+FOR_PEOPLE = ("known_since", "resources_as_of", "resource_changes", "not_observed")
 """Functions that are asked; the others are what views are made of."""
 
 RELATIONS = """

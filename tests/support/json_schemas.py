@@ -9,10 +9,17 @@ from typing import Any, Literal
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
-from clusterinfo.commands.status_report import Lag
+from clusterinfo.commands.status_lag import Lag
 from clusterinfo.model import RecordType
 from clusterinfo.postgres.admin.overview import KindRow
-from clusterinfo.statements import ListCompleted, ListFailed, SnapshotCompleted, SnapshotStarted
+from clusterinfo.statements import (
+    ListCompleted,
+    ListFailed,
+    SnapshotCompleted,
+    SnapshotStarted,
+    WatchEnded,
+    WatchProgress,
+)
 
 DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 BODIES = {
@@ -20,6 +27,8 @@ BODIES = {
     RecordType.LIST_FAILED: ListFailed,
     RecordType.SNAPSHOT_STARTED: SnapshotStarted,
     RecordType.SNAPSHOT_COMPLETED: SnapshotCompleted,
+    RecordType.WATCH_PROGRESS: WatchProgress,
+    RecordType.WATCH_ENDED: WatchEnded,
 }
 
 

@@ -21,11 +21,14 @@ from clusterinfo.model import (
     digest_hex,
     item_digest,
 )
+from clusterinfo.statements import ListCompleted, Statement, encode
 
 CLUSTER = "5180eaa4-7a47-4e30-81ab-2135c8f2a0e5"
 LANE = PartitionLane("kafka-1", "cluster-info", 0, "cluster-info-consumer")
 NOON = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
 MINUTE = dt.timedelta(minutes=1)
+SESSION = "019aaadb-b800-7abc-8def-0123456789ab"
+"""The life of a collector."""
 
 
 def uuid7(at: dt.datetime) -> str:
@@ -33,6 +36,14 @@ def uuid7(at: dt.datetime) -> str:
     random = uuid.uuid4().int & ((1 << 74) - 1)
     ms = int(at.timestamp() * 1000)
     return str(uuid.UUID(int=ms << 80 | 7 << 76 | (random >> 62) << 64 | 2 << 62 | random & ((1 << 62) - 1)))
+
+
+def watched(record: Record, number: int, session: str = SESSION) -> Record:
+    """An object as a watch shows it, at its own version, as what a session says under that number."""
+    changes = {"list": "", "snapshot": "", "list_version": record.list_version or record.resource_version}
+    if record.type is RecordType.OBSERVED:
+        changes["list_version"] = record.resource_version
+    return msgspec.structs.replace(record, **changes, session=session, number=number)
 
 
 @dataclass
@@ -101,11 +112,13 @@ class Listing:
             resource_version=version, list_version=version, list="", content_hash="0" * 32,
         )  # fmt: skip
 
-    def completed(self) -> Record:
-        """The completion of what `item` made."""
+    def completed(self, from_: int = 0, session: str = SESSION, seen: dt.datetime | None = None) -> Record:
+        """The completion of what `item` made; with `from_` that session follows the kind from then on."""
         digest = sum(item_digest(item.namespace, item.name, item.resource_version) for item in self.items)
-        body = orjson.dumps({"count": len(self.items), "digest": digest_hex(digest)})
-        return self.record(RecordType.LIST_COMPLETED, body)
+        statement = ListCompleted(len(self.items), digest_hex(digest))
+        if from_:
+            statement = msgspec.structs.replace(statement, session=session, from_=from_, seen=seen or self.at)
+        return self.record(RecordType.LIST_COMPLETED, encode(statement))
 
     def failed(self, status: int, reason: str) -> Record:
         """The list failed."""
@@ -133,6 +146,13 @@ class Listing:
         ]
         body = {"discovery_complete": discovery_complete, "units": units, "interval_s": interval_s}
         return self._statement(RecordType.SNAPSHOT_COMPLETED, body)
+
+    def watch(self, type_: RecordType, number: int, statement: Statement, session: str = SESSION) -> Record:
+        """What a session says of its watches on partition 0."""
+        return self.record(
+            type_, encode(statement), group="", resource="", snapshot="", list="", kind="", api_version="", reach="",
+            list_version="", ordering="", session=session, number=number, partition=0,
+        )  # fmt: skip
 
     def _statement(self, type_: RecordType, body: object) -> Record:
         return self.record(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from clusterinfo.errors import ConfigError
-from clusterinfo.settings import DEFAULT_EXCLUDE, Settings, load, parse_size
+from clusterinfo.settings import DEFAULT_EXCLUDE, Settings, load, near_misses, parse_size
 
 
 @pytest.mark.parametrize(("text", "size"), [("512B", 512), ("4KiB", 4096), ("16MiB", 1 << 24), ("1 GiB", 1 << 30)])
@@ -204,3 +204,65 @@ def test_a_cluster_id_is_any_text_that_fits() -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("KAFKA_BROKER", "KAFKA_BROKERS"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "KAFKA_BROKERS"),
+        ("KAFKA_GROUP", "KAFKA_GROUP_ID"),
+        ("KAFKA_TOPICS", "KAFKA_TOPIC"),
+        ("DB_HOSTNAME", "DB_HOST"),
+        ("DB_USERNAME", "DB_USER"),
+        ("DB_DATABASE", "DB_NAME"),
+        ("DB_PASSWRD_FILE", "DB_PASSWORD_FILE"),
+        ("db_host", "DB_HOST"),
+        ("NAMESPACE", "NAMESPACES"),
+        ("KUBE_CONFIG", "KUBECONFIG"),
+        ("KAFKA_HOME", ""),
+        ("KAFKA_OPTS", ""),
+        ("KAFKA_SERVICE_HOST", ""),
+        ("KAFKA_BROKER_SERVICE_PORT", ""),
+        ("KAFKA_PORT_9092_TCP_ADDR", ""),
+        ("DB_URL", ""),
+        ("HOSTNAME", ""),
+        ("PATH", ""),
+    ],
+)
+def test_near_misses_are_known_by_what_they_may_mean(variable: str, meant: str) -> None:
+    assert near_misses({variable: "x"}) == ({variable: meant} if meant else {})
+
+
+def test_what_is_set_is_not_asked_for() -> None:
+    assert near_misses({"KAFKA_BROKER_ID": "1", "KAFKA_BROKERS": "b:9092"}) == {}
+
+
+def test_what_is_not_a_default_is_shown_for_a_log_and_no_secret(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text("canary-of-files")
+    settings = load(
+        {
+            "KAFKA_ENABLED": "true",
+            "KAFKA_BROKERS": "a:9092,b:9092",
+            "DB_PORT": "5432",
+            "DB_PASSWORD_FILE": str(tmp_path / "password"),
+            "KAFKA_SASL_PASSWORD": "canary-of-kafka",
+            "KAFKA_SASL_USERNAME": "me:canary@example.com",
+            "KAFKA_SSL_KEY_FILE": "-----BEGIN PRIVATE KEY----- canary",
+            "KUBECONFIG": "/home/me/.kube/config",
+            "BATCH_BYTES": "32MiB",
+        },
+        collect_interval="1m30s",
+    )
+    assert settings.changed() == (
+        "KAFKA_ENABLED=true",
+        "KAFKA_BROKERS=a:9092,b:9092",
+        "KAFKA_SASL_USERNAME=(not shown: it has an @ in it)",
+        "KAFKA_SASL_PASSWORD=**********",
+        "KAFKA_SSL_KEY_FILE=something that is no path and is not shown",
+        "DB_PASSWORD=**********",
+        "KUBECONFIG=/home/me/.kube/config",
+        "COLLECT_INTERVAL=90s",
+        "BATCH_BYTES=32MiB",
+    )
+    assert load({}).changed() == ()

@@ -11,12 +11,20 @@ from clusterinfo.model import Outcome, Record, RecordType
 from clusterinfo.statements import (
     MAX_KINDS,
     MAX_STATEMENT_BYTES,
+    MAX_WATCHES,
+    ListCompleted,
     SnapshotCompleted,
     SnapshotStarted,
     UnitOutcome,
+    WatchedUnit,
+    WatchEnded,
+    WatchProgress,
     encode,
     read,
 )
+
+SESSION = "01932d3a-3333-7abc-8def-0123456789ab"
+NOON = dt.datetime(2026, 11, 22, 12, 0, 0, 5, tzinfo=dt.UTC)
 
 
 def record(body: bytes) -> Record:
@@ -37,6 +45,55 @@ def test_the_names_in_the_value_are_the_contract() -> None:
         b'"interval_s":300.0}'
     )
     assert encode(SnapshotStarted("v1.36.0", "prod")) == b'{"server_version":"v1.36.0","cluster_name":"prod"}'
+
+
+def test_what_is_said_of_watches_comes_back_as_it_went() -> None:
+    behind = [WatchedUnit("", "pods", NOON), WatchedUnit("apps", "deployments", NOON, "shop")]
+    for statement in (WatchProgress(NOON, behind), WatchProgress(NOON), WatchEnded(behind, "410 Gone")):
+        assert read(record(encode(statement)), type(statement)) == statement
+    for completed in (ListCompleted(1, "0f"), ListCompleted(1, "0f", SESSION, 3, NOON)):
+        assert read(record(encode(completed)), ListCompleted) == completed
+
+
+def test_the_names_of_what_is_said_of_watches_are_the_contract() -> None:
+    assert encode(ListCompleted(1, "0f")) == b'{"count":1,"digest":"0f"}'
+    assert encode(ListCompleted(1, "0f", SESSION, 3, NOON)) == (
+        b'{"count":1,"digest":"0f","session":"01932d3a-3333-7abc-8def-0123456789ab","from":3,'
+        b'"seen":"2026-11-22T12:00:00.000005Z"}'
+    )
+    assert encode(WatchProgress(NOON, [WatchedUnit("", "pods", NOON, "shop")])) == (
+        b'{"heard":"2026-11-22T12:00:00.000005Z","behind":'
+        b'[{"group":"","resource":"pods","since":"2026-11-22T12:00:00.000005Z","reach":"shop"}]}'
+    )
+    assert encode(WatchEnded([], "410 Gone")) == b'{"units":[],"reason":"410 Gone"}'
+
+
+FOREIGN = {
+    "heard nothing": (b"{}", WatchProgress),
+    "heard in no zone": (b'{"heard":"2026-11-22T12:00:00"}', WatchProgress),
+    "heard in infinity": (b'{"heard":"9999-12-31T23:59:59.999999Z"}', WatchProgress),
+    "heard before the year 1": (b'{"heard":"0001-01-01T00:00:00+10:00"}', WatchProgress),
+    "since no time": (b'{"units":[{"group":"","resource":"pods","since":5}]}', WatchEnded),
+    "since infinity": (b'{"units":[{"group":"","resource":"p","since":"9999-12-31T23:59:59.999999Z"}]}', WatchEnded),
+    "a session alone": (b'{"count":1,"digest":"0","session":"%s"}' % SESSION.encode(), ListCompleted),
+    "a session that is none": (b'{"count":1,"digest":"0","session":"x","from":1,"seen":"%s"}', ListCompleted),
+    "from nothing": (
+        b'{"count":1,"digest":"0","session":"%s","seen":"2026-11-22T12:00:00Z"}' % SESSION.encode(),
+        ListCompleted,
+    ),
+    "a number beyond a bigint": (b'{"count":1,"digest":"0","from":9223372036854775808}', ListCompleted),
+    "too many behind": (
+        b'{"heard":"2026-11-22T12:00:00Z","behind":[%s]}'
+        % b",".join([b'{"group":"","resource":"p","since":"2026-11-22T12:00:00Z"}'] * (MAX_WATCHES + 1)),
+        WatchProgress,
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "kind"), FOREIGN.values(), ids=FOREIGN.keys())
+def test_what_no_collector_says_of_watches_is_refused(body: bytes, kind: type[ListCompleted]) -> None:
+    with pytest.raises(RecordError, match="value of"):
+        read(record(body), kind)
 
 
 def test_what_another_release_writes_more_or_less_is_no_error() -> None:

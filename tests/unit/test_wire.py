@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 
 from clusterinfo import wire
 from clusterinfo.errors import RecordError
-from clusterinfo.model import CLOCK, Record, RecordType
+from clusterinfo.model import CLOCK, MAX_NUMBER, Record, RecordType
 from clusterinfo.wire import record_id
 
 NOON = dt.datetime(2026, 11, 22, 12, 0, 0, 5, tzinfo=dt.UTC)
 LIST = "01932d3a-2222-7abc-8def-0123456789ab"
 SNAPSHOT = "01932d3a-1111-7abc-8def-0123456789ab"
+SESSION = "01932d3a-3333-7abc-8def-0123456789ab"
 
 
 def observed(**attributes: object) -> Record:
@@ -29,9 +30,14 @@ def observed(**attributes: object) -> Record:
         "body": b'{"metadata":{"name":"web"}}', "epoch": 2, "group": "apps", "resource": "deployments",
         "namespace": "shop", "name": "web", "snapshot": SNAPSHOT, "list": LIST, "reach": "shop",
         "api_version": "apps/v1", "kind": "Deployment", "uid": "u-1", "resource_version": "41", "list_version": "99",
-        "ordering": CLOCK, "content_hash": "0123456789abcdef" * 2, "normalization": 3,
+        "ordering": CLOCK, "content_hash": "0123456789abcdef" * 2, "normalization": 3, "manager": "kubectl-edit",
+        "operation": "Update", "subresource": "scale", "managed_at": NOON.replace(microsecond=0),
     }  # fmt: skip
     return Record(**(given_ | attributes))  # type: ignore[arg-type]
+
+
+def watched(**attributes: object) -> Record:
+    return observed(**({"list": "", "snapshot": "", "session": SESSION, "number": 7, "ordering": ""} | attributes))
 
 
 def statement(kind: RecordType, **attributes: object) -> Record:
@@ -51,6 +57,11 @@ EVERY_KIND = {
     "ordered by version": observed(ordering=""),
     "cluster-scoped": observed(group="", resource="nodes", namespace="", reach="", kind="Node", api_version="v1"),
     "deleted": observed(type=RecordType.DELETED, list="", snapshot="", content_hash=""),
+    "watched": watched(name="watched"),
+    "watched deletion": watched(type=RecordType.DELETED, name="watched", content_hash="", number=MAX_NUMBER),
+    "watch.progress": statement(RecordType.WATCH_PROGRESS, session=SESSION, number=8, partition=0),
+    "watch.progress elsewhere": statement(RecordType.WATCH_PROGRESS, session=SESSION, number=8, partition=11),
+    "watch.ended": statement(RecordType.WATCH_ENDED, session=SESSION, number=9, partition=11),
     "list.completed": statement(RecordType.LIST_COMPLETED, resource="pods", list=LIST, snapshot=SNAPSHOT),
     "list.completed by the clock": statement(RecordType.LIST_COMPLETED, resource="pods", list=LIST, ordering=CLOCK),
     "list.failed": statement(RecordType.LIST_FAILED, resource="pods", group="x.io", list=LIST, reach="shop"),
@@ -84,7 +95,10 @@ def test_an_independent_reader_understands_every_kind(record: Record) -> None:
         "epoch": str(record.epoch), "apiversion": record.api_version, "kind": record.kind, "uid": record.uid,
         "resourceversion": record.resource_version, "listversion": record.list_version,
         "contenthash": record.content_hash, "normalization": str(record.normalization), "state": record.state,
-        "ordering": record.ordering,
+        "ordering": record.ordering, "session": record.session, "number": str(record.number or ""),
+        "partition": str(record.partition) if record.partition >= 0 else "", "manager": record.manager,
+        "operation": record.operation, "subresource": record.subresource,
+        "managedat": "2026-11-22T12:00:00.000000Z" if record.managed_at else "",
     }  # fmt: skip
     assert {name: event.get_extension(name) or "" for name in wanted} == wanted
 
@@ -114,7 +128,14 @@ def test_the_names_on_the_wire_are_the_contract() -> None:
         "ce_contenthash": b"0123456789abcdef0123456789abcdef",
         "ce_normalization": b"3",
         "ce_state": b"oversize",
+        "ce_manager": b"kubectl-edit",
+        "ce_operation": b"Update",
+        "ce_subresource": b"scale",
+        "ce_managedat": b"2026-11-22T12:00:00.000000Z",
     }
+    headers = dict(wire.encode(EVERY_KIND["watch.progress"]).headers)
+    assert (headers["ce_session"], headers["ce_number"], headers["ce_partition"]) == (SESSION.encode(), b"8", b"0")
+    assert headers["ce_id"] == f"{SESSION}/0/8/progress".encode()
 
 
 def test_what_does_not_apply_is_absent_not_empty() -> None:
@@ -145,28 +166,39 @@ def test_ids_differ_for_what_differs_and_agree_for_what_is_sent_again() -> None:
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 names = texts.filter(bool)
 numbers = st.integers(0, wire.INTEGER_MAX)
+moments = st.datetimes(dt.datetime(1, 1, 2), dt.datetime(9999, 12, 30), timezones=st.just(dt.UTC))
 
 
 @given(
     cluster=names, cluster_name=texts, group=texts, resource=names, namespace=texts, name=names, reach=texts, uid=texts,
-    api_version=names, kind=names, resource_version=texts, list_version=texts, epoch=numbers,
+    api_version=names, kind=names, manager=texts, operation=texts, subresource=texts,
+    resource_version=texts, list_version=texts, epoch=numbers,
     normalization=st.integers(0, wire.NORMALIZATION_MAX),
     body=st.binary(min_size=1), content_hash=st.binary(min_size=16, max_size=16).map(bytes.hex),
-    observed_at=st.datetimes(dt.datetime(1, 1, 2), dt.datetime(9999, 12, 30), timezones=st.just(dt.UTC)),
+    observed_at=moments, managed_at=st.none() | moments,
 )  # fmt: skip
 def test_any_text_comes_back_as_it_went(**attributes: object) -> None:
     record = observed(**attributes)
     assert decoded(wire.encode(record)) == record
 
 
-def without(name: str) -> wire.Message:
-    key, value, headers = wire.encode(observed())
+@given(number=st.integers(1, MAX_NUMBER), type=st.sampled_from([RecordType.OBSERVED, RecordType.DELETED]))
+def test_any_number_comes_back_as_it_went(**attributes: object) -> None:
+    assert decoded(wire.encode(watched(**attributes))) == watched(**attributes)
+
+
+def without(name: str, record: Record | None = None) -> wire.Message:
+    key, value, headers = wire.encode(record or observed())
     return wire.Message(key, value, [header for header in headers if header[0] != name])
 
 
-def replaced(name: str, value: bytes) -> wire.Message:
-    key, body, headers = without(name)
+def replaced(name: str, value: bytes, record: Record | None = None) -> wire.Message:
+    key, body, headers = without(name, record)
     return wire.Message(key, body, [*headers, (name, value)])
+
+
+def without_session(record: Record) -> Record:
+    return msgspec.structs.replace(record, session="")
 
 
 def refused() -> Iterator[tuple[str, wire.Message, str]]:
@@ -207,6 +239,24 @@ def refused() -> Iterator[tuple[str, wire.Message, str]]:
     yield "unknown ordering", replaced("ce_ordering", b"version"), "ce_ordering is 'version', expected clock or none"
     yield "an ordering in capitals", replaced("ce_ordering", b"Clock"), "ce_ordering"
     yield "unknown state", replaced("ce_state", b"small"), "ce_state"
+    yield "a number without a session", without("ce_session", watched()), "belong together"
+    yield "a session without a number", without("ce_number", watched()), "belong together"
+    yield "the number 0", replaced("ce_number", b"0", watched()), "belong together"
+    yield "no number", replaced("ce_number", b"1.0", watched()), "ce_number"
+    yield "a number beyond a bigint", replaced("ce_number", b"9223372036854775808", watched()), "ce_number"
+    yield "a number of 4,301 digits", replaced("ce_number", b"9" * 4301, watched()), "ce_number"
+    yield "a session that is no UUIDv7", replaced("ce_session", b"5180eaa4-7a47-4e30-81ab-2135c8f2a0e5"), "ce_session"
+    yield "a number of what was listed", replaced("ce_list", LIST.encode(), watched()), "only what is watched"
+    yield "who wrote in no time", replaced("ce_managedat", b"noon"), "ce_managedat"
+    yield "who wrote in infinity", replaced("ce_managedat", b"9999-12-31T23:59:59.999999Z"), "ce_managedat"
+    progress = EVERY_KIND["watch.progress"]
+    yield "no partition", without("ce_partition", progress), "needs ce_partition"
+    yield "a partition below 0", replaced("ce_partition", b"-1", progress), "ce_partition"
+    yield "progress of no session", without("ce_number", without_session(progress)), "session is missing"
+    failed = statement(RecordType.LIST_FAILED, resource="pods", list=LIST, session=SESSION, number=1)
+    yield "a number of a list", wire.encode(failed), "only what is watched"
+    of_pods = statement(RecordType.WATCH_ENDED, session=SESSION, number=1, partition=0, resource="pods")
+    yield "a kind of its own", wire.encode(of_pods), "a key that names the cluster alone"
     yield "NUL", replaced("ce_uid", b"a\0b"), "NUL"
     yield "not UTF-8", replaced("ce_uid", b"\xff"), "UTF-8"
     yield "a key of more than 64 KiB", wire.Message(key + b" " * 65_536, value, headers), "the key has"

@@ -1,5 +1,8 @@
 """Batcher: the messages of a partition gathered into batches, within limits of records, bytes and time.
 
+A batch is handed over once its time is up and the one before it is stored: while that is being written it grows, so
+that what trickles in is stored at once, and what pours in by the thousand.
+
 It reads with `getmany`, which is never cancelled (aiokafka then loses count of who polls), always has a timeout, and
 takes few messages at a time, so that bytes stay bounded: what is not taken stays compressed in the consumer's buffer.
 A message too large for a step is read alone, once the budget has room for all of it. It trusts no position but its own:
@@ -25,8 +28,10 @@ from clusterinfo.kafka.errors import is_final, translate
 from clusterinfo.model import Record, Rejected
 from clusterinfo.observations import Observe, OffsetGap
 from clusterinfo.settings import Settings
+from clusterinfo.waiting import sleep_unless
 
 POLL_S = 1.0  # longest wait for data before the flags are checked again
+GROW_S = 0.05  # while the batch before is written, how often what has come is looked at
 STEP_RECORDS = 64  # most messages taken at once; fewer while they are large
 STEP_BYTES = 512 * 1024  # what a step aims at; what alone is larger begins a batch
 MOST_STEP_BYTES = 4 * STEP_BYTES  # of messages that are larger than those before; more is read again, one by one
@@ -36,7 +41,7 @@ UNREADABLE_TRIES = 2  # a checksum that fails twice is on the disk, not on the w
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a batch is handed over: `records`, about `size_bytes` of messages, or `wait_s` after its first record."""
+    """How much a batch holds, `records` or about `size_bytes` of messages; `wait_s` after its first one it is due."""
 
     records: int
     size_bytes: int
@@ -59,6 +64,8 @@ class PartialBatch:
     size_bytes: int = 0
     held_bytes: int = 0
     deadline_s: float = 0.0
+    is_closed: bool = False
+    """Nothing more may come to it."""
 
     def __len__(self) -> int:
         return len(self.records) + len(self.rejected)
@@ -79,6 +86,7 @@ class Batcher:
         budget: ByteBudget,
         observe: Observe,
         on_progress: Callable[[], None],
+        written: asyncio.Event,
     ) -> None:
         self.next_offset = -1
         self.taken = 0
@@ -87,6 +95,7 @@ class Batcher:
         self._budget = budget
         self._observe = observe
         self._on_progress = on_progress
+        self._written = written  # set unless the batch before is being written
         self._start = -1  # of the next batch
         self._gap = False  # before the next batch's first message
         self._step = 1
@@ -141,7 +150,11 @@ class Batcher:
         if not batch:
             return False
         full = len(batch) >= self._limits.records or batch.size_bytes >= self._limits.size_bytes
-        return full or asyncio.get_running_loop().time() >= batch.deadline_s
+        return full or batch.is_closed or (self._is_due(batch) and self._written.is_set())
+
+    @staticmethod
+    def _is_due(batch: PartialBatch) -> bool:
+        return bool(batch) and asyncio.get_running_loop().time() >= batch.deadline_s
 
     async def _has_room(self, batch: PartialBatch) -> bool:
         """Whether the budget has room for a step. A batch that has messages goes out as it is; an empty one waits."""
@@ -166,6 +179,8 @@ class Batcher:
 
     async def _take(self, batch: PartialBatch) -> None:
         """One step: messages that are there, or that come within a second."""
+        if self._is_due(batch) and await sleep_unless(self._written, GROW_S):
+            return
         wait_s = POLL_S
         if batch:
             wait_s = max(0.0, min(POLL_S, batch.deadline_s - asyncio.get_running_loop().time()))
@@ -215,7 +230,7 @@ class Batcher:
             return False
         if offset > expected and (bounds := await self._partition.bounds()) and bounds[0] > expected:
             if batch:
-                batch.deadline_s = 0.0
+                batch.is_closed = True
                 self._partition.seek(expected)
                 return False
             batch.gap = True
@@ -262,7 +277,7 @@ class Batcher:
             self._step = 1
         else:
             self._large_bytes = size_bytes
-            batch.deadline_s = 0.0
+            batch.is_closed = True
         self._partition.seek(self.next_offset)
 
     async def _recover(self, batch: PartialBatch, error: KafkaError) -> None:

@@ -33,7 +33,15 @@ from clusterinfo.kafka.group_members import unowned
 from clusterinfo.kafka.probe import first_connection
 from clusterinfo.kafka.topics import Topics, ensure_topics
 from clusterinfo.model import PartitionLane, partition_name
-from clusterinfo.observations import Holding, Lagging, Observe, PartitionsAssigned, Warned
+from clusterinfo.observations import (
+    AssignmentAwaited,
+    Holding,
+    Lagging,
+    Observe,
+    PartitionsAssigned,
+    PartitionsRevoked,
+    Warned,
+)
 from clusterinfo.settings import Settings
 
 REVOKE_TIMEOUT_S = 30.0  # within the rebalance timeout, or the group goes on without us
@@ -148,6 +156,7 @@ class ConsumerGroup:
         """One consumer's life in the group."""
         consumer, names = self._connection.live, self.topics.names.given
         self._membership = Membership()
+        self._observe(AssignmentAwaited(group=self._settings.kafka_group_id, topics=names))
         self._note_progress()
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -194,14 +203,16 @@ class ConsumerGroup:
 
     # --- what a rebalance brings -------------------------------------------------------------------------------
 
-    async def _revoked(self) -> None:
+    async def _revoked(self, partitions: frozenset[TopicPartition]) -> None:
         """Before a rebalance: no new batch; wait for the writes in hand."""
+        if partitions:  # none before the first
+            self._observe(PartitionsRevoked(partitions=_names(partitions)))
         await self._lanes.wait_for_writes(REVOKE_TIMEOUT_S)
 
     def _assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """After a rebalance: pause, since a new assignment forgets pauses, until the lane has claimed and sought."""
         self._connection.pause(partitions)
-        self._observe(PartitionsAssigned(partitions=tuple(partition_name(*at) for at in sorted(partitions))))
+        self._observe(PartitionsAssigned(partitions=_names(partitions)))
 
     def _new_source(self, partition: TopicPartition, stopping: asyncio.Event) -> PartitionSource:
         return PartitionSource(
@@ -220,7 +231,8 @@ class ConsumerGroup:
         self._moved_at_s = _now()
 
     def _knows_more_lag(self) -> bool:
-        return self._membership.assigned is not None and not self._reported.issuperset(self.lag())
+        assigned = self._membership.assigned or frozenset()
+        return not assigned <= self._reported and not self._reported.issuperset(self.lag())
 
     def _report_lag(self) -> None:
         """From time to time, and as soon as that of another partition is known."""
@@ -254,6 +266,10 @@ class ConsumerGroup:
             fetched = await self._connection.position(partition) if waits_s else -1
             lanes[partition] = Waiting(max(source.next_offset, fetched), waits_s)
         return lanes
+
+
+def _names(partitions: frozenset[TopicPartition]) -> tuple[str, ...]:
+    return tuple(partition_name(*at) for at in sorted(partitions))
 
 
 def _now() -> float:

@@ -47,7 +47,7 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
     def __init__(
         self,
         membership: Membership,
-        revoked: Callable[[], Awaitable[None]],
+        revoked: Callable[[frozenset[TopicPartition]], Awaitable[None]],
         assigned: Callable[[frozenset[TopicPartition]], None],
     ) -> None:
         self._membership = membership
@@ -57,7 +57,7 @@ class Listener(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka is 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         self._membership.assigned = None
         try:
-            await self._revoked()
+            await self._revoked(frozenset(revoked))
         except Exception as error:  # noqa: BLE001 - raised again by run
             self._membership.failure = error
 

@@ -48,7 +48,14 @@ class PartitionSource:
         self._stopping = stopping
         self._on_progress = on_progress
         self._partition = AssignedPartition(consumer, lane, observe=observe, stopping=stopping)
-        self._batcher = Batcher(self._partition, limits=limits, budget=budget, observe=observe, on_progress=on_progress)
+        self._batcher = Batcher(
+            self._partition,
+            limits=limits,
+            budget=budget,
+            observe=observe,
+            on_progress=on_progress,
+            written=self.written,
+        )
         self._current: PartialBatch | None = None
         self._gathering: asyncio.Task[PartialBatch | None] | None = None
 

@@ -54,9 +54,13 @@ async def maintain_history(connection: Connection, schema: str, today: dt.date, 
             if await connection.fetchval("select pg_try_advisory_xact_lock($1)", LOCK_KEY):
                 today = min(today, await connection.fetchval("select (now() at time zone 'UTC')::date"))
                 await _make_partitions(connection, today)
-                await _drop_expired(connection, today - dt.timedelta(seconds=retention_s))
+                oldest_day = today - dt.timedelta(seconds=retention_s)
+                await _drop_expired(connection, oldest_day)
                 await connection.execute(statements()["drop_stale_progress"])
                 await connection.execute(statements()["drop_list_positions"])
+                await connection.execute(statements()["drop_expired_coverage"], _midnight(oldest_day))
+                await connection.execute(statements()["drop_silent_sessions"])
+                await connection.execute(statements()["drop_ended_sessions"])
     except FOREIGN as error:
         raise translate(error, "maintaining the history") from error
 

@@ -21,6 +21,23 @@ delete from resource_history_default where valid_to < $1;
 -- Lists of which nothing came for a day: their collector has ended.
 delete from list_progress where updated_at < now() - interval '1 day' and not settled;
 
+-- name: drop_expired_coverage
+delete from coverage where ends_at < $1;
+
+-- name: drop_silent_sessions
+-- What sessions follow of which nothing came for a day is over. Those that leave no interval go with it.
+with over as (
+    select f.id, f.begins_at, f.heard from followed() f join watch_session s on s.id = f.session_id
+    where s.updated_at < now() - interval '1 day'
+), dropped as (
+    delete from coverage c using over o where c.id = o.id and (o.heard >= o.begins_at) is not true
+)
+update coverage c set is_open = false, ends_at = o.heard from over o where c.id = o.id and o.heard >= o.begins_at;
+
+-- name: drop_ended_sessions
+delete from watch_session s
+where s.updated_at < now() - interval '1 day' and not exists (select from coverage c where c.session_id = s.id);
+
 -- name: forget_dropped_letters
 -- Kafka holds none of them any more, unless its retention is longer than ours.
 delete from dropped_letter where dropped_at < $1;

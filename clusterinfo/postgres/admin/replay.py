@@ -1,7 +1,7 @@
 """A dead letter stored after all: the same merge, in one transaction with the note that it was replayed.
 
-A replay is as harmless as any duplicate: it moves no offset, and it belongs to no list's count, since the record was
-counted when it was dead-lettered. What is refused again leaves everything as it was.
+A replay is as harmless as any duplicate: it moves no offset, counts no number, and it belongs to no list's count, since
+the record was counted when it was dead-lettered. What is refused again leaves everything as it was.
 """
 
 from __future__ import annotations
@@ -46,7 +46,14 @@ async def _store(sink: PostgresSink, connection: Connection, record: Record, top
     if record.is_object:
         await connection.execute(statements()["expect_body"], *_version(record))
     applied = await apply(
-        connection, batch, census, admission, sink.carried, counts=not record.is_object, uses_savepoints=True
+        connection,
+        batch,
+        census,
+        admission,
+        sink.carried,
+        counts=not record.is_object,
+        hears=False,
+        uses_savepoints=True,
     )
     if applied.staged.dead_letters:
         raise RecordError(applied.staged.dead_letters[0].reason)

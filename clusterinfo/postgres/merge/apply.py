@@ -9,9 +9,10 @@ Theory of operation. This order is what makes any number of writers safe side by
 3. missing units are made, the batch's units are locked in id order: from here on nobody else changes their rows, since
    whoever does holds the same locks; the batch becomes rows, with the dates that are believed and without what was
    forgotten;
-4. what arrived is counted for each list, which shows the lists that are proven now;
+4. what was said by watching is heard; what arrived is counted for each list, which shows the lists that are proven now;
 5. objects are compared with their rows, written, and what they replace goes into history;
-6. states are written; what proven lists do not name is deleted; snapshots are applied; dead letters go in.
+6. what sessions said is stored; states are written; what proven lists do not name is deleted; snapshots are applied;
+   dead letters go in.
 
 All of it commits or nothing does. Statements run at READ COMMITTED; those of each step lie beside its module, and a
 step that has nothing to do sends none. What the rules of the merge are, and why they make any order and any repetition
@@ -20,6 +21,7 @@ of records converge, is explained in docs/DESIGN.md, "What makes it right".
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
 from clusterinfo.model import Batch, PartitionLane
@@ -28,15 +30,18 @@ from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.merge.admission import Admission, foreign_among
 from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.merge.chain import merge_chain
+from clusterinfo.postgres.merge.changes import notify
 from clusterinfo.postgres.merge.clusters import know_clusters
+from clusterinfo.postgres.merge.coverage import note_corrections
 from clusterinfo.postgres.merge.dead_letters import add_dead_letters
 from clusterinfo.postgres.merge.gaps import CarriedUnits, mark_gap_unverified
 from clusterinfo.postgres.merge.large import is_large, worked_out
 from clusterinfo.postgres.merge.lists import close_lists, count_lists
 from clusterinfo.postgres.merge.rows import Merged, merge_single
+from clusterinfo.postgres.merge.sessions import hear, store_sessions
 from clusterinfo.postgres.merge.snapshots import apply_snapshots
 from clusterinfo.postgres.merge.staging import Staged, stage
-from clusterinfo.postgres.merge.units import lock_units
+from clusterinfo.postgres.merge.units import Units, lock_units
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,15 @@ class Applied:
     observations: list[Observation] = field(default_factory=list)
 
 
+def corrections(staged: Staged, merged: Merged, units: Units) -> Counter[str]:
+    """List -> objects that it had to correct, of kinds that are followed. Pure."""
+    followed = {unit.id for unit in units.values() if unit.is_followed}
+    if not followed:
+        return Counter()
+    places = [place for place in merged.rewritten if staged.rows[place].unit_id in followed]
+    return Counter(staged.records[place].list for place in places if staged.records[place].list)
+
+
 async def apply(
     connection: Connection,
     batch: Batch,
@@ -61,13 +75,15 @@ async def apply(
     carried: CarriedUnits,
     *,
     counts: bool = True,
+    hears: bool = True,
     uses_savepoints: bool = False,
 ) -> Applied:
     """Merge a batch in the transaction that admitted it.
 
-    Without `counts` its objects belong to no list's count. `uses_savepoints`: what PostgreSQL refuses is
-    stored with less; otherwise it aborts the transaction.
+    Without `counts` its objects belong to no list's count; without `hears` its numbers are not counted.
+    `uses_savepoints`: what PostgreSQL refuses is stored with less; otherwise it aborts the transaction.
     """
+    said = census.said
     large = is_large(batch.records)
     if admission.forgotten or any(map(admission.leaps, batch.records)):
         census = await worked_out(large, Census.of, filter(admission.takes, batch.records))
@@ -77,24 +93,30 @@ async def apply(
     if foreign := foreign_among(clusters, admission.topic):
         ours = (r for r in batch.records if r.cluster not in foreign and admission.takes(r))
         census = await worked_out(large, Census.of, ours)
-    units = await lock_units(connection, census, clusters)
+    units = await lock_units(connection, census, clusters, admission.now)
     new = await carried.store(connection, batch, units)
     staged = await worked_out(large, stage, batch, units, admission, foreign, uses_savepoints=uses_savepoints)
     observations = [*observations, *staged.foreign_records(admission.topic)]
     staged.dead_letters += census.dead_letters
     if not counts:
         staged.tallies.clear()
-    proven = await count_lists(connection, staged)
+    said = [one for one in said if id(one[0]) not in staged.refused]
+    heard = await hear(connection, batch.lane, said if hears else [], admission.now)
+    proven = await count_lists(connection, staged, heard)
     merged, left = await merge_single(connection, staged)
     if staged.repeated or left:
         merged.add(await merge_chain(connection, staged, sorted([*staged.repeated, *left]), list(proven)))
     if batch.gap and isinstance(batch.lane, PartitionLane):
         await mark_gap_unverified(connection, batch.lane, batch, admission)
-    closed = await close_lists(connection, staged, proven, clusters)
+    await note_corrections(connection, corrections(staged, merged, units))
+    observations += await store_sessions(connection, heard, staged, merged.older)
+    closed = await close_lists(connection, staged, proven, clusters, heard)
     deleted, observations = closed.deleted, [*observations, *closed.observations]
     if census.snapshots:
         applied = await apply_snapshots(connection, census, admission, clusters)
         deleted, observations = deleted + applied.deleted, [*observations, *applied.observations]
+    if merged.written or deleted:
+        await notify(connection, units)
     if staged.dead_letters:
         staged.dead_letters = await add_dead_letters(connection, batch.lane, staged.dead_letters)
     return Applied(new, staged, merged, census, deleted, observations)

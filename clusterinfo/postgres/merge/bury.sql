@@ -21,9 +21,10 @@ with absence as (
 ), remembered as (
     insert into resource_history (
         unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
-        created, deleted, valid_from, valid_to, first_observed_at, body, original)
+        created, deleted, valid_from, valid_to, first_observed_at, manager, operation, subresource, managed_at, body, original)
     select unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
-        created, true, valid_from, greatest(valid_from, gone_at), first_observed_at, body, original
+        created, true, valid_from, greatest(valid_from, gone_at), first_observed_at, manager, operation, subresource, managed_at, body,
+        original
     from buried where not deleted
 )
 select place, count(*) as deleted from buried where not deleted group by place;

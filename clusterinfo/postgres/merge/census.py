@@ -13,7 +13,16 @@ from clusterinfo.errors import RecordError
 from clusterinfo.model import CLOCK, Record, RecordType, Unit, version_number
 from clusterinfo.postgres.merge.bodies import plain
 from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
-from clusterinfo.statements import WHOLE_GROUP, SnapshotCompleted, SnapshotStarted, read
+from clusterinfo.postgres.merge.numbers import Said
+from clusterinfo.statements import (
+    WHOLE_GROUP,
+    ListCompleted,
+    SnapshotCompleted,
+    SnapshotStarted,
+    WatchEnded,
+    WatchProgress,
+    read,
+)
 
 
 @dataclass(slots=True)
@@ -55,8 +64,10 @@ class Census:
     units: dict[Unit, UnitNews] = field(default_factory=dict)
     """The kinds that records are about."""
     snapshots: list[tuple[Record, SnapshotStarted | SnapshotCompleted]] = field(default_factory=list)
+    said: list[Said] = field(default_factory=list)
+    """What sessions say by watching, and completed lists that name one, in order."""
     dead_letters: list[DeadLetter] = field(default_factory=list)
-    """Statements about snapshots that cannot be read."""
+    """Statements about snapshots and watches that cannot be read."""
     _named: dict[Unit, UnitNews] | None = None
 
     @classmethod
@@ -71,8 +82,14 @@ class Census:
                 census.newest[record.cluster] = record
             if record.type is RecordType.SNAPSHOT_STARTED or record.type is RecordType.SNAPSHOT_COMPLETED:
                 census._add_snapshot(record)
+            elif record.is_of_watches:
+                census._add_watches(record)
             else:
                 census._news_of(record.unit).learn(record)
+                if record.number:
+                    census.said.append((record, None))
+                elif record.type is RecordType.LIST_COMPLETED and b'"session"' in record.body:
+                    census._add_completion(record)
         census.named_units()
         return census
 
@@ -89,6 +106,23 @@ class Census:
             self.dead_letters.append(dead_letter(record, str(error)))
         else:
             self.snapshots.append((record, statement))
+
+    def _add_watches(self, record: Record) -> None:
+        progress = record.type is RecordType.WATCH_PROGRESS
+        try:
+            statement = read(record, WatchProgress) if progress else read(record, WatchEnded)
+        except RecordError as error:
+            self.dead_letters.append(dead_letter(record, str(error)))
+        else:
+            self.said.append((record, statement))
+
+    def _add_completion(self, record: Record) -> None:
+        try:
+            statement = read(record, ListCompleted)
+        except RecordError:
+            return  # which makes it a dead letter where it is staged
+        if statement.session:
+            self.said.append((record, statement))
 
     def named_units(self) -> dict[Unit, UnitNews]:
         """The kinds of all records, and those that completed snapshots name."""

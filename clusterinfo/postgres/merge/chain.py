@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from clusterinfo.postgres.connection import Connection
-from clusterinfo.postgres.merge.rows import Copied, Merged, copy
+from clusterinfo.postgres.merge.rows import WHO_COLUMNS, Copied, Merged, copy, who
 from clusterinfo.postgres.merge.staging import Staged
 from clusterinfo.postgres.sql import statements
 
@@ -18,7 +18,7 @@ RECORD_COLUMNS = (
     "ord", "unit_id", "namespace", "name", "uid", "resource_version", "epoch", "live_at", "deleted", "fidelity",
     "normalization", "content_hash", "observed_at",
 )  # fmt: skip
-BODY_COLUMNS = ("ord", "fidelity", "body", "original")
+BODY_COLUMNS = ("ord", "fidelity", *WHO_COLUMNS, "body", "original")
 
 
 class Plan(NamedTuple):
@@ -32,6 +32,7 @@ class Plan(NamedTuple):
 
 async def merge_chain(connection: Connection, staged: Staged, places: Sequence[int], proven: list[str]) -> Merged:
     """Store the objects at these places of `staged.rows`; `proven` are the lists that this batch completes."""
+    numbered = any(staged.records[place].number for place in places)
     await connection.execute(statements()["begin_chain"])
     rows = [(place, *staged.rows[place]) for place in places]
     await connection.copy_records_to_table("staged_record", records=rows, columns=RECORD_COLUMNS)
@@ -40,7 +41,7 @@ async def merge_chain(connection: Connection, staged: Staged, places: Sequence[i
     while True:
         plan = await _plan(connection, proven)
         wanted = {
-            place: Copied(staged.records[place], staged.rows[place].fidelity, (place,))
+            place: Copied(staged.records[place], staged.rows[place].fidelity, (place, *who(staged.records[place])))
             for place in plan.bodies
             if place not in copied
         }
@@ -49,8 +50,9 @@ async def merge_chain(connection: Connection, staged: Staged, places: Sequence[i
         if not (learnt := _learnt(staged, wanted)):
             break
         await connection.execute(statements()["replan"], list(learnt), list(learnt.values()))
+    older = [row["ord"] for row in await connection.fetch(statements()["find_ignored"])] if numbered else []
     await connection.execute(statements()["apply_plan"])
-    return Merged(written=plan.written, unchanged=plan.unchanged, history=plan.history, copy_s=copy_s)
+    return Merged(older=older, written=plan.written, unchanged=plan.unchanged, history=plan.history, copy_s=copy_s)
 
 
 async def _plan(connection: Connection, proven: list[str]) -> Plan:

@@ -31,7 +31,8 @@ create temp table if not exists staged_plan (
     first_observed_at timestamptz not null, last_observed_at timestamptz not null
 ) on commit delete rows;
 create temp table if not exists staged_body (
-    ord integer not null, fidelity smallint not null, body jsonb, original bytea
+    ord integer not null, fidelity smallint not null, manager text, operation text, subresource text,
+    managed_at timestamptz, body jsonb, original bytea
 ) on commit delete rows;
 
 -- name: stage_elements
@@ -61,6 +62,10 @@ select -1, s.unit_id, s.namespace, s.name, s.uid, s.resource_version, s.epoch, s
     s.normalization, s.content_hash, s.last_observed_at, s.created, s.valid_from, s.first_observed_at
 from (select distinct unit_id, namespace, name from candidate) c
 join resource s on s.unit_id = c.unit_id and s.namespace = c.namespace and s.name = c.name;
+
+-- name: find_ignored
+-- The records that do not count: they are older than what they meet.
+select r.ord from staged_record r where not exists (select from staged_element e where e.ord = r.ord);
 
 -- name: link_elements
 -- Each element compared with the one before it in its chain; what goes together has one number.
@@ -172,11 +177,15 @@ from unnest($1::integer[], $2::smallint[]) as l (ord, fidelity) where r.ord = l.
 -- History first, while the stored bodies are still there; then the rows.
 insert into resource_history (
     unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
-    created, deleted, valid_from, valid_to, first_observed_at, body, original)
+    created, deleted, valid_from, valid_to, first_observed_at, body, original, manager, operation, subresource, managed_at)
 select p.unit_id, p.namespace, p.name, p.uid, p.resource_version, p.epoch, p.live_at, p.fidelity, p.normalization,
     p.content_hash, p.created, p.ended_deleted, p.valid_from, p.valid_to, p.first_observed_at,
     case when p.body_ord = -1 then s.body else b.body end,
-    case when p.body_ord = -1 then s.original else b.original end
+    case when p.body_ord = -1 then s.original else b.original end,
+    case when p.body_ord = -1 then s.manager else b.manager end,
+    case when p.body_ord = -1 then s.operation else b.operation end,
+    case when p.body_ord = -1 then s.subresource else b.subresource end,
+    case when p.body_ord = -1 then s.managed_at else b.managed_at end
 from staged_plan p
 left join staged_body b on b.ord = p.body_ord
 left join resource s
@@ -191,9 +200,10 @@ where p.valid_to is null and p.body_ord = -1
 
 insert into resource (
     unit_id, namespace, name, uid, resource_version, epoch, live_at, deleted, fidelity, normalization, content_hash,
-    created, valid_from, first_observed_at, last_observed_at, body, original)
+    created, valid_from, first_observed_at, last_observed_at, manager, operation, subresource, managed_at, body, original)
 select p.unit_id, p.namespace, p.name, p.uid, p.resource_version, p.epoch, p.live_at, p.deleted, p.fidelity,
-    p.normalization, p.content_hash, p.created, p.valid_from, p.first_observed_at, p.last_observed_at, b.body, b.original
+    p.normalization, p.content_hash, p.created, p.valid_from, p.first_observed_at, p.last_observed_at, b.manager,
+    b.operation, b.subresource, b.managed_at, b.body, b.original
 from staged_plan p
 left join staged_body b on b.ord = p.body_ord
 where p.valid_to is null and p.body_ord <> -1
@@ -202,4 +212,6 @@ on conflict (unit_id, namespace, name) do update set
     deleted = excluded.deleted, fidelity = excluded.fidelity, normalization = excluded.normalization,
     content_hash = excluded.content_hash, created = excluded.created, valid_from = excluded.valid_from,
     first_observed_at = excluded.first_observed_at, last_observed_at = excluded.last_observed_at,
+    manager = excluded.manager, operation = excluded.operation, subresource = excluded.subresource,
+    managed_at = excluded.managed_at,
     body = excluded.body, original = excluded.original;

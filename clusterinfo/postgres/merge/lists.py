@@ -12,11 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clusterinfo.model import DIGEST_MODULUS
-from clusterinfo.observations import Observation, UnitFailed, UnitVerified, Warned
+from clusterinfo.observations import Drifted, Observation, UnitFailed, UnitVerified, Warned
 from clusterinfo.postgres.connection import Connection, Row
 from clusterinfo.postgres.merge.admission import Clusters
 from clusterinfo.postgres.merge.bury import Absence, bury
 from clusterinfo.postgres.merge.clusters import CONTESTED
+from clusterinfo.postgres.merge.coverage import (
+    Opening,
+    doubt_units,
+    find_openings,
+    name_sessions,
+    open_coverage,
+    take_back,
+)
+from clusterinfo.postgres.merge.numbers import Heard
 from clusterinfo.postgres.merge.staging import Staged, State, Tally
 from clusterinfo.postgres.sql import statements
 
@@ -24,6 +33,9 @@ Proven = Mapping[str, Row]
 """List id -> (count, completed_at) of the lists that a batch settled: what arrived is what was announced."""
 
 STALLED = "its list version stalled while its objects changed: ordered by the clock from the next list on"
+
+
+BROKEN = "something that was watched while it was listed has not come: unproven until the next list"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +46,7 @@ class ClosedLists:
     observations: list[Observation] = field(default_factory=list)
 
 
-async def count_lists(connection: Connection, staged: Staged) -> Proven:
+async def count_lists(connection: Connection, staged: Staged, heard: Heard) -> Proven:
     """Add what arrived to each list's progress; return the lists that are proven now. Runs before rows are merged."""
     if not staged.tallies:
         return {}
@@ -52,14 +64,20 @@ async def count_lists(connection: Connection, staged: Staged) -> Proven:
         [None if t.expected_digest is None else str(t.expected_digest) for _, t in ordered],
         [t.completed_at for _, t in ordered],
     )
+    await name_sessions(connection, heard.named, {list_id: tally.unit_id for list_id, tally in ordered})
     return {str(row["list"]): row for row in rows if row["settled"]}
 
 
-async def close_lists(connection: Connection, staged: Staged, proven: Proven, clusters: Clusters) -> ClosedLists:
+async def close_lists(
+    connection: Connection, staged: Staged, proven: Proven, clusters: Clusters, heard: Heard
+) -> ClosedLists:
     """Delete what proven lists do not name, and write the states. Runs after the rows are merged."""
     refuted, warnings = await _find_refuted(connection, staged, proven) if proven else ({}, [])
+    following = [one for one, row in proven.items() if one in heard.named or row["session_id"]]
+    openings = await find_openings(connection, following)
+    broken = {opening.list for opening in openings if not opening.is_proven}
     accepted = {
-        list_id: _state(staged.tallies[list_id], row, clusters)
+        list_id: _state(staged.tallies[list_id], row, clusters, is_broken=list_id in broken)
         for list_id, row in proven.items()
         if list_id not in refuted
     }
@@ -76,15 +94,19 @@ async def close_lists(connection: Connection, staged: Staged, proven: Proven, cl
         await connection.execute(statements()["drop_progress"], staged.failed_lists, units)
     deleted = await _delete_absent(connection, accepted, proven)
     ends = [_ended(state, deleted.get(list_id, 0)) for list_id, state in accepted.items()]
+    ends += await _follow(connection, accepted, openings, deleted)
+    await _drop_covered(connection, accepted, deleted)
     failed = [_failed(state) for state in states[: len(states) - len(accepted)]]
     return ClosedLists(deleted=sum(deleted.values()), observations=[*warnings, *ends, *failed])
 
 
-def _state(tally: Tally, row: Row, clusters: Clusters) -> State:
-    """Of a list that is proven; of a contested cluster nothing is verified even so."""
+def _state(tally: Tally, row: Row, clusters: Clusters, *, is_broken: bool) -> State:
+    """Of a list that is proven; of a contested cluster nothing is verified even so, nor beside a hole."""
     at, objects = row["completed_at"], row["count"]
     if clusters[tally.unit.cluster].is_contested:
         return State(tally.unit, tally.unit_id, tally.reach, "unverified", at, CONTESTED, objects)
+    if is_broken:
+        return State(tally.unit, tally.unit_id, tally.reach, "unverified", at, BROKEN, objects)
     return State(tally.unit, tally.unit_id, tally.reach, "verified", at, None, objects)
 
 
@@ -122,6 +144,9 @@ async def _find_refuted(
         refuted[list_id] = _refuted(staged.tallies[list_id], proven[list_id], "failed", _backwards(row))
     if units:
         await connection.execute(statements()["drop_unit_progress"], units)
+    if refuted:
+        doubted = {staged.tallies[list_id].unit_id for list_id in refuted}
+        await doubt_units(connection, doubted, max(state.at for state in refuted.values()))
     return refuted, warnings
 
 
@@ -150,19 +175,38 @@ def _backwards(row: Row) -> str:
 
 
 async def _delete_absent(connection: Connection, accepted: Mapping[str, State], proven: Proven) -> dict[str, int]:
-    """Raise the floors that these lists prove, and delete what they do not name; objects deleted of each list.
+    """Raise the floors that these lists prove, and delete what they do not name.
+
+    Returns of each list that raised one how many objects it deleted.
 
     What one of two clusters under one identity does not name may be the other's: of those nothing is deleted.
     """
-    if not accepted:
-        return {}
-    lists = list(accepted)
-    believed = [list_id for list_id, state in accepted.items() if state.state == "verified"]
+    believed = [list_id for list_id, state in accepted.items() if state.error != CONTESTED]
     raised = await connection.fetch(statements()["raise_floors"], believed) if believed else []
     absences = [Absence(row["unit_id"], row["reach"], row["epoch"], row["live_at"]) for row in raised]
     counts = await bury(connection, absences, list(proven)) if absences else []
-    await connection.execute(statements()["drop_covered"], lists, [row["list"] for row in raised])
     return {str(row["list"]): count for row, count in zip(raised, counts, strict=True)}
+
+
+async def _follow(
+    connection: Connection, accepted: Mapping[str, State], openings: Sequence[Opening], deleted: Mapping[str, int]
+) -> list[Observation]:
+    """Open what these lists let be followed. What they correct of what was followed before is drift: report it."""
+    believed = [one for one in openings if one.list in accepted and accepted[one.list].error != CONTESTED]
+    drift = {one: one.corrected + deleted.get(one.list, 0) for one in believed if one.was_followed and not one.is_cut}
+    drifted = {one: objects for one, objects in drift.items() if objects}
+    await take_back(connection, drifted)
+    await open_coverage(connection, believed)
+    return [_drifted(accepted[one.list], objects) for one, objects in drifted.items()]
+
+
+def _drifted(state: State, objects: int) -> Drifted:
+    return Drifted(cluster=state.unit.cluster, resource=state.unit.dotted, reach=state.reach, objects=objects)
+
+
+async def _drop_covered(connection: Connection, accepted: Mapping[str, State], raised: Mapping[str, int]) -> None:
+    if accepted:
+        await connection.execute(statements()["drop_covered"], list(accepted), list(raised))
 
 
 async def _set_states(connection: Connection, states: Sequence[State]) -> None:

@@ -21,7 +21,7 @@ on conflict (list) do update set
         and coalesce(excluded.expected_digest, p.expected_digest)
             = mod(p.digest + excluded.digest, 340282366920938463463374607431768211456), false)
 where not p.settled and p.unit_id = excluded.unit_id
-returning list, settled, count, completed_at;
+returning list, settled, count, completed_at, session_id;
 
 -- name: find_overtaken
 -- Of these lists, those that have nothing more to prove: settled before, or older than what is proven by now.
@@ -53,7 +53,8 @@ delete from list_progress where unit_id = any ($1::bigint[]);
 
 -- name: find_backwards
 -- Lists that began after the one that set (or, in this batch, will set) the floor was complete, and yet are older: the
--- cluster was restored from a backup, or its epoch was lowered. Rows under a higher epoch show that too, proven or not.
+-- cluster was restored from a backup, or its epoch was lowered. Rows under a higher epoch show that too, proven or not; of
+-- what was followed all rows do, if they were observed a minute before: not every collector's clock is right to the second.
 with list as (
     select *, list_began_at(list, completed_at) as began_at from list_progress where list = any ($1::uuid[])
 )
@@ -70,6 +71,11 @@ cross join lateral (
     where r.unit_id = v.unit_id and (v.reach = '' or r.namespace = v.reach)
         and r.epoch > v.epoch and r.last_observed_at < v.began_at
         and v.epoch < (select c.epoch from unit u join cluster c on c.id = u.cluster_id where u.id = v.unit_id)
+    union all
+    select r.epoch, r.live_at from resource r
+    where r.unit_id = v.unit_id and (v.reach = '' or r.namespace = v.reach)
+        and (r.epoch, r.live_at) > (v.epoch, v.live_at) and r.last_observed_at < v.began_at - interval '1 minute'
+        and exists (select from coverage c where c.unit_id = v.unit_id)
     order by 1 desc, 2 desc limit 1
 ) b
 where (v.epoch, v.live_at) < (b.epoch, b.live_at);

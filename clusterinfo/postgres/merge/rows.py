@@ -15,13 +15,13 @@ import re
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import asyncpg
 
 from clusterinfo.errors import FatalError
-from clusterinfo.model import Record
+from clusterinfo.model import Record, RecordType
 from clusterinfo.postgres.connection import Connection, Row
 from clusterinfo.postgres.errors import is_of_the_record, server_message
 from clusterinfo.postgres.merge.bodies import NOTHING, Body, body_of, repaired_body_of
@@ -33,13 +33,15 @@ from clusterinfo.postgres.sql import statements
 MAX_ALIKE = 100
 """More records of one batch refused alike is our bug, not theirs: stop instead of dead-lettering the topic."""
 
+WHO_COLUMNS = ("manager", "operation", "subresource", "managed_at")
 COLUMNS = (
     "unit_id", "namespace", "name", "uid", "resource_version", "epoch", "live_at", "deleted", "fidelity",
     "normalization", "content_hash", "created", "valid_from", "first_observed_at", "last_observed_at",
-    "body", "original",
+    *WHO_COLUMNS, "body", "original",
 )  # fmt: skip
 
 _WRITTEN = frozenset({"new", "replaced", "changed", "deleted", "reborn"})
+_CHANGED = frozenset({"new", "changed", "reborn"})
 _LINE = re.compile(r"\d+")
 
 
@@ -52,6 +54,10 @@ class Merged:
     history: int = 0
     copy_s: float = 0.0
     """Seconds in COPY."""
+    older: list[int] = field(default_factory=list)
+    """The places of what was ignored as older."""
+    rewritten: list[int] = field(default_factory=list)
+    """The places of objects that came in a content that was not stored."""
 
     def add(self, other: Merged) -> None:
         """Take in what became of others."""
@@ -59,6 +65,8 @@ class Merged:
         self.unchanged += other.unchanged
         self.history += other.history
         self.copy_s += other.copy_s
+        self.older += other.older
+        self.rewritten += other.rewritten
 
 
 class Copied:
@@ -122,7 +130,7 @@ async def merge_single(connection: Connection, staged: Staged) -> tuple[Merged, 
     counts = Counter({name: row["count"] for name, row in classes.items()})
     at = places or range(len(rows))
     written = [
-        Copied(staged.records[at[place - 1]], rows[place - 1].fidelity, _identity(rows[place - 1]) + times)
+        _copied(staged.records[at[place - 1]], rows[place - 1], times)
         for name in _WRITTEN & classes.keys()
         for place, times in _times(rows, classes[name])
     ]
@@ -132,6 +140,8 @@ async def merge_single(connection: Connection, staged: Staged) -> tuple[Merged, 
         unchanged=counts["seen"] + counts["known"],
         history=counts["changed"] + counts["deleted"],
         copy_s=copy_s,
+        older=[at[place - 1] for place in classes["older"]["places"]] if "older" in classes else [],
+        rewritten=[at[place - 1] for name in _CHANGED & classes.keys() for place in classes[name]["places"]],
     )
     return merged, [at[place - 1] for place in classes["chain"]["places"]] if "chain" in classes else []
 
@@ -141,6 +151,17 @@ def _times(rows: Sequence[ObjectRow], of_class: Row) -> Iterable[tuple[int, tupl
     if of_class["times"] is not None:
         return ((place, tuple(times)) for place, times in zip(of_class["places"], of_class["times"], strict=True))
     return ((place, (True, *(rows[place - 1].observed_at,) * 3)) for place in of_class["places"])
+
+
+def _copied(record: Record, row: ObjectRow, times: tuple[Any, ...]) -> Copied:
+    return Copied(record, row.fidelity, _identity(row) + times + who(record))
+
+
+def who(record: Record) -> tuple[Any, ...]:
+    """Who wrote that version, as far as it is known; nobody is known of a deletion."""
+    if not record.manager or record.type is RecordType.DELETED:
+        return None, None, None, None
+    return record.manager, record.operation or None, record.subresource or None, record.managed_at
 
 
 def _identity(row: ObjectRow) -> tuple[Any, ...]:

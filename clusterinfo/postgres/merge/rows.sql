@@ -14,7 +14,8 @@
 -- in these classes: new; seen (the row stays, its position moves); known (it is exactly that row); replaced (written anew
 -- without a change in the history); changed, deleted, reborn (another content; gone; here again after its tombstone); older;
 -- chain (several versions meet in one row, or less of a body may lose: left to the statements in chain.sql). Rows that are to
--- be written anew go first. Returned are how many fell to each class; of those that are to be COPYed their places, from 1; and
+-- be written anew go first. Returned are how many fell to each class; of those that are to be COPYed, or are older, their
+-- places, from 1; and
 -- of those that replace a row their created, valid_from, first_observed_at and last_observed_at.
 with compared as materialized (
     select t.*, s.ctid as at, s.created, s.valid_from, s.first_observed_at, s.last_observed_at,
@@ -69,14 +70,15 @@ with compared as materialized (
 ), remembered as (
     insert into resource_history (
         unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
-        created, deleted, valid_from, valid_to, first_observed_at, body, original)
+        created, deleted, valid_from, valid_to, first_observed_at, manager, operation, subresource, managed_at, body, original)
     select unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
         created, class = 'deleted', valid_from, greatest(valid_from, observed_at),
-        case when class = 'changed' then least(first_observed_at, observed_at) else first_observed_at end, body, original
+        case when class = 'changed' then least(first_observed_at, observed_at) else first_observed_at end, manager, operation, subresource,
+        managed_at, body, original
     from retired where class in ('changed', 'deleted')
 )
 select c.class, count(*) as count,
-    array_agg(c.place) filter (where c.class not in ('seen', 'known', 'older')) as places,
+    array_agg(c.place) filter (where c.class not in ('seen', 'known')) as places,
     array_agg(row (
         case c.class when 'replaced' then c.created else c.class <> 'changed' end,
         case c.class when 'replaced' then c.valid_from else greatest(c.valid_from, c.observed_at) end,

@@ -83,6 +83,8 @@ class Staged:
     failures: list[State] = field(default_factory=list)
     failed_lists: list[str] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
+    refused: set[int] = field(default_factory=set)
+    """id() of records that are dead letters and no more: their numbers have not come."""
     foreign: Counter[tuple[str, str]] = field(default_factory=Counter)
     """(Identity, owner) -> records of a cluster that belongs to another topic; each is a dead letter."""
     uses_savepoints: bool = False
@@ -111,12 +113,15 @@ def stage(
                 raise RecordError(foreign_reason(record, owner, admission.topic))
             at = admission.date(record)
             if record.is_object:
-                _stage_object(staged, record, units[record.unit], at)
+                unit = units[record.unit]
+                if not (record.number and unit.by_clock):  # what orders such a unit is when its lists began
+                    _stage_object(staged, record, unit, at)
             elif record.type is RecordType.LIST_COMPLETED:
                 _stage_completion(staged, record, units[record.unit], at)
             elif record.type is RecordType.LIST_FAILED:
                 _stage_failure(staged, record, units[record.unit], at)
         except RecordError as error:
+            staged.refused.add(id(record))
             staged.dead_letters.append(dead_letter(record, str(error)))
     staged.repeated = _repeated(staged.rows)
     return staged

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from clusterinfo.model import Unit
 from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.merge.admission import Clusters
 from clusterinfo.postgres.merge.census import Census, UnitNews
+from clusterinfo.postgres.merge.coverage import doubt_units
 from clusterinfo.postgres.sql import statements
 
 
@@ -21,12 +23,14 @@ class UnitRow:
     api_version: str
     namespaced: bool | None
     by_clock: bool
+    is_followed: bool = False
+    """A session follows it, so that a list has nothing to correct."""
 
 
 Units = dict[Unit, UnitRow]
 
 
-async def lock_units(connection: Connection, census: Census, clusters: Clusters) -> Units:
+async def lock_units(connection: Connection, census: Census, clusters: Clusters, now: dt.datetime) -> Units:
     """Make the units that are missing, lock those of the batch in id order, and describe them again.
 
     What is missing is made before any unit is locked, so that no two batches deadlock.
@@ -40,7 +44,7 @@ async def lock_units(connection: Connection, census: Census, clusters: Clusters)
     if len(units) < len(news):
         await _make_units(connection, news, clusters)
         units = await _lock(connection, news, clusters)
-    await _describe(connection, news, units)
+    await _describe(connection, news, units, now)
     return units
 
 
@@ -61,7 +65,9 @@ async def _lock(connection: Connection, news: dict[Unit, UnitNews], clusters: Cl
     rows = await connection.fetch(statements()["lock_units"], *_keys(news, clusters))
     units = list(news)
     return {
-        units[row["place"] - 1]: UnitRow(row["id"], row["kind"], row["api_version"], row["namespaced"], row["by_clock"])
+        units[row["place"] - 1]: UnitRow(
+            row["id"], row["kind"], row["api_version"], row["namespaced"], row["by_clock"], row["is_followed"]
+        )
         for row in rows
     }
 
@@ -75,7 +81,7 @@ async def _make_units(connection: Connection, news: dict[Unit, UnitNews], cluste
     )
 
 
-async def _describe(connection: Connection, news: dict[Unit, UnitNews], units: Units) -> None:
+async def _describe(connection: Connection, news: dict[Unit, UnitNews], units: Units, now: dt.datetime) -> None:
     changed = {unit: of_unit for unit, of_unit in news.items() if _changes(of_unit, units[unit])}
     if not changed:
         return
@@ -87,6 +93,9 @@ async def _describe(connection: Connection, news: dict[Unit, UnitNews], units: U
         [of_unit.namespaced for of_unit in changed.values()],
         [of_unit.by_clock for of_unit in changed.values()],
     )
+    by_clock = {units[unit].id for unit, of_unit in changed.items() if of_unit.by_clock and not units[unit].by_clock}
+    if by_clock:
+        await doubt_units(connection, by_clock, now)
     for unit, of_unit in changed.items():
         units[unit].by_clock |= of_unit.by_clock
 

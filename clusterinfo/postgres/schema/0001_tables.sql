@@ -55,6 +55,7 @@ create table unit (
     state text check (state in ('excluded', 'gone')),
     state_at timestamptz not null default '-infinity',
     gone_before timestamptz not null default '-infinity',
+    doubted_at timestamptz not null default '-infinity',
     unique (cluster_id, api_group, resource)
 );
 comment on table unit is 'A kind in a cluster: what is listed, ordered and verified as one.';
@@ -71,6 +72,8 @@ comment on column unit.by_clock is
 comment on column unit.state is 'excluded or gone; null: what unit_floor.state says of each reach.';
 comment on column unit.state_at is 'When what state says was observed: an older statement never overwrites it.';
 comment on column unit.gone_before is 'The kind was not served at that time: what was observed before is no longer there.';
+
+comment on column unit.doubted_at is 'Only a list begun after that lets it be followed.';
 
 create table unit_floor (
     unit_id bigint not null references unit on delete cascade,
@@ -140,6 +143,10 @@ create table resource (
     valid_from timestamptz not null,
     first_observed_at timestamptz not null,
     last_observed_at timestamptz not null,
+    manager text,
+    operation text,
+    subresource text,
+    managed_at timestamptz,
     body jsonb,
     original bytea,
     primary key (unit_id, namespace, name)
@@ -161,6 +168,11 @@ comment on column resource.created is 'This version began the object''s life (no
 comment on column resource.valid_from is 'When this content was first observed.';
 comment on column resource.first_observed_at is 'When the object, of this uid, was first observed.';
 comment on column resource.last_observed_at is 'When the object was last observed.';
+comment on column resource.manager is
+    'Field manager of the newest of managedFields: who wrote this version. A name that a client gives itself, no user; null: none.';
+comment on column resource.operation is 'Apply or Update.';
+comment on column resource.subresource is 'By which subresource it was written; null: by none.';
+comment on column resource.managed_at is 'When, to the second.';
 comment on column resource.body is 'The object as jsonb; of a stub its size and SHA-256.';
 comment on column resource.original is 'The bytes as they came, where jsonb could not hold them as they are.';
 create index resource_uid on resource (uid);
@@ -182,6 +194,10 @@ create table resource_history (
     valid_from timestamptz not null,
     valid_to timestamptz not null,
     first_observed_at timestamptz not null,
+    manager text,
+    operation text,
+    subresource text,
+    managed_at timestamptz,
     body jsonb,
     original bytea,
     check (valid_from <= valid_to)
@@ -202,6 +218,10 @@ comment on column resource_history.deleted is 'The version ended with the deleti
 comment on column resource_history.valid_from is 'When this content was first observed.';
 comment on column resource_history.valid_to is 'When it was first observed to be superseded or gone.';
 comment on column resource_history.first_observed_at is 'As of resource.';
+comment on column resource_history.manager is 'As of resource.';
+comment on column resource_history.operation is 'As of resource.';
+comment on column resource_history.subresource is 'As of resource.';
+comment on column resource_history.managed_at is 'As of resource.';
 comment on column resource_history.body is 'As of resource.';
 comment on column resource_history.original is 'As of resource.';
 create index resource_history_key on resource_history (unit_id, namespace, name, valid_to);
@@ -311,7 +331,12 @@ create table list_progress (
     expected_digest numeric(39),
     completed_at timestamptz,
     settled boolean not null default false,
-    updated_at timestamptz not null default now()
+    updated_at timestamptz not null default now(),
+    session_id bigint,
+    from_number bigint,
+    place bigint,
+    seen_at timestamptz,
+    corrected bigint not null default 0
 );
 comment on table list_progress is 'What has arrived of one list, held against what its completion says.';
 comment on column list_progress.list is 'UUIDv7 of the attempt to list.';
@@ -326,8 +351,79 @@ comment on column list_progress.expected_digest is 'Digest that its completion a
 comment on column list_progress.completed_at is 'When its collector had all of it.';
 comment on column list_progress.settled is 'Count and digest agreed: it proves its reach.';
 comment on column list_progress.updated_at is 'When something of it last arrived.';
+comment on column list_progress.session_id is 'The session that follows the kind from this list on; null: none.';
+comment on column list_progress.from_number is 'What that session says of the kind after the list has this number or a higher one.';
+comment on column list_progress.place is 'The number that was due when the completion came.';
+comment on column list_progress.seen_at is 'When the first page of the list had come.';
+comment on column list_progress.corrected is 'Objects of a kind that is followed whose rows it had to write.';
 create index list_progress_unit on list_progress (unit_id, reach);
 create index list_progress_updated on list_progress (updated_at);
+
+create table watch_session (
+    id bigint generated always as identity primary key,
+    kafka_cluster text not null,
+    topic text not null,
+    partition integer not null,
+    cluster text not null,
+    session uuid not null,
+    next_number bigint not null default 1,
+    missing int8multirange not null default '{}',
+    heard timestamptz not null default '-infinity',
+    heard_number bigint not null default 0,
+    behind jsonb not null default '[]',
+    ended jsonb not null default '{}',
+    interval_s double precision not null default 0,
+    is_doubted boolean not null default false,
+    cut_number bigint not null default 0,
+    updated_at timestamptz not null default now(),
+    unique (kafka_cluster, topic, partition, cluster, session)
+) with (fillfactor = 50);
+comment on table watch_session is 'What one collector, in one life, has said on one partition by watching.';
+comment on column watch_session.id is 'Key within this database.';
+comment on column watch_session.kafka_cluster is 'Id of the Kafka cluster; empty: written without Kafka.';
+comment on column watch_session.topic is 'The topic; without Kafka the kind and the reach that is watched.';
+comment on column watch_session.partition is 'The partition; without Kafka 0.';
+comment on column watch_session.cluster is 'Identity of the cluster that it watches.';
+comment on column watch_session.session is 'UUIDv7 of the collector''s life.';
+comment on column watch_session.next_number is 'The number that is due.';
+comment on column watch_session.missing is
+    'Lower ones that have not come: 64 gaps at most; the two oldest become one where there are more.';
+comment on column watch_session.heard is 'Up to when every watch was heard from that is not behind, by the newest progress.';
+comment on column watch_session.heard_number is 'The number of that progress: it holds where none is missing up to there.';
+comment on column watch_session.behind is 'Kinds whose watch was not heard from, and until when it was: [{group, resource, reach, since}].';
+comment on column watch_session.ended is 'Group/resource/reach of a watch, and the number under which it last ended.';
+comment on column watch_session.interval_s is 'Seconds after which the next progress is due.';
+comment on column watch_session.is_doubted is 'Messages of the partition were lost; whether any of this session the next number shows.';
+comment on column watch_session.cut_number is
+    'The highest number that came out of order, or too late to be kept: what is followed from there or before begins with a progress.';
+comment on column watch_session.updated_at is 'When something of it last arrived.';
+
+create table coverage (
+    id bigint generated always as identity primary key,
+    unit_id bigint not null references unit on delete cascade,
+    reach text not null,
+    session_id bigint not null references watch_session on delete cascade,
+    from_number bigint not null,
+    epoch bigint not null,
+    is_open boolean not null,
+    begins_at timestamptz,
+    ends_at timestamptz,
+    check (is_open = (ends_at is null))
+);
+comment on table coverage is 'An interval of time in which every change of a kind, within a reach, was followed.';
+comment on column coverage.id is 'Key within this database.';
+comment on column coverage.unit_id is 'The kind.';
+comment on column coverage.reach is 'The namespace that is watched by itself; empty: all.';
+comment on column coverage.session_id is 'By which session.';
+comment on column coverage.from_number is 'From which of its numbers on: with none missing, what is stored is all there was.';
+comment on column coverage.epoch is 'CLUSTER_EPOCH of its collector.';
+comment on column coverage.is_open is 'It goes on: it ends when the session was last heard, in order.';
+comment on column coverage.begins_at is 'When the first page of its list had come; null: when the next progress is said.';
+comment on column coverage.ends_at is 'When it ended; null: it goes on.';
+create unique index coverage_open on coverage (unit_id, reach, session_id) where is_open;
+create index coverage_session on coverage (session_id) where is_open;
+create index coverage_unit on coverage (unit_id);
+create index coverage_ends on coverage (ends_at);
 
 create table forgotten (
     cluster text not null,
@@ -356,6 +452,70 @@ begin atomic
 end;
 comment on function list_began_at is
     'When a list began, from its UUIDv7, and not after it was complete: it shows what existed then, however long it took.';
+
+create function is_whole(missing int8multirange, first_number bigint, next_number bigint) returns boolean
+language sql immutable parallel safe
+begin atomic
+    select case when first_number < next_number then not missing && int8range(first_number, next_number) else true end;
+end;
+comment on function is_whole is 'Whether no number is missing from the first to before the next one.';
+
+create function heard_until(session watch_session, first_number bigint, unit_group text, unit_resource text, unit_reach text)
+returns timestamptz
+language sql stable parallel safe
+begin atomic
+    select case
+        when session.heard_number >= first_number
+                and is_whole(session.missing, first_number, session.heard_number) then
+            least(now(), coalesce((
+                select min((b.unit ->> 'since')::timestamptz)
+                from jsonb_array_elements(session.behind) as b (unit)
+                where b.unit ->> 'group' = unit_group and b.unit ->> 'resource' = unit_resource
+                    and b.unit ->> 'reach' in ('', unit_reach)), session.heard))
+    end;
+end;
+comment on function heard_until is
+    'Up to when a session has said all that it saw of a kind, from a number on; NULL if it has not, or if any of it is missing.';
+
+create function followed() returns table (
+    id bigint, unit_id bigint, api_group text, resource text, reach text, session_id bigint, from_number bigint, epoch bigint,
+    begins_at timestamptz, heard timestamptz)
+language sql stable parallel safe
+begin atomic
+    select c.id, c.unit_id, u.api_group, u.resource, c.reach, c.session_id, c.from_number, c.epoch, c.begins_at,
+        heard_until(s, c.from_number, u.api_group, u.resource, c.reach)
+    from coverage c
+    join watch_session s on s.id = c.session_id
+    join unit u on u.id = c.unit_id
+    where c.is_open;
+end;
+comment on function followed is 'What is followed, by which session, and up to when that was heard in order.';
+
+create function is_followed(unit bigint) returns boolean
+language sql stable parallel safe
+begin atomic
+    select exists (select from coverage c where c.unit_id = unit and c.is_open);
+end;
+comment on function is_followed is 'Whether anybody follows a kind.';
+
+create function is_followed_by(session bigint, unit bigint, unit_reach text) returns boolean
+language sql stable parallel safe
+begin atomic
+    select exists (
+        select from followed() f
+        where f.session_id = session and f.unit_id = unit and f.reach = unit_reach and f.heard is not null
+            and f.begins_at is not null);
+end;
+comment on function is_followed_by is 'Whether a session follows a kind within a reach, with nothing missing.';
+
+create function ended_number(session watch_session, unit_group text, unit_resource text, unit_reach text) returns bigint
+language sql immutable parallel safe
+begin atomic
+    select greatest(
+        (session.ended ->> format('%s/%s/', unit_group, unit_resource))::bigint,
+        (session.ended ->> format('%s/%s/%s', unit_group, unit_resource, unit_reach))::bigint, 0);
+end;
+comment on function ended_number is 'The number under which the watch of a kind last ended; 0: it never did.';
 
 create function free_label(cluster_uid text, cluster_name text) returns text
 language sql stable parallel safe

@@ -40,6 +40,8 @@ select
     moment(b.object #>> '{metadata,creationTimestamp}') as created_at,
     r.first_observed_at,
     r.last_observed_at,
+    r.manager as changed_by,
+    r.managed_at as changed_at,
     case r.fidelity when 3 then 'whole' when 2 then 'sanitised' when 1 then 'oversize' else 'identity' end as state,
     case when r.fidelity >= 2 then as_map(b.object #> '{metadata,labels}') end as labels,
     case when r.fidelity >= 2 then as_map(b.object #> '{metadata,annotations}') end as annotations,
@@ -387,7 +389,7 @@ comment on view container_images is 'What every container of every pod runs; tho
 -- listed by themselves, the row of all of them has the rest.
 create view freshness as
 select
-    s.cluster, s.api_group, s.resource, s.kind, s.reach, s.objects, s.state, s.verified_at,
+    s.cluster, s.api_group, s.resource, s.kind, s.reach, s.objects, s.state, s.following, s.verified_at,
     extract(epoch from now() - s.verified_at)::double precision as age_s,
     s.last_error
 from (
@@ -395,21 +397,33 @@ from (
         c.label as cluster, u.api_group, u.resource, u.kind,
         coalesce(f.reach, '') as reach,
         case
-            when u.state is null and f.state = 'verified' then f.objects
+            when u.state is null and f.state = 'verified' and w.heard is null then f.objects
             else (
                 select count(*) from resource r
                 where r.unit_id = u.id and not r.deleted and coalesce(f.reach, '') in ('', r.namespace) and not exists (
                     select from unit_floor o
                     where f.reach = '' and o.unit_id = u.id and o.reach <> '' and o.reach = r.namespace))
         end as objects,
-        coalesce(u.state, f.state, 'unverified') as state,
+        case when u.state is null and coalesce(w.following or w.heard >= f.state_at, false) then 'verified'
+            else coalesce(u.state, f.state, 'unverified') end as state,
+        u.state is null and coalesce(w.following, false) as following,
         case
-            when u.state is null then f.verified_at
+            when u.state is null then greatest(f.verified_at, w.heard)
             else (select max(o.verified_at) from unit_floor o where o.unit_id = u.id)
         end as verified_at,
-        case when u.state is null then f.last_error end as last_error
+        case when u.state is null and not coalesce(w.following or w.heard >= f.state_at, false) then f.last_error end
+            as last_error
     from unit u
     join cluster c on c.id = u.cluster_id
     left join unit_floor f on f.unit_id = u.id and u.state is null
+    -- A session may be silent for two minutes before its watch counts as behind, and a progress comes late.
+    left join lateral (
+        select max(o.heard) as heard, bool_or(o.heard > now() - interval '2 minutes' - t.interval_s * interval '2 s')
+            as following
+        from followed() o
+        join watch_session t on t.id = o.session_id
+        where o.unit_id = u.id and o.reach = coalesce(f.reach, '') and o.epoch >= coalesce(f.epoch, 0)
+            and not t.is_doubted
+    ) as w on true
 ) as s;
 comment on view freshness is 'How far each kind may be believed: one row for each reach (a namespace; empty: all) it is listed by.';

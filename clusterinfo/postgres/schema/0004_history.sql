@@ -23,7 +23,8 @@ comment on function known_since is
 
 create function resources_as_of(at timestamptz) returns table (
     cluster text, api_group text, api_version text, resource text, kind text, namespace text, name text, uid text,
-    resource_version text, created_at timestamptz, first_observed_at timestamptz, state text, labels jsonb,
+    resource_version text, created_at timestamptz, first_observed_at timestamptz, changed_by text,
+    changed_at timestamptz, state text, labels jsonb,
     annotations jsonb, owner_kind text, owner_name text, object jsonb, known_since timestamptz)
     stable parallel safe
 begin atomic
@@ -31,7 +32,7 @@ begin atomic
         c.label, u.api_group, coalesce(b.object ->> 'apiVersion', u.api_version), u.resource, u.kind,
         v.namespace, v.name, v.uid, v.resource_version,
         moment(b.object #>> '{metadata,creationTimestamp}'),
-        v.first_observed_at,
+        v.first_observed_at, v.manager, v.managed_at,
         case v.fidelity when 3 then 'whole' when 2 then 'sanitised' when 1 then 'oversize' else 'identity' end,
         case when v.fidelity >= 2 then as_map(b.object #> '{metadata,labels}') end,
         case when v.fidelity >= 2 then as_map(b.object #> '{metadata,annotations}') end,
@@ -40,11 +41,13 @@ begin atomic
         b.object,
         k.known_since
     from (
-        select r.unit_id, r.namespace, r.name, r.uid, r.resource_version, r.first_observed_at, r.fidelity, r.body
+        select r.unit_id, r.namespace, r.name, r.uid, r.resource_version, r.first_observed_at, r.manager, r.managed_at,
+            r.fidelity, r.body
         from resource r
         where not r.deleted and r.valid_from <= resources_as_of.at
         union all
-        select h.unit_id, h.namespace, h.name, h.uid, h.resource_version, h.first_observed_at, h.fidelity, h.body
+        select h.unit_id, h.namespace, h.name, h.uid, h.resource_version, h.first_observed_at, h.manager, h.managed_at,
+            h.fidelity, h.body
         from resource_history h
         where h.valid_from <= resources_as_of.at and h.valid_to > resources_as_of.at
     ) as v
@@ -60,23 +63,23 @@ comment on function resources_as_of is
 
 create function resource_changes(from_time timestamptz, to_time timestamptz) returns table (
     cluster text, api_group text, resource text, namespace text, name text, uid text, change text, at timestamptz,
-    resource_version text, known_since timestamptz)
+    resource_version text, changed_by text, known_since timestamptz)
     stable parallel safe
 begin atomic
-    select c.label, u.api_group, u.resource, v.namespace, v.name, v.uid, v.change, v.at, v.resource_version,
+    select c.label, u.api_group, u.resource, v.namespace, v.name, v.uid, v.change, v.at, v.resource_version, v.changed_by,
         k.known_since
     from (
         select r.unit_id, r.namespace, r.name, r.uid, r.resource_version, r.valid_from as at,
-            case when r.created then 'created' else 'updated' end as change
+            case when r.created then 'created' else 'updated' end as change, r.manager as changed_by
         from resource r
         where not r.deleted and r.valid_from >= from_time and r.valid_from < to_time
         union all
         select h.unit_id, h.namespace, h.name, h.uid, h.resource_version, h.valid_from,
-            case when h.created then 'created' else 'updated' end
+            case when h.created then 'created' else 'updated' end, h.manager
         from resource_history h
         where h.valid_from >= from_time and h.valid_from < to_time
         union all
-        select h.unit_id, h.namespace, h.name, h.uid, h.resource_version, h.valid_to, 'deleted'
+        select h.unit_id, h.namespace, h.name, h.uid, h.resource_version, h.valid_to, 'deleted', null
         from resource_history h
         where h.deleted and h.valid_to >= from_time and h.valid_to < to_time
     ) as v
@@ -86,4 +89,30 @@ begin atomic
 end;
 comment on function resource_changes is
     'What was created, updated or deleted from from_time to before to_time, as observed: what the first lists found counts as '
-    'created, and WHERE at > known_since leaves it out. In no order: add ORDER BY at. A deletion bears the last version seen.';
+    'created, and WHERE at > known_since leaves it out. In no order: add ORDER BY at. A deletion bears the last version seen, '
+    'and does not say who.';
+
+create function not_observed(from_time timestamptz, to_time timestamptz) returns table (
+    cluster text, api_group text, resource text, reach text, begins_at timestamptz, ends_at timestamptz)
+    stable parallel safe
+begin atomic
+    select c.label, u.api_group, u.resource, coalesce(f.reach, ''), lower(g.gap), upper(g.gap)
+    from unit u
+    join cluster c on c.id = u.cluster_id
+    left join unit_floor f on f.unit_id = u.id
+    cross join lateral (
+        select coalesce(range_agg(tstzrange(v.begins_at, v.ends_at)), '{}') as intervals
+        from (
+            select o.begins_at,
+                coalesce(o.ends_at, heard_until(t, o.from_number, u.api_group, u.resource, o.reach)) as ends_at
+            from coverage o join watch_session t on t.id = o.session_id
+            where o.unit_id = u.id and o.reach in ('', coalesce(f.reach, '')) and o.begins_at is not null
+        ) as v
+        where v.ends_at >= v.begins_at
+    ) as covered
+    cross join lateral unnest(
+        tstzmultirange(tstzrange(least(from_time, to_time), to_time)) - covered.intervals) as g (gap);
+end;
+comment on function not_observed is
+    'The intervals of a range of time in which a kind was not followed, so that changes may have been missed: nobody looked, or '
+    'lists alone did. One row for each interval, kind and reach (a namespace; empty: all).';

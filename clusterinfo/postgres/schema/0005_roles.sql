@@ -29,7 +29,8 @@ end
 $$;
 
 -- What both roles may do with what there is now and later, as far as they are there. What a stranger's message held
--- (dead_letter, resource.original) is no reader's: neither by the tables, nor by the partitions of the history.
+-- (dead_letter, the hashes in dropped_letter, resource.original) is no reader's: neither by the tables, nor by the partitions
+-- of the history.
 do $$
 begin
     execute format($f$
@@ -54,11 +55,12 @@ begin
                 grant select on all tables in schema %1$I to clusterinfo_reader;
                 for relation in
                     select c.oid::regclass as name, string_agg(quote_ident(a.attname), ', ') filter (
-                        where a.attname <> 'original' and c.relname <> 'dead_letter' and not c.relispartition) as columns
+                        where a.attname <> 'original' and c.relname not in ('dead_letter', 'dropped_letter')
+                            and not c.relispartition) as columns
                     from pg_class c join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
                     where c.relnamespace = '%1$I'::regnamespace and c.relkind in ('r', 'p')
                     group by c.oid
-                    having c.relname = 'dead_letter' or bool_or(a.attname = 'original')
+                    having c.relname in ('dead_letter', 'dropped_letter') or bool_or(a.attname = 'original')
                 loop
                     execute format('revoke select on %%s from clusterinfo_reader', relation.name);
                     if relation.columns is not null then

@@ -59,6 +59,8 @@ begin
             ('resources', 'resource_version', 'metadata.resourceVersion: opaque, compare for equality only.'),
             ('resources', 'first_observed_at', 'When the object, of this uid, was first seen.'),
             ('resources', 'last_observed_at', 'When it was last seen: the newest list that has it.'),
+            ('resources', 'changed_by', 'Field manager that wrote last: a name that clients give themselves, no user; NULL: none.'),
+            ('resources', 'changed_at', 'When it did, to the second.'),
             ('resources', 'state', 'whole; sanitised: repaired, the bytes that came are in resource.original; oversize: its size and '
                 'SHA-256 alone; identity: nothing else, the rest is a dead letter.'),
             ('resources', 'annotations', 'metadata.annotations, name to value.'),
@@ -139,8 +141,9 @@ begin
             ('container_images', 'init', 'Whether it is an init container.'),
             ('freshness', 'reach', 'The namespace that is listed by itself; empty: all.'),
             ('freshness', 'objects', 'Rows of the kind within the reach, whatever its state.'),
-            ('freshness', 'state', 'verified: the newest list arrived whole; unverified: something of it is missing yet; failed, '
-                'forbidden: it could not be listed; excluded: by EXCLUDE or INCLUDE; gone: the cluster no longer serves the kind.'),
+            ('freshness', 'state', 'verified: the newest list arrived whole, or it is followed; unverified: something is missing yet; '
+                'failed, forbidden: it could not be listed; excluded: by EXCLUDE or INCLUDE; gone: the cluster no longer serves the kind.'),
+            ('freshness', 'following', 'Whether its changes arrive as they happen, by a watch that was heard from lately.'),
             ('freshness', 'verified_at', 'When its rows were last proven to be what the cluster had.'),
             ('freshness', 'age_s', 'Seconds since then.'),
             ('freshness', 'last_error', 'Why it is not verified; NULL: it is, or is left out.')

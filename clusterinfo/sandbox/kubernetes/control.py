@@ -36,7 +36,7 @@ GENERATOR_OPERATIONS: Mapping[str, Callable[..., Any]] = {"populate": populate, 
 FAULT_OPERATIONS = frozenset(
     {
         "forbid", "fail", "throttle", "expire_token", "cut_body", "stall", "wrong_resource_version",
-        "list_version", "null_items",
+        "list_version", "null_items", "cut_watch", "silence_watch", "say_on_watch",
         "stale_discovery", "no_aggregated_discovery", "only_beta_discovery", "unauthorized", "clear",
     }
 )  # fmt: skip

@@ -11,6 +11,7 @@ from typing import Literal
 Verb = Literal["get", "list", "watch"]
 What = Literal[
     "forbid", "fail", "throttle", "expire", "cut", "stall", "wrong-version", "list-version", "null-items",
+    "watch-cut", "watch-silence", "watch-line",
 ]  # fmt: skip
 
 
@@ -89,6 +90,18 @@ class Faults:
     def null_items(self, resource: str, times: int | None = None) -> None:
         """An empty list has `"items":null`, as some aggregated servers do."""
         self.rules.append(Rule("null-items", resource, 0, times))
+
+    def cut_watch(self, resource: str, times: int | None = 1) -> None:
+        """Half of the next line of a watch, then the connection is closed."""
+        self.rules.append(Rule("watch-cut", resource, 0, times))
+
+    def silence_watch(self, resource: str, seconds: float, times: int | None = 1) -> None:
+        """The next line of a watch, bookmarks included, comes so many seconds late, and what follows after it."""
+        self.rules.append(Rule("watch-silence", resource, seconds, times))
+
+    def say_on_watch(self, resource: str, line: str, times: int | None = 1) -> None:
+        """This instead of the next line of a watch: garbage, an ERROR, an object of another kind."""
+        self.rules.append(Rule("watch-line", resource, 0, times, text=line))
 
     def stale_discovery(self, group: str, lists: bool = False) -> None:
         """A group whose server is down: freshness Stale, no resources, 503 in legacy; `lists`: there too."""

@@ -1,5 +1,6 @@
 """get, list, watch and delete of one resource: the faults in force first, then what the cluster has."""
 
+import asyncio
 from collections.abc import Callable
 from contextlib import aclosing
 
@@ -83,7 +84,12 @@ class ResourceHandler:
         # aclosing: a client that leaves ends its subscription now, not when the generator is collected.
         async with aclosing(watch_events(self._cluster, resource, query, self._bookmark_interval_s)) as events:
             async for line in events:
-                await response.write(line)
+                if rule := self._faults.take("watch-silence", resource.qualified, "watch", query.namespace):
+                    await asyncio.sleep(rule.value)
+                if self._faults.take("watch-cut", resource.qualified, "watch", query.namespace):
+                    return await responses.cut(request, response, line)
+                other = self._faults.take("watch-line", resource.qualified, "watch", query.namespace)
+                await response.write(f"{other.text}\n".encode() if other else line)
         await response.write_eof()
         return response
 

@@ -69,15 +69,21 @@ async def send(request: web.Request, chunks: Iterable[bytes], gzip: bool) -> web
 async def send_broken(request: web.Request, body: bytes, stall_s: float | None) -> web.StreamResponse:
     """Send half of the body, then close the connection (None), or send the rest after a pause."""
     response = await begin_stream(request)
-    await response.write(body[: len(body) // 2])
     if stall_s is None:
-        response.force_close()
-        if request.transport is not None:
-            request.transport.close()
-        return response
+        return await cut(request, response, body)
+    await response.write(body[: len(body) // 2])
     await asyncio.sleep(stall_s)
     await response.write(body[len(body) // 2 :])
     await response.write_eof()
+    return response
+
+
+async def cut(request: web.Request, response: web.StreamResponse, body: bytes) -> web.StreamResponse:
+    """Half of `body`, then the connection is closed."""
+    await response.write(body[: len(body) // 2])
+    response.force_close()
+    if request.transport is not None:
+        request.transport.close()
     return response
 
 

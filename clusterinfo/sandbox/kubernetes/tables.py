@@ -69,6 +69,11 @@ class Subscription:
             self.closed = True
             self._queue.put_nowait(None)
 
+    @property
+    def is_empty(self) -> bool:
+        """True if no change waits."""
+        return self._queue.empty()
+
     async def get(self) -> Change | None:
         """The next change, None at the end. Waits without a deadline: the caller sets one."""
         return await self._queue.get()

@@ -104,6 +104,8 @@ async def _live(
                 change = await subscription.get()
                 timed_out = False
         if timed_out:
+            if not subscription.is_empty:
+                continue  # it came at the last moment: a bookmark would say that it was sent
             if query.bookmarks and seen <= cluster.revision:
                 yield writer.bookmark(cluster.revision)
             bookmark_at = time.monotonic() + bookmark_interval_s

@@ -75,6 +75,28 @@ def test_on_a_terminal_the_last_column_ends_in_an_ellipsis(width: int, cell: str
     assert table(Thing("a", 7, LONG)).lines(width=width, wide=True)[1].endswith(LONG), "wide is whole"
 
 
+def test_where_nothing_is_left_for_the_last_column_it_is_not_aligned() -> None:
+    columns = (
+        Column[Thing]("NAME", lambda thing: thing.name),
+        Column[Thing]("WHY", lambda thing: thing.why, nothing=""),
+    )
+    rows = [Thing("a" * 30, 1, LONG), Thing("b", 2), Thing("c", 3, LONG)]
+    assert Table(columns, rows, "").lines(width=40) == [
+        "NAME   WHY",
+        f"{'a' * 30}   {LONG}",
+        "b",
+        "c   because it is as it is and always w…",
+    ]
+
+
+PROSE = "  services of sandbox failed: the API answered 500"
+
+
+def test_prose_is_folded_between_words() -> None:
+    assert Line(PROSE).lines(30) == ["  services of sandbox failed:", "    the API answered 500"]
+    assert Line(PROSE).lines(50) == Line(PROSE, is_prose=False).lines(30) == Line(PROSE).lines() == [PROSE]
+
+
 def test_wide_has_more_columns() -> None:
     assert table(Thing("a", 7, "new")).lines(wide=True) == ["NAME   SIZE   AT     WHY", "a         7   2026   new"]
 

@@ -1,10 +1,18 @@
-"""What the database says of lists that were sent whole, as the exit code of a run straight into it takes it."""
+"""Observers of pipelines: lists that were sent whole and not believed, as an exit code; batches, as a sum."""
 
 from __future__ import annotations
 
-from clusterinfo.commands.pipelines import UnverifiedLists
+from clusterinfo.commands.pipelines import Sum, UnverifiedLists
 from clusterinfo.model import Outcome
-from clusterinfo.observations import ListEnded, Observation, UnitFailed, UnitVerified
+from clusterinfo.observations import (
+    AllStored,
+    BatchStored,
+    ListEnded,
+    Observation,
+    UnitFailed,
+    UnitVerified,
+    unobserved,
+)
 
 
 def failed(reach: str = "", state: str = "failed", resource: str = "pods") -> UnitFailed:
@@ -45,3 +53,19 @@ def test_what_the_collector_knows_to_have_failed_is_its_own_affair() -> None:
     assert not is_unverified(failed(state="forbidden"), ended(Outcome.FORBIDDEN))
     assert not is_unverified(failed(), ended(Outcome.FAILED), verified("shop"), ended(Outcome.COMPLETED, "shop"))
     assert is_unverified(failed(), ended(Outcome.COMPLETED), failed(resource="nodes"), ended(Outcome.FAILED))
+
+
+def test_batches_are_added_up() -> None:
+    moments = iter([10.0, 12.5])
+    stored = Sum(unobserved, lambda: next(moments))
+    for records in (3, 4):
+        stored(
+            BatchStored(
+                lane="t-0", records=records, rows_written=2, rows_unchanged=1, rows_ignored=0, rows_deleted=1,
+                history_rows=5, dead_letters=0, size_bytes=100, copy_s=0.1, merge_s=0.1, commit_s=0.1,
+            )
+        )  # fmt: skip
+    assert stored.all_stored() == AllStored(
+        batches=2, records=7, rows_written=4, rows_unchanged=2, rows_ignored=0, rows_deleted=2, dead_letters=0,
+        size_bytes=200, seconds=2.5,
+    )  # fmt: skip

@@ -13,8 +13,9 @@ import pytest
 
 from clusterinfo.commands.output import Output
 from clusterinfo.commands.status import partitions_of
+from clusterinfo.commands.status_lag import Lag, Partition
 from clusterinfo.commands.status_page import result_of
-from clusterinfo.commands.status_report import Consumers, Lag, Partition, Status
+from clusterinfo.commands.status_report import Consumers, Status
 from clusterinfo.kafka.end_offsets import End
 from clusterinfo.postgres.admin.overview import ClusterRow, KindRow, OffsetRow, Overview
 from clusterinfo.topic_names import TopicNames
@@ -264,7 +265,10 @@ def test_the_lag_is_told_with_the_time_until_it_is_none(partitions: list[Partiti
 
 
 def test_the_lag_is_known_only_as_kafka_tells_it() -> None:
-    assert "lag" not in shown(status())
+    unasked = replace(status(), partitions=[Partition("t", 0, 90, None, ago(70))])
+    assert "\nlag: not known, KAFKA_ENABLED is false; last stored 70s ago" in shown(unasked)
+    assert "\nlag: not known, Kafka does not answer; last" in shown(replace(unasked, kafka_error="no answer"))
+    assert "lag" not in shown(replace(status(), partitions=[])), "nothing ever came by Kafka"
     assert status().as_json()["lag"] is None
     assert consumed(CONSUMERS, 0, 200, moved_s=1, waits_s=4, rate=50).as_json()["lag"] == {
         "messages": 200, "rate": 50, "catch_up_s": 4, "behind_s": 4, "idle_s": 1,
@@ -291,6 +295,30 @@ STORED = OffsetRow("kafka-1", "t", 0, "us", 90, ago(60), ago(80), 7.0)
 def test_the_oldest_message_that_waits_is_dated(row: OffsetRow | None, end: End, since: dt.datetime | None) -> None:
     (found,) = partitions_of([row] if row else [], {("t", 0): end}, TopicNames.parse("t"))
     assert (found.waiting_since, found.end) == (since, end.offset)
+
+
+@pytest.mark.parametrize(
+    ("consumers", "lags", "reasons"),
+    [
+        (replace(NOBODY, state="Stable", members=2), (0, 0), ["no consumer of 2 in group us holds a partition"]),
+        (replace(NOBODY, state="PreparingRebalance", members=2), (0, 0), []),
+        (replace(NOBODY, state="Stable", members=2), (), []),
+        (NOBODY, (0, 0), []),
+    ],
+    ids=["they hold nothing", "they will", "there is nothing", "there are none"],
+)
+def test_members_that_hold_nothing_need_attention_though_nothing_waits(
+    consumers: Consumers, lags: tuple[int, ...], reasons: list[str]
+) -> None:
+    assert consumed(consumers, *lags).reasons == reasons
+
+
+def test_what_nobody_holds_and_what_is_not_stored_are_two_reasons() -> None:
+    what = consumed(replace(CONSUMERS, held=frozenset({("t", 0)})), 5, 7, moved_s=70, waits_s=70)
+    assert what.reasons == [
+        "no consumer holds t-1: 7 messages waiting, nothing stored for 70s",
+        "5 messages waiting, nothing stored for 70s: t-0",
+    ]
 
 
 def test_a_rebalance_that_does_not_end_is_named() -> None:

@@ -131,9 +131,10 @@ def test_the_picture_of_the_demo_is_what_it_shows() -> None:
     (picture,) = re.findall(
         r"A part of what it shows:\n\n```\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL
     )
-    asked = [one for one in demo_tables.QUESTIONS if one.words in picture]
-    assert asked
-    assert [one.sql.strip() for one in asked if one.sql.strip() not in picture] == []
+    asked = {f"-- {one.words}\n{one.sql.strip()};" for one in (*demo_tables.QUESTIONS, demo_tables.CHANGES)}
+    shown = re.findall(r"^-- .*\n[^;]*;$", picture, re.MULTILINE)
+    assert len(shown) == 2
+    assert set(shown) <= asked
 
 
 def defined(path: Path) -> set[str]:

@@ -130,7 +130,7 @@ def test_its_log_line_is_ours() -> None:
     level, message = logs.MESSAGES[Produced]
     assert (wanted["level"], wanted["msg"]) == (level, message)
     produced = Produced(topic="cluster-info", partition=0, offset=1, size_bytes=2, records=3, resource="pods")
-    assert set(wanted) - {"level", "msg", "timestamp"} <= set(logs._produced(produced))
+    assert set(wanted) - {"level", "msg", "timestamp"} <= set(logs._fields(produced))
 
 
 def test_legacy_mode_is_there_under_its_name() -> None:

@@ -13,7 +13,7 @@ import xxhash
 from clusterinfo.errors import RecordError
 from clusterinfo.json_repair import MAX_DEPTH
 from clusterinfo.kubernetes import pages
-from clusterinfo.kubernetes.normalize import NormalizedObject, normalize
+from clusterinfo.kubernetes.normalize import NormalizedObject, _decoded, _searched, normalize
 from clusterinfo.kubernetes.pages import parse_page, scan_object
 from clusterinfo.kubernetes.redaction.names import looks_secret
 from clusterinfo.kubernetes.redaction.objects import Redaction
@@ -620,6 +620,51 @@ def test_a_normalised_body_is_json_without_white_space_of_its_own() -> None:
     body = normalize(compact(named(spec={"a": 1})), PODS, KEYLESS).body
 
     assert re.search(rb"\s", body) is None
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_who_wrote_last_is_found_by_a_search_as_by_reading_it_all(name: str) -> None:
+    found = 0
+    for raw in parse_page(recorded(name), KINDS[name].kind).items:
+        fields = json.loads(bytes(raw))["metadata"].get("managedFields", [])
+        for entries in (fields, fields[::-1], [*fields, *fields[:1]], fields[:1]):
+            data = compact(entries)
+            searched = _searched(data)
+            assert searched == _decoded(data) or (searched is None and not entries)
+            found += searched is not None
+    assert found
+
+
+def entry(time: str, manager: str, **more: str) -> dict[str, Any]:
+    return {"manager": manager, "operation": "Update", "time": time, "fieldsV1": {"f:time": {}}, **more}
+
+
+@pytest.mark.parametrize(
+    ("fields", "who"),
+    [
+        (None, ("", "", "", None)),
+        ([], ("", "", "", None)),
+        (
+            [entry("2026-11-22T10:00:02Z", "kubectl"), entry("2026-11-22T10:00:01Z", "kubelet", subresource="status")],
+            ("kubectl", "Update", "", "2026-11-22T10:00:02+00:00"),
+        ),
+        (
+            [entry("2026-11-22T10:00:02Z", "kubectl"), entry("2026-11-22T10:00:02Z", "kubelet", subresource="status")],
+            ("kubelet", "Update", "status", "2026-11-22T10:00:02+00:00"),
+        ),
+        ([{"manager": "x", "operation": "Apply"}], ("x", "Apply", "", None)),
+        ([entry("yesterday", "x")], ("x", "Update", "", None)),
+        ("nobody", ("", "", "", None)),
+        ([entry("2026-11-22T10:00:02Z", "a\0b")], ("", "", "", None)),
+    ],
+)
+def test_who_wrote_last(fields: Any, who: tuple[str, str, str, str | None]) -> None:
+    metadata = {"name": "x"} | ({} if fields is None else {"managedFields": fields})
+    one = normalize(compact({"metadata": metadata}), PODS, KEYLESS)
+    at = one.written.at()
+    written = one.written
+    assert (written.manager, written.operation, written.subresource, at.isoformat() if at else None) == who
+    assert one.content_hash == normalize(compact({"metadata": {"name": "x"}}), PODS, KEYLESS).content_hash
 
 
 def test_what_is_patched_is_what_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:

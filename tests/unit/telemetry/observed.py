@@ -15,6 +15,7 @@ VALUES: dict[Any, Any] = {
     float | None: 0.5,
     tuple[str, ...]: ("x",),
     tuple[int, ...]: (1,),
+    tuple[float, ...]: (0.5,),
 }
 
 

@@ -25,6 +25,7 @@ def _logging_as_before() -> Iterator[None]:
     yield
     root.handlers[:], root.level, ours.level = before
     structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
 
 
 def _lines(captured: str) -> list[dict[str, Any]]:
@@ -60,6 +61,42 @@ def test_a_kind_that_was_removed_on_purpose_is_no_error(capsys: pytest.CaptureFi
     assert (line["level"], line["resource"], line["deleted"]) == ("info", "widgets.example.com", 2)
     counted = [family for family in observer.metrics.registry.collect() if family.name == "clusterinfo_errors"]
     assert [sample for family in counted for sample in family.samples] == []
+
+
+def test_lines_of_a_cluster_name_it_and_its_id(capsys: pytest.CaptureFixture[str]) -> None:
+    """A collector's from the connection on; of a consumer those that are about a cluster."""
+    logs.configure_logging("info", "json")
+    logs.log_observation(seen.UnitGone(cluster="id-2", resource="widgets", deleted=0, cluster_name="south"))
+    logs.log_observation(seen.UnitGone(cluster="id-2", resource="widgets", deleted=0))
+    logs.log_observation(seen.Connected(cluster="north", cluster_id="id-1"))
+    logs.log_observation(seen.Noted(message="created"))
+    logs.log_observation(seen.Discovered(cluster="north", units=1, excluded=0))
+    logging.getLogger("aiokafka").warning("slow")
+    lines = _lines(capsys.readouterr().err)
+    north = ("north", "id-1")
+    assert [(line["cluster"], line["cluster_id"]) for line in lines] == [
+        ("south", "id-2"),
+        ("id-2", "id-2"),
+        *[north] * 4,
+    ]
+    assert "cluster_name" not in str(lines)
+
+
+def test_seconds_are_rounded_to_milliseconds(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure_logging("info", "json")
+    logs.log_observation(seen.Stopped(command="collect", reason="all is done", seconds=0.1034307230002014))
+    assert _lines(capsys.readouterr().err)[0]["seconds"] == 0.103
+
+
+def test_for_people_nothing_is_empty(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure_logging("info", "console")
+    logs.log_observation(seen.Discovered(cluster="north", units=0, excluded=2, failing=()))
+    logs.log_observation(seen.PartitionsRevoked(partitions=("t-0", "t-1")))
+    logs.log_observation(seen.PartitionsAssigned(partitions=()))
+    first, second, third = capsys.readouterr().err.splitlines()
+    assert first.split("serves")[1].split() == ["cluster=north", "excluded=2", "units=0"]
+    assert second.endswith("partitions='t-0, t-1'")
+    assert third.endswith(logs.NO_PARTITION)
 
 
 def test_levels_are_kept(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,25 @@ LISTED = seen.ListEnded(resource="pods", reach="", outcome="completed", objects=
         (seen.Warned(message="odd", remedy="do this"), "odd; do this"),
         (seen.Noted(message="applied"), "applied"),
         (LISTED, ""),
+        (
+            seen.AllStored(
+                batches=12,
+                records=5005,
+                rows_written=5000,
+                rows_unchanged=4,
+                rows_ignored=0,
+                rows_deleted=1,
+                dead_letters=2,
+                size_bytes=1 << 21,
+                seconds=3.14159,
+            ),
+            "all is stored: 5,005 records in 12 batches, 2.0 MiB, in 3.1 s: 5,000 rows written, 4 unchanged, "
+            "1 deleted, 2 dead letters",
+        ),
+        (
+            seen.WatchLost(resource="pods", reach="", reason="410 Gone"),
+            "pods: its watch cannot be continued: 410 Gone; it is listed again",
+        ),
         (seen.DeadLettered(lane="t-0", offset=7, reason="no ce_type"), "t-0, offset 7 was dead-lettered: no ce_type"),
         (
             seen.DeadLettered(lane="t-0", offset=7, reason="no", letters=5),

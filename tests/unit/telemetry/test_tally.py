@@ -15,6 +15,9 @@ DISCOVERED = seen.Discovered(cluster="prod", units=3, excluded=0)
 PAGE = seen.PageListed(resource="pods", reach="", items=1500, size_bytes=2 * MIB)
 LISTED = seen.ListEnded(resource="pods", reach="", outcome="completed", objects=1, size_bytes=1, seconds=1)
 SCHEDULED = seen.RunScheduled(cluster="prod", wait_s=299)
+FOLLOWED = seen.WatchOpened(resource="pods", reach="", version=7)
+CHANGES = seen.EventsRead(resource="pods", reach="", events=1200, size_bytes=MIB)
+LOST = seen.WatchLost(resource="pods", reach="", reason="410 Gone")
 ASSIGNED = seen.PartitionsAssigned(partitions=("t-0", "t-1"))
 
 
@@ -58,6 +61,18 @@ def stored(lane: str, records: int) -> seen.BatchStored:
         ([DISCOVERED, PAGE, LISTED, stored("prod/pods", 9)], "listing prod: 1/3 kinds, 1,500 objects, 2.0 MiB", (1, 3)),
         ([DISCOVERED, PAGE, LISTED, SCHEDULED], "prod: next run of lists in 4m", None),
         ([DISCOVERED, PAGE, LISTED, SCHEDULED, DISCOVERED], "listing prod: 0/3 kinds, 0 objects, 0.0 MiB", (0, 3)),
+        ([DISCOVERED, FOLLOWED, PAGE, LISTED], "listing prod: 1/3 kinds, 1,500 objects, 2.0 MiB", (1, 3)),
+        (
+            [DISCOVERED, FOLLOWED, CHANGES, SCHEDULED],
+            "prod: 1 kinds followed, 1,200 changes, next run of lists in 4m",
+            None,
+        ),
+        (
+            [DISCOVERED, FOLLOWED, CHANGES, SCHEDULED, DISCOVERED],
+            "prod: 1 kinds followed, 1,200 changes, listing the others",
+            None,
+        ),
+        ([DISCOVERED, FOLLOWED, SCHEDULED, LOST], "prod: next run of lists in 4m", None),
         ([seen.RunFailed(cluster="prod", error="away", wait_s=7)], "prod: next run of lists in 7s", None),
     ],
 )

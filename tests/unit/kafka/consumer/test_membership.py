@@ -93,16 +93,16 @@ async def test_missing_rights_are_the_end_at_once() -> None:
 async def test_a_callback_notes_what_happens_and_never_raises() -> None:
     membership, calls = Membership(), list[object]()
 
-    async def revoked() -> None:
-        calls.append("revoked")
+    async def revoked(partitions: frozenset[TopicPartition]) -> None:
+        calls.append(("revoked", partitions))
 
     listener = Listener(membership, revoked, calls.append)
     await listener.on_partitions_assigned({TopicPartition("topic", 1), TopicPartition("topic", 4)})
     both = frozenset({TopicPartition("topic", 1), TopicPartition("topic", 4)})
     assert (membership.assigned, membership.is_new) == (both, True)
-    await listener.on_partitions_revoked(set())
+    await listener.on_partitions_revoked(set(both))
     assert membership.assigned is None
-    assert calls == [both, "revoked"]
+    assert calls == [both, ("revoked", both)]
     assert membership.failure is None
 
 

@@ -163,6 +163,18 @@ async def test_the_next_batch_is_there_before_this_one_is_acked(lanes: Callable[
     assert not lane.source.is_idle
 
 
+async def test_a_batch_grows_while_the_one_before_is_written(lanes: Callable[..., Lane]) -> None:
+    consumer = FakeConsumer(range(1))
+    lane = lanes(consumer, wait_s=0.01)
+    await lane.source.open(LANE, None)
+    first = await lane.next()
+    for offset in range(1, 5):
+        consumer.log[offset], consumer.end = message(offset), offset + 1
+        await asyncio.sleep(0.1)
+    await lane.source.ack(Receipt(lane=LANE, position=first.end))
+    assert offsets(await lane.take()) == [1, 2, 3, 4]
+
+
 async def test_a_full_budget_holds_an_empty_batch_back_and_sends_a_begun_one_out(lanes: Callable[..., Lane]) -> None:
     consumer = FakeConsumer(range(40))
     for offset in consumer.log:

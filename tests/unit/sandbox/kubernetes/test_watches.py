@@ -1,7 +1,14 @@
 """Watches of the simulated API: what changed since a revision, what there is, and when they end."""
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import orjson
+import pytest
+
+from clusterinfo.sandbox.kubernetes.tables import Change, Subscription
 
 if TYPE_CHECKING:
     from .conftest import Client
@@ -74,3 +81,41 @@ async def test_a_watch_that_is_dropped_or_left_is_forgotten(client: "Client") ->
     async with asyncio.timeout(5):
         while table.subscriptions:
             await asyncio.sleep(0.02)
+
+
+async def test_what_goes_wrong_with_a_watch_on_purpose(client: "Client") -> None:
+    cluster, faults = client.api.cluster, client.api.faults
+    revision = str(cluster.revision)
+    cluster.create("configmaps", configmap("a"))
+    cluster.create("configmaps", configmap("b"))
+    faults.say_on_watch("configmaps", '{"type":"NOISE"}')
+    faults.silence_watch("configmaps", 0.2)
+    began = time.monotonic()
+    events = await client.watch(PATH, resourceVersion=revision, timeoutSeconds="1")
+    assert [event["type"] for event in events] == ["NOISE", "ADDED"]
+    assert time.monotonic() - began >= 0.2
+    faults.cut_watch("configmaps")
+    with pytest.raises((aiohttp.ClientPayloadError, orjson.JSONDecodeError)):
+        await client.watch(PATH, resourceVersion=revision)
+    faults.forbid("configmaps", verb="watch")
+    assert (await client.ask(PATH, watch="1", resourceVersion=revision))[0] == 403
+    assert (await client.ask(PATH))[0] == 200
+
+
+async def test_a_bookmark_does_not_overtake_what_changes_at_the_last_moment(
+    client: "Client", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster, get = client.api.cluster, Subscription.get
+
+    async def interrupted(self: Subscription) -> Change | None:
+        try:
+            return await get(self)
+        except asyncio.CancelledError:
+            monkeypatch.undo()
+            cluster.create("configmaps", configmap("late"))
+            raise
+
+    monkeypatch.setattr(Subscription, "get", interrupted)
+    revision = str(cluster.revision)
+    events = await client.watch(PATH, resourceVersion=revision, timeoutSeconds="1", allowWatchBookmarks="true")
+    assert events[0]["type"] == "ADDED"
