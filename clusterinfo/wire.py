@@ -32,7 +32,7 @@ ORDERINGS = frozenset({"", CLOCK})
 
 # "Integer: A whole number in the range -2,147,483,648 to +2,147,483,647 inclusive." (CloudEvents 1.0.2, type system)
 INTEGER_MAX = (1 << 31) - 1
-NORMALIZATION_MAX = (1 << 15) - 1  # what its column, a smallint, holds; the rules are at version 2
+NORMALIZATION_MAX = (1 << 15) - 1  # what its column, a smallint, holds
 MAX_HEADERS, MAX_HEADERS_BYTES = 64, 64 * 1024  # a message of ours has 24 of 1 kB
 MAX_KEY_BYTES = 64 * 1024
 _DIGITS = len(str(MAX_NUMBER))  # of a number that is looked at: `int` refuses 4,301

@@ -20,7 +20,7 @@ from clusterinfo.kubernetes.redaction.search import LARGE_BYTES
 from clusterinfo.kubernetes.redaction.walk import label, quote
 from clusterinfo.model import GroupVersionResource
 
-NORMALIZATION = 3
+NORMALIZATION = 4
 """Version of the rules in `redaction/`: raise it with every change of what they remove or replace."""
 
 

@@ -10,6 +10,7 @@ import base64
 import binascii
 import re
 import zlib
+from itertools import islice
 
 from clusterinfo.kubernetes.redaction.values import Conceal
 
@@ -19,14 +20,24 @@ MAX_UNPACKED_BYTES = 4 << 20
 PACKED = ("U2VjcmV0", "NlY3Jld", "TZWNyZX", "H4sI")
 """One of these is in every base64 text that is looked into: `Secret` at each of three places, and gzip's magic."""
 
+_LINE = r"(?:^|(?<=\\n)|(?<=\"))(?P<before>[ \t]*(?:- +)?)"
+"""Begins one, also of a text within JSON within the text."""
 _KIND = re.compile(
-    r"^(?P<before>[ \t]*(?:- +)?)kind:[ \t]*[\"']?Secret(?P<list>List)?[\"']?[ \t]*(?:#.*)?$", re.MULTILINE
+    rf"{_LINE}[\"']?kind[\"']?:[ \t]*[\"']?Secret(?:List)?[\"']?[ \t]*(?:#[^\n\\]*+)?(?=\r?$|\\{{1,15}}[nr\"]|\")",
+    re.MULTILINE,
 )
-_VALUES = re.compile(r"^(?P<before>[ \t]*(?:- +)?)(?:data|stringData|items):", re.MULTILINE)
-_KIND_IN_JSON = re.compile(r"\\*\"kind\\*\"\s*:\s*\\*\"Secret(?:List)?\\*\"")
-_VALUES_IN_JSON = re.compile(r"\\*\"(?:data|stringData|items)\\*\"\s*:\s*[{\[]")
+_VALUES = re.compile(rf"{_LINE}[\"']?(?:data|stringData|items)[\"']?:", re.MULTILINE)
+_KIND_IN_JSON = re.compile(r"\"kind\\*+\"\s*:\s*\\*+\"Secret(?:List)?\\*+\"")
+_VALUES_IN_JSON = re.compile(r"\"(?:data|stringData|items)\\*+\"\s*:\s*[{\[]")
+_KIND_IN_FLOW = re.compile(r"[{,]\s{0,99}+[\"']?kind[\"']?:[ ]*[\"']?Secret(?:List)?[\"']?[ ]*(?=[,}\r\n])")
+_FLOW = r"(?:[^{}]|\{[^{}]*+\})"
+_FLOW_VALUES = r"[\s,{][\"']?(?:data|stringData|items)[\"']?:[ ]*[{\[]"
+_VALUES_BEHIND = re.compile(rf"(?:(?!{_FLOW_VALUES}){_FLOW})*+{_FLOW_VALUES}")
+_VALUES_BEFORE = re.compile(rf"{_FLOW_VALUES}[^{{}}]*+\}}{_FLOW}*+\Z")
+_MAX_FLOW_CHARS, _MAX_FLOWS = 1000, 100
+"""In `{kind: Secret, data: {...}}`, YAML's other style: how far apart they are looked for, and how often."""
 _DOCUMENT = re.compile(r"^(---[^\n]*\n)", re.MULTILINE)
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{40,}={0,2}\s*|[A-Za-z0-9_-]{40,}={0,2}")
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]{40,}+={0,2}\s*+|[A-Za-z0-9_-]{40,}+={0,2}")
 
 
 def replace_secrets(text: str, conceal: Conceal) -> str:
@@ -39,13 +50,22 @@ def replace_secrets(text: str, conceal: Conceal) -> str:
     return text
 
 
-def holds_secret(text: str) -> bool:
-    """True if a Secret with values stands in the text, as YAML or JSON."""
-    text = text[:MAX_TEXT_CHARS]
-    if _KIND_IN_JSON.search(text):
-        return bool(_VALUES_IN_JSON.search(text))
+def holds_secret(text: str, limit: int = MAX_TEXT_CHARS) -> bool:
+    """True if a Secret with values stands in the text, as YAML or JSON, within its first `limit` characters."""
+    text = text[:limit]
+    if _KIND_IN_JSON.search(text) and _VALUES_IN_JSON.search(text):
+        return True
     columns = {len(found["before"]) for found in _KIND.finditer(text)}
-    return bool(columns) and any(len(found["before"]) in columns for found in _VALUES.finditer(text))
+    if columns and any(len(found["before"]) in columns for found in _VALUES.finditer(text)):
+        return True
+    return any(_is_flow(text, *found.span()) for found in islice(_KIND_IN_FLOW.finditer(text), _MAX_FLOWS))
+
+
+def _is_flow(text: str, start: int, end: int) -> bool:
+    """True if values stand in the braces in which `kind: Secret` does."""
+    behind = text[end : end + _MAX_FLOW_CHARS]
+    before = text[max(0, start - _MAX_FLOW_CHARS) : start]
+    return bool(_VALUES_BEHIND.match(behind) or _VALUES_BEFORE.search(before))
 
 
 def _is_packed_secret(text: str, depth: int = 0) -> bool:
@@ -53,7 +73,7 @@ def _is_packed_secret(text: str, depth: int = 0) -> bool:
         return False
     unpacked = _unpack(text[:MAX_TEXT_CHARS])
     found = unpacked.decode("utf-8", "replace")
-    return holds_secret(found) or (depth < 2 and _is_packed_secret(found, depth + 1))
+    return holds_secret(found, MAX_UNPACKED_BYTES) or (depth < 2 and _is_packed_secret(found, depth + 1))
 
 
 def _unpack(text: str) -> bytes:

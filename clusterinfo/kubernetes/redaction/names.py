@@ -59,7 +59,7 @@ ABOUT = words_of(
     # how many, how long, when
     "enabled disabled required allowed seconds minutes hours days ms milliseconds expiration expiry expires expire ttl "
     "lifetime lifespan length len size count max min per limit limits timeout interval period duration age rotation "
-    "date time timestamp at renew renewal refresh retries attempts threshold bytes rate quota quotas fill "
+    "date time timestamp at renew renewal refresh retries attempts threshold rate quota quotas fill "
     # who has to do with it
     "user users username usernames env spec manager managers backend backends controller operator driver plugin engine "
     "engines generator generators reviewer review reviews request requests requester response validator validation "
@@ -70,6 +70,12 @@ ABOUT = words_of(
     "resources agent"
 )
 """As a last word: the name is of something about a secret. `passwordHash` is the exception: it can be guessed at."""
+
+NEEDLES = (
+    *("pass", "pw", "secret", "token", "cred", "cookie", "psk", "pat", "pin", "jwt", "key", "auth"),
+    *("connection", "sig", "kubeconfig", "kube-config", "kube_config", "kube.config"),
+)
+"""In lower case: one of them is in every name that is secret, and what holds none is passed over unread."""
 
 KEPT = words_of(
     "httptokens serviceaccounttoken serviceaccounttokens automountserviceaccounttoken secretsmanager encryptedsecret "
@@ -90,6 +96,8 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _CLEAN = re.compile(r"[\w.\-/]{2,200}", re.ASCII)
 _ENVIRONMENT = re.compile(r"_*[A-Z][A-Z0-9_]*")
 _CHECKSUM = re.compile(r"(?:^|[./])(?:checksum|hash|sha256|rollme)s?(?:\.[\w.-]*)?/")
+_NEEDLE = re.compile("|".join(needle + "(?!h)" * (needle == "pat") for needle in NEEDLES))
+"""`pat` is none in `path`, as in `needles.py`."""
 _LONG_ABOUT = tuple(sorted(word for word in ABOUT if len(word) > 3))
 
 
@@ -113,7 +121,7 @@ NOTHING = Verdict(is_secret=False)
 @lru_cache(maxsize=4096)
 def judge(name: str) -> Verdict:
     """What `name` says; of a name with a `/`, what the part behind the last one says."""
-    if not _CLEAN.fullmatch(name) or _CHECKSUM.search(name):
+    if not _CLEAN.fullmatch(name) or not _NEEDLE.search(name.lower()) or _CHECKSUM.search(name):
         return NOTHING
     local = name.rpartition("/")[2]
     words = [word.lower() for word in _WORD.findall(local)]

@@ -95,7 +95,7 @@ def _rewritten(piece: bytes, rules: Rules) -> bytes | None:
     if whole is None or shown is None:
         return None
     rest = piece[whole.end() :]
-    return shown + rest if not may_hold_userinfo(rest) and is_harmless(rest, b"") else None
+    return shown + rest if not may_hold_userinfo(rest) and is_harmless(b"}" + rest, b"") else None
 
 
 def _variable(whole: re.Match[bytes], rules: Rules) -> bytes | None:

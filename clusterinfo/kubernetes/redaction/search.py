@@ -142,7 +142,15 @@ _WORD = re.compile(rb'"[\w.]*+"')
 """A text without what stands between a name and its value: only a secret's shape can tell."""
 _PLAIN_STRING = re.compile(rb'"[^"\\]*+"')
 _RUN = re.compile(rb"[A-Za-z_][\w.\-]*+")
-_ASSIGNS = re.compile(rb"[ ]?=|\\*+[\"']?\s*+\\*+n?\s*+:|[ \t]+\\*+[\"']")
+_ASSIGNS = re.compile(
+    rb"[ ]?=|\\*+[\"']?\s*+\\*+n?\s*+:|[ \t]+\\*+[\"']|(?:,[ \t]*|[ \t]+)(?i:"
+    + "|".join(VALUE_MEMBERS).encode()
+    + rb")\b"
+)
+_NAMES = re.compile(rb"(?i:name|key)\\*[\"']?[ \t]*[:=][ \t]*\\*[\"']?\Z")
+_NAMES_BYTES = 20
+_BEFORE_NAMED = (b" ", b'"', b"'", b":", b"=")
+_SQL = re.compile(rb"(?i:identified[ ]+by)")
 _SECRET_KIND = re.compile(rb"kind\\*[\"']?\s*:\s*\\*[\"']?Secret(?:List)?\b")
 _SIGNATURE = re.compile(rb"(?i:sig|signature)=")
 _LETTER_ESCAPED = re.compile(rb"\\u00(?!3[cCeE]|26|0|1)")
@@ -211,7 +219,7 @@ def is_harmless(piece: bytes, following: bytes) -> bool:
     """True if nothing in `piece` concerns a rule, given what stands in the object that opens behind it."""
     if not _HINT.search(piece.lower()):
         return True
-    if _SURE.search(piece) or _LETTER_ESCAPED.search(piece) or _SIGNATURE.search(piece):
+    if _SURE.search(piece) or _LETTER_ESCAPED.search(piece) or _SIGNATURE.search(piece) or _SQL.search(piece):
         return False
     return not (_SECRET_KIND.search(piece) or _names_value(piece) or _holds_member(piece, following) or _assigns(piece))
 
@@ -227,10 +235,15 @@ def _names_value(piece: bytes) -> bool:
     for found in _NAMED.finditer(piece):
         before = piece[: found.start()]
         if judge(found[1].decode("utf-8", "replace")).is_secret and (
-            _VALUE.search(piece) or b"}" in before or b"]" in before or piece.rstrip().endswith(b"[")
+            _VALUE.search(piece) or _goes_on(before) or piece.rstrip().endswith(b"[")
         ):
             return True
     return False
+
+
+def _goes_on(before: bytes) -> bool:
+    """True if the object may have begun in a piece before: behind another object, or a brace within its value."""
+    return b"}" in before or b"]" in before or b"\\" in before or before.count(b'"') % 2 == 1
 
 
 def _holds_member(piece: bytes, following: bytes) -> bool:
@@ -272,7 +285,9 @@ def _assigns(piece: bytes) -> bool:
         before, behind = piece[start - 1 : start], piece[end : end + 1]
         if before == b'"' and behind == b'"' and piece[start - 2 : start - 1] != b"\\":
             continue
-        if (before == b"-" or behind == b"\\" or _ASSIGNS.match(piece, end)) and _looks_secret(found[0], before):
+        assigns = before == b"-" or behind == b"\\" or _ASSIGNS.match(piece, end)
+        is_named = before in _BEFORE_NAMED and _NAMES.search(piece[max(0, start - _NAMES_BYTES) : start])
+        if (assigns or is_named) and _looks_secret(found[0], before):
             return True
     return False
 

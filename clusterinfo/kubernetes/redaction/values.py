@@ -29,7 +29,7 @@ class Shape(NamedTuple):
 
 
 SHAPES = (
-    Shape("a JSON Web Token", ("eyJ",), re.compile(r"eyJ[\w-]{8,}+\.[\w-]{8,}+(?:\.[\w-]*+){1,3}", re.ASCII)),
+    Shape("a JSON Web Token", ("eyJ",), re.compile(r"eyJ[\w-]{8,}+(?:\.[\w-]{8,}+(?:\.[\w-]*+){1,3})?+", re.ASCII)),
     Shape("an AWS access key id", ("AKIA", "ASIA"), re.compile(r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?!\w)")),
     Shape(
         "a GitHub token",
@@ -106,6 +106,8 @@ def _replace(found: re.Match[str], conceal: Conceal) -> str:
 
 
 def _is_sure(found: str, secret: str) -> bool:
+    if found.startswith("eyJ"):
+        return "." in found  # the rest of what is none is matched, too, lest each `eyJ` in it be tried
     scheme = found[:6].lower()
     if scheme.startswith("basic"):
         return _is_pair(secret)

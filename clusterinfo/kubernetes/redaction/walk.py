@@ -81,7 +81,8 @@ class _Frame:
         self.hides = self.captured = self.removes = False
         self.kind = self.flag = self.label = ""
         self.named, self.verdict = NOTHING, NOTHING
-        self.pending: tuple[int, int] | None = None
+        self.pending: list[tuple[int, int]] | None = None
+        """Values that came before any name."""
 
 
 def walk(data: bytes, name: str, rules: Rules) -> bytes:
@@ -178,10 +179,17 @@ class _Walk:
             self._replace(start, start + len(raw), _without_userinfo(raw, self._field(), self._rules))
         if frame.judges and self._takes_numbers(frame) and not self._wanted(frame).keeps:
             self._hide_number(end)
+        elif frame.judges and frame.key in VALUE_MEMBERS and (number := _NUMBER_NEXT.match(self._data, end)):
+            self._await_name(frame, *number.span(1))
 
     def _hide_number(self, start: int) -> None:
         if number := _NUMBER_NEXT.match(self._data, start):
             self._replace(*number.span(1), self._hidden(number[1]))
+
+    def _await_name(self, frame: _Frame, start: int, end: int) -> None:
+        if not self._wanted(frame).keeps:
+            frame.pending = frame.pending or []
+            frame.pending.append((start, end))
 
     def _string(self, raw: bytes, start: int, end: int) -> None:
         frame = self._stack[-1]
@@ -263,7 +271,7 @@ class _Walk:
 
     def _first_open(self, frame: _Frame) -> int:
         """Where an edit may begin that is still to come, of what is open."""
-        return frame.pending[0] if frame.pending else len(self._data)
+        return frame.pending[0][0] if frame.pending else len(self._data)
 
     def _wanted(self, frame: _Frame) -> Wanted:
         """Of the value that comes next."""
@@ -326,14 +334,15 @@ class _Walk:
             verdict = judge(label)
             if verdict.is_secret:
                 frame.named, frame.label = verdict, label
-                if frame.pending is not None:
-                    self._hide_pending(frame, *frame.pending)
+                for span in frame.pending or ():
+                    self._hide_pending(frame, *span)
+                frame.pending = None
         elif frame.key in VALUE_MEMBERS:
-            frame.pending = (start, end)
+            self._await_name(frame, start, end)
 
     def _hide_pending(self, frame: _Frame, start: int, end: int) -> None:
         raw = self._data[start:end]
-        if not values.is_harmless(decode(raw), frame.named):
+        if frame.named.takes_numbers if raw[:1] != b'"' else not values.is_harmless(decode(raw), frame.named):
             self._replace(start, end, self._hidden(raw))
 
 

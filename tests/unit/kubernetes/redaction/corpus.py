@@ -40,6 +40,7 @@ WRITTEN: dict[str, Callable[[str], str]] = {
     "pem": _PEM.format,
     "pem64": lambda text: _base64(_PEM.format(text)),
     "manifest": lambda text: _base64(_SECRET.format(text)),
+    "release": lambda text: _base64(gzip.compress(json.dumps({"manifest": _SECRET.format(text)}).encode(), mtime=0)),
     "gzip": lambda text: _base64(gzip.compress(_SECRET.format(text).encode(), mtime=0)),
 }
 

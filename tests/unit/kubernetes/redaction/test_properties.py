@@ -52,6 +52,8 @@ NAMES = st.sampled_from(
         "apiKey",
         "API_KEY",
         "REDIS_AUTH",
+        "KUBE_CONFIG",
+        "to_ken",
         "passwordRef",
         "path",
         "b{c",
@@ -82,6 +84,15 @@ TEXTS = st.sampled_from(
         *("kind: Secret\ndata:\n  a: b\n", '{"password":"abc1"}', '{"name":"DB_PASSWORD","value":"abc1"}', "a}b", "{"),
         *("Bearer abc12345", "ghp_0123456789abcdef01", "AKIA0123456789ABCDEF", "\npw: abc1", "&pw=abc1", "a,b", "]"),
         *('{"kind":"Secret","data":{"a":"b"}}', "/var/run/secrets/x", 'x "token" y', "--pw abc1", "sig=abcdefgh1"),
+        *("identified by 'abc1'", "key: pw, value: abc1", "name=token value=abc1", "value: abc1\n  name: DB_PW"),
+        *(
+            "a: |\n  pw: abc1",
+            "tokens: [abc1]",
+            "KUBE_CONFIG=abc1",
+            "Error: password: abc1",
+            "KUBE_CONFIG",
+            "to_ken=abc1",
+        ),
         *("password 'abc1'", "?a=1&sig=abcdefgh1", "<b>", "- name: DB_PW\n  value: abc1", "\\", "api_key: abc1"),
     )
 )
@@ -157,6 +168,19 @@ def test_a_patch_is_what_a_walk_makes(tree: Any, name: str, form: dict[str, bool
     data = written(tree, **form)
     for _ in range(2):
         assert rewrite(data, name, RULES) == walk(data, name, RULES)
+
+
+@pytest.mark.parametrize("value", ["hunter2{", "{hunter2", "hunt{er2", '"{hunter2"', "{hunter2{"])
+def test_a_brace_does_not_part_a_value_from_the_name_behind_it(value: str) -> None:
+    data = written({"env": [{"value": value, "name": "DB_PASSWORD"}, {"x": 1}]}, spaced=False, escaped=False)
+
+    assert rewrite(data, "spec", RULES) == walk(data, "spec", RULES) != data
+
+
+def test_no_object_parts_a_value_from_the_name_behind_it() -> None:
+    data = written([{"value": "hunter2", "type": {"name": "token"}, "name": "api_key"}], spaced=False, escaped=False)
+
+    assert rewrite(data, "spec", RULES) == walk(data, "spec", RULES) != data
 
 
 @settings(max_examples=200, deadline=None)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
 from clusterinfo.kubernetes.normalize import normalize
 from clusterinfo.kubernetes.redaction.objects import Redaction
+from clusterinfo.kubernetes.redaction.paths import parse_path
 from clusterinfo.kubernetes.redaction.values import SHAPES, replace_shapes
+from clusterinfo.kubernetes.redaction.walk import Rules, walk
 from tests.unit.kubernetes.redaction.corpus import gvr_of
 
 EXAMPLES = {
@@ -90,3 +93,44 @@ def test_a_number_is_a_secret_where_it_is_named_one(name: str) -> None:
     spec = json.loads(normalize(raw, gvr_of("a.example.com/v1", "Cloud"), Redaction()).body)["spec"]
 
     assert spec == {name: "redacted:len<=16", "token": 123456, "maxTokens": 5}
+
+
+def test_a_number_before_its_name_is_a_secret_too() -> None:
+    raw = b'{"metadata":{"name":"x"},"spec":{"a":[{"default":12345678,"name":"pin"},{"value":123456,"name":"x"}]}}'
+    spec = json.loads(normalize(raw, gvr_of("a.example.com/v1", "Cloud"), Redaction()).body)["spec"]
+
+    assert spec["a"] == [{"default": "redacted:len<=16", "name": "pin"}, {"value": 123456, "name": "x"}]
+
+
+def test_what_redact_not_names_stays_before_its_name_too() -> None:
+    raw = b'{"metadata":{"name":"x"},"spec":{"a":[{"value":"hunter2","name":"db_password"}]}}'
+    keep = [parse_path("clouds.a.example.com:/spec/a/*/value")]
+
+    assert b"hunter2" in normalize(raw, gvr_of("a.example.com/v1", "Cloud"), Redaction(keep=keep)).body
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password: " + "\\" * 60_000,
+        "Secret " + "\\" * 60_000,
+        "H4sI" + "A" * 40 + " " * 20_000 + "!",
+        "eyJ" * 20_000,
+        "token=a&" * 8_000,
+        ",token: x " * 6_000,
+        "a: |\n" + " password: |\n" * 5_000,
+        'token="' * 9_000,
+    ],
+    ids=lambda text: text[:8] + text[-8:],
+)
+def test_no_text_takes_long(text: str) -> None:
+    """Each took longer than its length says, the first four minutes at the size of an annotation."""
+    started = time.process_time()
+    walk(json.dumps(text).encode(), "note", Rules(conceal=lambda value, field: "[hidden]"))
+
+    assert time.process_time() - started < 3
+
+
+def test_a_text_of_many_assignments_is_read_to_its_end() -> None:
+    text = "token=a1b2&" * 5_000
+    assert b"a1b2" not in walk(json.dumps(text).encode(), "note", Rules(conceal=lambda value, field: "[hidden]"))
