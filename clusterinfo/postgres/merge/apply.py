@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from clusterinfo.model import Batch, PartitionLane
 from clusterinfo.observations import Observation
 from clusterinfo.postgres.connection import Connection
-from clusterinfo.postgres.merge.admission import Admission, foreign_among
+from clusterinfo.postgres.merge.admission import Admission, Clusters, Foreign, foreign_among
 from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.merge.chain import merge_chain
 from clusterinfo.postgres.merge.changes import notify
@@ -67,6 +67,30 @@ def corrections(staged: Staged, merged: Merged, units: Units) -> Counter[str]:
     return Counter(staged.records[place].list for place in places if staged.records[place].list)
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A batch whose clusters are there: the census of what is to be merged, and which clusters are of another topic."""
+
+    census: Census
+    clusters: Clusters
+    foreign: Foreign
+    observations: list[Observation]
+
+
+async def _know(connection: Connection, batch: Batch, census: Census, admission: Admission) -> _Known:
+    """Make the clusters that are missing, and leave out of the census what is not to be merged."""
+    large = is_large(batch.records)
+    if admission.forgotten or any(map(admission.leaps, batch.records)):
+        census = await worked_out(large, Census.of, filter(admission.takes, batch.records))
+    clusters, observations = admission.clusters, list[Observation]()
+    if census.snapshots or admission.ownerless or not census.clusters.keys() <= clusters.keys():
+        clusters, observations = await know_clusters(connection, census, admission)
+    if foreign := foreign_among(clusters, admission.topic):
+        ours = (r for r in batch.records if r.cluster not in foreign and admission.takes(r))
+        census = await worked_out(large, Census.of, ours)
+    return _Known(census, clusters, foreign, observations)
+
+
 async def apply(
     connection: Connection,
     batch: Batch,
@@ -85,17 +109,11 @@ async def apply(
     """
     said = census.said
     large = is_large(batch.records)
-    if admission.forgotten or any(map(admission.leaps, batch.records)):
-        census = await worked_out(large, Census.of, filter(admission.takes, batch.records))
-    clusters, observations = admission.clusters, list[Observation]()
-    if census.snapshots or admission.ownerless or not census.clusters.keys() <= clusters.keys():
-        clusters, observations = await know_clusters(connection, census, admission)
-    if foreign := foreign_among(clusters, admission.topic):
-        ours = (r for r in batch.records if r.cluster not in foreign and admission.takes(r))
-        census = await worked_out(large, Census.of, ours)
-    units = await lock_units(connection, census, clusters, admission.now)
+    known = await _know(connection, batch, census, admission)
+    census, observations = known.census, known.observations
+    units = await lock_units(connection, census, known.clusters, admission.now)
     new = await carried.store(connection, batch, units)
-    staged = await worked_out(large, stage, batch, units, admission, foreign, uses_savepoints=uses_savepoints)
+    staged = await worked_out(large, stage, batch, units, admission, known.foreign, uses_savepoints=uses_savepoints)
     observations = [*observations, *staged.foreign_records(admission.topic)]
     staged.dead_letters += census.dead_letters
     if not counts:
@@ -110,10 +128,10 @@ async def apply(
         await mark_gap_unverified(connection, batch.lane, batch, admission)
     await note_corrections(connection, corrections(staged, merged, units))
     observations += await store_sessions(connection, heard, staged, merged.older)
-    closed = await close_lists(connection, staged, proven, clusters, heard)
+    closed = await close_lists(connection, staged, proven, known.clusters, heard)
     deleted, observations = closed.deleted, [*observations, *closed.observations]
     if census.snapshots:
-        applied = await apply_snapshots(connection, census, admission, clusters)
+        applied = await apply_snapshots(connection, census, admission, known.clusters)
         deleted, observations = deleted + applied.deleted, [*observations, *applied.observations]
     if merged.written or deleted:
         await notify(connection, units)
