@@ -132,7 +132,7 @@ def _value(value: str, certificates: Certificates) -> str:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(topics, "probe", lambda settings: probe(settings, HANGS_UP_AFTER_S))
+    monkeypatch.setattr(topics, "probe", lambda settings, _: probe(settings, HANGS_UP_AFTER_S))
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
