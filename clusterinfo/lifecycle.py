@@ -14,7 +14,7 @@ from clusterinfo.exit_codes import EXIT_INTERRUPTED, EXIT_STOPPED
 Main = Callable[[asyncio.Event], Coroutine[Any, Any, int]]
 """The work: takes the event that asks it to drain, returns the exit code."""
 
-SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+STOPS = (signal.SIGTERM, signal.SIGINT)
 LAST_S = 2.0
 """For what is cancelled to close its connections. Nothing is lost without it: what is not committed is read again."""
 
@@ -47,7 +47,7 @@ async def _until_signalled(main: Main, grace_s: float, last_s: float) -> int:
         (now if draining.is_set() else draining).set()
 
     # Whoever ignores SIGHUP, as nohup does, means to go on when the terminal is closed.
-    numbers = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    numbers = STOPS if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN else (*STOPS, signal.SIGHUP)
     for number in numbers:
         loop.add_signal_handler(number, asked, number)
     work = asyncio.create_task(main(draining))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -30,7 +31,14 @@ hypothesis.settings.load_profile("busy")
 
 
 def pytest_configure() -> None:
-    """Workers side by side (pytest-xdist) look for free ports in places of their own: no port is found free twice."""
+    """Workers side by side (pytest-xdist) look for free ports in places of their own: no port is found free twice.
+
+    Programs that tests start heed every signal, even where nohup or a shell's `&` has us ignore some: what is ignored
+    is inherited, what is handled is not.
+    """
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
     use_memory()
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     processes.PORTS = processes.PORTS[worker :: int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))]

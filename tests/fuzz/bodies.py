@@ -49,7 +49,11 @@ exception when others then
     return sqlstate;
 end $$
 """
-STAGING = "create temp table if not exists staged_body (ord integer, fidelity smallint, body jsonb, original bytea)"
+STAGING = """
+create temp table if not exists staged_body (
+    ord integer, fidelity smallint, manager text, operation text, subresource text, managed_at timestamptz, body jsonb,
+    original bytea)
+"""
 
 _SURROGATE = re.compile("[\ud800-\udfff\0]")
 _EXPONENT = re.compile(r"[eE]([+-]?[0-9]+)\Z")
@@ -240,7 +244,7 @@ async def _go_the_products_way(
     async with connection.transaction():
         await copy(connection, "staged_body", rows, BODY_COLUMNS, staged)
     outcome.counts["bodies that went the product's way too"] += len(bodies)
-    found = {row["ord"]: tuple(row)[1:] for row in await connection.fetch("select * from staged_body")}
+    found = {row["ord"]: tuple(row)[1:] for row in await connection.fetch("select ord, fidelity, body, original from staged_body")}
     for number, body in enumerate(bodies):
         original = body if expected[number] == SANITISED else None
         wanted = expected[number], stored.get(number), original

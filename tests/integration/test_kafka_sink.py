@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import inspect
 import os
 import signal
 import time
@@ -17,7 +18,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from clusterinfo.errors import ConfigError, FatalError, RestartError, TransientError
-from clusterinfo.kafka import probe, producer
+from clusterinfo.kafka import probe, producer, topics
 from clusterinfo.kafka.producer import KafkaSink, partition_for
 from clusterinfo.model import Batch, Record, RecordType, WatchLane
 from clusterinfo.observations import Observation, Produced, Retrying, Stubbed, Warned, unobserved
@@ -142,7 +143,7 @@ async def test_a_large_object_that_compresses_well_arrives_whole(broker: Broker)
 async def test_no_broker_is_one_line_within_the_time_given(
     broker: Broker, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(probe.probe, "__defaults__", (1.0,))
+    monkeypatch.setattr(inspect.unwrap(topics.connected_admin), "__defaults__", (1.0,))
     settings = kafka_settings(broker, kafka_brokers="127.0.0.1:1,127.0.0.1:2")
     began = time.monotonic()
     with pytest.raises(FatalError, match=r"127\.0\.0\.1:1,127\.0\.0\.1:2.*refused.*KAFKA_BROKERS") as failure:
