@@ -108,15 +108,17 @@ def result(lines: Sequence[Finding]) -> Result:
     """The verdict, what is to be done, and all checks; one record each."""
     failed = [line for line in lines if line.state is State.FAILED]
     warned = [line for line in lines if line.state is State.WARNING]
-    page: list[Line | Table[Finding]] = [_verdict(len(lines), len(failed), len(warned))]
+    unknown = sum(line.state is State.UNKNOWN for line in lines)
+    page: list[Line | Table[Finding]] = [_verdict(len(lines), len(failed), len(warned), unknown)]
     page += [Line(f"  {line.check}: {line.found}" + f"; {line.remedy}" * bool(line.remedy)) for line in failed + warned]
     page += [Line(""), Table(COLUMNS, lines, "no checks")]
     records = [dataclasses.asdict(line) for line in lines]
     return Result(page, records, records, [line.check for line in lines if line.state is State.FAILED])
 
 
-def _verdict(checks: int, failed: int, warned: int) -> Line:
-    warnings = f", {warned} of them with a warning" if warned else ""
+def _verdict(checks: int, failed: int, warned: int, unknown: int) -> Line:
     if failed:
         return Line(f"{failed} of {checks} checks failed", "red")
-    return Line(f"all {checks} checks passed{warnings}", "yellow" if warned else "green")
+    passed = f"{checks - unknown} of {checks}" if unknown else f"all {checks}"
+    counted = f", {unknown} unknown" * bool(unknown) + f", {warned} with a warning" * bool(warned)
+    return Line(f"{passed} checks passed{counted}", "yellow" if warned else "green")

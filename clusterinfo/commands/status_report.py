@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from clusterinfo.commands.output import ago
 from clusterinfo.commands.status_kinds import Complaint, complaint_of, grouped, severity
 from clusterinfo.commands.status_lag import Lag, Partition, idle_for, is_stalled, waiting
 from clusterinfo.model import partition_name
@@ -117,14 +118,18 @@ class Status:
     def attention(self) -> list[Attention]:
         """Everything that somebody should look at."""
         kinds = [Attention("kind", one.why, one.kind.cluster, one.kind) for one in self.complaints()]
-        return [*self._ends(), *self._clusters(), *kinds, *self._letters()]
+        return [*self._ends(), *self._clusters(), *kinds, *self._silent(), *self._letters()]
 
     @property
     def reasons(self) -> list[str]:
         """The same, a line each, kinds with one cause together."""
-        clusters = [f"{one.cluster}: {one.why}" for one in self._clusters()]
-        before, after = [one.why for one in self._ends()], [one.why for one in self._letters()]
-        return [*before, *clusters, *grouped(self.complaints()), *after]
+        return [
+            *(one.why for one in self._ends()),
+            *(f"{one.cluster}: {one.why}" for one in self._clusters()),
+            *grouped(self.complaints()),
+            *(f"{one.cluster}: {one.why}" for one in self._silent()),
+            *(one.why for one in self._letters()),
+        ]
 
     def complaints(self, cluster: str | None = None) -> list[Complaint]:
         """Kinds that need attention, of one cluster or of all."""
@@ -145,6 +150,22 @@ class Status:
 
     def _clusters(self) -> list[Attention]:
         return [Attention("cluster", why, row.cluster) for row in self.overview.clusters if (why := _unfinished(row))]
+
+    def _silent(self) -> list[Attention]:
+        """Clusters with stale kinds of which no run of lists has come either, though what was sent is being stored."""
+        if self.unattended or self.stalled:
+            return []
+        rows = [row for row in self.overview.clusters if self._is_overdue(row)]
+        old = {one.kind.cluster for one in self.complaints() if one.is_old}
+        return [Attention("cluster", self._last_run(row), row.cluster) for row in rows if row.cluster in old]
+
+    def _is_overdue(self, row: ClusterRow) -> bool:
+        """Whether its collector, as it states its interval, should have ended another run by now."""
+        run_s = (row.last_run_s or 0.0) + STALE_INTERVALS * (row.interval_s or self.interval_s)
+        return row.last_run_at is not None and self.overview.now - row.last_run_at > dt.timedelta(seconds=run_s)
+
+    def _last_run(self, row: ClusterRow) -> str:
+        return f"the last run of lists began {ago(row.last_run_at, self.overview.now)} ago; does its collector run?"
 
     def _letters(self) -> list[Attention]:
         count = self.overview.dead_letters

@@ -268,6 +268,7 @@ def print_connection(console: Console, servers: Servers, consumer: Process) -> N
     console.print(Text("\nBreak something, and watch it heal:", style="bold"))
     _print_indented(console, _what_to_break(servers, consumer))
     console.print(Text(LIMITS + (LIMITS_OF_API if servers.api else "")), soft_wrap=True)
+    console.print(Text(f"Warnings and errors of each program: {servers.directory}/*.log"), soft_wrap=True)
 
 
 def _what_to_break(servers: Servers, consumer: Process) -> list[str]:

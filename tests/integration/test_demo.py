@@ -235,6 +235,7 @@ async def test_what_it_prints_leads_to_what_runs(machine: Machine, tmp_path: Pat
     """kubectl and psql themselves are run in tests/deploy."""
     async with kept_demonstration(machine.temporary) as kept:
         assert kept.environment.stat().st_mode & 0o777 == 0o600
+        assert f"{kept.environment.parent}/*.log\n" in kept.program.stdout()
         connection = await asyncpg.connect(**connection_in(kept.environment))
         printed_sql = statements(kept.program.stdout())
         assert len(printed_sql) == 8

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import re
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -17,8 +18,10 @@ from clusterinfo.postgres.admin import clusters, forget
 from clusterinfo.postgres.admin.history import maintain_history
 from clusterinfo.postgres.admin.replay import replay
 from clusterinfo.statements import WatchedUnit, WatchEnded, WatchProgress
+from clusterinfo.telemetry.logs import MESSAGES
 from tests.integration.test_postgres_gaps import replace_lane, store_after_a_gap, waiting
 from tests.integration.test_postgres_sink import MINUTE, Bench, bench
+from tests.integration.test_troubleshooting import ENTRIES
 from tests.support.records import CLUSTER, LANE, NOON, SESSION, Listing, watched
 
 __all__ = ["bench"]
@@ -358,6 +361,11 @@ async def test_what_a_list_again_corrects_is_drift_and_was_not_followed(bench: B
     await bench.store(progress(7, 25))
     assert await intervals(bench) == [(-20, -14), (0, 8), (20, 25)]
     assert (await intervals(bench, "pods"), await intervals(bench, "secrets")) == ([(9, 25)], [(0, 25)])
+
+    entry = ENTRIES["A list corrects what was followed"]
+    (query,) = re.findall(r"```sql\n(.*?)```", entry, re.DOTALL)
+    assert f"`{MESSAGES[Drifted][1]}`" in entry
+    assert {row["resource"] for row in await bench.connection.fetch(query)} == {"configmaps", "pods", "secrets"}
 
 
 async def test_what_a_list_brings_of_what_was_not_followed_is_no_drift(bench: Bench) -> None:

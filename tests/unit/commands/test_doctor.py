@@ -116,3 +116,10 @@ def test_the_verdict_comes_first_and_remedies_are_never_cut() -> None:
     assert f"b: it is away; {remedy} CHECK" in " ".join(on_terminal.split()), "folded"
     assert result(lines).text(Output.NAME) == "b\n"
     assert result(lines[:1]).text(Output.TABLE).startswith("all 1 checks passed\n")
+    unknown, warning = Finding("c", State.UNKNOWN, "it does not tell"), Finding("d", State.WARNING, "late")
+    for more, verdict in (
+        ([unknown], "1 of 2 checks passed, 1 unknown"),
+        ([warning], "all 2 checks passed, 1 with a warning"),
+        ([unknown, warning], "2 of 3 checks passed, 1 unknown, 1 with a warning"),
+    ):
+        assert result([lines[0], *more]).text(Output.TABLE).startswith(f"{verdict}\n")

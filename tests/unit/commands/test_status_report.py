@@ -170,6 +170,24 @@ def test_a_kind_is_stale_by_the_interval_of_its_collector(
     assert what.as_json()["clusters"][0]["stale_after_s"] == (stale_after_s or 3 * (interval_s or 100.0))
 
 
+@pytest.mark.parametrize(
+    ("kind", "ran_s", "hints"),
+    [
+        (replace(JOBS, age_s=7200.0), 7200, ["prod: the last run of lists began 2h ago; does its collector run?"]),
+        (replace(JOBS, age_s=7200.0), 900, []),
+        (replace(JOBS, age_s=42.0), 7200, []),
+    ],
+    ids=["no run", "a run, but not of that kind", "followed"],
+)
+def test_a_collector_that_is_gone_is_named_where_kinds_are_old(kind: KindRow, ran_s: float, hints: list[str]) -> None:
+    """A kind alone that is old is the API's; while what was sent waits, nobody knows when a run has ended."""
+    what = status(kind, cluster=replace(CLUSTER, last_run_at=ago(ran_s)))
+    assert what.reasons[1:] == hints
+    assert [one.about for one in what.attention[1:]] == ["cluster"] * len(hints)
+    waiting = replace(what, partitions=[Partition("t", 0, 0, 9, ago(7200), ago(7200), 0)], consumers=NOBODY)
+    assert not any("does its collector run?" in reason for reason in waiting.reasons)
+
+
 # Consumers and lag
 
 
