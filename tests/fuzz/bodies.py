@@ -25,7 +25,7 @@ from clusterinfo.postgres.merge.bodies import (
     sanitise,
 )
 from clusterinfo.postgres.merge.chain import BODY_COLUMNS
-from clusterinfo.postgres.merge.rows import Copied, copy
+from clusterinfo.postgres.merge.rows import Copied, copy, who
 from clusterinfo.postgres.merge.staging import Staged
 from tests.fuzz.making import Maker, mutated, nested
 from tests.fuzz.outcome import Failure, Judged, Outcome, expect
@@ -239,12 +239,15 @@ async def _go_the_products_way(
     """`rows.copy` finds out what was found out in bulk, and stores the same."""
     listing, staged = Listing("1"), Staged(uses_savepoints=True)
     records = [listing.item(f"a{number}", "1", body=body) for number, body in enumerate(bodies)]
-    rows = [Copied(record, fidelity_of(record), (number,)) for number, record in enumerate(records)]
+    rows = [Copied(record, fidelity_of(record), (number, *who(record))) for number, record in enumerate(records)]
     await connection.execute("truncate staged_body")
     async with connection.transaction():
         await copy(connection, "staged_body", rows, BODY_COLUMNS, staged)
     outcome.counts["bodies that went the product's way too"] += len(bodies)
-    found = {row["ord"]: tuple(row)[1:] for row in await connection.fetch("select ord, fidelity, body, original from staged_body")}
+    found = {
+        row["ord"]: tuple(row)[1:]
+        for row in await connection.fetch("select ord, fidelity, body, original from staged_body")
+    }
     for number, body in enumerate(bodies):
         original = body if expected[number] == SANITISED else None
         wanted = expected[number], stored.get(number), original
