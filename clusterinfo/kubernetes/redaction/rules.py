@@ -85,6 +85,8 @@ LIMITS = {
     "bare words": "an argument by itself, what a script pipes into another program",
     "short flags": "`-p` and `-u`, which mean something else for each program",
     "ConfigMap data": "names and `name=value` in the data of ConfigMaps, unless `REDACT_CONFIGMAPS=true`",
+    "other spellings": "in texts: Go's `map[password:x]`, XML elements, `//user:password@host` without a scheme, "
+    "Oracle's `user/password@`, `auth` of a Docker configuration",
     "base64 of something else": "base64 that is neither a manifest of a Secret nor a private key",
 }
 """Why a secret stays that nobody could tell from other texts. Name what is yours in `REDACT`."""
