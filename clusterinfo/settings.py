@@ -281,7 +281,7 @@ class Settings(BaseModel):
     resync_interval: Duration = Field(
         default=6 * 3600.0,
         gt=0,
-        description="with `--watch`: how often a kind is listed all the same, to prove it anew",
+        description="with `--watch`: how often a kind is listed all the same, to prove it again",
     )
     collect_concurrency: int = Field(default=4, ge=1, le=64, description="kinds listed at the same time")
     list_timeout: Duration = Field(

@@ -150,7 +150,7 @@ def show(result: Result, output: Output) -> None:
 
 
 def scroll_away() -> None:
-    """Move what a terminal shows out of sight, where it is not drawn over."""
+    """Hide what a terminal shows, where it is not drawn over."""
     if has_cursor(sys.stdout):
         sys.stdout.write("\n" * shutil.get_terminal_size().lines)
 

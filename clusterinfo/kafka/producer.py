@@ -163,7 +163,7 @@ class KafkaSink:
             return False
         name, before = self.topic.name, self.topic.partitions
         self._observe(
-            Noted(message=f"topic {name!r} has {found} partitions now, it had {before}: kinds are spread anew")
+            Noted(message=f"topic {name!r} has {found} partitions now, it had {before}: kinds are spread again")
         )
         self.topic = replace(self.topic, partitions=found)
         return True

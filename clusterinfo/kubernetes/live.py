@@ -5,7 +5,7 @@ version and read beside the list (`LISTING`). When the list is sent whole, what 
 is followed (`WATCHING`). A connection that ends is opened again at the version it had come to, without a list
 (`RECONNECTING`). Only when the server cannot continue from there, or says what cannot be (`Event.EXPIRED`), is it said
 that the kind is not followed any more, and it is listed again at once, or after a pause if that happens time and again
-(`EXPIRED`). From time to time a list beside the running watch proves everything anew (`RESYNCING`); whatever comes of
+(`EXPIRED`). From time to time a list beside the running watch proves everything again (`RESYNCING`); whatever comes of
 that list, it ends nothing.
 
 What cannot be followed is listed every COLLECT_INTERVAL: what may not be listed (`FORBIDDEN`), what cannot be watched,

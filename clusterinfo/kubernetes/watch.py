@@ -268,7 +268,7 @@ class WatchSource:
         self._version = self.confirmed
 
     async def close(self) -> None:
-        """Release everything: the connection, what was read. Safe to call twice; opened again, it begins anew."""
+        """Release everything: the connection, what was read. Safe to call twice; it may be opened again."""
         try:
             await self._stop_reading()
         finally:

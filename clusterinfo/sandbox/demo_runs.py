@@ -160,7 +160,7 @@ async def consuming(servers: Servers) -> AsyncIterator[list[Process]]:
 
 @asynccontextmanager
 async def following(servers: Servers) -> AsyncIterator[list[Process]]:
-    """A collector that lists once more and then follows what changes, until the block ends."""
+    """A collector that lists again and then follows what changes, until the block ends."""
     async with _stopped_afterwards() as children:
         start(servers, children, "collect", ("collect", "--watch"))
         yield children

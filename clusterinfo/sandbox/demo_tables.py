@@ -28,7 +28,7 @@ The consumer is started again at once, and goes on where the other one stopped. 
 everything in memory. Nothing of all this outlives the command."""
 LIMITS_OF_API = """
 What is deleted is gone from the tables within seconds, and in resource_changes. The API is simulated: kubectl can get,
-describe, watch and delete, but not create, change, exec or read logs, and no controller makes anything anew."""
+describe, watch and delete, but not create, change, exec or read logs, and no controller makes anything again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -189,7 +189,7 @@ async def test_gaps_that_are_too_many_become_one(bench: Bench) -> None:
     assert await heard(bench) == at(0)
 
 
-@pytest.mark.parametrize(("name", "moves"), [("n" * 600, False), ("b", True)], ids=["set aside", "identity alone"])
+@pytest.mark.parametrize(("name", "moves"), [("n" * 600, False), ("b", True)], ids=["dead letter", "identity alone"])
 async def test_what_is_set_aside_moves_no_number(bench: Bench, name: str, moves: bool) -> None:
     """What is stored by its identity alone does."""
     await bench.store(*first_list())
@@ -392,7 +392,7 @@ async def test_what_a_list_brought_while_a_number_was_missing_is_no_drift(bench:
 
 
 async def test_a_replay_counts_no_number(bench: Bench) -> None:
-    """What is set aside has moved none either; its place among the others is long gone."""
+    """A dead letter has moved none either; its place among the others is long gone."""
     await bench.store(*first_list(), replace(event(1, "b", "105"), body=b'{"a":1e'), progress(2, 2))
     letter_id = await bench.connection.fetchval("select id from dead_letter")
     record = replace(event(1, "b", "105"), body=b'{"a":1}')
@@ -400,7 +400,7 @@ async def test_a_replay_counts_no_number(bench: Bench) -> None:
     assert await bench.connection.fetchval("select count(*) from watch_session") == 1
 
 
-# --- doubt -----------------------------------------------------------------------------------------------------------
+# --- unverified -------------------------------------------------------------------------------------------------------
 
 
 async def _gone(bench: Bench) -> None:
@@ -434,16 +434,16 @@ async def _forgotten(bench: Bench) -> None:
     await forget.hide(bench.connection, "clusterinfo", "test", "configmaps")
 
 
-DOUBTS = {
+UNVERIFIES = {
     "gone": _gone, "contested": _contested, "by clock": _by_clock, "stalled": _stalled, "backwards": _backwards,
     "moved": _moved, "forgotten": _forgotten,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("doubt", DOUBTS.values(), ids=DOUBTS.keys())
-async def test_whatever_casts_doubt_on_a_kind_ends_its_following(bench: Bench, doubt: Any) -> None:
+@pytest.mark.parametrize("unverify", UNVERIFIES.values(), ids=UNVERIFIES.keys())
+async def test_whatever_marks_a_kind_unverified_ends_its_following(bench: Bench, unverify: Any) -> None:
     await bench.store(*first_list(), progress(1, 1))
-    await doubt(bench)
+    await unverify(bench)
     await bench.store(progress(2, 9))
     query = "select verified_at from freshness where resource = 'configmaps' and cluster not like '%forgotten%'"
     row = await bench.connection.fetchrow(query)
@@ -451,7 +451,7 @@ async def test_whatever_casts_doubt_on_a_kind_ends_its_following(bench: Bench, d
     assert (0, 9) not in await intervals(bench)
 
 
-async def test_doubt_of_one_kind_ends_no_other(bench: Bench) -> None:
+async def test_a_kind_marked_unverified_ends_no_other(bench: Bench) -> None:
     await bench.store(*first_list(), *first_list(resource="pods"))
     await _gone(bench)
     assert await is_open(bench) == 1
@@ -460,7 +460,7 @@ async def test_doubt_of_one_kind_ends_no_other(bench: Bench) -> None:
     assert await is_open(bench) == 1
 
 
-async def test_an_older_doubt_takes_no_newer_one_back(bench: Bench) -> None:
+async def test_an_older_mark_takes_no_newer_one_back(bench: Bench) -> None:
     await bench.store(*first_list())
     for minute in (9, 5):
         await bench.store(Listing("0", at(minute)).snapshot_completed({("", "pods"): "completed"}))
@@ -469,7 +469,7 @@ async def test_an_older_doubt_takes_no_newer_one_back(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("minute", [4, 6])
-async def test_only_a_list_begun_after_the_doubt_is_followed(bench: Bench, minute: int) -> None:
+async def test_only_a_list_begun_after_the_mark_is_followed(bench: Bench, minute: int) -> None:
     await bench.store(*first_list(), progress(1, 1))
     await _gone(bench)
     await bench.store(*[replace(one, observed_at=at(7)) for one in first_list("200", minute, from_=2)], progress(2, 9))
@@ -487,7 +487,7 @@ async def test_what_is_watched_of_a_kind_that_the_clock_orders_is_ignored(bench:
 
 
 @pytest.mark.parametrize("lost", [True, False])
-async def test_a_gap_doubts_what_is_followed_until_the_next_number(bench: Bench, lost: bool) -> None:
+async def test_a_gap_marks_what_is_followed_until_the_next_number(bench: Bench, lost: bool) -> None:
     await bench.store(*first_list(), progress(1, 3))
     await store_after_a_gap(bench, Listing("0", at(2), resource="pods").item("p", "1"))
     assert await heard(bench) is None
@@ -495,7 +495,7 @@ async def test_a_gap_doubts_what_is_followed_until_the_next_number(bench: Bench,
     assert await heard(bench) == (None if lost else at(4))
 
 
-async def test_a_gap_doubts_nothing_that_is_said_on_other_partitions(bench: Bench) -> None:
+async def test_a_gap_marks_nothing_that_is_said_on_other_partitions(bench: Bench) -> None:
     await bench.store(*first_list(), progress(1, 1))
     other = replace_lane(bench, 1)
     await bench.sink.open(other.feed.lane)

@@ -834,7 +834,7 @@ async def _snapshot_counts(bench: Bench) -> list[tuple[int, int, int]]:
 
 
 async def _replay(bench: Bench, *records: Record) -> None:
-    """All of it once more, as after `clusterinfo offsets reset`."""
+    """All of it again, as after `clusterinfo offsets reset`."""
     await forget_offsets(bench.connection, "clusterinfo", "cluster-info")
     await bench.sink.open(LANE)
     bench.feed.next_offset = 0

@@ -202,7 +202,7 @@ async def test_a_dead_letter_is_replayed_for_its_own_topic_alone(bench: Bench) -
     assert await bench.live() == {"a": "800"}
 
 
-async def test_a_gap_doubts_nothing_that_the_topic_lost(bench: Bench) -> None:
+async def test_a_gap_marks_nothing_that_the_topic_lost(bench: Bench) -> None:
     """Of a cluster that was moved away from it."""
     await store_truth(bench)
     await bench.connection.execute("update cluster set topic = 'theirs'")

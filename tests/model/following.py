@@ -458,7 +458,7 @@ union select u.resource, x.name, x.resource_version from resource_history x {OF_
 FOLLOWED = """
 select f.resource, max(f.heard) as heard from followed() f
 join watch_session s on s.id = f.session_id join unit u on u.id = f.unit_id join cluster c on c.id = u.cluster_id
-where c.uid = $1 and f.heard is not null and not s.is_doubted group by 1
+where c.uid = $1 and f.heard is not null and not s.is_unverified group by 1
 """
 INTERVALS = f"""
 select u.resource, x.begins_at, coalesce(x.ends_at, f.heard) as ends_at

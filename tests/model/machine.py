@@ -2,7 +2,7 @@
 
 Every rule that changes the world may end with a delivery: one or two sinks take batches from the topic, two of them
 statement by statement in a drawn order, and may be cut off at any statement. After each commit what it touched is
-compared with the reference, and at the end, when everything is delivered and every kind listed once more, all of it
+compared with the reference, and at the end, when everything is delivered and every kind listed again, all of it
 with the truth.
 """
 
@@ -407,7 +407,7 @@ class History:
     # -- the end
 
     def end(self) -> None:
-        """Everything is delivered, every kind listed once more; then the database is the truth."""
+        """Everything is delivered, every kind listed again; then the database is the truth."""
         self._produce(self.held)
         self.held = []
         self.scattered = 0

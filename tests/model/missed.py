@@ -723,7 +723,7 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "and f.state = 'verified'",
             "and f.state_at <= $4",
         ),
-        OWNERS + "test_a_gap_doubts_nothing_that_the_topic_lost": (
+        OWNERS + "test_a_gap_marks_nothing_that_the_topic_lost": (
             "on u.id = p.unit_id",
             "on c.id = u.cluster_id",
             "and c.topic = $2",
@@ -738,8 +738,8 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         FOLLOWING + "test_what_a_list_again_corrects_is_drift_and_was_not_followed": (
             "where (f.unit_id, f.reach) = (p.unit_id, p.reach)",
         ),
-        FOLLOWING + "test_only_a_list_begun_after_the_doubt_is_followed[4]": (
-            "or list_began_at(p.list, p.completed_at) <= u.doubted_at",
+        FOLLOWING + "test_only_a_list_begun_after_the_mark_is_followed[4]": (
+            "or list_began_at(p.list, p.completed_at) <= u.unverified_at",
             "on u.id = p.unit_id",
         ),
         FOLLOWING + "test_what_is_watched_of_a_kind_that_the_clock_orders_is_ignored": ("u.by_clock or",),
@@ -766,21 +766,21 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         FOLLOWING + "test_one_session_goes_on_when_another_ends": ("where f.session_id = any ($1::bigint[])",),
     },
     "find_followed_units": {
-        FOLLOWING + "test_doubt_of_one_kind_ends_no_other": ("where f.unit_id = any ($1::bigint[])",),
+        FOLLOWING + "test_a_kind_marked_unverified_ends_no_other": ("where f.unit_id = any ($1::bigint[])",),
     },
     "close_coverage": {
         FOLLOWING + "test_an_end_closes_its_own_kinds_reaches_and_sessions": ("where c.id = t.id",),
     },
     "drop_coverage": {
-        FOLLOWING + "test_doubt_of_one_kind_ends_no_other": ("where id = any ($1::bigint[])",),
+        FOLLOWING + "test_a_kind_marked_unverified_ends_no_other": ("where id = any ($1::bigint[])",),
     },
     "begin_coverage": {
         FOLLOWING + "test_what_comes_too_late_to_be_kept_cuts_an_interval[False-1]": ("where id = any ($1::bigint[])",),
     },
-    "doubt_units": {
-        FOLLOWING + "test_only_a_list_begun_after_the_doubt_is_followed[4]": ("greatest(doubted_at, $2)",),
-        FOLLOWING + "test_an_older_doubt_takes_no_newer_one_back": ("greatest(doubted_at, $2) #2",),
-        FOLLOWING + "test_doubt_of_one_kind_ends_no_other": ("where id = any ($1::bigint[])",),
+    "mark_units_unverified": {
+        FOLLOWING + "test_only_a_list_begun_after_the_mark_is_followed[4]": ("greatest(unverified_at, $2)",),
+        FOLLOWING + "test_an_older_mark_takes_no_newer_one_back": ("greatest(unverified_at, $2) #2",),
+        FOLLOWING + "test_a_kind_marked_unverified_ends_no_other": ("where id = any ($1::bigint[])",),
     },
     "find_unkept": {
         FOLLOWING + "test_what_comes_too_late_to_be_kept_cuts_an_interval[True-1]": ("where not exists (...)",),
@@ -811,8 +811,8 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "save_sessions": {
         FOLLOWING + "test_each_partition_and_each_session_counts_for_itself": ("where s.id = t.id",),
     },
-    "doubt_sessions": {
-        FOLLOWING + "test_a_gap_doubts_nothing_that_is_said_on_other_partitions": (
+    "mark_sessions_unverified": {
+        FOLLOWING + "test_a_gap_marks_nothing_that_is_said_on_other_partitions": (
             "where (kafka_cluster, topic, partition) = ($1, $2, $3)",
         ),
     },

@@ -1,4 +1,4 @@
-"""What must be stored after each committed batch, stated once more in plain Python that shares nothing with the merge.
+"""What must be stored after each committed batch, stated again in plain Python that shares nothing with the merge.
 
 A key is a chain of sightings in the order of (epoch, live_at); its last is the row, what it superseded is history.
 Lists are counted as they come; one that adds up ends every chain in its reach that is older.

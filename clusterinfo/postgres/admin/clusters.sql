@@ -18,8 +18,8 @@ select label from cluster where uid not like 'forgotten %' order by label;
 -- What another topic's sessions follow of it is over.
 with closed as (
     delete from coverage c using unit u where u.id = c.unit_id and u.cluster_id = $1 and c.is_open
-), doubted as (
-    update unit set doubted_at = now() where cluster_id = $1
+), unverified as (
+    update unit set unverified_at = now() where cluster_id = $1
 )
 update cluster set topic = $2 where id = $1;
 

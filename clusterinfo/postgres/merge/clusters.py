@@ -16,7 +16,7 @@ from clusterinfo.observations import Observation, Warned
 from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.merge.admission import Admission, ClusterRow, Clusters, clusters_of
 from clusterinfo.postgres.merge.census import Census
-from clusterinfo.postgres.merge.coverage import doubt_units
+from clusterinfo.postgres.merge.coverage import mark_units_unverified
 from clusterinfo.postgres.sql import statements
 
 CONTESTED = "two clusters write under one identity: unproven until one of them has a CLUSTER_ID"
@@ -86,4 +86,4 @@ async def _unverify(connection: Connection, cluster_id: int, at: dt.datetime) ->
     """What is stored of a cluster counts as older than whatever comes next."""
     units = [row["id"] for row in await connection.fetch(statements()["lock_cluster_units"], cluster_id)]
     await connection.execute(statements()["unverify_units"], units, at, CONTESTED)
-    await doubt_units(connection, units, at)
+    await mark_units_unverified(connection, units, at)

@@ -1,7 +1,7 @@
 """Coverage: opening and closing what a session follows, and the intervals that are left of it.
 
 A kind is followed by a set of sessions, one row for each that is open: a completed list opens it (`lists.py`), the end
-of its watch closes it (`sessions.py`), and so does whatever casts doubt on the kind by other means. An interval that is
+of its watch closes it (`sessions.py`), and so does whatever else marks the kind unverified. An interval that is
 cut is closed, and followed by one that begins with the next progress.
 """
 
@@ -57,8 +57,8 @@ class Opening(NamedTuple):
     """By its own session, with nothing missing."""
     last_proven_at: dt.datetime | None
     """When the list before it was complete."""
-    is_doubted: bool
-    """Something has cast doubt on the kind since it began."""
+    is_unverified: bool
+    """Something has marked the kind unverified since it began."""
 
 
 # --- lists -----------------------------------------------------------------------------------------------------------
@@ -123,7 +123,7 @@ def chosen(openings: Iterable[Opening]) -> list[Opening]:
     """
     found: dict[tuple[int, str, int], Opening] = {}
     for one in sorted(openings, key=lambda one: (not one.is_whole, one.from_number)):
-        if not one.is_over and not one.is_doubted:
+        if not one.is_over and not one.is_unverified:
             found.setdefault((one.unit_id, one.reach, one.session_id), one)
     return list(found.values())
 
@@ -183,9 +183,9 @@ def is_of(unit: WatchedUnit, row: Followed) -> bool:
     )
 
 
-async def doubt_units(connection: Connection, units: Collection[int], at: dt.datetime) -> None:
+async def mark_units_unverified(connection: Connection, units: Collection[int], at: dt.datetime) -> None:
     """Whatever follows these units is over; only a list begun after `at` lets one be followed."""
-    await connection.execute(statements()["doubt_units"], sorted(units), at)
+    await connection.execute(statements()["mark_units_unverified"], sorted(units), at)
     rows: Sequence[Any] = await connection.fetch(statements()["find_followed_units"], sorted(units))
     await _close(connection, [(row, row.heard) for row in map(Followed._make, rows)])
 

@@ -17,7 +17,7 @@ select p.list::text, p.unit_id, p.reach, p.session_id, p.epoch, p.from_number, p
     ended_number(s, u.api_group, u.resource, p.reach) >= p.from_number as is_over,
     p.corrected, is_followed_by(p.session_id, p.unit_id, p.reach) as was_followed,
     (select f.proven_at from unit_floor f where (f.unit_id, f.reach) = (p.unit_id, p.reach)) as last_proven_at,
-    u.by_clock or list_began_at(p.list, p.completed_at) <= u.doubted_at as is_doubted
+    u.by_clock or list_began_at(p.list, p.completed_at) <= u.unverified_at as is_unverified
 from list_progress p join watch_session s on s.id = p.session_id join unit u on u.id = p.unit_id
 where p.list = any ($1::uuid[]);
 
@@ -61,8 +61,8 @@ delete from coverage where id = any ($1::bigint[]);
 -- name: begin_coverage
 update coverage set begins_at = $2 where id = any ($1::bigint[]);
 
--- name: doubt_units
-update unit set doubted_at = greatest(doubted_at, $2) where id = any ($1::bigint[]);
+-- name: mark_units_unverified
+update unit set unverified_at = greatest(unverified_at, $2) where id = any ($1::bigint[]);
 
 -- name: find_unkept
 -- Of versions that were ignored as older, the sessions and kinds of those that are in neither row nor history.

@@ -47,4 +47,4 @@ async def mark_gap_unverified(connection: Connection, lane: PartitionLane, batch
     arguments = lane.kafka_cluster, lane.topic, lane.partition
     await connection.execute(statements()["lock_carried_units"], *arguments)
     await connection.execute(statements()["unverify_carried_units"], *arguments, at, error)
-    await connection.execute(statements()["doubt_sessions"], *arguments)
+    await connection.execute(statements()["mark_sessions_unverified"], *arguments)

@@ -21,6 +21,6 @@ with carried as (
 update unit_floor f set state = 'unverified', state_at = $4, last_error = $5
 from carried c where f.unit_id = c.unit_id and f.state = 'verified' and f.state_at <= $4;
 
--- name: doubt_sessions
+-- name: mark_sessions_unverified
 -- Messages of this partition are lost: whether any of a session were the next number shows.
-update watch_session set is_doubted = true where (kafka_cluster, topic, partition) = ($1, $2, $3);
+update watch_session set is_unverified = true where (kafka_cluster, topic, partition) = ($1, $2, $3);

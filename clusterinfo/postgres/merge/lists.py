@@ -19,8 +19,8 @@ from clusterinfo.postgres.merge.bury import Absence, bury
 from clusterinfo.postgres.merge.clusters import CONTESTED
 from clusterinfo.postgres.merge.coverage import (
     Opening,
-    doubt_units,
     find_openings,
+    mark_units_unverified,
     name_sessions,
     open_coverage,
     take_back,
@@ -145,8 +145,8 @@ async def _find_refuted(
     if units:
         await connection.execute(statements()["drop_unit_progress"], units)
     if refuted:
-        doubted = {staged.tallies[list_id].unit_id for list_id in refuted}
-        await doubt_units(connection, doubted, max(state.at for state in refuted.values()))
+        unverified = {staged.tallies[list_id].unit_id for list_id in refuted}
+        await mark_units_unverified(connection, unverified, max(state.at for state in refuted.values()))
     return refuted, warnings
 
 

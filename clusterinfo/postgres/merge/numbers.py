@@ -52,7 +52,7 @@ class Session:
     ended: Mapping[str, int] = field(default_factory=dict)
     """Group/resource/reach of a watch -> the number under which it last ended."""
     interval_s: float = 0.0
-    is_doubted: bool = False
+    is_unverified: bool = False
     """True after messages of the partition were lost, until the next number shows whether any of this session were."""
     cut_number: int = 0
     """The highest that came out of order, or too late to be kept."""
@@ -68,14 +68,14 @@ class Session:
     def take(self, number: int) -> Session:
         """After this number has come."""
         if number < self.next_number:
-            return replace(self, missing=tuple(_without(self.missing, number)), is_doubted=False)
+            return replace(self, missing=tuple(_without(self.missing, number)), is_unverified=False)
         gaps, cut_number = self.missing, self.cut_number
         if number > self.next_number:
             cut_number = number - 1
             gaps = (*gaps, (self.next_number, number))
             if len(gaps) > MAX_GAPS:
                 gaps = ((gaps[0][0], gaps[1][1]), *gaps[2:])
-        return replace(self, missing=gaps, next_number=number + 1, is_doubted=False, cut_number=cut_number)
+        return replace(self, missing=gaps, next_number=number + 1, is_unverified=False, cut_number=cut_number)
 
     def progressed(self, number: int, progress: WatchProgress, now: dt.datetime) -> Session:
         """After a progress; one that comes late says nothing that is not known."""

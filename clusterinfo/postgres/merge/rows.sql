@@ -11,10 +11,10 @@
 --   row absent  : insert iff (epoch, live_at) > every floor that covers its namespace, and the kind was not gone by then (4)
 --   deleted     : a tombstone row, same comparison                                                                    (5)
 --
--- in these classes: new; seen (the row stays, its position moves); known (it is exactly that row); replaced (written anew
+-- in these classes: new; seen (the row stays, its position moves); known (it is exactly that row); replaced (written again
 -- without a change in the history); changed, deleted, reborn (another content; gone; here again after its tombstone); older;
 -- chain (several versions meet in one row, or less of a body may lose: left to the statements in chain.sql). Rows that are to
--- be written anew go first. Returned are how many fell to each class; of those that are to be COPYed, or are older, their
+-- be written again go first. Returned are how many fell to each class; of those that are to be COPYed, or are older, their
 -- places, from 1; and
 -- of those that replace a row their created, valid_from, first_observed_at and last_observed_at.
 with compared as materialized (

@@ -72,7 +72,7 @@ async def _lock(connection: Connection, place: Place, keys: Sequence[SessionKey]
             row["behind"],
             json.loads(row["ended"]),
             row["interval_s"],
-            row["is_doubted"],
+            row["is_unverified"],
             row["cut_number"],
         )
         for row in rows
@@ -145,7 +145,7 @@ async def _save(connection: Connection, sessions: Sequence[Session]) -> None:
         [session.behind for session in sessions],
         [json.dumps(dict(session.ended)) for session in sessions],
         [session.interval_s for session in sessions],
-        [session.is_doubted for session in sessions],
+        [session.is_unverified for session in sessions],
         [session.cut_number for session in sessions],
     )
 

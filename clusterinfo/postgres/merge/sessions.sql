@@ -2,7 +2,7 @@
 
 -- name: lock_sessions
 -- Those of one partition ($1 to $3) that a batch names ($4, $5), locked until it commits.
-select id, cluster, session::text, next_number, missing, heard, heard_number, behind::text, ended::text, interval_s, is_doubted,
+select id, cluster, session::text, next_number, missing, heard, heard_number, behind::text, ended::text, interval_s, is_unverified,
     cut_number
 from watch_session
 where (kafka_cluster, topic, partition) = ($1, $2, $3)
@@ -17,9 +17,9 @@ on conflict (kafka_cluster, topic, partition, cluster, session) do nothing;
 -- name: save_sessions
 update watch_session s set
     next_number = t.next_number, missing = t.missing::int8multirange, heard = t.heard, heard_number = t.heard_number,
-    behind = t.behind::jsonb, ended = t.ended::jsonb, interval_s = t.interval_s, is_doubted = t.is_doubted,
+    behind = t.behind::jsonb, ended = t.ended::jsonb, interval_s = t.interval_s, is_unverified = t.is_unverified,
     cut_number = t.cut_number, updated_at = now()
 from unnest($1::bigint[], $2::bigint[], $3::text[], $4::timestamptz[], $5::bigint[], $6::text[], $7::text[], $8::float8[],
     $9::boolean[], $10::bigint[])
-    as t (id, next_number, missing, heard, heard_number, behind, ended, interval_s, is_doubted, cut_number)
+    as t (id, next_number, missing, heard, heard_number, behind, ended, interval_s, is_unverified, cut_number)
 where s.id = t.id;

@@ -18,7 +18,7 @@ from clusterinfo.postgres.merge.bodies import plain
 from clusterinfo.postgres.merge.bury import Absence, bury
 from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.merge.clusters import name_cluster
-from clusterinfo.postgres.merge.coverage import doubt_units
+from clusterinfo.postgres.merge.coverage import mark_units_unverified
 from clusterinfo.postgres.sql import statements
 from clusterinfo.statements import WHOLE_GROUP, SnapshotCompleted, SnapshotStarted, UnitOutcome
 
@@ -106,7 +106,7 @@ async def _delete_gone(connection: Connection, run: _Run, units: Sequence[UnitOu
     await connection.execute(statements()["remember_discovery"], run.cluster.id, run.began_at)
     if not rows:
         return AppliedSnapshots()
-    await doubt_units(connection, [row["id"] for row in rows], run.began_at)
+    await mark_units_unverified(connection, [row["id"] for row in rows], run.began_at)
     deleted = await bury(connection, [Absence(row["id"], unseen_since=run.began_at) for row in rows], [])
     applied = AppliedSnapshots(deleted=sum(deleted))
     for row, count in zip(rows, deleted, strict=True):

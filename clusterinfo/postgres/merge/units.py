@@ -10,7 +10,7 @@ from clusterinfo.model import Unit
 from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.merge.admission import Clusters
 from clusterinfo.postgres.merge.census import Census, UnitNews
-from clusterinfo.postgres.merge.coverage import doubt_units
+from clusterinfo.postgres.merge.coverage import mark_units_unverified
 from clusterinfo.postgres.sql import statements
 
 
@@ -95,7 +95,7 @@ async def _describe(connection: Connection, news: dict[Unit, UnitNews], units: U
     )
     by_clock = {units[unit].id for unit, of_unit in changed.items() if of_unit.by_clock and not units[unit].by_clock}
     if by_clock:
-        await doubt_units(connection, by_clock, now)
+        await mark_units_unverified(connection, by_clock, now)
     for unit, of_unit in changed.items():
         units[unit].by_clock |= of_unit.by_clock
 

@@ -55,7 +55,7 @@ create table unit (
     state text check (state in ('excluded', 'gone')),
     state_at timestamptz not null default '-infinity',
     gone_before timestamptz not null default '-infinity',
-    doubted_at timestamptz not null default '-infinity',
+    unverified_at timestamptz not null default '-infinity',
     unique (cluster_id, api_group, resource)
 );
 comment on table unit is 'A kind in a cluster: what is listed, ordered and verified as one.';
@@ -73,7 +73,7 @@ comment on column unit.state is 'excluded or gone; null: what unit_floor.state s
 comment on column unit.state_at is 'When what state says was observed: an older statement never overwrites it.';
 comment on column unit.gone_before is 'The kind was not served at that time: what was observed before is no longer there.';
 
-comment on column unit.doubted_at is 'Only a list begun after that lets it be followed.';
+comment on column unit.unverified_at is 'Only a list begun after that lets it be followed.';
 
 create table unit_floor (
     unit_id bigint not null references unit on delete cascade,
@@ -373,7 +373,7 @@ create table watch_session (
     behind jsonb not null default '[]',
     ended jsonb not null default '{}',
     interval_s double precision not null default 0,
-    is_doubted boolean not null default false,
+    is_unverified boolean not null default false,
     cut_number bigint not null default 0,
     updated_at timestamptz not null default now(),
     unique (kafka_cluster, topic, partition, cluster, session)
@@ -393,7 +393,7 @@ comment on column watch_session.heard_number is 'The number of that progress: it
 comment on column watch_session.behind is 'Kinds whose watch was not heard from, and until when it was: [{group, resource, reach, since}].';
 comment on column watch_session.ended is 'Group/resource/reach of a watch, and the number under which it last ended.';
 comment on column watch_session.interval_s is 'Seconds after which the next progress is due.';
-comment on column watch_session.is_doubted is 'Messages of the partition were lost; whether any of this session the next number shows.';
+comment on column watch_session.is_unverified is 'Messages of the partition were lost; whether any of this session the next number shows.';
 comment on column watch_session.cut_number is
     'The highest number that came out of order, or too late to be kept: what is followed from there or before begins with a progress.';
 comment on column watch_session.updated_at is 'When something of it last arrived.';

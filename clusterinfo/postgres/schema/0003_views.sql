@@ -423,7 +423,7 @@ from (
         from followed() o
         join watch_session t on t.id = o.session_id
         where o.unit_id = u.id and o.reach = coalesce(f.reach, '') and o.epoch >= coalesce(f.epoch, 0)
-            and not t.is_doubted
+            and not t.is_unverified
     ) as w on true
 ) as s;
 comment on view freshness is 'How far each kind may be believed: one row for each reach (a namespace; empty: all) it is listed by.';

@@ -130,7 +130,7 @@ def test_an_item_that_comes_twice_is_not_sent_again_and_keeps_it_from_completing
     state.admit(page())
     assert not state.add(namespace, "a", "7")
     assert state.verdict().statement == ListFailed(0, f"the list names {named} twice", sent=2)
-    assert state.again("list-2").add(namespace, "a", "5"), "another attempt begins anew"
+    assert state.again("list-2").add(namespace, "a", "5"), "another attempt begins again"
 
 
 def test_a_name_in_two_namespaces_is_two_items() -> None:

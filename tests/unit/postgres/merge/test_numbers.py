@@ -85,10 +85,10 @@ def test_what_a_batch_says_is_taken_in_its_order() -> None:
     pods = WatchedUnit("", "pods", NOON)
     said = [event(1), completed(1), progress(2), event(5), ended(6, pods), completed(3), event(3), progress(7)]
 
-    heard = listen(said, {KEY: Session(9, is_doubted=True)}, NOW)
+    heard = listen(said, {KEY: Session(9, is_unverified=True)}, NOW)
 
     session = heard.sessions[KEY]
-    assert (session.next_number, session.missing, session.is_doubted, session.cut_number) == (8, ((4, 5),), False, 4)
+    assert (session.next_number, session.missing, session.is_unverified, session.cut_number) == (8, ((4, 5),), False, 4)
     assert heard.named == {LISTING.id: Named(9, 3, 7, NOON)}
     assert [type(event) for event in heard.events] == [Progressed, Cut, Ended, Progressed]
     cut = heard.events[1]
