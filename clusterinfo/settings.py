@@ -7,7 +7,7 @@ Kubernetes injects `KAFKA_SERVICE_PORT` and its kin. Nothing here opens a connec
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -68,21 +68,31 @@ def _split(value: Any) -> Any:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
-def _namespace(value: str) -> str:
-    if not _DNS_LABEL.fullmatch(value):
-        raise ValueError(
-            "allowed are names of namespaces: small letters, digits and '-', at most 63, such as kube-system"
-        )
-    return value
+def _matching(pattern: re.Pattern[str], allowed: str) -> Callable[[str], str]:
+    """A validator that passes what `pattern` matches whole, and says what is allowed of anything else."""
+
+    def check(value: str) -> str:
+        if not pattern.fullmatch(value):
+            raise ValueError(allowed)
+        return value
+
+    return check
 
 
-def _kind_pattern(value: str) -> str:
-    if not _KIND_PATTERN.fullmatch(value):
-        raise ValueError(
-            "allowed are plural names of kinds in small letters, with their group and with * for any part, "
-            "such as pods, deployments.apps or *.metrics.k8s.io"
-        )
-    return value
+_namespace = _matching(
+    _DNS_LABEL, "allowed are names of namespaces: small letters, digits and '-', at most 63, such as kube-system"
+)
+_kind_pattern = _matching(
+    _KIND_PATTERN,
+    "allowed are plural names of kinds in small letters, with their group and with * for any part, "
+    "such as pods, deployments.apps or *.metrics.k8s.io",
+)
+_schema = _matching(_SCHEMA, "allowed are small letters, digits and '_', at most 63, the first no digit")
+_redaction_path = _matching(
+    _REDACTION_PATH,
+    "allowed is resource.group:/json/pointer, * for any one name or position, "
+    "such as clouds.example.com:/spec/users/*/pin",
+)
 
 
 def _split_exclude(value: Any) -> Any:
@@ -91,12 +101,6 @@ def _split_exclude(value: Any) -> Any:
     if isinstance(value, str) and value.strip().startswith(ADD_TO_DEFAULT):
         return [*DEFAULT_EXCLUDE, *(word.removeprefix(ADD_TO_DEFAULT) for word in words)]
     return words
-
-
-def _schema(value: str) -> str:
-    if not _SCHEMA.fullmatch(value):
-        raise ValueError("allowed are small letters, digits and '_', at most 63, the first no digit")
-    return value
 
 
 def _host(value: str) -> str:
@@ -136,15 +140,6 @@ Duration = Annotated[float, BeforeValidator(parse_duration)]
 """Seconds."""
 Size = Annotated[int, BeforeValidator(parse_size)]
 """Bytes."""
-
-
-def _redaction_path(value: str) -> str:
-    if not _REDACTION_PATH.fullmatch(value):
-        raise ValueError(
-            "allowed is resource.group:/json/pointer, * for any one name or position, "
-            "such as clouds.example.com:/spec/users/*/pin"
-        )
-    return value
 
 
 def _exception(value: str) -> str:

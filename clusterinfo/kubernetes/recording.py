@@ -45,41 +45,48 @@ class Recorder:
 
     def observed(self, item: NormalizedObject, listed: ListState, observed_at: dt.datetime) -> Record:
         """An object that a page of `listed` held."""
-        gvr = listed.gvr
-        return Record(
-            type=RecordType.OBSERVED,
-            cluster=self.cluster,
-            cluster_name=self.cluster_name,
-            observed_at=observed_at,
-            body=item.body,
-            epoch=self.epoch,
-            group=gvr.group,
-            resource=gvr.resource,
-            namespace=item.namespace,
-            name=item.name,
+        return self._of(
+            item,
+            listed.gvr,
+            observed_at,
             snapshot=self.snapshot,
             list=listed.id,
             reach=listed.lane.reach,
-            api_version=item.api_version,
-            kind=item.kind,
-            uid=item.uid,
-            resource_version=item.resource_version,
             list_version=listed.version or "",
             ordering=listed.ordering,
-            content_hash=item.content_hash,
-            normalization=NORMALIZATION,
-            manager=item.written.manager,
-            operation=item.written.operation,
-            subresource=item.written.subresource,
-            managed_at=item.written.at(),
         )
 
     def watched(
         self, item: NormalizedObject, lane: WatchLane, gvr: GroupVersionResource, *, deleted: bool, at: dt.datetime
     ) -> Record:
         """An object as an event showed it; of a deletion its version is that of the deletion. The sink numbers it."""
-        return Record(
+        return self._of(
+            item,
+            gvr,
+            at,
             type=RecordType.DELETED if deleted else RecordType.OBSERVED,
+            reach=lane.reach,
+            list_version=item.resource_version,
+            session=lane.session,
+        )
+
+    def _of(
+        self,
+        item: NormalizedObject,
+        gvr: GroupVersionResource,
+        at: dt.datetime,
+        *,
+        reach: str,
+        list_version: str,
+        type: RecordType = RecordType.OBSERVED,  # noqa: A002 - the record's own names
+        snapshot: str = "",
+        list: str = "",  # noqa: A002
+        ordering: str = "",
+        session: str = "",
+    ) -> Record:
+        """What an object says of itself, and what is said of it."""
+        return Record(
+            type=type,
             cluster=self.cluster,
             cluster_name=self.cluster_name,
             observed_at=at,
@@ -89,15 +96,18 @@ class Recorder:
             resource=gvr.resource,
             namespace=item.namespace,
             name=item.name,
-            reach=lane.reach,
+            snapshot=snapshot,
+            list=list,
+            reach=reach,
             api_version=item.api_version,
             kind=item.kind,
             uid=item.uid,
             resource_version=item.resource_version,
-            list_version=item.resource_version,
+            list_version=list_version,
+            ordering=ordering,
             content_hash=item.content_hash,
             normalization=NORMALIZATION,
-            session=lane.session,
+            session=session,
             manager=item.written.manager,
             operation=item.written.operation,
             subresource=item.written.subresource,

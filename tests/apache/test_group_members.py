@@ -7,7 +7,6 @@ import uuid
 
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 
 from clusterinfo.kafka.group_members import REBALANCING, describe
 from clusterinfo.kafka.topics import ensure_topic
@@ -15,7 +14,7 @@ from clusterinfo.observations import unobserved
 from clusterinfo.settings import Settings
 from tests.integration.brokers import kafka_settings
 from tests.kafka.apache import ApacheKafka
-from tests.support.members import Store, fill, into, running
+from tests.support.members import Store, ToNobody, fill, into, running
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
@@ -57,21 +56,10 @@ async def test_partitions_of_another_topic_do_not_count(broker: ApacheKafka) -> 
     assert (group.members, group.held) == (1, frozenset())
 
 
-class _ToNobody(RoundRobinPartitionAssignor):  # type: ignore[misc]  # aiokafka is untyped
-    """Everything to nobody: what an assignor, or more members than partitions, leaves a member with."""
-
-    @classmethod
-    def assign(cls, cluster: object, members: object) -> object:
-        made = super().assign(cluster, members)
-        for assignment in made.values():
-            assignment.assignment.clear()
-        return made
-
-
 async def test_a_member_may_hold_nothing(broker: ApacheKafka) -> None:
     settings = kafka_settings(broker)
     await fill(settings)
-    idle = consumer(settings, partition_assignment_strategy=[_ToNobody])
+    idle = consumer(settings, partition_assignment_strategy=[ToNobody])
     await idle.start()
     try:
         group = await describe(settings)

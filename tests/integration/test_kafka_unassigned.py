@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 from aiokafka import AIOKafkaConsumer
-from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 
 from clusterinfo.commands import pipelines
 from clusterinfo.errors import TransientError
@@ -21,7 +20,7 @@ from clusterinfo.telemetry import probes
 from clusterinfo.telemetry.server import Telemetry
 from tests.conftest import Database
 from tests.integration.brokers import Broker, kafka_settings
-from tests.support.members import Store, fill, into, running
+from tests.support.members import Store, ToNobody, fill, into, running
 
 pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 
@@ -33,17 +32,6 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probes, "INTERVAL_S", 0.1)
 
 
-class _ToNobody(RangePartitionAssignor):  # type: ignore[misc]  # aiokafka is untyped
-    """Everything to nobody."""
-
-    @classmethod
-    def assign(cls, cluster: object, members: object) -> object:
-        made = super().assign(cluster, members)
-        for assignment in made.values():
-            assignment.assignment.clear()
-        return made
-
-
 @asynccontextmanager
 async def stingy_leader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
     """A first member, so that it hands out the partitions, and to nobody."""
@@ -51,7 +39,7 @@ async def stingy_leader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
         settings.kafka_topic,
         bootstrap_servers=settings.kafka_brokers,
         group_id=settings.kafka_group_id,
-        partition_assignment_strategy=[_ToNobody],
+        partition_assignment_strategy=[ToNobody],
         heartbeat_interval_ms=200,
         metadata_max_age_ms=500,
     )

@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+
 from clusterinfo.errors import RestartError, TransientError
 from clusterinfo.kafka.consumer.group import ConsumerGroup
 from clusterinfo.kafka.consumer.lanes import Drive
@@ -17,6 +19,17 @@ from clusterinfo.observations import Observe, unobserved
 from clusterinfo.pump import pump
 from clusterinfo.settings import Settings
 from tests.support.kafka import item, new_list, page_of
+
+
+class ToNobody(RangePartitionAssignor):  # type: ignore[misc]  # aiokafka is untyped
+    """Everything to nobody: what an assignor, or more members than partitions, leaves a member with."""
+
+    @classmethod
+    def assign(cls, cluster: object, members: object) -> object:
+        made = super().assign(cluster, members)
+        for assignment in made.values():
+            assignment.assignment.clear()
+        return made
 
 
 class Store:

@@ -77,9 +77,8 @@ class _Known:
     observations: list[Observation]
 
 
-async def _know(connection: Connection, batch: Batch, census: Census, admission: Admission) -> _Known:
+async def _know(connection: Connection, batch: Batch, census: Census, admission: Admission, *, large: bool) -> _Known:
     """Make the clusters that are missing, and leave out of the census what is not to be merged."""
-    large = is_large(batch.records)
     if admission.forgotten or any(map(admission.leaps, batch.records)):
         census = await worked_out(large, Census.of, filter(admission.takes, batch.records))
     clusters, observations = admission.clusters, list[Observation]()
@@ -109,7 +108,7 @@ async def apply(
     """
     said = census.said
     large = is_large(batch.records)
-    known = await _know(connection, batch, census, admission)
+    known = await _know(connection, batch, census, admission, large=large)
     census, observations = known.census, known.observations
     units = await lock_units(connection, census, known.clusters, admission.now)
     new = await carried.store(connection, batch, units)
