@@ -284,7 +284,8 @@ def status(
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="Kinds not verified for so long need attention; 3 intervals of their collector unless set.",
+            help="Kinds not verified for so long need attention; 3 intervals of their collector unless set, or "
+            "2.5m where they were followed.",
         ),
     ] = None,
     kinds: Annotated[
