@@ -28,7 +28,7 @@ LIMITS = """
 The consumer is started again at once, and goes on where the other one stopped. The broker is for development: it keeps
 everything in memory. Nothing of all this outlives the command."""
 LIMITS_OF_API = """
-What is deleted is gone from the tables within seconds, and in resource_changes. The API is simulated: kubectl can get,
+What is deleted is gone from the tables at once, and in resource_changes. The API is simulated: kubectl can get,
 describe, watch and delete, but not create, change, exec or read logs, and no controller makes anything again."""
 
 
