@@ -84,10 +84,9 @@ class Watched:
     def look(self) -> None:
         for cost in self.costs:
             cost.look()
-        seen = [str(request) for request in self.world.api.requests]
+        self.requests += len(self.world.api.requests)
+        self.lists += sum("limit" in request.query for request in self.world.api.requests)
         self.world.api.requests.clear()
-        self.requests += len(seen)
-        self.lists += sum("limit=" in request for request in seen)
 
 
 async def _through_kafka(world: World) -> tuple[int, int]:
