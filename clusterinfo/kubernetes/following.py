@@ -15,12 +15,15 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from clusterinfo.kubernetes.list_source import Alone, Beside, ListResult, ListSource, new_id
-from clusterinfo.kubernetes.live import Action, Event, State, advance
+from clusterinfo.kubernetes.live import FOLLOWED, Action, Event, State, advance
 from clusterinfo.kubernetes.unit_lister import UnitLister, UnitResult
 from clusterinfo.kubernetes.watch import WatchContext, WatchSource
+from clusterinfo.kubernetes.watch_health import WatchHealth
 from clusterinfo.model import Batch, GroupVersionResource, ListLane, Outcome, WatchLane, version_number
-from clusterinfo.observations import EventsRead, Observation, Observe
+from clusterinfo.observations import EventsRead, Observation, Observe, WatchesCounted
 from clusterinfo.pump import Sink, pump
 from clusterinfo.statements import ListCompleted, WatchProgress
 from clusterinfo.waiting import Backoff
@@ -36,6 +39,8 @@ STOP_WITHIN_S = 3.0
 RETRY_RESYNC_S = 300.0
 QUIET_S = 600.0
 """A watch that expires after it went well for so long is followed by a list at once."""
+UNWATCHED: Final = frozenset({Event.REMOVED, Event.LIST_FORBIDDEN, Event.CLOCK})
+"""What says that there is nothing to be watched for now: no watch that does not work is amiss then."""
 TRIGGERS: Final = frozenset({"customresourcedefinitions.apiextensions.k8s.io", "apiservices.apiregistration.k8s.io"})
 """What says by its changes that other kinds may be served."""
 
@@ -87,6 +92,8 @@ class Follower:
         self.gvr = gvr
         self.state = State.GONE
         self.watch: WatchSource | None = None
+        self.health = WatchHealth(gvr.dotted, lane.reach, shared.observe)
+        """Of its watches, one after another."""
         self.is_said = False
         """True once a list said, or was about to say, that the watch follows it."""
         self._watch_lane = WatchLane(lane.unit, lane.reach, shared.session)
@@ -111,9 +118,10 @@ class Follower:
         if (gvr.version, gvr.kind) != (self.gvr.version, self.gvr.kind):
             self.post(Event.EXPIRED)  # as of a custom resource that is served in another version from now on
         self.gvr = gvr
-        if advance(self.state, Event.TICK).state is State.LISTING:
+        event = Event.OVERDUE if self.state in FOLLOWED and self.is_overdue else Event.TICK
+        if advance(self.state, event).state is State.LISTING:
             self._settled.clear()
-        self.post(Event.TICK)
+        self.post(event)
 
     def post(self, event: Event, source: object | None = None) -> None:
         """Have `event` happen; one of a list or watch (`source`) that was given up by then does not."""
@@ -148,6 +156,8 @@ class Follower:
         self.state, actions = advance(self.state, event)
         for action in actions:
             await self._actions[action](self, event)
+        if event in UNWATCHED:
+            self.health.forget()
         if self.state is not State.LISTING and self._result is not None:
             self._settled.set()
 
@@ -208,6 +218,7 @@ class Follower:
             seen=seen,
             report=lambda event: self.post(event, watch),
             spawn=self._tasks.create_task,
+            health=self.health,
         )
         self.watch = watch
         watch.begin()
@@ -288,6 +299,11 @@ class Follower:
         self._timers[event] = asyncio.get_running_loop().call_later(wait_s, self.post, event)
 
     @property
+    def is_overdue(self) -> bool:
+        """True if its watches have not worked for so long that it is listed meanwhile."""
+        return self.health.failing_s > self._shared.watches.silence_s
+
+    @property
     def may_be_watched(self) -> bool:
         """Whether the server says so; of some that say nothing it is tried."""
         return "watch" in self.gvr.verbs or not self.gvr.verbs
@@ -351,8 +367,9 @@ class _BesideList:
     def complete(self, statement: ListCompleted) -> ListCompleted:
         """Say who follows, if the watch that was beside the list from its beginning is still there."""
         follower, watch = self._follower, self._watch
-        if watch is None or watch is not follower.watch or watch.is_over:
-            return statement
+        is_vain = follower.is_overdue and (watch is None or not watch.was_answered)  # another attempt to watch it
+        if watch is None or watch is not follower.watch or watch.is_over or is_vain:
+            return msgspec.structs.replace(statement, unfollowed=follower.health.error)
         self.is_named = follower.is_said = True
         number = follower.list_from if self._is_resync else follower.next_number()
         return ListCompleted(statement.count, statement.digest, follower.session, number, self._seen)
@@ -407,6 +424,13 @@ class Followers:
             wait_s = max(PROGRESS_S, float(len(self._followed())))
             await asyncio.sleep(wait_s)
             self.say_progress(wait_s)
+            self.count()
+
+    def count(self) -> None:
+        """Tell how many are followed, and how many of the watches do not work."""
+        followed = sum(one.state in FOLLOWED for one in self._all.values())
+        failing = sum(one.health.is_failing for one in self._all.values())
+        self._shared.observe(WatchesCounted(followed=followed, failing=failing))
 
     def say_progress(self, interval_s: float) -> None:
         """Say it now, of each partition whose last progress is stored; the next one is due after `interval_s`."""

@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -16,12 +17,21 @@ import pytest
 
 from clusterinfo.errors import RestartError
 from clusterinfo.kubernetes import collector as collector_module
-from clusterinfo.kubernetes import following
+from clusterinfo.kubernetes import following, watch_health
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.collector import Collector
 from clusterinfo.kubernetes.live import FOLLOWED, State
+from clusterinfo.kubernetes.watch import WatchContext
 from clusterinfo.model import Batch, Receipt, Record, RecordType, Unit, WatchLane, list_start
-from clusterinfo.observations import ListEnded, Observation, WatchInterrupted, WatchLost
+from clusterinfo.observations import (
+    ListEnded,
+    Observation,
+    WatchesCounted,
+    WatchFailing,
+    WatchInterrupted,
+    WatchLost,
+    WatchRecovered,
+)
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.statements import ListCompleted, SnapshotCompleted, WatchEnded, WatchProgress, read
 from tests.integration.lists import MakeSettings, Stored, configmap
@@ -295,6 +305,45 @@ async def test_a_role_is_taken_away_and_given_back(follow: Follow) -> None:
     await run.until_equal()
 
 
+@pytest.mark.parametrize("how", ["503", "401", "garbage"])
+async def test_a_watch_that_keeps_failing_is_told_once_and_its_kind_listed_meanwhile(
+    follow: Follow, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(collector_module, "WatchContext", partial(WatchContext, silence_s=0.6))
+    monkeypatch.setattr(watch_health, "FAILING_AFTER_S", 0.3)
+    monkeypatch.setattr(following, "PROGRESS_S", 0.1)
+    run = await follow(collect_interval=0.5)
+    await run.until_followed()
+    if how == "garbage":
+        run.api.faults.say_on_watch("configmaps", "garbage", times=None)
+    else:
+        run.api.faults.fail("configmaps", int(how), verb="watch")
+    run.api.cluster.drop_watches("configmaps")
+    run.api.cluster.create("configmaps", configmap("meanwhile"))
+    await run.until(lambda: run.lists_of("configmaps") >= 4)
+    await run.until_equal()
+    assert run.lists_of("secrets") == 1
+    if how != "garbage":
+        assert run.copy.followed["configmaps"] == []
+        lists = [one for one in run.sink.records if one.type is RecordType.LIST_COMPLETED]
+        [*_, last] = [read(one, ListCompleted) for one in lists if one.resource == "configmaps"]
+        assert how in last.unfollowed
+
+    def told(*kinds: type[Observation]) -> list[str]:
+        return [one.resource for kind in kinds for one in run.observed(kind)]
+
+    assert told(WatchFailing, WatchLost) == ["configmaps"]
+    await run.until(lambda: run.observed(WatchesCounted)[-1].failing == 1)
+    run.api.faults.clear()
+    await run.until_followed()
+    await run.until(lambda: told(WatchRecovered) == ["configmaps"])
+    await run.until(lambda: run.observed(WatchesCounted)[-1].failing == 0)
+    listed = run.lists_of("configmaps")
+    run.api.cluster.create("configmaps", configmap("after"))
+    await run.until_equal()
+    assert run.lists_of("configmaps") == listed
+
+
 async def test_what_may_be_listed_and_not_watched_is_polled(follow: Follow) -> None:
     run = await follow(collect_interval=0.5, include=["configmaps", "secrets"])
     run.api.faults.forbid("secrets", verb="watch")
@@ -383,7 +432,7 @@ async def test_progress_says_until_when_all_were_heard(follow: Follow, monkeypat
     assert followers is not None
     [secrets] = [one for lane, one in followers._all.items() if lane.unit.dotted == "secrets"]
     assert secrets.watch is not None
-    secrets.watch._was_answered = False
+    secrets.watch.was_answered = False
     await run.until(lambda: bool(said()[-1].behind))
     assert [one.resource for one in said()[-1].behind] == ["secrets"]
 

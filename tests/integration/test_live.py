@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,12 +16,14 @@ import pytest
 from clusterinfo.commands.pipelines import collect, consume, legacy
 from clusterinfo.kubernetes import following
 from clusterinfo.model import Pace
-from clusterinfo.observations import ListEnded, Observation
+from clusterinfo.observations import ListEnded, Observation, WatchFailing, WatchLost, WatchRecovered
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
 from clusterinfo.settings import load
+from clusterinfo.telemetry.logs import MESSAGES
 from tests.conftest import Database
 from tests.integration.lists import configmap
+from tests.integration.test_troubleshooting import ENTRIES
 from tests.support import checker
 
 KINDS = "configmaps,secrets,namespaces"
@@ -87,6 +90,7 @@ async def lived(
     api: SimulatedKubernetes, database: Database, env: dict[str, str], kubeconfig: Path, *, through_kafka: bool
 ) -> AsyncIterator[Live]:
     given = {"KUBECONFIG": str(api.write_kubeconfig(kubeconfig)), "INCLUDE": KINDS, "BATCH_WAIT": "20ms"}
+    given |= {"COLLECT_INTERVAL": "2s"}
     settings, stopping, seen = load(env | database.env | given), asyncio.Event(), list[Observation]()
     connection = await database.connect()
     if through_kafka:
@@ -171,3 +175,28 @@ async def test_what_is_not_followed_any_more_is_shown_and_followed_again(live: L
     await live.until_equal()
     await live.until_followed()
     assert sum(isinstance(one, ListEnded) and one.resource == "configmaps" for one in live.seen) == 2
+
+
+async def test_a_watch_that_keeps_failing_is_shown_with_its_error(live: Live) -> None:
+    await live.until_followed()
+    live.api.faults.forbid("configmaps", verb="watch")
+    live.api.cluster.drop_watches("configmaps")
+    live.api.cluster.create("configmaps", configmap("meanwhile"))
+    await live.until_equal()
+    entry = ENTRIES["A watch keeps failing"]
+    (query,) = re.findall(r"```sql\n(.*?)```", entry, re.DOTALL)
+
+    async def shown() -> list[tuple[str, str | None]]:
+        return [(row["resource"], row["last_error"]) for row in await live.connection.fetch(query)]
+
+    async def is_shown() -> bool:
+        found = await shown()
+        return [resource for resource, _ in found] == ["configmaps"] and "403" in str(found[0][1])
+
+    await live.until(is_shown, shown)
+    assert [one.resource for one in live.seen if isinstance(one, WatchLost)] == ["configmaps"]
+    for kind in (WatchFailing, WatchLost, WatchRecovered):
+        assert f"`{MESSAGES[kind][1]}`" in entry
+    live.api.faults.clear()
+    await live.until_followed()
+    assert (await live.connection.fetchval("select max(last_error) from freshness")) is None
