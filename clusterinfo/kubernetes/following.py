@@ -54,6 +54,9 @@ class NumberingSink(Sink, Protocol):
     def progress_lane(self, lane: WatchLane) -> tuple[WatchLane, int]:
         """On which lane, and partition, it is said until when this lane was heard."""
 
+    def numbers_with(self, lane: WatchLane, listed: ListLane) -> bool:
+        """True if a list of this lane can name the session of that watch: both come to one place, in order."""
+
     async def renewed(self) -> bool:
         """True if what is watched is numbered elsewhere from now on, so that a session cannot go on."""
 
@@ -173,7 +176,7 @@ class Follower:
     async def _run_list(self) -> None:
         """List the kind, and tell what came of it."""
         me, shared = asyncio.current_task(), self._shared
-        named = self._beside = _BesideList(self)
+        self._beside = _BesideList(self)
         lister = UnitLister(
             self.lane,
             self.gvr,
@@ -185,15 +188,21 @@ class Follower:
         )
         self._result = await lister.run()
         self._is_fresh = True
-        completed = Event.LISTED if named.is_named else Event.LISTED_ALONE
+        completed = Event.LISTED if self._beside.is_named else Event.LISTED_ALONE
         outcomes = {Outcome.COMPLETED: completed, Outcome.FORBIDDEN: Event.LIST_FORBIDDEN}
         self.post(outcomes.get(self._result.outcome, Event.LIST_FAILED), me)
 
     def _open_list(self, lane: ListLane, gvr: GroupVersionResource, failure: str) -> ListSource:
-        """Only of a list of all that the watch shows is it known that the watch follows it."""
-        is_whole = lane == self.lane and not failure
-        newest = max(self._newest, self.watch.version if self.watch else 0) if is_whole else 0
-        return self._shared.open_list(lane, gvr, failure, self._beside if is_whole else Alone(), newest)
+        """The watch is opened beside the list of all that it shows, and stays beside those of single namespaces that
+        take its place.
+        """
+        if failure or lane.unit != self.lane.unit or not self._shared.sink.numbers_with(self._watch_lane, lane):
+            return self._shared.open_list(lane, gvr, failure, Alone(), 0)
+        is_part = lane != self.lane
+        if is_part:
+            self._beside = _BesideList(self, is_part=True)
+        newest = 0 if is_part else max(self._newest, self.watch.version if self.watch else 0)
+        return self._shared.open_list(lane, gvr, failure, self._beside, newest)
 
     def _end_list(self, lane: ListLane, result: ListResult) -> None:
         if self._shared.end_list(lane, result):
@@ -336,12 +345,17 @@ class Follower:
 
 
 class _BesideList:
-    """The watch beside one list of a follower: a `Beside`."""
+    """The watch beside one list of a follower: a `Beside`.
 
-    def __init__(self, follower: Follower) -> None:
+    `is_part`: of a single namespace, since the list of all takes too long; its watch is the one that was opened beside
+    that list.
+    """
+
+    def __init__(self, follower: Follower, *, is_part: bool = False) -> None:
         self._follower = follower
+        self._is_part = is_part
         self._is_resync = follower.state is State.RESYNCING
-        self._watch: WatchSource | None = follower.watch if self._is_resync else None
+        self._watch: WatchSource | None = follower.watch if self._is_resync or is_part else None
         self._seen = dt.datetime.min.replace(tzinfo=dt.UTC)
         self.is_named = False
         """True if the list said who follows it."""
@@ -353,6 +367,8 @@ class _BesideList:
         if self._is_resync:
             if self._watch is not None and number is not None:
                 await self._watch.reaches(number, REACH_WITHIN_S)
+            return
+        if self._is_part:
             return
         follower = self._follower
         if follower.is_said:  # an attempt before this one may have been stored whole

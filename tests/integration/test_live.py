@@ -218,6 +218,53 @@ async def test_what_is_not_followed_any_more_is_shown_and_followed_again(live: L
     assert sum(isinstance(one, ListEnded) and one.resource == "configmaps" for one in live.seen) == 2
 
 
+@pytest.mark.parametrize("way", ["through Kafka", "directly"])
+async def test_what_is_listed_namespace_by_namespace(
+    api: SimulatedKubernetes,
+    database: Database,
+    kafka_env: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    """One watch follows all of it, where it is numbered beside the lists; else it is listed time and again."""
+    monkeypatch.setattr(following, "PROGRESS_S", 0.5)
+    api.cluster.create_namespace("cart")
+    api.cluster.create("configmaps", configmap("one", namespace="cart"))
+    api.faults.expire_token("configmaps", times=None)
+    follows = way == "through Kafka"
+    env = {"PAGE_SIZE": "60", "INCLUDE": "configmaps,namespaces", "RESYNC_INTERVAL": "4s"} | (
+        kafka_env if follows else {}
+    )
+
+    async with lived(api, database, env, tmp_path / "kubeconfig") as live:
+
+        async def reaches() -> dict[str, tuple[str, bool]]:
+            found = await live.connection.fetch("select * from freshness where resource = 'configmaps'")
+            return {row["reach"]: (row["state"], row["following"]) for row in found}
+
+        async def as_it_should() -> bool:
+            found = await reaches()
+            return found.pop("", None) == ("failed", False) and set(found.values()) == {("verified", follows)}
+
+        await live.until(as_it_should, reaches)
+        api.cluster.create_namespace("later")
+        api.cluster.create("configmaps", configmap("new", namespace="later"))
+        api.cluster.delete("configmaps", "cart", "one")
+        live.kinds = ["configmaps", "namespaces"]
+        await live.until_equal()
+
+        def lists() -> int:
+            return sum(isinstance(one, ListEnded) and one.reach == "cart" for one in live.seen)
+
+        before = lists()
+        while lists() < before + 2:
+            await asyncio.sleep(0.05)
+        await live.until(as_it_should, reaches)
+        await live.until_equal()
+        assert [one for one in live.seen if isinstance(one, Drifted)] == []
+
+
 async def test_a_watch_that_keeps_failing_is_shown_with_its_error(live: Live) -> None:
     await live.until_followed()
     live.api.faults.forbid("configmaps", verb="watch")
