@@ -63,23 +63,24 @@ comment on function resources_as_of is
 
 create function resource_changes(from_time timestamptz, to_time timestamptz) returns table (
     cluster text, api_group text, resource text, namespace text, name text, uid text, change text, at timestamptz,
-    resource_version text, changed_by text, known_since timestamptz)
+    resource_version text, changed_by text, operation text, subresource text, changed_at timestamptz, known_since timestamptz)
     stable parallel safe
 begin atomic
-    select c.label, u.api_group, u.resource, v.namespace, v.name, v.uid, v.change, v.at, v.resource_version, v.changed_by,
-        k.known_since
+    select c.label, u.api_group, u.resource, v.namespace, v.name, v.uid, v.change, v.at, v.resource_version,
+        v.manager, v.operation, v.subresource, v.managed_at, k.known_since
     from (
         select r.unit_id, r.namespace, r.name, r.uid, r.resource_version, r.valid_from as at,
-            case when r.created then 'created' else 'updated' end as change, r.manager as changed_by
+            case when r.created then 'created' else 'updated' end as change,
+            r.manager, r.operation, r.subresource, r.managed_at
         from resource r
         where not r.deleted and r.valid_from >= from_time and r.valid_from < to_time
         union all
         select h.unit_id, h.namespace, h.name, h.uid, h.resource_version, h.valid_from,
-            case when h.created then 'created' else 'updated' end, h.manager
+            case when h.created then 'created' else 'updated' end, h.manager, h.operation, h.subresource, h.managed_at
         from resource_history h
         where h.valid_from >= from_time and h.valid_from < to_time
         union all
-        select h.unit_id, h.namespace, h.name, h.uid, h.resource_version, h.valid_to, 'deleted', null
+        select h.unit_id, h.namespace, h.name, h.uid, h.resource_version, h.valid_to, 'deleted', null, null, null, null
         from resource_history h
         where h.deleted and h.valid_to >= from_time and h.valid_to < to_time
     ) as v
@@ -89,8 +90,8 @@ begin atomic
 end;
 comment on function resource_changes is
     'What was created, updated or deleted from from_time to before to_time, as observed: what the first lists found counts as '
-    'created, and WHERE at > known_since leaves it out. In no order: add ORDER BY at. A deletion bears the last version seen, '
-    'and does not say who.';
+    'created, and WHERE at > known_since leaves it out. In no order: add ORDER BY at. Who: the field manager that wrote the '
+    'version, its operation, the subresource it wrote by, and when. A deletion bears the last version seen, and does not say who.';
 
 create function not_observed(from_time timestamptz, to_time timestamptz) returns table (
     cluster text, api_group text, resource text, reach text, begins_at timestamptz, ends_at timestamptz)
