@@ -105,6 +105,8 @@ class Follower:
         self._settled = asyncio.Event()
         self._result: UnitResult | None = None
         self._is_fresh = False
+        self._is_wanted = False
+        """True if the next run is to list it, whether that is due or comes in between."""
         self._list: asyncio.Task[None] | None = None
         self._list_from = 1
         self._newest = 0
@@ -116,11 +118,13 @@ class Follower:
 
     # --- for who makes it --------------------------------------------------------------------------------------------
 
-    def tick(self, gvr: GroupVersionResource) -> None:
-        """A run of lists begins, and discovery names the kind so."""
-        if (gvr.version, gvr.kind) != (self.gvr.version, self.gvr.kind):
+    def tick(self, gvr: GroupVersionResource, *, is_due: bool = True) -> None:
+        """A run of lists begins, and discovery names the kind so; COLLECT_INTERVAL is over if it `is_due`."""
+        if is_other := (gvr.version, gvr.kind) != (self.gvr.version, self.gvr.kind):
             self.post(Event.EXPIRED)  # as of a custom resource that is served in another version from now on
         self.gvr = gvr
+        if not (is_due or is_other or self._is_wanted or self.state is State.GONE):
+            return
         event = Event.OVERDUE if self.state in FOLLOWED and self.is_overdue else Event.TICK
         if advance(self.state, event).state is State.LISTING:
             self._settled.clear()
@@ -168,6 +172,7 @@ class Follower:
 
     async def _begin_list(self, event: Event) -> None:
         del event
+        self._is_wanted = False
         if self.watch is None:
             self._watch_lane = WatchLane(self.lane.unit, self.lane.reach, self._shared.session)
         self._list_from = self._shared.sink.next_number(self._watch_lane)
@@ -300,6 +305,7 @@ class Follower:
 
     async def _discover(self, event: Event) -> None:
         del event
+        self._is_wanted = True
         self._shared.discover()
 
     def _post_later(self, wait_s: float, event: Event) -> None:
@@ -401,13 +407,18 @@ class Followers:
         self._running: list[asyncio.Task[None]] = []
         self._saying: dict[tuple[WatchLane, int], asyncio.Task[None]] = {}
 
-    async def prove(self, plan: list[tuple[ListLane, GroupVersionResource]], *, is_complete: bool) -> list[UnitResult]:
-        """Have each lane of `plan` followed, or else listed; how each fared. `is_complete`: nothing else is served."""
+    async def prove(
+        self, plan: list[tuple[ListLane, GroupVersionResource]], *, is_complete: bool, is_due: bool = True
+    ) -> list[UnitResult]:
+        """Have each lane of `plan` followed, or else listed if that `is_due`; how each fared, or did last.
+
+        `is_complete`: nothing else is served.
+        """
         for lane, gvr in plan:
             if lane not in self._all:
                 follower = self._all[lane] = Follower(lane, gvr, self._shared)
                 self._running.append(self._spawn(follower.run()))
-            self._all[lane].tick(gvr)
+            self._all[lane].tick(gvr, is_due=is_due)
         if is_complete:
             named = {lane for lane, _ in plan}
             for lane, follower in self._all.items():

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from clusterinfo.errors import RestartError
+from clusterinfo.errors import FatalError, RestartError
 from clusterinfo.kubernetes import collector as collector_module
 from clusterinfo.kubernetes import following, watch_health
 from clusterinfo.kubernetes.client import KubernetesClient
@@ -452,6 +452,55 @@ async def test_of_single_namespaces_each_is_followed_by_a_watch_of_its_own(
     assert states["team-01"].state in FOLLOWED
     run.api.faults.clear()
     await run.until(lambda: states["shop"].state in FOLLOWED)
+
+
+async def test_what_is_served_anew_has_nothing_listed_that_is_not_due(
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector_module, "DISCOVER_AFTER_S", 0.1)
+    run = await follow()
+    run.api.faults.fail("secrets", 405, verb="watch")
+    await run.until_followed("secrets")
+    await run.until(lambda: run.states()["secrets"] is State.POLLING)
+    for plural in ("gadgets", "gizmos"):
+        run.api.cluster.add_crd(plural, "shop.example.com", plural.title())
+        name = f"{plural}.shop.example.com"
+        await run.until(lambda name=name: run.states().get(name) is State.WATCHING)  # type: ignore[misc]
+    run.api.faults.fail("configmaps", 405, verb="watch")
+    run.api.cluster.drop_watches("configmaps")
+    await run.until(lambda: run.lists_of("configmaps") == 2)
+    await run.until(lambda: run.states()["configmaps"] is State.POLLING)
+    assert run.lists_of("secrets") == 1
+    assert not [one for one in run.sink.records if one.type is RecordType.LIST_FAILED]
+
+
+async def test_credentials_that_are_refused_for_good_end_it(follow: Follow) -> None:
+    run = await follow()
+    await run.until_followed()
+    run.api.faults.unauthorized()
+    run.api.cluster.drop_watches("configmaps")
+    async with asyncio.timeout(20):
+        await asyncio.wait([run.task])
+    with pytest.raises(FatalError, match="credentials"):
+        run.task.result()
+    run.task = asyncio.create_task(asyncio.sleep(0))
+
+
+async def test_a_watch_that_is_throttled_waits_as_long_as_it_is_told_and_is_not_listed(follow: Follow) -> None:
+    run = await follow(include=["configmaps", "secrets"])
+    await run.until_followed()
+
+    def asked() -> list[float]:
+        return [one.wait_s for one in run.observed(WatchInterrupted) if "429" in one.error]
+
+    run.api.faults.throttle("configmaps", retry_after_s=2, times=2)
+    run.api.cluster.drop_watches("configmaps")
+    run.api.cluster.create("configmaps", configmap("throttled"))
+    began_s = asyncio.get_running_loop().time()
+    await run.until_equal()
+    assert asyncio.get_running_loop().time() - began_s >= 4
+    assert asked() == [2, 2]
+    assert (run.lists_of("configmaps"), run.observed(WatchLost)) == (1, [])
 
 
 async def test_a_resync_beside_the_watch_corrects_nothing_and_names_its_session(follow: Follow) -> None:
