@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import pytest
 from clusterinfo.commands.pipelines import collect, consume, legacy
 from clusterinfo.kubernetes import following
 from clusterinfo.model import Pace
-from clusterinfo.observations import ListEnded, Observation
+from clusterinfo.observations import Drifted, ListEnded, Observation
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
 from clusterinfo.settings import load
@@ -36,13 +38,39 @@ async def api() -> AsyncIterator[SimulatedKubernetes]:
         yield serving
 
 
-class Live:
-    """A cluster, and the database that follows it."""
+Command = Callable[[asyncio.Event], Coroutine[Any, Any, int]]
 
-    def __init__(self, api: SimulatedKubernetes, connection: asyncpg.Connection, seen: list[Observation]) -> None:
+
+@asynccontextmanager
+async def until_left(command: Command) -> AsyncIterator[None]:
+    """A command that runs until the block ends; then it is asked to stop."""
+    stopping = asyncio.Event()
+    task = asyncio.create_task(command(stopping))
+    try:
+        yield
+    finally:
+        stopping.set()
+        async with asyncio.timeout(60):
+            assert await task == 0
+
+
+class Live:
+    """A cluster, and the database that follows it; `collects` is a collector, to be run again beside the first."""
+
+    def __init__(
+        self,
+        api: SimulatedKubernetes,
+        connection: asyncpg.Connection,
+        seen: list[Observation],
+        collects: Command,
+        first: AsyncExitStack,
+    ) -> None:
         self.api = api
         self.connection = connection
         self.seen = seen
+        self.collects = collects
+        self.first = first
+        """Has the first collector; closing it ends that."""
 
     async def until(self, holds: Callable[[], Awaitable[bool]], what: Callable[[], Awaitable[Any]]) -> None:
         try:
@@ -81,30 +109,64 @@ class Live:
 
         await self.until(followed, self.freshness)
 
+    async def until_followed_by(self, sessions: int) -> None:
+        """Until so many sessions, in all, have followed every kind."""
+
+        async def followed() -> bool:
+            counts = await sessions_each()
+            return len(counts) == len(KINDS.split(",")) and {row["count"] for row in counts} == {sessions}
+
+        async def sessions_each() -> list[asyncpg.Record]:
+            query = "select unit_id, count(distinct session_id) from coverage group by 1"
+            return list(await self.connection.fetch(query))
+
+        await self.until(followed, sessions_each)
+
+    async def missed(self, since: dt.datetime, until: dt.datetime) -> list[tuple[dt.datetime, dt.datetime]]:
+        """In which ConfigMaps were not followed, once it was heard what came until then."""
+
+        async def heard() -> bool:
+            query = "select max(heard) from followed() where resource = 'configmaps' and begins_at is not null"
+            return bool(await self.connection.fetchval(query) > until)
+
+        await self.until(heard, self.freshness)
+        query = "select begins_at, ends_at from not_observed($1, $2) where resource = 'configmaps'"
+        return [tuple(row) for row in await self.connection.fetch(query, since, until)]
+
+    async def claimed_until(self, session: int) -> dt.datetime:
+        """Up to when that session, of those that there were, is said to have followed anything."""
+        found: dt.datetime = await self.connection.fetchval(
+            "select max(coalesce(c.ends_at, f.heard)) from coverage c left join followed() f using (id) "
+            "join watch_session s on s.id = c.session_id "
+            "where s.session = (select session from watch_session group by 1 order by 1 offset $1 limit 1)",
+            session,
+        )
+        return found
+
 
 @asynccontextmanager
 async def lived(
     api: SimulatedKubernetes, database: Database, env: dict[str, str], kubeconfig: Path, *, through_kafka: bool
 ) -> AsyncIterator[Live]:
     given = {"KUBECONFIG": str(api.write_kubeconfig(kubeconfig)), "INCLUDE": KINDS, "BATCH_WAIT": "20ms"}
-    settings, stopping, seen = load(env | database.env | given), asyncio.Event(), list[Observation]()
+    settings, seen = load(env | database.env | given), list[Observation]()
     connection = await database.connect()
-    if through_kafka:
-        running = [
-            collect(settings, seen.append, stopping, how=Pace.FOLLOW),
-            consume(settings, seen.append, stopping, until_idle_s=None, do_migrate=False),
-        ]
-    else:
-        running = [legacy(settings, seen.append, stopping, how=Pace.FOLLOW, do_migrate=False)]
-    tasks = [asyncio.create_task(one) for one in running]
-    try:
-        yield Live(api, connection, seen)
-    finally:
-        stopping.set()
-        async with asyncio.timeout(60):
-            codes = await asyncio.gather(*tasks)
-        await connection.close()
-        assert set(codes) == {0}
+
+    def collects(stopping: asyncio.Event) -> Coroutine[Any, Any, int]:
+        if through_kafka:
+            return collect(settings, seen.append, stopping, how=Pace.FOLLOW)
+        return legacy(settings, seen.append, stopping, how=Pace.FOLLOW, do_migrate=False)
+
+    def consumes(stopping: asyncio.Event) -> Coroutine[Any, Any, int]:
+        return consume(settings, seen.append, stopping, until_idle_s=None, do_migrate=False)
+
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(connection.close)
+        if through_kafka:
+            await stack.enter_async_context(until_left(consumes))
+        first = await stack.enter_async_context(AsyncExitStack())
+        await first.enter_async_context(until_left(collects))
+        yield Live(api, connection, seen, collects, first)
 
 
 @pytest.fixture(params=["through Kafka", "directly"])
@@ -171,3 +233,61 @@ async def test_what_is_not_followed_any_more_is_shown_and_followed_again(live: L
     await live.until_equal()
     await live.until_followed()
     assert sum(isinstance(one, ListEnded) and one.resource == "configmaps" for one in live.seen) == 2
+
+
+class Changes:
+    """Changes of the ConfigMaps as long as nobody cancels `task`: half of them are of five objects."""
+
+    def __init__(self, cluster: SimulatedCluster, pause_s: float) -> None:
+        self.made: list[tuple[str, str, dt.datetime]] = []
+        """Name and resourceVersion of each version, and when it was made."""
+        self.task = asyncio.create_task(self._change(cluster, pause_s))
+
+    async def _change(self, cluster: SimulatedCluster, pause_s: float) -> None:
+        rng = random.Random(7)
+        while True:
+            name = f"cm-{rng.randrange(5 if len(self.made) % 2 else 60):02}"
+            if rng.random() < 0.15:
+                made = cluster.recreate("configmaps", "shop", name)
+            else:
+                made = cluster.update("configmaps", "shop", name, {"data": {"text": f"step {len(self.made)}"}})
+            self.made.append((name, made.resource_version, dt.datetime.now(dt.UTC)))
+            await asyncio.sleep(pause_s)
+
+    async def more(self, count: int) -> None:
+        enough = len(self.made) + count
+        while len(self.made) < enough:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("live", ["through Kafka"], indirect=True)
+async def test_two_collectors_at_once_do_no_harm(live: Live) -> None:
+    """As in a rolling update: the second begins while the first follows, and goes on when that has ended.
+
+    A list of one may overtake what the other watches: of two versions of an object that are late the first is lost.
+    """
+    await live.until_followed()
+    began = dt.datetime.now(dt.UTC)
+    changes = Changes(live.api.cluster, 0.01)
+    await changes.more(30)
+    async with until_left(live.collects):
+        await live.until_followed_by(2)
+        await changes.more(150)
+        await live.first.aclose()
+        first_ended = dt.datetime.now(dt.UTC)
+        await changes.more(100)
+        changes.task.cancel()
+        await live.until_equal()
+        missed = await live.missed(began, dt.datetime.now(dt.UTC))
+    counts = Counter(
+        (row["name"], row["resource_version"])
+        for row in await live.connection.fetch(
+            "select name, resource_version from resource_history union all select name, resource_version from resource"
+        )
+    )
+    assert [made for made in changes.made if counts[made[:2]] > 1] == []
+    lost = [made for made in changes.made if not counts[made[:2]]]
+    assert [made for made in lost if not any(begin <= made[2] <= end for begin, end in missed)] == []
+    assert await checker.wrong_history(live.connection) == []
+    assert [one for one in live.seen if isinstance(one, Drifted)] == []
+    assert await live.claimed_until(session=0) <= first_ended
