@@ -5,8 +5,9 @@ pump fetches it, so that it can be read beside the list that it follows. A conne
 was read to: what was read stays until the sink has confirmed it. What the server says is `watch_events.py`'s concern,
 what that means for the kind `live.py`'s: it is reported, and whoever follows the kind says whether to `reopen`.
 
-A watch is heard from when its server answers, says anything, or ends it in order. A server that sends bookmarks is
-never silent for long; one that sends none is asked for short watches, each end of which is a sign of life.
+A watch is heard from when its server answers (unless nothing came of its last answer), says anything, or ends it in
+order. A server that sends bookmarks is never silent for long; one that sends none is asked for short watches, each end
+of which is a sign of life.
 """
 
 from __future__ import annotations
@@ -41,8 +42,9 @@ from clusterinfo.kubernetes.watch_events import (
     parse_line,
     version_above,
 )
+from clusterinfo.kubernetes.watch_health import WatchHealth
 from clusterinfo.model import Batch, GroupVersionResource, Lane, Position, Receipt, Record, WatchLane
-from clusterinfo.observations import EventsRead, Observe, WatchInterrupted, WatchLost, WatchOpened
+from clusterinfo.observations import EventsRead, Observe, WatchOpened
 from clusterinfo.statements import WatchedUnit, WatchEnded
 from clusterinfo.waiting import MAX_WAIT_S, Backoff
 
@@ -118,7 +120,8 @@ class _Over(NamedTuple):
 class WatchSource:
     """The changes of one kind after `version`: a `pump.Source` for one `WatchLane`, made for one pump.
 
-    `seen`: when the first page of the list it follows had come. `report` is told what happens, on the event loop.
+    `seen`: when the first page of the list it follows had come. `report` is told what happens, on the event loop;
+    `health` is that of the watches before this one as well.
     """
 
     def __init__(
@@ -131,9 +134,11 @@ class WatchSource:
         seen: dt.datetime,
         report: Report,
         spawn: Spawn = asyncio.create_task,
+        health: WatchHealth | None = None,
     ) -> None:
         self.lane = lane
         self.gvr = gvr
+        self.health = health or WatchHealth(gvr.dotted, lane.reach, context.observe)
         self.seen = seen
         self.confirmed = version
         """All up to here is stored, or was of no interest."""
@@ -141,6 +146,8 @@ class WatchSource:
         """Why it is over."""
         self.version = version
         """Up to where it was read, in all its life."""
+        self.was_answered = False
+        """True once its server has answered 200."""
         self._first = self._version = version
         self._context = context
         self._report = report
@@ -158,7 +165,6 @@ class WatchSource:
         self._batch_version = version
         self._batches = 0
         self._heard = seen
-        self._was_answered = False
         self._has_ended = False
         self._has_bookmarks = True
         self._saw_bookmark = False
@@ -184,7 +190,7 @@ class WatchSource:
 
     def is_behind(self, now: dt.datetime) -> bool:
         """True if it was never answered, or not heard from for too long."""
-        return not self._was_answered or (now - self.heard).total_seconds() > self._context.silence_s
+        return not self.was_answered or (now - self.heard).total_seconds() > self._context.silence_s
 
     async def reaches(self, version: int, within_s: float) -> bool:
         """Wait until all up to `version` is confirmed; False if that takes longer than `within_s`."""
@@ -324,14 +330,13 @@ class WatchSource:
             self._tried.set()
             self._reopen.clear()
             if over.event is Event.BROKEN:
-                self._observe_interruption(over)
+                self.health.interrupted(over.reason, over.wait_s)
             self._report(over.event)
             await self._reopen.wait()
             await asyncio.sleep(over.wait_s)
         self.reason = over.reason
         self._tried.set()
-        resource, reach = self.gvr.dotted, self.lane.reach
-        self._context.observe(WatchLost(resource=resource, reach=reach, reason=over.reason))
+        self.health.lost(over.reason)
         self._report(over.event)
 
     async def _connection(self) -> _Over:
@@ -372,18 +377,21 @@ class WatchSource:
         timeout_s = random.randint(*lasts)  # noqa: S311 - jitter needs no secrecy
         at = {"namespace": self.lane.reach, "version": self._version, "timeout_s": timeout_s}
         async with context.opener.watch(self.gvr, **at) as opened:  # type: ignore[arg-type]  # as named above
-            self._was_answered = True
+            self.was_answered = True
             self._tried.set()
-            self._heard = context.now()
+            if self.health.answered():
+                self._heard = context.now()
             context.observe(WatchOpened(resource=self.gvr.dotted, reach=self.lane.reach, version=self._version))
             self._report(Event.OPENED)
             while chunk := await opened.read(context.silence_s):
-                await self._add_all(lines.feed(chunk))
-                self._heard = context.now()
+                if whole := lines.feed(chunk):
+                    await self._add_all(whole)
+                    self._heard = context.now()
                 await self._wait_for_room()
         if lines.is_within_a_line:
             raise TransientError("the watch broke off within a line")
         self._heard = context.now()
+        self.health.heard()
 
     async def _add_all(self, lines: list[bytes]) -> None:
         events = size_bytes = 0
@@ -397,6 +405,7 @@ class WatchSource:
                 size_bytes += len(line)
             self._words += 1
             self._backoff.reset()
+            self.health.heard()
         if events:
             where = {"resource": self.gvr.dotted, "reach": self.lane.reach}
             self._context.observe(EventsRead(**where, events=events, size_bytes=size_bytes))
@@ -450,11 +459,6 @@ class WatchSource:
             with contextlib.suppress(TimeoutError):  # others may have made room
                 async with asyncio.timeout(LOOK_AGAIN_S):
                     await self._drained.wait()
-
-    def _observe_interruption(self, over: _Over) -> None:
-        resource, reach = self.gvr.dotted, self.lane.reach
-        wait_s = round(over.wait_s, 3)
-        self._context.observe(WatchInterrupted(resource=resource, reach=reach, error=over.reason, wait_s=wait_s))
 
 
 _STATUSES: Final = {410: Event.EXPIRED, 403: Event.WATCH_FORBIDDEN}

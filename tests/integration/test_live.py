@@ -5,27 +5,35 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import random
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions
 
 from clusterinfo.commands.pipelines import collect, consume, legacy
-from clusterinfo.kubernetes import following
+from clusterinfo.kafka.consumer.connection import CONSUMER
+from clusterinfo.kubernetes import collector, following
 from clusterinfo.model import Pace
-from clusterinfo.observations import Drifted, ListEnded, Observation
+from clusterinfo.observations import Drifted, ListEnded, Observation, WatchFailing, WatchLost, WatchRecovered
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
-from clusterinfo.settings import load
+from clusterinfo.settings import Settings, load
+from clusterinfo.telemetry.logs import MESSAGES
 from tests.conftest import Database
 from tests.integration.lists import configmap
+from tests.integration.test_troubleshooting import ENTRIES
 from tests.support import checker
 
 KINDS = "configmaps,secrets,namespaces"
+CRDS = "customresourcedefinitions.apiextensions.k8s.io"
+GADGETS = "gadgets.shop.example.com"
+PARTITIONS, MORE_PARTITIONS = 4, 12
 
 
 @pytest.fixture
@@ -38,39 +46,45 @@ async def api() -> AsyncIterator[SimulatedKubernetes]:
         yield serving
 
 
-Command = Callable[[asyncio.Event], Coroutine[Any, Any, int]]
-
-
-@asynccontextmanager
-async def until_left(command: Command) -> AsyncIterator[None]:
-    """A command that runs until the block ends; then it is asked to stop."""
-    stopping = asyncio.Event()
-    task = asyncio.create_task(command(stopping))
-    try:
-        yield
-    finally:
-        stopping.set()
-        async with asyncio.timeout(60):
-            assert await task == 0
-
-
 class Live:
-    """A cluster, and the database that follows it; `collects` is a collector, to be run again beside the first."""
+    """A cluster, and the database that follows it."""
 
-    def __init__(
-        self,
-        api: SimulatedKubernetes,
-        connection: asyncpg.Connection,
-        seen: list[Observation],
-        collects: Command,
-        first: AsyncExitStack,
-    ) -> None:
+    def __init__(self, api: SimulatedKubernetes, connection: asyncpg.Connection, settings: Settings) -> None:
         self.api = api
         self.connection = connection
-        self.seen = seen
-        self.collects = collects
-        self.first = first
-        """Has the first collector; closing it ends that."""
+        self.settings = settings
+        self.seen: list[Observation] = []
+        self.stopping = asyncio.Event()
+        self.first_stopping = asyncio.Event()
+        """Ends the first collector."""
+        self.kinds = KINDS.split(",")
+        self.running: list[asyncio.Task[int]] = []
+
+    def start(self, program: Coroutine[Any, Any, int]) -> None:
+        self.running.append(asyncio.create_task(program))
+
+    def start_collector(self, stopping: asyncio.Event | None = None) -> None:
+        """It is the last of what runs. `stopping`: what ends it, if not what ends everything."""
+        stopping = stopping or self.stopping
+        if self.settings.kafka_enabled:
+            self.start(collect(self.settings, self.seen.append, stopping, how=Pace.FOLLOW))
+        else:
+            self.start(legacy(self.settings, self.seen.append, stopping, how=Pace.FOLLOW, do_migrate=False))
+
+    async def kill_collector(self) -> None:
+        """End it where it stands, without a word to anybody."""
+        killed = self.running.pop()
+        killed.cancel()
+        await asyncio.wait([killed])
+
+    async def settled(self) -> None:
+        """Equal to the cluster and followed, and nothing had to be corrected."""
+        await self.until_equal()
+        await self.until_followed()
+        await self.until_equal()
+        assert [one for one in self.seen if isinstance(one, Drifted)] == []
+        assert await checker.wrong_history(self.connection) == []
+        assert await self.connection.fetchval("select count(*) from dead_letter") == 0
 
     async def until(self, holds: Callable[[], Awaitable[bool]], what: Callable[[], Awaitable[Any]]) -> None:
         try:
@@ -82,11 +96,11 @@ class Live:
 
     async def differences(self) -> set[tuple[str, ...]]:
         """What cluster and database do not have in common, of the kinds that are followed."""
-        rows = await self.connection.fetch("select resource, namespace, name, resource_version from resources")
+        rows = await self.connection.fetch("select resource, namespace, name, uid, resource_version from resources")
         stored = {tuple(value or "" for value in row.values()) for row in rows}
-        known = set(KINDS.split(","))
+        known = {kind.split(".")[0] for kind in self.kinds}
         true = {
-            (one.resource, one.namespace, one.name, one.resource_version)
+            (one.resource, one.namespace, one.name, one.uid, one.resource_version)
             for one in self.api.cluster.identities()
             if one.resource in known
         }
@@ -99,22 +113,28 @@ class Live:
         await self.until(equal, self.differences)
 
     async def freshness(self) -> dict[str, tuple[str, bool]]:
-        rows = await self.connection.fetch("select resource, state, following from freshness")
-        return {row["resource"]: (row["state"], row["following"]) for row in rows}
+        rows = await self.connection.fetch("select api_group, resource, state, following from freshness")
+        return {f"{row[1]}.{row[0]}".strip("."): (row["state"], row["following"]) for row in rows}
 
     async def until_followed(self) -> None:
         async def followed() -> bool:
             found = await self.freshness()
-            return {found.get(kind) for kind in KINDS.split(",")} == {("verified", True)}
+            return {found.get(kind) for kind in self.kinds} == {("verified", True)}
 
         await self.until(followed, self.freshness)
+
+    async def until_state(self, kind: str, state: str) -> None:
+        async def reached() -> bool:
+            return (await self.freshness()).get(kind) == (state, False)
+
+        await self.until(reached, self.freshness)
 
     async def until_followed_by(self, sessions: int) -> None:
         """Until so many sessions, in all, have followed every kind."""
 
         async def followed() -> bool:
             counts = await sessions_each()
-            return len(counts) == len(KINDS.split(",")) and {row["count"] for row in counts} == {sessions}
+            return len(counts) == len(self.kinds) and {row["count"] for row in counts} == {sessions}
 
         async def sessions_each() -> list[asyncpg.Record]:
             query = "select unit_id, count(distinct session_id) from coverage group by 1"
@@ -146,27 +166,29 @@ class Live:
 
 @asynccontextmanager
 async def lived(
-    api: SimulatedKubernetes, database: Database, env: dict[str, str], kubeconfig: Path, *, through_kafka: bool
+    api: SimulatedKubernetes, database: Database, env: dict[str, str], kubeconfig: Path
 ) -> AsyncIterator[Live]:
     given = {"KUBECONFIG": str(api.write_kubeconfig(kubeconfig)), "INCLUDE": KINDS, "BATCH_WAIT": "20ms"}
-    settings, seen = load(env | database.env | given), list[Observation]()
-    connection = await database.connect()
+    settings = load(database.env | given | {"COLLECT_INTERVAL": "2s"} | env)
+    live = Live(api, await database.connect(), settings)
+    if settings.kafka_enabled:
+        live.start(consume(settings, live.seen.append, live.stopping, until_idle_s=None, do_migrate=False))
+    live.start_collector(live.first_stopping)
+    try:
+        yield live
+    finally:
+        live.first_stopping.set()
+        live.stopping.set()
+        async with asyncio.timeout(60):
+            codes = await asyncio.gather(*live.running)
+        await live.connection.close()
+        assert set(codes) == {0}
 
-    def collects(stopping: asyncio.Event) -> Coroutine[Any, Any, int]:
-        if through_kafka:
-            return collect(settings, seen.append, stopping, how=Pace.FOLLOW)
-        return legacy(settings, seen.append, stopping, how=Pace.FOLLOW, do_migrate=False)
 
-    def consumes(stopping: asyncio.Event) -> Coroutine[Any, Any, int]:
-        return consume(settings, seen.append, stopping, until_idle_s=None, do_migrate=False)
-
-    async with AsyncExitStack() as stack:
-        stack.push_async_callback(connection.close)
-        if through_kafka:
-            await stack.enter_async_context(until_left(consumes))
-        first = await stack.enter_async_context(AsyncExitStack())
-        await first.enter_async_context(until_left(collects))
-        yield Live(api, connection, seen, collects, first)
+@pytest.fixture
+def given() -> dict[str, str]:
+    """Settings of a test's own."""
+    return {}
 
 
 @pytest.fixture(params=["through Kafka", "directly"])
@@ -175,13 +197,14 @@ async def live(
     api: SimulatedKubernetes,
     database: Database,
     kafka_env: dict[str, str],
+    given: dict[str, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncIterator[Live]:
     monkeypatch.setattr(following, "PROGRESS_S", 0.5)
-    through_kafka = request.param == "through Kafka"
-    env = kafka_env if through_kafka else {}
-    async with lived(api, database, env, tmp_path / "kubeconfig", through_kafka=through_kafka) as running:
+    monkeypatch.setitem(CONSUMER, "metadata_max_age_ms", 1000)
+    kafka = kafka_env | {"KAFKA_TOPIC_PARTITIONS": str(PARTITIONS)} if request.param == "through Kafka" else {}
+    async with lived(api, database, kafka | given, tmp_path / "kubeconfig") as running:
         yield running
 
 
@@ -235,6 +258,189 @@ async def test_what_is_not_followed_any_more_is_shown_and_followed_again(live: L
     assert sum(isinstance(one, ListEnded) and one.resource == "configmaps" for one in live.seen) == 2
 
 
+@pytest.mark.parametrize("way", ["through Kafka", "directly"])
+async def test_what_is_listed_namespace_by_namespace(
+    api: SimulatedKubernetes,
+    database: Database,
+    kafka_env: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    way: str,
+) -> None:
+    """One watch follows all of it, where it is numbered beside the lists; else it is listed time and again."""
+    monkeypatch.setattr(following, "PROGRESS_S", 0.5)
+    api.cluster.create_namespace("cart")
+    api.cluster.create("configmaps", configmap("one", namespace="cart"))
+    api.faults.expire_token("configmaps", times=None)
+    follows = way == "through Kafka"
+    env = {"PAGE_SIZE": "60", "INCLUDE": "configmaps,namespaces", "RESYNC_INTERVAL": "4s"} | (
+        kafka_env if follows else {}
+    )
+
+    async with lived(api, database, env, tmp_path / "kubeconfig") as live:
+
+        async def reaches() -> dict[str, tuple[str, bool]]:
+            found = await live.connection.fetch("select * from freshness where resource = 'configmaps'")
+            return {row["reach"]: (row["state"], row["following"]) for row in found}
+
+        async def as_it_should() -> bool:
+            found = await reaches()
+            return found.pop("", None) == ("failed", False) and set(found.values()) == {("verified", follows)}
+
+        await live.until(as_it_should, reaches)
+        api.cluster.create_namespace("later")
+        api.cluster.create("configmaps", configmap("new", namespace="later"))
+        api.cluster.delete("configmaps", "cart", "one")
+        live.kinds = ["configmaps", "namespaces"]
+        await live.until_equal()
+
+        def lists() -> int:
+            return sum(isinstance(one, ListEnded) and one.reach == "cart" for one in live.seen)
+
+        before = lists()
+        while lists() < before + 2:
+            await asyncio.sleep(0.05)
+        await live.until(as_it_should, reaches)
+        await live.until_equal()
+        assert [one for one in live.seen if isinstance(one, Drifted)] == []
+
+
+async def test_a_watch_that_keeps_failing_is_shown_with_its_error(live: Live) -> None:
+    await live.until_followed()
+    live.api.faults.forbid("configmaps", verb="watch")
+    live.api.cluster.drop_watches("configmaps")
+    live.api.cluster.create("configmaps", configmap("meanwhile"))
+    await live.until_equal()
+    entry = ENTRIES["A watch keeps failing"]
+    (query,) = re.findall(r"```sql\n(.*?)```", entry, re.DOTALL)
+
+    async def shown() -> list[tuple[str, str | None]]:
+        return [(row["resource"], row["last_error"]) for row in await live.connection.fetch(query)]
+
+    async def is_shown() -> bool:
+        found = await shown()
+        return [resource for resource, _ in found] == ["configmaps"] and "403" in str(found[0][1])
+
+    await live.until(is_shown, shown)
+    assert [one.resource for one in live.seen if isinstance(one, WatchLost)] == ["configmaps"]
+    for kind in (WatchFailing, WatchLost, WatchRecovered):
+        assert f"`{MESSAGES[kind][1]}`" in entry
+    live.api.faults.clear()
+    await live.until_followed()
+    assert (await live.connection.fetchval("select max(last_error) from freshness")) is None
+
+
+# --- while it is followed --------------------------------------------------------------------------------------------
+
+
+async def killed_and_started(live: Live) -> None:
+    await live.kill_collector()
+    cluster = live.api.cluster
+    cluster.delete("configmaps", "shop", "cm-01")
+    cluster.recreate("configmaps", "shop", "cm-02")
+    cluster.create("secrets", configmap("while it was away"))
+    live.start_collector()
+
+
+async def resources_come_change_and_go(live: Live) -> None:
+    cluster = live.api.cluster
+    cluster.add_crd("gadgets", "shop.example.com", "Gadget")
+    cluster.create(GADGETS, {"metadata": {"name": "one", "namespace": "shop"}, "spec": {}})
+    live.kinds.append(GADGETS)
+    await live.settled()
+    (entry,) = cluster.catalog.group("shop.example.com").versions[0]["resources"]  # type: ignore[union-attr]
+    cluster.catalog.remove_custom("shop.example.com", "gadgets")
+    cluster.catalog.add_custom("shop.example.com", ["v2"], entry)
+    cluster.drop_watches(GADGETS)
+    cluster.update(CRDS, "", GADGETS, {"spec": {"versions": [{"name": "v2", "served": True, "storage": True}]}})
+    cluster.update(GADGETS, "shop", "one", {"spec": {"x": 1}})
+    cluster.create(GADGETS, {"metadata": {"name": "two", "namespace": "shop"}, "spec": {}})
+    await live.settled()
+    cluster.remove_crd("gadgets", "shop.example.com")
+    live.kinds.remove(GADGETS)
+    await live.until_state(GADGETS, "gone")
+    assert await live.connection.fetchval("select count(*) from resources where resource = 'gadgets'") == 0
+
+
+async def a_namespace_goes_with_all_in_it(live: Live) -> None:
+    cluster = live.api.cluster
+    cluster.create_namespace("cart")
+    for number in range(20):
+        cluster.create("configmaps", configmap(f"c-{number}", namespace="cart"))
+        cluster.create("secrets", configmap(f"s-{number}", namespace="cart"))
+    await live.settled()
+    for number in range(20):
+        cluster.delete("configmaps", "cart", f"c-{number}")
+        cluster.delete("secrets", "cart", f"s-{number}")
+    cluster.delete("namespaces", "", "cart")
+
+
+async def a_role_is_taken_away_and_given_back(live: Live) -> None:
+    cluster = live.api.cluster
+    live.api.faults.forbid("secrets")
+    cluster.drop_watches("secrets")
+    await live.until_state("secrets", "forbidden")
+    cluster.create("secrets", configmap("unseen"))
+    cluster.delete("secrets", "shop", "after-0")
+    live.api.faults.clear()
+
+
+async def the_token_is_exchanged(live: Live) -> None:
+    kubeconfig = live.settings.kubeconfig
+    assert kubeconfig is not None
+    kubeconfig.write_text(kubeconfig.read_text().replace(live.api.token, "another"))
+    live.api.users = {"another": "admin"}
+    for kind in live.kinds:
+        live.api.cluster.drop_watches(kind)
+    live.api.cluster.create("secrets", configmap("after the token"))
+
+
+async def there_are_more_partitions(live: Live) -> None:
+    if not live.settings.kafka_enabled:
+        return
+    admin = AIOKafkaAdminClient(bootstrap_servers=live.settings.kafka_brokers)
+    await admin.start()
+    try:
+        await admin.create_partitions({live.settings.kafka_topic: NewPartitions(MORE_PARTITIONS)})
+    finally:
+        await admin.close()
+    live.api.cluster.create("configmaps", configmap("among more"))
+
+    async def sessions() -> int:
+        found = await live.connection.fetchval("select count(*) from watch_session where partition >= $1", PARTITIONS)
+        return int(found)
+
+    async def spread() -> bool:
+        return await sessions() > 0
+
+    await live.until(spread, sessions)
+
+
+CHANGES = [
+    resources_come_change_and_go,
+    a_namespace_goes_with_all_in_it,
+    a_role_is_taken_away_and_given_back,
+    the_token_is_exchanged,
+    there_are_more_partitions,
+    killed_and_started,  # the last: what it followed counts as followed until it was silent for two minutes
+]
+
+
+@pytest.mark.parametrize("given", [{"INCLUDE": f"{KINDS},{CRDS},*.example.com", "RESYNC_INTERVAL": "4s"}])
+async def test_whatever_changes_around_it_it_is_followed_again_and_nothing_was_missed(
+    live: Live, given: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del given
+    monkeypatch.setattr(collector, "DISCOVER_AFTER_S", 0.2)
+    live.kinds.append(CRDS)
+    await live.settled()
+    for number, change in enumerate(CHANGES):
+        await change(live)
+        live.api.cluster.update("configmaps", "shop", "cm-10", {"data": {"after": change.__name__}})
+        live.api.cluster.create("secrets", configmap(f"after-{number}"))
+        await live.settled()
+
+
 class Changes:
     """Changes of the ConfigMaps as long as nobody cancels `task`: half of them are of five objects."""
 
@@ -270,15 +476,17 @@ async def test_two_collectors_at_once_do_no_harm(live: Live) -> None:
     began = dt.datetime.now(dt.UTC)
     changes = Changes(live.api.cluster, 0.01)
     await changes.more(30)
-    async with until_left(live.collects):
-        await live.until_followed_by(2)
-        await changes.more(150)
-        await live.first.aclose()
-        first_ended = dt.datetime.now(dt.UTC)
-        await changes.more(100)
-        changes.task.cancel()
-        await live.until_equal()
-        missed = await live.missed(began, dt.datetime.now(dt.UTC))
+    first = live.running[-1]
+    live.start_collector()
+    await live.until_followed_by(2)
+    await changes.more(150)
+    live.first_stopping.set()
+    assert await first == 0
+    first_ended = dt.datetime.now(dt.UTC)
+    await changes.more(100)
+    changes.task.cancel()
+    await live.until_equal()
+    missed = await live.missed(began, dt.datetime.now(dt.UTC))
     counts = Counter(
         (row["name"], row["resource_version"])
         for row in await live.connection.fetch(

@@ -16,6 +16,7 @@ from clusterinfo.model import CLOCK, Batch, ListLane, PartitionLane, Record, Rec
 from clusterinfo.observations import Drifted, UnitsFollowed
 from clusterinfo.postgres.admin import clusters, forget
 from clusterinfo.postgres.admin.history import maintain_history
+from clusterinfo.postgres.admin.overview import read_overview
 from clusterinfo.postgres.admin.replay import replay
 from clusterinfo.statements import WatchedUnit, WatchEnded, WatchProgress
 from clusterinfo.telemetry.logs import MESSAGES
@@ -112,7 +113,14 @@ async def test_a_kind_is_followed_while_its_session_is_heard(bench: Bench) -> No
         statement = WatchProgress(now - ago_s * S, interval_s=15)
         await bench.store(Listing("0", now).watch(RecordType.WATCH_PROGRESS, number, statement))
         assert await bench.connection.fetchval("select following from freshness") is following
-        assert await bench.connection.fetchval("select state from freshness") == "verified"
+        (kind,) = (await read_overview(bench.connection, "clusterinfo")).kinds
+        assert (kind.state, kind.following, kind.old_s) == ("verified", following, kind.age_s)
+        assert ago_s <= (kind.followed_s or 0) < ago_s + 5
+    given_up = WatchEnded([WatchedUnit("", "configmaps", now - 140 * S, "")], "410 Gone")
+    await bench.store(Listing("0", now).watch(RecordType.WATCH_ENDED, 3, given_up))
+    (kind,) = (await read_overview(bench.connection, "clusterinfo")).kinds
+    assert (kind.following, kind.verified_at) == (False, NOON), "by its list alone"
+    assert 140 <= (kind.old_s or 0) < 145, "it was followed for longer"
 
 
 @pytest.mark.parametrize("late", [True, False])

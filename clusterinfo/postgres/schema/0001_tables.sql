@@ -99,7 +99,7 @@ comment on column unit_floor.digest is 'Digest of the newest proven list.';
 comment on column unit_floor.proven_at is 'When the newest proven list was complete.';
 comment on column unit_floor.state is 'How far the rows within the reach can be trusted.';
 comment on column unit_floor.state_at is 'When what state says was observed: an older statement never overwrites it.';
-comment on column unit_floor.last_error is 'Why it is not verified.';
+comment on column unit_floor.last_error is 'Why it is not verified, or not followed.';
 comment on column unit_floor.objects is 'Objects of the newest proven list.';
 comment on column unit_floor.verified_at is 'When it was last verified.';
 
