@@ -211,13 +211,13 @@ async def test_what_was_said_before_a_list_may_be_missing(bench: Bench) -> None:
 async def test_a_list_heals_no_hole_in_what_was_said_while_it_ran(bench: Bench, comes: str) -> None:
     listed = Listing("100", at(3))
     item, completed = listed.item("a", "7"), listed.completed(1)
-    await bench.store(item, event(2, "a", "106"), *([event(1, "b", "105")] if comes == "before" else []))
-    await bench.store(completed, *([event(1, "b", "105")] if comes == "after" else []), progress(3, 5))
+    await bench.store(item, event(2, "a", "106", 3), *([event(1, "b", "105", 3)] if comes == "before" else []))
+    await bench.store(completed, *([event(1, "b", "105", 3)] if comes == "after" else []), progress(3, 5))
     assert await heard(bench) == (at(5) if comes == "before" else at(5) if comes == "after" else None)
     if comes == "never":
         error = await bench.connection.fetchval("select last_error from freshness")
         assert "has not come" in error
-        await bench.store(event(1, "b", "105"))
+        await bench.store(event(1, "b", "105", 3))
         assert await heard(bench) == at(5), "what comes after all heals it"
 
 
