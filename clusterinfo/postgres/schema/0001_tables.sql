@@ -398,6 +398,8 @@ comment on column watch_session.cut_number is
     'The highest number that came out of order, or too late to be kept: what is followed from there or before begins with a progress.';
 comment on column watch_session.updated_at is 'When something of it last arrived.';
 
+create index watch_session_cluster on watch_session (cluster);
+
 create table coverage (
     id bigint generated always as identity primary key,
     unit_id bigint not null references unit on delete cascade,
