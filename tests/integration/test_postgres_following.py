@@ -476,6 +476,23 @@ async def test_an_older_mark_takes_no_newer_one_back(bench: Bench) -> None:
     assert await is_open(bench) == 0
 
 
+@pytest.mark.parametrize(
+    ("resource", "is_over", "corrected"),
+    [("configmaps", False, 1), ("secrets", False, 0), ("configmaps", True, 0)],
+    ids=["followed", "another", "over"],
+)
+async def test_a_list_corrects_only_what_is_followed(
+    bench: Bench, resource: str, is_over: bool, corrected: int
+) -> None:
+    await bench.store(*first_list())
+    if is_over:
+        await bench.store(ended(1, unit(1)))
+    listing = Listing("200", at(2), resource=resource)
+    await bench.store(listing.item("b", "150", "x"))
+    counted = await bench.connection.fetchval("select corrected from list_progress where list = $1", listing.id)
+    assert counted == corrected
+
+
 @pytest.mark.parametrize("minute", [4, 6])
 async def test_only_a_list_begun_after_the_mark_is_followed(bench: Bench, minute: int) -> None:
     await bench.store(*first_list(), progress(1, 1))

@@ -639,6 +639,8 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         LOCKS + "test_no_unit_is_held_while_another_is_made": ("where cardinality($1) = (...)",),
         LOCKS + "test_a_batch_waits_for_its_first_unit_and_holds_none": ("order by u.id",),
         "crowded": ("for update of u",),
+        FOLLOWING + "test_a_list_corrects_only_what_is_followed[another]": ("where c.unit_id = u.id",),
+        FOLLOWING + "test_a_list_corrects_only_what_is_followed[over]": ("and c.is_open",),
     },
     "lock_completed": {
         LOCKS + "test_a_completed_snapshot_waits_for_no_kind_that_it_is_not_about": (

@@ -493,13 +493,6 @@ begin atomic
 end;
 comment on function followed is 'What is followed, by which session, and up to when that was heard in order.';
 
-create function is_followed(unit bigint) returns boolean
-language sql stable parallel safe
-begin atomic
-    select exists (select from coverage c where c.unit_id = unit and c.is_open);
-end;
-comment on function is_followed is 'Whether anybody follows a kind.';
-
 create function is_followed_by(session bigint, unit bigint, unit_reach text) returns boolean
 language sql stable parallel safe
 begin atomic
