@@ -177,6 +177,7 @@ comment on column resource.body is 'The object as jsonb; of a stub its size and 
 comment on column resource.original is 'The bytes as they came, where jsonb could not hold them as they are.';
 create index resource_uid on resource (uid);
 create index resource_valid_from on resource (valid_from);
+create index resource_namespace on resource (namespace);  -- by the primary key it is asked for kind by kind
 
 create table resource_history (
     unit_id bigint not null,
@@ -226,7 +227,10 @@ comment on column resource_history.body is 'As of resource.';
 comment on column resource_history.original is 'As of resource.';
 create index resource_history_key on resource_history (unit_id, namespace, name, valid_to);
 create index resource_history_from on resource_history (valid_from);
-create index resource_history_deleted on resource_history (valid_to) where deleted;
+-- What a namespace had at a moment, or what changed in it: both times are compared in the index, so that no version is read
+-- that is not asked for.
+create index resource_history_namespace on resource_history (namespace, valid_from, valid_to);
+create index resource_history_deleted on resource_history (valid_to, namespace) where deleted;
 create table resource_history_default partition of resource_history default;
 
 create table kafka_offset (
