@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from clusterinfo.model import CLOCK, Batch, ListLane, PartitionLane, Record, RecordType, Unit, WatchLane
-from clusterinfo.observations import Drifted, UnitsFollowed
+from clusterinfo.observations import BatchStored, Drifted, UnitsFollowed
 from clusterinfo.postgres.admin import clusters, forget
 from clusterinfo.postgres.admin.history import maintain_history
 from clusterinfo.postgres.admin.overview import read_overview
@@ -103,6 +103,8 @@ async def test_a_kind_that_is_followed_is_as_fresh_as_its_session_was_heard(benc
     await bench.store(progress(3, 9))
     assert await heard(bench) == at(9)
     assert await intervals(bench) == [(0, 9)]
+    stored = [one.is_news for one in bench.seen if isinstance(one, BatchStored)]
+    assert stored == [True, False, False], "what is watched comes by the second"
 
 
 async def test_a_kind_is_followed_while_its_session_is_heard(bench: Bench) -> None:
