@@ -371,8 +371,8 @@ class _BesideList:
         self._seen, self.is_named = seen, False
         number = version_number(version)
         if self._is_resync:
-            if self._watch is not None and number is not None:
-                await self._watch.reaches(number, REACH_WITHIN_S)
+            if self._watch is None or number is None or not await self._watch.reaches(number, REACH_WITHIN_S):
+                self._watch = None  # what the list shows first is no change that the watch missed
             return
         if self._is_part:
             return

@@ -516,6 +516,31 @@ async def test_a_resync_beside_the_watch_corrects_nothing_and_names_its_session(
     assert not [one for one in run.sink.records if one.type is RecordType.WATCH_ENDED]
 
 
+async def test_a_list_that_overtakes_its_watch_names_no_session(
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "REACH_WITHIN_S", 0.3)
+    monkeypatch.setattr(following, "RETRY_RESYNC_S", 0.5)
+    run = await follow(resync_interval=1.0, include=["configmaps"])
+    await run.until_followed()
+    run.api.faults.fail("configmaps", 503, times=3, verb="list")
+    await run.until(lambda: run.states()["configmaps"] is State.RESYNCING)
+    before = run.lists_of("configmaps")
+    run.api.faults.fail("configmaps", 503, verb="watch")
+    run.api.cluster.drop_watches("configmaps")
+    run.api.cluster.update("configmaps", "shop", "cm-01", {"data": {"x": "not watched yet"}})
+    await run.until(lambda: run.lists_of("configmaps") > before)
+
+    def said() -> list[ListCompleted]:
+        return [read(one, ListCompleted) for one in run.sink.records if one.type is RecordType.LIST_COMPLETED]
+
+    assert said()[-1].session == ""
+    run.api.faults.clear()
+    await run.until(lambda: said()[-1].session != "")
+    await run.until_equal()
+    assert not [one for one in run.sink.records if one.type is RecordType.WATCH_ENDED]
+
+
 async def test_a_list_beside_a_watch_comes_after_what_it_shows_and_counts_from_its_beginning(follow: Follow) -> None:
     run = await follow(resync_interval=1.0, include=["configmaps"])
     await run.until_followed()
