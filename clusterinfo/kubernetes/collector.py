@@ -204,6 +204,7 @@ class Collector:
         else:
             await self._followers.renew_session()
             units = await self._followers.prove(plan, is_complete=discovery.complete, is_due=is_due)
+            self._followers.say_progress()  # so that what is followed from now on is seen to be, and not 15 s later
         outcomes = outcomes_of(plan, units)
         misses_all = await self._misses_all_namespaces(plan, units)
         await self._state(context, completed(discovery, outcomes, counts_of(plan, units), interval_s))

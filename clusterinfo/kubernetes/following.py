@@ -448,9 +448,8 @@ class Followers:
     async def report(self) -> None:
         """Say from time to time until when the watches were heard."""
         while True:
-            wait_s = max(PROGRESS_S, float(len(self._followed())))
-            await asyncio.sleep(wait_s)
-            self.say_progress(wait_s)
+            await asyncio.sleep(self._progress_s)
+            self.say_progress()
             self.count()
 
     def count(self) -> None:
@@ -459,11 +458,16 @@ class Followers:
         failing = sum(one.health.is_failing for one in self._all.values())
         self._shared.observe(WatchesCounted(followed=followed, failing=failing))
 
-    def say_progress(self, interval_s: float) -> None:
-        """Say it now, of each partition whose last progress is stored; the next one is due after `interval_s`."""
+    @property
+    def _progress_s(self) -> float:
+        """From one progress to the next."""
+        return max(PROGRESS_S, float(len(self._followed())))
+
+    def say_progress(self) -> None:
+        """Say it now, of each partition whose last progress is stored."""
         for lane, partition in self._followed():
             if (said := self._saying.get((lane, partition))) is None or said.done():
-                self._saying[lane, partition] = self._spawn(self._say(lane, partition, interval_s))
+                self._saying[lane, partition] = self._spawn(self._say(lane, partition, self._progress_s))
 
     def _followed(self) -> dict[tuple[WatchLane, int], list[WatchSource]]:
         """The watches that lists said follow them, by where their progress is said."""

@@ -219,7 +219,8 @@ async def test_it_is_listed_once_and_what_changes_comes_by_itself(follow: Follow
     cluster.delete("configmaps", "shop", "cm-04")
     cluster.recreate("configmaps", "shop", "cm-05")
     await run.until_equal()
-    watched = [one for one in run.sink.records if one.number]
+    progress, *watched = [one for one in run.sink.records if one.number]
+    assert read(progress, WatchProgress).interval_s == 15, "said as soon as anything is followed, and not 15 s later"
     assert [(one.name, one.type) for one in watched] == [
         ("new", RecordType.OBSERVED),
         ("cm-03", RecordType.OBSERVED),
@@ -227,7 +228,7 @@ async def test_it_is_listed_once_and_what_changes_comes_by_itself(follow: Follow
         ("cm-05", RecordType.DELETED),
         ("cm-05", RecordType.OBSERVED),
     ]
-    assert [one.number for one in watched] == [1, 2, 3, 4, 5]
+    assert [one.number for one in watched] == [2, 3, 4, 5, 6]
     assert {one.manager for one in watched} != {""}
     assert run.lists_of("configmaps") == 1
     [session] = {one.session for one in watched}
@@ -253,7 +254,9 @@ async def test_what_changes_while_it_is_listed_is_sent_after_the_list(follow: Fo
     run.sink.before_write = change
     await run.until_followed()
     await run.until_equal()
-    types = [one.type for one in run.sink.records if one.number or one.type is RecordType.LIST_COMPLETED]
+    types = [
+        one.type for one in run.sink.records if (one.is_object and one.number) or one.type is RecordType.LIST_COMPLETED
+    ]
     assert types == [RecordType.LIST_COMPLETED, *[RecordType.OBSERVED] * 5, RecordType.DELETED]
 
 
@@ -555,7 +558,7 @@ async def test_a_list_beside_a_watch_comes_after_what_it_shows_and_counts_from_i
         run.api.cluster.update("configmaps", "shop", "cm-01", {"data": {"x": str(run.api.cluster.revision)}})
         await asyncio.sleep(0.03)
     records = run.sink.records
-    watched = [(at, one) for at, one in enumerate(records) if one.number]
+    watched = [(at, one) for at, one in enumerate(records) if one.number and one.is_object]
     for completed in [one for one in records if one.type is RecordType.LIST_COMPLETED][1:]:
         first = next(place for place, one in enumerate(records) if one.list == completed.list)
         version = int(completed.list_version)
@@ -648,7 +651,8 @@ async def test_a_list_that_begins_again_after_it_was_said_takes_that_back(follow
     await run.until_followed()
     run.api.cluster.create("configmaps", configmap("after"))
     await run.until_equal()
-    assert [one.type for one in run.sink.records if one.number] == [RecordType.WATCH_ENDED, RecordType.OBSERVED]
+    said = [one.type for one in run.sink.records if one.number]
+    assert said == [RecordType.WATCH_ENDED, RecordType.WATCH_PROGRESS, RecordType.OBSERVED]
     assert run.copy.followed["configmaps"] == [2]
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import random
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -53,18 +55,21 @@ class Live:
         self.settings = settings
         self.seen: list[Observation] = []
         self.stopping = asyncio.Event()
+        self.first_stopping = asyncio.Event()
+        """Ends the first collector."""
         self.kinds = KINDS.split(",")
         self.running: list[asyncio.Task[int]] = []
 
     def start(self, program: Coroutine[Any, Any, int]) -> None:
         self.running.append(asyncio.create_task(program))
 
-    def start_collector(self) -> None:
-        """It is the last of what runs."""
+    def start_collector(self, stopping: asyncio.Event | None = None) -> None:
+        """It is the last of what runs. `stopping`: what ends it, if not what ends everything."""
+        stopping = stopping or self.stopping
         if self.settings.kafka_enabled:
-            self.start(collect(self.settings, self.seen.append, self.stopping, how=Pace.FOLLOW))
+            self.start(collect(self.settings, self.seen.append, stopping, how=Pace.FOLLOW))
         else:
-            self.start(legacy(self.settings, self.seen.append, self.stopping, how=Pace.FOLLOW, do_migrate=False))
+            self.start(legacy(self.settings, self.seen.append, stopping, how=Pace.FOLLOW, do_migrate=False))
 
     async def kill_collector(self) -> None:
         """End it where it stands, without a word to anybody."""
@@ -124,6 +129,40 @@ class Live:
 
         await self.until(reached, self.freshness)
 
+    async def until_followed_by(self, sessions: int) -> None:
+        """Until so many sessions, in all, have followed every kind."""
+
+        async def followed() -> bool:
+            counts = await sessions_each()
+            return len(counts) == len(self.kinds) and {row["count"] for row in counts} == {sessions}
+
+        async def sessions_each() -> list[asyncpg.Record]:
+            query = "select unit_id, count(distinct session_id) from coverage group by 1"
+            return list(await self.connection.fetch(query))
+
+        await self.until(followed, sessions_each)
+
+    async def missed(self, since: dt.datetime, until: dt.datetime) -> list[tuple[dt.datetime, dt.datetime]]:
+        """In which ConfigMaps were not followed, once it was heard what came until then."""
+
+        async def heard() -> bool:
+            query = "select max(heard) from followed() where resource = 'configmaps' and begins_at is not null"
+            return bool(await self.connection.fetchval(query) > until)
+
+        await self.until(heard, self.freshness)
+        query = "select begins_at, ends_at from not_observed($1, $2) where resource = 'configmaps'"
+        return [tuple(row) for row in await self.connection.fetch(query, since, until)]
+
+    async def claimed_until(self, session: int) -> dt.datetime:
+        """Up to when that session, of those that there were, is said to have followed anything."""
+        found: dt.datetime = await self.connection.fetchval(
+            "select max(coalesce(c.ends_at, f.heard)) from coverage c left join followed() f using (id) "
+            "join watch_session s on s.id = c.session_id "
+            "where s.session = (select session from watch_session group by 1 order by 1 offset $1 limit 1)",
+            session,
+        )
+        return found
+
 
 @asynccontextmanager
 async def lived(
@@ -134,10 +173,11 @@ async def lived(
     live = Live(api, await database.connect(), settings)
     if settings.kafka_enabled:
         live.start(consume(settings, live.seen.append, live.stopping, until_idle_s=None, do_migrate=False))
-    live.start_collector()
+    live.start_collector(live.first_stopping)
     try:
         yield live
     finally:
+        live.first_stopping.set()
         live.stopping.set()
         async with asyncio.timeout(60):
             codes = await asyncio.gather(*live.running)
@@ -399,3 +439,63 @@ async def test_whatever_changes_around_it_it_is_followed_again_and_nothing_was_m
         live.api.cluster.update("configmaps", "shop", "cm-10", {"data": {"after": change.__name__}})
         live.api.cluster.create("secrets", configmap(f"after-{number}"))
         await live.settled()
+
+
+class Changes:
+    """Changes of the ConfigMaps as long as nobody cancels `task`: half of them are of five objects."""
+
+    def __init__(self, cluster: SimulatedCluster, pause_s: float) -> None:
+        self.made: list[tuple[str, str, dt.datetime]] = []
+        """Name and resourceVersion of each version, and when it was made."""
+        self.task = asyncio.create_task(self._change(cluster, pause_s))
+
+    async def _change(self, cluster: SimulatedCluster, pause_s: float) -> None:
+        rng = random.Random(7)
+        while True:
+            name = f"cm-{rng.randrange(5 if len(self.made) % 2 else 60):02}"
+            if rng.random() < 0.15:
+                made = cluster.recreate("configmaps", "shop", name)
+            else:
+                made = cluster.update("configmaps", "shop", name, {"data": {"text": f"step {len(self.made)}"}})
+            self.made.append((name, made.resource_version, dt.datetime.now(dt.UTC)))
+            await asyncio.sleep(pause_s)
+
+    async def more(self, count: int) -> None:
+        enough = len(self.made) + count
+        while len(self.made) < enough:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("live", ["through Kafka"], indirect=True)
+async def test_two_collectors_at_once_do_no_harm(live: Live) -> None:
+    """As in a rolling update: the second begins while the first follows, and goes on when that has ended.
+
+    A list of one may overtake what the other watches: of two versions of an object that are late the first is lost.
+    """
+    await live.until_followed()
+    began = dt.datetime.now(dt.UTC)
+    changes = Changes(live.api.cluster, 0.01)
+    await changes.more(30)
+    first = live.running[-1]
+    live.start_collector()
+    await live.until_followed_by(2)
+    await changes.more(150)
+    live.first_stopping.set()
+    assert await first == 0
+    first_ended = dt.datetime.now(dt.UTC)
+    await changes.more(100)
+    changes.task.cancel()
+    await live.until_equal()
+    missed = await live.missed(began, dt.datetime.now(dt.UTC))
+    counts = Counter(
+        (row["name"], row["resource_version"])
+        for row in await live.connection.fetch(
+            "select name, resource_version from resource_history union all select name, resource_version from resource"
+        )
+    )
+    assert [made for made in changes.made if counts[made[:2]] > 1] == []
+    lost = [made for made in changes.made if not counts[made[:2]]]
+    assert [made for made in lost if not any(begin <= made[2] <= end for begin, end in missed)] == []
+    assert await checker.wrong_history(live.connection) == []
+    assert [one for one in live.seen if isinstance(one, Drifted)] == []
+    assert await live.claimed_until(session=0) <= first_ended
