@@ -26,6 +26,7 @@ from clusterinfo.model import Batch, ListLane, Receipt, Record, RecordType, Unit
 from clusterinfo.observations import (
     ListEnded,
     Observation,
+    RunScheduled,
     WatchesCounted,
     WatchFailing,
     WatchInterrupted,
@@ -323,6 +324,7 @@ async def test_a_watch_that_keeps_failing_is_told_once_and_its_kind_listed_meanw
 ) -> None:
     monkeypatch.setattr(collector_module, "WatchContext", partial(WatchContext, silence_s=0.6))
     monkeypatch.setattr(watch_health, "FAILING_AFTER_S", 0.3)
+    monkeypatch.setattr(following, "OVERDUE_AFTER_S", 0.1)
     monkeypatch.setattr(following, "PROGRESS_S", 0.1)
     run = await follow(collect_interval=0.5)
     await run.until_followed()
@@ -354,6 +356,25 @@ async def test_a_watch_that_keeps_failing_is_told_once_and_its_kind_listed_meanw
     run.api.cluster.create("configmaps", configmap("after"))
     await run.until_equal()
     assert run.lists_of("configmaps") == listed
+
+
+async def test_after_an_outage_all_is_followed_on_without_a_list(
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector_module, "WatchContext", partial(WatchContext, silence_s=0.3))
+    run = await follow(collect_interval=0.5)
+    await run.until_followed()
+    run.api.faults.fail("*", 503, verb="watch")
+    for kind in run.states():
+        run.api.cluster.drop_watches(kind)
+    run.api.cluster.create("configmaps", configmap("during the outage"))
+    runs = len(run.observed(RunScheduled))
+    await run.until(lambda: len(run.observed(RunScheduled)) >= runs + 5)
+    run.api.faults.clear()
+    await run.until_equal()
+    await run.until_followed()
+    assert {one.outcome for one in run.observed(ListEnded)} == {"completed"}
+    assert {run.lists_of(kind) for kind in run.states()} == {1}
 
 
 async def test_what_may_be_listed_and_not_watched_is_polled(follow: Follow) -> None:
