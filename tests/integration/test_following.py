@@ -495,6 +495,15 @@ async def test_what_is_served_anew_has_nothing_listed_that_is_not_due(
     assert not [one for one in run.sink.records if one.type is RecordType.LIST_FAILED]
 
 
+async def test_what_is_served_anew_is_found_without_a_sign(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector_module, "DISCOVER_EVERY_S", 0.3)
+    run = await follow(include=["configmaps", "*.example.com"])
+    await run.until_followed()
+    run.api.cluster.add_crd("gadgets", "shop.example.com", "Gadget")
+    await run.until(lambda: run.states().get("gadgets.shop.example.com") is State.WATCHING)
+    assert run.lists_of("configmaps") == 1
+
+
 async def test_credentials_that_are_refused_for_good_end_it(follow: Follow) -> None:
     run = await follow()
     await run.until_followed()
