@@ -40,6 +40,8 @@ AGGREGATED_WITHIN_S = 10.0
 
 DISCOVER_AFTER_S = 2.0
 """From the first sign that other kinds are served to the run that looks: such signs come by the dozen."""
+DISCOVER_EVERY_S = 600.0
+"""Of a cluster that is followed, where COLLECT_INTERVAL is longer: what tells of other kinds need not be among them."""
 EARLY_S = 0.1
 """A pause may be as much shorter than asked for."""
 NOTHING_LEFT = "nothing is left to list: INCLUDE names no kind that this cluster serves"
@@ -172,6 +174,8 @@ class Collector:
                 if is_due:
                     self._due_s = began_s + self._settings.collect_interval
                 pause_s = max(0.0, self._due_s - time.monotonic())
+                if self._followers is not None:
+                    pause_s = min(pause_s, DISCOVER_EVERY_S)
                 backoff.reset()
                 if ended is not None:
                     self._observe(RunScheduled(cluster=self._client.cluster.name, wait_s=round(pause_s, 3)))
