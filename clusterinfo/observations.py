@@ -49,6 +49,41 @@ class Connected(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StandsBy(Observation):
+    """Another candidate, `holder`, leads, or nobody knows who: nothing is listed until this one does."""
+
+    cluster: str
+    lease: str
+    holder: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeadershipLost(Observation):
+    """This one leads no more, though it did not give `lease` up, and why: nothing more is sent."""
+
+    cluster: str
+    lease: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeadershipGivenUp(Observation):
+    """This one is to stop: the next one may take `lease`, and what is followed is followed until that one does."""
+
+    cluster: str
+    lease: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leads(Observation):
+    """Of the candidates for `lease` this one, `holder`, leads from now on: it lists and follows."""
+
+    cluster: str
+    lease: str
+    holder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Discovered(Repeatable):
     """Discovery ended: `units` will be listed, `excluded` were left out on purpose, `failing` are not wholly known."""
 

@@ -48,6 +48,7 @@ _REDACTION_PATH = re.compile(r"[^:/\s]+:(?:/[^/\s]+)+")
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _DNS_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 """RFC 1123, as Kubernetes wants the names of namespaces."""
+_LEASE = re.compile(rf"{_DNS_LABEL.pattern}/{_DNS_LABEL.pattern}(?:\.{_DNS_LABEL.pattern})*")
 _KIND_PATTERN = re.compile(r"[-.a-z0-9*?!\[\]]+")
 """Plural names and groups are DNS names, and so in small letters; beside those, the shell's wildcards."""
 
@@ -87,6 +88,7 @@ _kind_pattern = _matching(
     "allowed are plural names of kinds in small letters, with their group and with * for any part, "
     "such as pods, deployments.apps or *.metrics.k8s.io",
 )
+_lease = _matching(_LEASE, "allowed is NAMESPACE/NAME of a Lease, such as cluster-info/cluster-info-collector")
 _schema = _matching(_SCHEMA, "allowed are small letters, digits and '_', at most 63, the first no digit")
 _redaction_path = _matching(
     _REDACTION_PATH,
@@ -285,6 +287,13 @@ class Settings(BaseModel):
         description="how often a kind that is followed is listed all the same, to prove it again",
     )
     collect_concurrency: int = Field(default=4, ge=1, le=64, description="kinds listed at the same time")
+    leader_election: bool = Field(
+        default=False, description="true: of several collectors one works, and the others stand by; not with `--once`"
+    )
+    leader_election_lease: Annotated[str, AfterValidator(_lease)] | None = Field(
+        default=None,
+        description="NAMESPACE/NAME of their Lease; `cluster-info-collector` where the Pod runs, unless set",
+    )
     list_timeout: Duration = Field(
         default=LIST_TIMEOUT_S, gt=0, description="a kind that takes longer to list has failed; the others go on"
     )

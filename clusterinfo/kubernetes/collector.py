@@ -22,6 +22,7 @@ from clusterinfo.kubernetes.discovery import Discovery
 from clusterinfo.kubernetes.errors import ApiStatusError, PageTooLargeError
 from clusterinfo.kubernetes.following import Followers, NumberingSink, Shared, triggering
 from clusterinfo.kubernetes.list_source import Alone, Beside, ListContext, ListResult, ListSource, new_id
+from clusterinfo.kubernetes.live import Event
 from clusterinfo.kubernetes.ordering import ListMemory
 from clusterinfo.kubernetes.recording import Recorder, batch_of
 from clusterinfo.kubernetes.redaction.objects import Redaction
@@ -100,6 +101,8 @@ class Collector:
         self._discovery_wanted = asyncio.Event()
         self._due_s = 0.0
         """When all is to be listed next that is not followed, on the clock of `time.monotonic`."""
+        self.has_run = False
+        """True once, of a cluster that is followed, all was listed: what can be followed is."""
 
     async def run(self, stopping: asyncio.Event, *, once: bool) -> RunResult | None:
         """List everything, once or every COLLECT_INTERVAL, until `stopping` is set; then open lists are abandoned.
@@ -115,18 +118,20 @@ class Collector:
         await self._run_on(stopping)
         return None
 
-    async def follow(self, stopping: asyncio.Event, sink: NumberingSink) -> None:
+    async def follow(self, stopping: asyncio.Event, sink: NumberingSink, *, by: Event = Event.STOP) -> None:
         """Follow everything until `stopping` is set: list, then watch; a run every COLLECT_INTERVAL for the rest.
 
-        Another run comes as soon as the cluster seems to serve other kinds.
+        Another run comes as soon as the cluster seems to serve other kinds. `by` STAND_DOWN it is said at the end that
+        nothing is followed any more. May be called again after that, which begins a session of its own.
         """
+        self.has_run = False
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._followers = Followers(self._shared(sink, tasks), tasks.create_task)
                 reporting = tasks.create_task(self._followers.report(), name="watch.progress")
                 await self._run_on(stopping)
                 reporting.cancel()
-                await self._followers.stop()
+                await self._followers.stop(by)
         except BaseExceptionGroup as group:
             raise first_of(group) from group
 
@@ -220,6 +225,7 @@ class Collector:
             is_whole=self._is_whole(discovery, outcomes) and not misses_all,
         )
         self._observe_end(result, time.monotonic() - began_s, interval_s)
+        self.has_run = True
         return result
 
     async def _discover(self) -> Discovery:

@@ -438,10 +438,10 @@ class Followers:
             for follower in self._all.values():
                 follower.post(Event.SESSION_LOST)
 
-    async def stop(self) -> None:
-        """Have all of them end; those that wait for a sink that is away are cancelled."""
+    async def stop(self, event: Event) -> None:
+        """Have all of them end by STOP or STAND_DOWN; those that wait for a sink that is away are cancelled."""
         for follower in self._all.values():
-            follower.post(Event.STOP)
+            follower.post(event)
         running = {*self._running, *self._saying.values()}
         if running:
             _, left = await asyncio.wait(running, timeout=STOP_WITHIN_S)
