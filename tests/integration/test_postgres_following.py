@@ -35,9 +35,11 @@ def at(minutes: float) -> dt.datetime:
     return NOON + minutes * MINUTE
 
 
-def event(number: int, name: str, version: str, minute: float = 0, session: str = SESSION, **more: Any) -> Record:
+def event(
+    number: int, name: str, version: str, minute: float = 0, session: str = SESSION, uid: str = "", **more: Any
+) -> Record:
     listing = Listing(version, at(minute), **more)
-    return watched(listing.item(name, version, version), number, session)
+    return watched(listing.item(name, version, version, uid=uid), number, session)
 
 
 def gone(number: int, name: str, version: str, minute: float = 0, session: str = SESSION) -> Record:
@@ -146,6 +148,14 @@ async def test_a_number_that_comes_again_changes_nothing(bench: Bench) -> None:
     assert await heard(bench) == at(2)
     assert await intervals(bench) == [(0, 2)]
     assert await bench.connection.fetchval("select next_number from watch_session") == 4
+
+
+async def test_a_progress_that_comes_again_begins_no_interval_that_a_hole_has_cut(bench: Bench) -> None:
+    await bench.store(*first_list(), progress(1, 1))
+    await bench.store(event(3, "c", "106", 2))
+    await bench.store(progress(1, 1))
+    await bench.store(ended(4, unit(5)))
+    assert await intervals(bench) == [(0, 1)]
 
 
 async def test_the_first_number_of_a_session_is_one(bench: Bench) -> None:
@@ -338,6 +348,19 @@ async def _resynced(bench: Bench, *items: Record, listing: Listing, from_: int) 
     bench.seen.clear()
     await bench.store(*items, listing.completed(from_))
     return sum(seen.objects for seen in bench.seen if isinstance(seen, Drifted))
+
+
+@pytest.mark.parametrize("reborn", [False, True])
+async def test_what_a_list_lacks_was_there_until_its_first_page_came(bench: Bench, reborn: bool) -> None:
+    """Another session, which follows the kind, has not yet said when it was deleted; or that it is there again."""
+    await bench.store(*first_list(), event(1, "b", "105", 1), progress(2, 3.5))
+    listing = Listing("200", at(3))
+    item, completed = listing.item("a", "7", "7"), listing.completed(1, OTHER, at(4))
+    again = [event(2, "b", "210", 6, OTHER, uid="another")] if reborn else []
+    await bench.store(item, replace(completed, observed_at=at(5)), *again)
+    (row,) = await bench.connection.fetch("select deleted, valid_to from resource_history where name = 'b'")
+    assert tuple(row) == (True, at(4))
+    assert await intervals(bench) == [(0, 3.5)]
 
 
 async def test_what_a_list_again_corrects_is_drift_and_was_not_followed(bench: Bench) -> None:
