@@ -275,12 +275,14 @@ class Settings(BaseModel):
         default=[], description="what is not, likewise; values of Secrets always are"
     )
     collect_interval: Duration = Field(
-        default=300.0, gt=0, description="from the start of one run of lists to the next"
+        default=300.0,
+        gt=0,
+        description="from the start of one run of lists to the next; if set, nothing is followed without `--watch`",
     )
     resync_interval: Duration = Field(
         default=6 * 3600.0,
         gt=0,
-        description="with `--watch`: how often a kind is listed all the same, to prove it again",
+        description="how often a kind that is followed is listed all the same, to prove it again",
     )
     collect_concurrency: int = Field(default=4, ge=1, le=64, description="kinds listed at the same time")
     list_timeout: Duration = Field(
