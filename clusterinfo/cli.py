@@ -52,11 +52,15 @@ COMPLETE = "_CLUSTERINFO_COMPLETE"
 Once = Annotated[bool, typer.Option("--once", help="List everything once, then exit.")]
 Interval = Annotated[
     str | None,
-    typer.Option(metavar="DURATION", help="From one run of lists to the next; 5m unless set (COLLECT_INTERVAL)."),
+    typer.Option(metavar="DURATION", help="List everything so often, and follow nothing (COLLECT_INTERVAL)."),
 ]
 Watch = Annotated[
     bool,
-    typer.Option("--watch", help="List, then follow what changes; what cannot be followed is listed every interval."),
+    typer.Option(
+        "--watch",
+        help="Follow, as without a flag, even if COLLECT_INTERVAL is set: "
+        "only what cannot be followed is listed so often.",
+    ),
 ]
 Out = Annotated[
     Output, typer.Option("--output", "-o", metavar="FORMAT", help="table, wide (more of it), json, yaml, csv or name.")
@@ -75,9 +79,8 @@ def _root(
 
 @app.command()
 def collect(once: Once = False, interval: Interval = None, watch: Watch = False) -> None:
-    """List every kind a cluster serves and send it to Kafka. Every 5 minutes unless set otherwise."""
-    how = _pace(once, interval, watch)
-    settings = load(dict(os.environ), collect_interval=interval)
+    """List every kind a cluster serves and follow it into Kafka."""
+    settings, how = _paced(once, interval, watch)
 
     async def main(settings: Settings, observe: Observe, stopping: asyncio.Event) -> int:
         from clusterinfo.commands import pipelines
@@ -121,9 +124,8 @@ def consume(
 
 @app.command()
 def legacy(once: Once = False, interval: Interval = None, watch: Watch = False, no_migrate: NoMigrate = False) -> None:
-    """Deprecated: list every kind straight into PostgreSQL. For development, without Kafka."""
-    how = _pace(once, interval, watch)
-    settings = load(dict(os.environ), collect_interval=interval)
+    """Deprecated: follow a cluster straight into PostgreSQL. For development, without Kafka."""
+    settings, how = _paced(once, interval, watch)
 
     async def main(settings: Settings, observe: Observe, stopping: asyncio.Event) -> int:
         from clusterinfo.commands import pipelines
@@ -282,7 +284,8 @@ def status(
         str | None,
         typer.Option(
             metavar="DURATION",
-            help="Kinds not verified for so long need attention; 3 intervals of their collector unless set.",
+            help="Kinds not verified for so long need attention; 3 intervals of their collector unless set, or "
+            "2.5m where they were followed.",
         ),
     ] = None,
     kinds: Annotated[
@@ -371,13 +374,17 @@ def completion(shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bas
     typer.echo(get_completion_script(prog_name="clusterinfo", complete_var=COMPLETE, shell=shell))
 
 
-def _pace(once: bool, interval: str | None, watch: bool) -> Pace:
-    """How a cluster is collected, as the flags say."""
+def _paced(once: bool, interval: str | None, watch: bool) -> tuple[Settings, Pace]:
+    """The settings, and how a cluster is collected: it is followed unless a flag or COLLECT_INTERVAL says otherwise."""
     flags = {"--once": once, "--interval": interval is not None, "--watch": watch}
     given = [flag for flag, is_given in flags.items() if is_given]
     if len(given) > 1:
-        raise ConfigError(f"{' and '.join(given)} contradict each other: give one of them")
-    return Pace.ONCE if once else Pace.FOLLOW if watch else Pace.LISTS
+        hint = "" if once else " (with --watch, COLLECT_INTERVAL is how often what cannot be followed is listed)"
+        raise ConfigError(f"{' and '.join(given)} contradict each other: give one of them{hint}")
+    settings = load(dict(os.environ), collect_interval=interval)
+    if once:
+        return settings, Pace.ONCE
+    return settings, Pace.LISTS if settings.was_set("collect_interval") and not watch else Pace.FOLLOW
 
 
 def _duration(flag: str, value: str | None) -> float | None:

@@ -13,7 +13,7 @@ from functools import partial
 
 import msgspec
 
-from clusterinfo.model import Batch, Lane, Position, Receipt, WatchLane
+from clusterinfo.model import Batch, Lane, ListLane, Position, Receipt, WatchLane
 from clusterinfo.observations import Observe
 from clusterinfo.pump import Sink
 from clusterinfo.waiting import retried
@@ -56,6 +56,10 @@ class NumberingLanes:
     def progress_lane(self, lane: WatchLane) -> tuple[WatchLane, int]:
         """Each watch says of itself until when it was heard."""
         return lane, 0
+
+    def numbers_with(self, lane: WatchLane, listed: ListLane) -> bool:
+        """Each watch numbers for itself: what is listed within another reach knows nothing of it."""
+        return lane.reach == listed.reach
 
     async def renewed(self) -> bool:
         """Never: a watch is numbered in one place."""

@@ -112,6 +112,33 @@ class WatchLost(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class WatchFailing(Observation):
+    """A kind's watch could not be opened for so many `seconds`; that is tried again, and the kind listed meanwhile."""
+
+    resource: str
+    reach: str
+    error: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchRecovered(Observation):
+    """A kind's watch works again, after so many `seconds`; `WatchFailing` or `WatchLost` came before."""
+
+    resource: str
+    reach: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchesCounted(Observation):
+    """So many watches are followed now, and so many `failing`: told as such, and not yet recovered."""
+
+    followed: int
+    failing: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EventsRead(Observation):
     """So many changes of a kind came by its watch: bytes as downloaded."""
 

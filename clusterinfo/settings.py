@@ -231,6 +231,10 @@ class Settings(BaseModel):
         le=1000,
         description="prepared statements kept by a connection; 0 behind PgBouncer before 1.21 in transaction mode",
     )
+    db_synchronous_commit: Literal["on", "off", "local", "remote_write", "remote_apply"] | None = Field(
+        default=None,
+        description="synchronous_commit of what is stored, as PostgreSQL spells it; the server's own unless set",
+    )
 
     kubeconfig: Path | None = Field(
         default=None, description="kubeconfig file; in-cluster credentials, else ~/.kube/config unless set"
@@ -271,12 +275,14 @@ class Settings(BaseModel):
         default=[], description="what is not, likewise; values of Secrets always are"
     )
     collect_interval: Duration = Field(
-        default=300.0, gt=0, description="from the start of one run of lists to the next"
+        default=300.0,
+        gt=0,
+        description="from the start of one run of lists to the next; if set, nothing is followed without `--watch`",
     )
     resync_interval: Duration = Field(
         default=6 * 3600.0,
         gt=0,
-        description="with `--watch`: how often a kind is listed all the same, to prove it again",
+        description="how often a kind that is followed is listed all the same, to prove it again",
     )
     collect_concurrency: int = Field(default=4, ge=1, le=64, description="kinds listed at the same time")
     list_timeout: Duration = Field(

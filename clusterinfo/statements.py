@@ -32,7 +32,8 @@ class ListCompleted(msgspec.Struct, frozen=True, omit_defaults=True):
     """Value of a list.completed: how many objects the list sent, and the digest over them (`model.item_digest`).
 
     Of a unit that is followed also which `session` follows it: all that this says of the unit after the list's version
-    has numbers >= `from_`; and when the list's first page had come (`seen`). All three, or none.
+    has numbers >= `from_`; and when the list's first page had come (`seen`). All three, or none. Of one that was to be
+    followed and is not, why (`unfollowed`).
     """
 
     count: Annotated[int, msgspec.Meta(ge=0, le=INT64_MAX)]
@@ -40,6 +41,7 @@ class ListCompleted(msgspec.Struct, frozen=True, omit_defaults=True):
     session: Annotated[str, msgspec.Meta(pattern=f"^({UUID7})?$")] = ""
     from_: Annotated[int, msgspec.Meta(ge=0, le=MAX_NUMBER)] = msgspec.field(default=0, name="from")
     seen: Moment | None = None
+    unfollowed: str = ""
 
     def __post_init__(self) -> None:
         if self.seen is not None:

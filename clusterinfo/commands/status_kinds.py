@@ -15,6 +15,8 @@ WELL = ("verified", "excluded", "gone", "forbidden")
 excluded is somebody's decision."""
 WORST = ("failed", "unverified", "forbidden", "excluded", "gone", "verified")
 MOST_NAMED = 3
+HEARD_WITHIN_S = 150.0
+"""A kind that is followed is heard of so often: a watch may be silent for two minutes, and two progresses come late."""
 _NUMBERS = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+")
 """What differs between errors that are the same: ids, counts, partitions."""
 
@@ -28,6 +30,8 @@ class Complaint:
     kind: KindRow
     error: str
     is_old: bool
+    was_followed: bool = False
+    """True if what it lacks is being followed."""
 
     @property
     def name(self) -> str:
@@ -39,26 +43,48 @@ class Complaint:
         return _why([self])
 
 
-def complaint_of(kind: KindRow, stale_after_s: float) -> Complaint | None:
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """After how many seconds without proof kinds of a cluster are stale: those that are listed, and those that were
+    followed and are no more. What is followed is not."""
+
+    listed_s: float
+    followed_s: float = HEARD_WITHIN_S
+    even_followed: bool = False
+    """True if somebody asked for it."""
+
+    def is_stale(self, kind: KindRow) -> bool:
+        if kind.old_s is None or (kind.following and not self.even_followed):
+            return False
+        return kind.old_s > (self.followed_s if kind.state == "verified" and was_followed(kind) else self.listed_s)
+
+
+def was_followed(kind: KindRow) -> bool:
+    """Whether no list came since it was last followed."""
+    return kind.followed_s is not None and kind.followed_s == kind.old_s
+
+
+def complaint_of(kind: KindRow, stale: Stale) -> Complaint | None:
     """What is wrong with a kind; None: nothing."""
-    is_stale = kind.age_s is not None and kind.age_s > stale_after_s
+    is_stale = stale.is_stale(kind)
     if kind.state == "verified":
-        return Complaint(kind, "", is_old=True) if is_stale else None
+        lost = was_followed(kind) and not kind.following
+        return Complaint(kind, "", is_old=True, was_followed=lost) if is_stale else None
     error = "" if kind.state in WELL else kind.last_error or "not proven yet"
-    is_old = bool(kind.objects) and (is_stale or (not error and kind.age_s is None))
+    is_old = bool(kind.objects) and (is_stale or (not error and kind.old_s is None))
     return Complaint(kind, error, is_old) if error or is_old else None
 
 
 def severity(complaint: Complaint) -> tuple[int, float]:
     """What to sort by, the worst last: the state, then the age."""
-    return -WORST.index(complaint.kind.state), complaint.kind.age_s or 0.0
+    return -WORST.index(complaint.kind.state), complaint.kind.old_s or 0.0
 
 
 def grouped(complaints: Sequence[Complaint], *, with_cluster: bool = True) -> list[str]:
     """A line for each cluster and cause: `58 kinds of prod not verified for 4m`. The worst states come first."""
-    groups: dict[tuple[str, str, str], list[Complaint]] = {}
+    groups: dict[tuple[str, str, str, bool], list[Complaint]] = {}
     for one in sorted(complaints, key=severity, reverse=True):
-        cause = one.kind.cluster, one.kind.state, _NUMBERS.sub("#", one.error)
+        cause = one.kind.cluster, one.kind.state, _NUMBERS.sub("#", one.error), one.was_followed
         groups.setdefault(cause, []).append(one)
     return [_line(group, with_cluster) for group in groups.values()]
 
@@ -76,7 +102,7 @@ def _line(group: list[Complaint], with_cluster: bool) -> str:
 def _why(group: list[Complaint]) -> str:
     """Of kinds with one cause."""
     if group[0].kind.state == "verified":
-        return f"not verified for {_age(group)}"
+        return f"not {'followed' if group[0].was_followed else 'verified'} for {_age(group)}"
     parts = [group[0].error] if group[0].error else []
     if old := [one for one in group if one.is_old]:
         rows = sum(one.kind.objects or 0 for one in old)
@@ -86,7 +112,7 @@ def _why(group: list[Complaint]) -> str:
 
 def _age(group: list[Complaint], suffix: str = "") -> str:
     """`4m`, or `up to 6m` where it differs; "" where none was ever proven."""
-    ages = [one.kind.age_s for one in group if one.kind.age_s is not None]
+    ages = [one.kind.old_s for one in group if one.kind.old_s is not None]
     if not ages:
         return ""
     up_to = "up to " if short_duration(min(ages)) != short_duration(max(ages)) else ""

@@ -65,6 +65,7 @@ def _clusters(status: Status) -> Sequence[Column[ClusterLine]]:
         Column("AGE", lambda line: _age(line.age_s)),
         Column("KINDS", _verified),
         Column("STATES", lambda line: ", ".join(f"{n} {state}" for state, n in line.states.items()), is_wide=True),
+        Column("FOLLOWED", lambda line: line.followed),
         Column("OBJECTS", lambda line: line.objects),
         Column("LAST RUN", lambda line: ago(line.row.last_run_at, status.overview.now)),
         Column("TOOK", lambda line: _age(line.row.last_run_s), is_wide=True),
@@ -80,7 +81,7 @@ def _verified(line: ClusterLine) -> str:
 
 
 def _kinds(status: Status) -> Sequence[Column[KindRow]]:
-    stale = {row.cluster: status.stale_s(row) for row in status.overview.clusters}
+    stale = {row.cluster: status.stale(row) for row in status.overview.clusters}
 
     def why(kind: KindRow) -> str:
         complaint = complaint_of(kind, stale[kind.cluster])
@@ -89,7 +90,7 @@ def _kinds(status: Status) -> Sequence[Column[KindRow]]:
     return (
         Column("CLUSTER", lambda kind: kind.cluster),
         Column("STATE", lambda kind: kind.state),
-        Column("AGE", lambda kind: _age(kind.age_s)),
+        Column("AGE", lambda kind: _age(kind.old_s)),
         Column("OBJECTS", lambda kind: kind.objects),
         Column("KIND", name_of),  # the longest, and most have no reason behind it: few lines are folded
         Column("WHY", why, nothing=""),

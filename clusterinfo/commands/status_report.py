@@ -1,9 +1,9 @@
 """What `clusterinfo status` tells: a verdict with its reasons, a line a cluster, the lag; JSON. Pure: no I/O.
 
-Healthy means: of every cluster a run of lists has ended, which knew all of its kinds; every kind that has rows was
-verified not long ago; nothing waits among the dead letters; what waits in Kafka waits in partitions that a consumer
-holds, and is being stored. Lag is no reason for alarm by itself: it comes and goes with every run of lists. Nor is it
-one that nobody consumes while nothing waits: jobs consume now and then.
+Healthy means: of every cluster a run of lists has ended, which knew all of its kinds; every kind that has rows is
+followed, or was verified not long ago; nothing waits among the dead letters; what waits in Kafka waits in partitions
+that a consumer holds, and is being stored. Lag is no reason for alarm by itself: it comes and goes with every run of
+lists. Nor is it one that nobody consumes while nothing waits: jobs consume now and then.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from clusterinfo.commands.output import ago
-from clusterinfo.commands.status_kinds import Complaint, complaint_of, grouped, severity
+from clusterinfo.commands.status_kinds import Complaint, Stale, complaint_of, grouped, severity
 from clusterinfo.commands.status_lag import Lag, Partition, idle_for, is_stalled, waiting
+from clusterinfo.durations import short_duration
 from clusterinfo.model import partition_name
 from clusterinfo.postgres.admin.overview import ClusterRow, KindRow, Overview
 
@@ -85,6 +86,7 @@ class ClusterLine:
     row: ClusterRow
     age_s: float | None
     kinds: int
+    followed: int
     states: dict[str, int]
     objects: int
     stale_after_s: float
@@ -97,7 +99,8 @@ class Status:
     """An overview, the topics' partitions, who consumes them (None: Kafka was not asked), and when a kind is stale.
 
     `stale_after_s`: after how many seconds, of every cluster; None: after three times the interval that its collector
-    states, or `interval_s` where it states none. `every_kind`: kinds are named that need no attention, too.
+    states, or `interval_s` where it states none, and if it was followed as soon as it is not. `every_kind`: kinds are
+    named that need no attention, too.
     """
 
     overview: Overview
@@ -133,13 +136,15 @@ class Status:
 
     def complaints(self, cluster: str | None = None) -> list[Complaint]:
         """Kinds that need attention, of one cluster or of all."""
-        stale = {row.cluster: self.stale_s(row) for row in self.overview.clusters}
+        stale = {row.cluster: self.stale(row) for row in self.overview.clusters}
         kinds = (kind for kind in self.overview.kinds if cluster in (None, kind.cluster))
         return [one for kind in kinds if (one := complaint_of(kind, stale[kind.cluster]))]
 
-    def stale_s(self, cluster: ClusterRow) -> float:
-        """After how many seconds a kind of it is stale."""
-        return self.stale_after_s or STALE_INTERVALS * (cluster.interval_s or self.interval_s)
+    def stale(self, cluster: ClusterRow) -> Stale:
+        """When kinds of it are stale. A run that takes longer than the interval is its own interval."""
+        if (asked_s := self.stale_after_s) is not None:
+            return Stale(asked_s, asked_s, even_followed=True)
+        return Stale(STALE_INTERVALS * max(cluster.interval_s or self.interval_s, cluster.last_run_s or 0.0))
 
     def _ends(self) -> list[Attention]:
         """What is wrong with Kafka, the consumers, and the database as a whole."""
@@ -152,12 +157,21 @@ class Status:
         return [Attention("cluster", why, row.cluster) for row in self.overview.clusters if (why := _unfinished(row))]
 
     def _silent(self) -> list[Attention]:
-        """Clusters with stale kinds of which no run of lists has come either, though what was sent is being stored."""
+        """Clusters with stale kinds of which nothing else has come either, though what was sent is being stored."""
         if self.unattended or self.stalled:
             return []
-        rows = [row for row in self.overview.clusters if self._is_overdue(row)]
         old = {one.kind.cluster for one in self.complaints() if one.is_old}
-        return [Attention("cluster", self._last_run(row), row.cluster) for row in rows if row.cluster in old]
+        rows = [row for row in self.overview.clusters if row.cluster in old]
+        return [Attention("cluster", why, row.cluster) for row in rows if (why := self._silence(row))]
+
+    def _silence(self, row: ClusterRow) -> str:
+        """What has not come of a cluster for too long; "": something has."""
+        if self._is_overdue(row):
+            return f"{self._last_run(row)}; does its collector run?"
+        lost = [one.kind.old_s or 0.0 for one in self.complaints(row.cluster) if one.was_followed]
+        if not lost or any(kind.following for kind in self.overview.kinds if kind.cluster == row.cluster):
+            return ""
+        return f"its watches were last heard from {short_duration(min(lost))} ago; does its collector run?"
 
     def _is_overdue(self, row: ClusterRow) -> bool:
         """Whether its collector, as it states its interval, should have ended another run by now."""
@@ -165,7 +179,7 @@ class Status:
         return row.last_run_at is not None and self.overview.now - row.last_run_at > dt.timedelta(seconds=run_s)
 
     def _last_run(self, row: ClusterRow) -> str:
-        return f"the last run of lists began {ago(row.last_run_at, self.overview.now)} ago; does its collector run?"
+        return f"the last run of lists began {ago(row.last_run_at, self.overview.now)} ago"
 
     def _letters(self) -> list[Attention]:
         count = self.overview.dead_letters
@@ -233,7 +247,7 @@ class Status:
 
     def _line(self, row: ClusterRow) -> ClusterLine:
         kinds = [kind for kind in self.overview.kinds if kind.cluster == row.cluster]
-        ages = [kind.age_s for kind in kinds if kind.state == "verified" and kind.age_s is not None]
+        ages = [kind.old_s for kind in kinds if kind.state == "verified" and kind.old_s is not None]
         complaints = sorted(self.complaints(row.cluster), key=severity, reverse=True)
         worst = complaints[0] if complaints else None
         causes = grouped(complaints, with_cluster=False)
@@ -242,9 +256,10 @@ class Status:
             row=row,
             age_s=max(ages) if ages else None,
             kinds=len(kinds),
+            followed=sum(kind.following for kind in kinds),
             states=dict(Counter(kind.state for kind in kinds).most_common()),
             objects=sum(kind.objects or 0 for kind in kinds),
-            stale_after_s=self.stale_s(row),
+            stale_after_s=self.stale(row).listed_s,
             worst=worst.name if worst else "",
             why=_unfinished(row) or (causes[0] + more if causes else ""),
         )

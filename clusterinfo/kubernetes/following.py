@@ -15,12 +15,15 @@ from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+import msgspec
+
 from clusterinfo.kubernetes.list_source import Alone, Beside, ListResult, ListSource, new_id
-from clusterinfo.kubernetes.live import Action, Event, State, advance
+from clusterinfo.kubernetes.live import FOLLOWED, Action, Event, State, advance
 from clusterinfo.kubernetes.unit_lister import UnitLister, UnitResult
 from clusterinfo.kubernetes.watch import WatchContext, WatchSource
+from clusterinfo.kubernetes.watch_health import WatchHealth
 from clusterinfo.model import Batch, GroupVersionResource, ListLane, Outcome, WatchLane, version_number
-from clusterinfo.observations import EventsRead, Observation, Observe
+from clusterinfo.observations import EventsRead, Observation, Observe, WatchesCounted
 from clusterinfo.pump import Sink, pump
 from clusterinfo.statements import ListCompleted, WatchProgress
 from clusterinfo.waiting import Backoff
@@ -36,6 +39,8 @@ STOP_WITHIN_S = 3.0
 RETRY_RESYNC_S = 300.0
 QUIET_S = 600.0
 """A watch that expires after it went well for so long is followed by a list at once."""
+UNWATCHED: Final = frozenset({Event.REMOVED, Event.LIST_FORBIDDEN, Event.CLOCK})
+"""What says that there is nothing to be watched for now: no watch that does not work is amiss then."""
 TRIGGERS: Final = frozenset({"customresourcedefinitions.apiextensions.k8s.io", "apiservices.apiregistration.k8s.io"})
 """What says by its changes that other kinds may be served."""
 
@@ -48,6 +53,9 @@ class NumberingSink(Sink, Protocol):
 
     def progress_lane(self, lane: WatchLane) -> tuple[WatchLane, int]:
         """On which lane, and partition, it is said until when this lane was heard."""
+
+    def numbers_with(self, lane: WatchLane, listed: ListLane) -> bool:
+        """True if a list of this lane can name the session of that watch: both come to one place, in order."""
 
     async def renewed(self) -> bool:
         """True if what is watched is numbered elsewhere from now on, so that a session cannot go on."""
@@ -87,6 +95,8 @@ class Follower:
         self.gvr = gvr
         self.state = State.GONE
         self.watch: WatchSource | None = None
+        self.health = WatchHealth(gvr.dotted, lane.reach, shared.observe)
+        """Of its watches, one after another."""
         self.is_said = False
         """True once a list said, or was about to say, that the watch follows it."""
         self._watch_lane = WatchLane(lane.unit, lane.reach, shared.session)
@@ -95,6 +105,8 @@ class Follower:
         self._settled = asyncio.Event()
         self._result: UnitResult | None = None
         self._is_fresh = False
+        self._is_wanted = False
+        """True if the next run is to list it, whether that is due or comes in between."""
         self._list: asyncio.Task[None] | None = None
         self._list_from = 1
         self._newest = 0
@@ -106,14 +118,17 @@ class Follower:
 
     # --- for who makes it --------------------------------------------------------------------------------------------
 
-    def tick(self, gvr: GroupVersionResource) -> None:
-        """A run of lists begins, and discovery names the kind so."""
-        if (gvr.version, gvr.kind) != (self.gvr.version, self.gvr.kind):
+    def tick(self, gvr: GroupVersionResource, *, is_due: bool = True) -> None:
+        """A run of lists begins, and discovery names the kind so; COLLECT_INTERVAL is over if it `is_due`."""
+        if is_other := (gvr.version, gvr.kind) != (self.gvr.version, self.gvr.kind):
             self.post(Event.EXPIRED)  # as of a custom resource that is served in another version from now on
         self.gvr = gvr
-        if advance(self.state, Event.TICK).state is State.LISTING:
+        if not (is_due or is_other or self._is_wanted or self.state is State.GONE):
+            return
+        event = Event.OVERDUE if self.state in FOLLOWED and self.is_overdue else Event.TICK
+        if advance(self.state, event).state is State.LISTING:
             self._settled.clear()
-        self.post(Event.TICK)
+        self.post(event)
 
     def post(self, event: Event, source: object | None = None) -> None:
         """Have `event` happen; one of a list or watch (`source`) that was given up by then does not."""
@@ -148,6 +163,8 @@ class Follower:
         self.state, actions = advance(self.state, event)
         for action in actions:
             await self._actions[action](self, event)
+        if event in UNWATCHED:
+            self.health.forget()
         if self.state is not State.LISTING and self._result is not None:
             self._settled.set()
 
@@ -155,6 +172,7 @@ class Follower:
 
     async def _begin_list(self, event: Event) -> None:
         del event
+        self._is_wanted = False
         if self.watch is None:
             self._watch_lane = WatchLane(self.lane.unit, self.lane.reach, self._shared.session)
         self._list_from = self._shared.sink.next_number(self._watch_lane)
@@ -163,7 +181,7 @@ class Follower:
     async def _run_list(self) -> None:
         """List the kind, and tell what came of it."""
         me, shared = asyncio.current_task(), self._shared
-        named = self._beside = _BesideList(self)
+        self._beside = _BesideList(self)
         lister = UnitLister(
             self.lane,
             self.gvr,
@@ -175,15 +193,21 @@ class Follower:
         )
         self._result = await lister.run()
         self._is_fresh = True
-        completed = Event.LISTED if named.is_named else Event.LISTED_ALONE
+        completed = Event.LISTED if self._beside.is_named else Event.LISTED_ALONE
         outcomes = {Outcome.COMPLETED: completed, Outcome.FORBIDDEN: Event.LIST_FORBIDDEN}
         self.post(outcomes.get(self._result.outcome, Event.LIST_FAILED), me)
 
     def _open_list(self, lane: ListLane, gvr: GroupVersionResource, failure: str) -> ListSource:
-        """Only of a list of all that the watch shows is it known that the watch follows it."""
-        is_whole = lane == self.lane and not failure
-        newest = max(self._newest, self.watch.version if self.watch else 0) if is_whole else 0
-        return self._shared.open_list(lane, gvr, failure, self._beside if is_whole else Alone(), newest)
+        """The watch is opened beside the list of all that it shows, and stays beside those of single namespaces that
+        take its place.
+        """
+        if failure or lane.unit != self.lane.unit or not self._shared.sink.numbers_with(self._watch_lane, lane):
+            return self._shared.open_list(lane, gvr, failure, Alone(), 0)
+        is_part = lane != self.lane
+        if is_part:
+            self._beside = _BesideList(self, is_part=True)
+        newest = 0 if is_part else max(self._newest, self.watch.version if self.watch else 0)
+        return self._shared.open_list(lane, gvr, failure, self._beside, newest)
 
     def _end_list(self, lane: ListLane, result: ListResult) -> None:
         if self._shared.end_list(lane, result):
@@ -208,6 +232,7 @@ class Follower:
             seen=seen,
             report=lambda event: self.post(event, watch),
             spawn=self._tasks.create_task,
+            health=self.health,
         )
         self.watch = watch
         watch.begin()
@@ -280,12 +305,18 @@ class Follower:
 
     async def _discover(self, event: Event) -> None:
         del event
+        self._is_wanted = True
         self._shared.discover()
 
     def _post_later(self, wait_s: float, event: Event) -> None:
         if timer := self._timers.pop(event, None):
             timer.cancel()
         self._timers[event] = asyncio.get_running_loop().call_later(wait_s, self.post, event)
+
+    @property
+    def is_overdue(self) -> bool:
+        """True if its watches have not worked for so long that it is listed meanwhile."""
+        return self.health.failing_s > self._shared.watches.silence_s
 
     @property
     def may_be_watched(self) -> bool:
@@ -320,12 +351,17 @@ class Follower:
 
 
 class _BesideList:
-    """The watch beside one list of a follower: a `Beside`."""
+    """The watch beside one list of a follower: a `Beside`.
 
-    def __init__(self, follower: Follower) -> None:
+    `is_part`: of a single namespace, since the list of all takes too long; its watch is the one that was opened beside
+    that list.
+    """
+
+    def __init__(self, follower: Follower, *, is_part: bool = False) -> None:
         self._follower = follower
+        self._is_part = is_part
         self._is_resync = follower.state is State.RESYNCING
-        self._watch: WatchSource | None = follower.watch if self._is_resync else None
+        self._watch: WatchSource | None = follower.watch if self._is_resync or is_part else None
         self._seen = dt.datetime.min.replace(tzinfo=dt.UTC)
         self.is_named = False
         """True if the list said who follows it."""
@@ -337,6 +373,8 @@ class _BesideList:
         if self._is_resync:
             if self._watch is not None and number is not None:
                 await self._watch.reaches(number, REACH_WITHIN_S)
+            return
+        if self._is_part:
             return
         follower = self._follower
         if follower.is_said:  # an attempt before this one may have been stored whole
@@ -351,8 +389,9 @@ class _BesideList:
     def complete(self, statement: ListCompleted) -> ListCompleted:
         """Say who follows, if the watch that was beside the list from its beginning is still there."""
         follower, watch = self._follower, self._watch
-        if watch is None or watch is not follower.watch or watch.is_over:
-            return statement
+        is_vain = follower.is_overdue and (watch is None or not watch.was_answered)  # another attempt to watch it
+        if watch is None or watch is not follower.watch or watch.is_over or is_vain:
+            return msgspec.structs.replace(statement, unfollowed=follower.health.error)
         self.is_named = follower.is_said = True
         number = follower.list_from if self._is_resync else follower.next_number()
         return ListCompleted(statement.count, statement.digest, follower.session, number, self._seen)
@@ -368,13 +407,18 @@ class Followers:
         self._running: list[asyncio.Task[None]] = []
         self._saying: dict[tuple[WatchLane, int], asyncio.Task[None]] = {}
 
-    async def prove(self, plan: list[tuple[ListLane, GroupVersionResource]], *, is_complete: bool) -> list[UnitResult]:
-        """Have each lane of `plan` followed, or else listed; how each fared. `is_complete`: nothing else is served."""
+    async def prove(
+        self, plan: list[tuple[ListLane, GroupVersionResource]], *, is_complete: bool, is_due: bool = True
+    ) -> list[UnitResult]:
+        """Have each lane of `plan` followed, or else listed if that `is_due`; how each fared, or did last.
+
+        `is_complete`: nothing else is served.
+        """
         for lane, gvr in plan:
             if lane not in self._all:
                 follower = self._all[lane] = Follower(lane, gvr, self._shared)
                 self._running.append(self._spawn(follower.run()))
-            self._all[lane].tick(gvr)
+            self._all[lane].tick(gvr, is_due=is_due)
         if is_complete:
             named = {lane for lane, _ in plan}
             for lane, follower in self._all.items():
@@ -404,15 +448,26 @@ class Followers:
     async def report(self) -> None:
         """Say from time to time until when the watches were heard."""
         while True:
-            wait_s = max(PROGRESS_S, float(len(self._followed())))
-            await asyncio.sleep(wait_s)
-            self.say_progress(wait_s)
+            await asyncio.sleep(self._progress_s)
+            self.say_progress()
+            self.count()
 
-    def say_progress(self, interval_s: float) -> None:
-        """Say it now, of each partition whose last progress is stored; the next one is due after `interval_s`."""
+    def count(self) -> None:
+        """Tell how many are followed, and how many of the watches do not work."""
+        followed = sum(one.state in FOLLOWED for one in self._all.values())
+        failing = sum(one.health.is_failing for one in self._all.values())
+        self._shared.observe(WatchesCounted(followed=followed, failing=failing))
+
+    @property
+    def _progress_s(self) -> float:
+        """From one progress to the next."""
+        return max(PROGRESS_S, float(len(self._followed())))
+
+    def say_progress(self) -> None:
+        """Say it now, of each partition whose last progress is stored."""
         for lane, partition in self._followed():
             if (said := self._saying.get((lane, partition))) is None or said.done():
-                self._saying[lane, partition] = self._spawn(self._say(lane, partition, interval_s))
+                self._saying[lane, partition] = self._spawn(self._say(lane, partition, self._progress_s))
 
     def _followed(self) -> dict[tuple[WatchLane, int], list[WatchSource]]:
         """The watches that lists said follow them, by where their progress is said."""

@@ -8,10 +8,11 @@ that the kind is not followed any more, and it is listed again at once, or after
 (`EXPIRED`). From time to time a list beside the running watch proves everything again (`RESYNCING`); whatever comes of
 that list, it ends nothing.
 
-What cannot be followed is listed every COLLECT_INTERVAL: what may not be listed (`FORBIDDEN`), what cannot be watched,
-is ordered by the clock, or could not be listed (`POLLING`). Each of these lists tries to open a watch again, unless the
-kind is ordered by the clock. A kind that discovery does not name any more is left alone until it does (`GONE`); once
-the program is to stop, nothing is begun any more (`DRAINED`).
+A watch that has not worked for two minutes by the time of the next run is given up (`Event.OVERDUE`): the kind is
+listed, and another one tried. What cannot be followed is listed every COLLECT_INTERVAL: what may not be listed
+(`FORBIDDEN`), what cannot be watched, is ordered by the clock, or could not be listed (`POLLING`). Each of these lists
+tries to open a watch again, unless the kind is ordered by the clock. A kind that discovery does not name any more is
+left alone until it does (`GONE`); once the program is to stop, nothing is begun any more (`DRAINED`).
 
 A list that completes with a watch beside it ends with `LISTED`, one without with `LISTED_ALONE`: that proves what there
 was, and no more. What was said of a watch is taken back by `Action.END` (`watch.ended`); of one that nothing was sent
@@ -42,6 +43,7 @@ class Event(Enum):
     """What can happen."""
 
     TICK = "COLLECT_INTERVAL is over, and discovery names the kind"
+    OVERDUE = "COLLECT_INTERVAL is over, and the watch has not worked for two minutes"
     RESYNC_DUE = "RESYNC_INTERVAL is over"
     PAUSE_OVER = "the pause after the watch expired is over"
     LISTED = "the list completed, and said that a watch follows it"
@@ -126,12 +128,14 @@ TABLE: Final[dict[State, dict[Event, Step]]] = {
     },
     S.WATCHING: _FOLLOWED
     | {
+        E.OVERDUE: Step(S.LISTING, (A.END, A.LIST)),
         E.RESYNC_DUE: Step(S.RESYNCING, (A.LIST,)),
         E.CLOSED: Step(S.RECONNECTING, (A.REOPEN,)),
         E.BROKEN: Step(S.RECONNECTING, (A.REOPEN,)),
     },
     S.RECONNECTING: _FOLLOWED
     | {
+        E.OVERDUE: Step(S.LISTING, (A.END, A.LIST)),
         E.RESYNC_DUE: Step(S.RECONNECTING, (A.RETRY_RESYNC,)),
         E.OPENED: Step(S.WATCHING),
         E.CLOSED: Step(S.RECONNECTING, (A.REOPEN,)),

@@ -5,8 +5,10 @@ pump fetches it, so that it can be read beside the list that it follows. A conne
 was read to: what was read stays until the sink has confirmed it. What the server says is `watch_events.py`'s concern,
 what that means for the kind `live.py`'s: it is reported, and whoever follows the kind says whether to `reopen`.
 
-A watch is heard from when its server answers, says anything, or ends it in order. A server that sends bookmarks is
-never silent for long; one that sends none is asked for short watches, each end of which is a sign of life.
+A watch is heard from when its server says anything, or ends it in order, but not while more of that waits to be read:
+after it was opened, or had to wait for room. That counts up to some seconds before, since what changed then may still
+be on its way. A server that sends bookmarks is never silent for long; one that sends none is asked for short watches,
+each end of which is a sign of life. That it answers 200 is none: what changed before comes after that.
 """
 
 from __future__ import annotations
@@ -41,13 +43,18 @@ from clusterinfo.kubernetes.watch_events import (
     parse_line,
     version_above,
 )
+from clusterinfo.kubernetes.watch_health import WatchHealth
 from clusterinfo.model import Batch, GroupVersionResource, Lane, Position, Receipt, Record, WatchLane
-from clusterinfo.observations import EventsRead, Observe, WatchInterrupted, WatchLost, WatchOpened
+from clusterinfo.observations import EventsRead, Observe, WatchOpened
 from clusterinfo.statements import WatchedUnit, WatchEnded
 from clusterinfo.waiting import MAX_WAIT_S, Backoff
 
 SILENCE_S = 120.0
 """Servers send a bookmark a minute: one that has said nothing for two is not there (docs/DESIGN.md, section 4)."""
+ON_ITS_WAY_S = 5.0
+"""The longest that a change may take from its commit in etcd until it arrives here: ten times what load makes of it."""
+DRAINED_S = 0.005
+"""Whoever waits so long for more has read all that had come; just opened, so long as a change is on its way."""
 WORDLESS_RENEWALS = 2
 """Watches in a row in which a server said nothing at all, after which it may have forgotten what it is asked for."""
 LASTS_S, LASTS_SILENT_S = (300, 600), (60, 90)
@@ -96,6 +103,7 @@ class WatchContext:
     room: ByteBudget = field(default_factory=lambda: ByteBudget(ROOM_BYTES))
     max_line_bytes: int = 16 * 1024 * 1024
     silence_s: float = SILENCE_S
+    on_its_way_s: float = ON_ITS_WAY_S
     now: Callable[[], dt.datetime] = utc_now
 
 
@@ -118,7 +126,8 @@ class _Over(NamedTuple):
 class WatchSource:
     """The changes of one kind after `version`: a `pump.Source` for one `WatchLane`, made for one pump.
 
-    `seen`: when the first page of the list it follows had come. `report` is told what happens, on the event loop.
+    `seen`: when the first page of the list it follows had come. `report` is told what happens, on the event loop;
+    `health` is that of the watches before this one as well.
     """
 
     def __init__(
@@ -131,9 +140,11 @@ class WatchSource:
         seen: dt.datetime,
         report: Report,
         spawn: Spawn = asyncio.create_task,
+        health: WatchHealth | None = None,
     ) -> None:
         self.lane = lane
         self.gvr = gvr
+        self.health = health or WatchHealth(gvr.dotted, lane.reach, context.observe)
         self.seen = seen
         self.confirmed = version
         """All up to here is stored, or was of no interest."""
@@ -141,6 +152,8 @@ class WatchSource:
         """Why it is over."""
         self.version = version
         """Up to where it was read, in all its life."""
+        self.was_answered = False
+        """True once its server has answered 200."""
         self._first = self._version = version
         self._context = context
         self._report = report
@@ -158,7 +171,8 @@ class WatchSource:
         self._batch_version = version
         self._batches = 0
         self._heard = seen
-        self._was_answered = False
+        self._is_drained = False
+        self._drained_after_s = context.on_its_way_s
         self._has_ended = False
         self._has_bookmarks = True
         self._saw_bookmark = False
@@ -169,6 +183,11 @@ class WatchSource:
 
     @property
     def heard(self) -> dt.datetime:
+        """Up to when all that changed was read and handed over to be sent."""
+        return self._handed_over - dt.timedelta(seconds=self._context.on_its_way_s)
+
+    @property
+    def _handed_over(self) -> dt.datetime:
         """When it was last heard from with all that was read by then handed over to be sent."""
         return self._pending[0].heard_before if self._pending else self._heard
 
@@ -184,7 +203,7 @@ class WatchSource:
 
     def is_behind(self, now: dt.datetime) -> bool:
         """True if it was never answered, or not heard from for too long."""
-        return not self._was_answered or (now - self.heard).total_seconds() > self._context.silence_s
+        return not self.was_answered or (now - self._handed_over).total_seconds() > self._context.silence_s
 
     async def reaches(self, version: int, within_s: float) -> bool:
         """Wait until all up to `version` is confirmed; False if that takes longer than `within_s`."""
@@ -219,7 +238,7 @@ class WatchSource:
         await self._stop_reading()
         statement = WatchEnded([self.told(self.heard)], one_line(reason or self.reason or "unknown reason"))
         record = self._context.recorder.watches(statement, self.lane.session, 0, self._context.now())
-        self._pending.append(_Pending(record, self._version, self.heard))
+        self._pending.append(_Pending(record, self._version, self._handed_over))
         self._has_ended = True
         self._news.set()
 
@@ -324,14 +343,13 @@ class WatchSource:
             self._tried.set()
             self._reopen.clear()
             if over.event is Event.BROKEN:
-                self._observe_interruption(over)
+                self.health.interrupted(over.reason, over.wait_s)
             self._report(over.event)
             await self._reopen.wait()
             await asyncio.sleep(over.wait_s)
         self.reason = over.reason
         self._tried.set()
-        resource, reach = self.gvr.dotted, self.lane.reach
-        self._context.observe(WatchLost(resource=resource, reach=reach, reason=over.reason))
+        self.health.lost(over.reason)
         self._report(over.event)
 
     async def _connection(self) -> _Over:
@@ -372,18 +390,29 @@ class WatchSource:
         timeout_s = random.randint(*lasts)  # noqa: S311 - jitter needs no secrecy
         at = {"namespace": self.lane.reach, "version": self._version, "timeout_s": timeout_s}
         async with context.opener.watch(self.gvr, **at) as opened:  # type: ignore[arg-type]  # as named above
-            self._was_answered = True
+            self.was_answered = True
             self._tried.set()
-            self._heard = context.now()
+            self.health.answered()
+            self._is_drained, self._drained_after_s = False, context.on_its_way_s
             context.observe(WatchOpened(resource=self.gvr.dotted, reach=self.lane.reach, version=self._version))
             self._report(Event.OPENED)
-            while chunk := await opened.read(context.silence_s):
+            while chunk := await self._next_chunk(opened):
+                came_at = context.now()
                 await self._add_all(lines.feed(chunk))
-                self._heard = context.now()
+                if self._is_drained:
+                    self._heard = came_at
                 await self._wait_for_room()
         if lines.is_within_a_line:
             raise TransientError("the watch broke off within a line")
         self._heard = context.now()
+        self.health.heard()
+
+    async def _next_chunk(self, opened: StreamOfLines) -> bytes:
+        asked_s = time.monotonic()
+        chunk = await opened.read(self._context.silence_s)
+        self._is_drained = self._is_drained or time.monotonic() - asked_s > self._drained_after_s
+        self._drained_after_s = min(DRAINED_S, self._context.on_its_way_s)
+        return chunk
 
     async def _add_all(self, lines: list[bytes]) -> None:
         events = size_bytes = 0
@@ -397,6 +426,7 @@ class WatchSource:
                 size_bytes += len(line)
             self._words += 1
             self._backoff.reset()
+            self.health.heard()
         if events:
             where = {"resource": self.gvr.dotted, "reach": self.lane.reach}
             self._context.observe(EventsRead(**where, events=events, size_bytes=size_bytes))
@@ -447,14 +477,10 @@ class WatchSource:
             self._pending_bytes > MOST_BYTES or room.held_bytes > room.limit_bytes
         ):
             self._drained.clear()
+            self._is_drained = False
             with contextlib.suppress(TimeoutError):  # others may have made room
                 async with asyncio.timeout(LOOK_AGAIN_S):
                     await self._drained.wait()
-
-    def _observe_interruption(self, over: _Over) -> None:
-        resource, reach = self.gvr.dotted, self.lane.reach
-        wait_s = round(over.wait_s, 3)
-        self._context.observe(WatchInterrupted(resource=resource, reach=reach, error=over.reason, wait_s=wait_s))
 
 
 _STATUSES: Final = {410: Event.EXPIRED, 403: Event.WATCH_FORBIDDEN}

@@ -48,6 +48,10 @@ class Metrics:
         self.watches_lost = self._counter(
             "watches_lost", "Watches that could not be continued, so that the kind was listed again", "resource"
         )
+        self.watches = self._gauge("watches", "Kinds and reaches that are followed by a watch")
+        self.watches_failing = self._gauge(
+            "watches_failing", "Watches that were told to be failing or lost and do not work again: 0 where all is well"
+        )
         self.last_snapshot = self._gauge(
             "last_snapshot_timestamp_seconds", "When the last run of lists ended (Unix time)", "cluster"
         )
@@ -150,6 +154,11 @@ def _count_batch(metrics: Metrics, batch: seen.BatchStored) -> None:
         metrics.batch_seconds.labels(stage).observe(seconds)
 
 
+def _count_watches(metrics: Metrics, counted: seen.WatchesCounted) -> None:
+    metrics.watches.set(counted.followed)
+    metrics.watches_failing.set(counted.failing)
+
+
 def _count_changes(metrics: Metrics, changes: seen.ChangesStored) -> None:
     delays = metrics.delay_seconds.labels(changes.resource)
     for delay_s in changes.delays_s:
@@ -170,6 +179,7 @@ _COUNTERS: dict[type[Observation], Callable[[Metrics, Any], None]] = {
     seen.ListEnded: lambda m, o: m.list_seconds.labels(o.resource, o.outcome).observe(o.seconds),
     seen.EventsRead: lambda m, o: m.watched_events.labels(o.resource).inc(o.events),
     seen.WatchLost: lambda m, o: m.watches_lost.labels(o.resource).inc(),
+    seen.WatchesCounted: _count_watches,
     seen.SnapshotEnded: _count_run,
     seen.Produced: _count_produced,
     seen.Streamed: _count_produced,

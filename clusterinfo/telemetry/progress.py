@@ -40,13 +40,22 @@ def line_of(observation: Observation) -> str:
             line = f"{lane}, {step}: {error}; again in {wait_s:.1f} s"
         case seen.RunFailed(cluster=cluster, error=error, wait_s=wait_s):
             line = f"{cluster}, run of lists: {error}; again in {wait_s:.1f} s"
-        case seen.WatchLost(resource=resource, reason=reason):
-            line = f"{resource}: its watch cannot be continued: {reason}; it is listed again"
         case seen.SnapshotEnded() as ended:
             line = _summary(ended)
         case seen.AllStored() as stored:
             line = _sum(stored)
-    return line
+    return line or _of_a_watch(observation)
+
+
+def _of_a_watch(observation: Observation) -> str:
+    match observation:
+        case seen.WatchLost(resource=resource, reason=reason):
+            return f"{resource}: its watch cannot be continued: {reason}; it is listed again"
+        case seen.WatchFailing(resource=resource, error=error, seconds=seconds):
+            return f"{resource}: its watch has not worked for {seconds:.0f} s: {error}; it is listed meanwhile"
+        case seen.WatchRecovered(resource=resource, seconds=seconds):
+            return f"{resource}: its watch works again, after {seconds:.0f} s"
+    return ""
 
 
 def _summary(ended: seen.SnapshotEnded) -> str:

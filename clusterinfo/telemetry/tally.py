@@ -71,9 +71,9 @@ class Listing:
 
     def _follow(self, observation: Observation) -> None:
         match observation:
-            case seen.WatchOpened(resource=resource):
+            case seen.WatchOpened(resource=resource) | seen.WatchRecovered(resource=resource):
                 self._followed.add(resource)
-            case seen.WatchLost(resource=resource):
+            case seen.WatchLost(resource=resource) | seen.WatchFailing(resource=resource):
                 self._followed.discard(resource)
             case seen.EventsRead(events=events):
                 self._changes += events

@@ -142,6 +142,7 @@ SILENT: list[dict[str, str]] = [
     series("clusterinfo_delay_seconds_bucket", "0+100x120", resource="pods", le="5"),
     series("clusterinfo_delay_seconds_bucket", "0+100x120", resource="pods", le="+Inf"),
     series("clusterinfo_drift_total", "3x120", resource="pods"),
+    series("clusterinfo_watches_failing", "0x60 2x5 0x55"),
     series("clusterinfo_offset_gaps_total", "0x120"),
     series("clusterinfo_dead_letters_total", "3x120"),
     series("clusterinfo_dead_letters_dropped_total", "3x120"),
@@ -174,6 +175,7 @@ FIRING: dict[str, list[dict[str, str]]] = {
         series("clusterinfo_delay_seconds_bucket", "0+100x120", resource="pods", le="+Inf"),
     ],
     "ClusterinfoDrift": [series("clusterinfo_drift_total", "0x100 1x20", resource="pods")],
+    "ClusterinfoWatchesFail": [series("clusterinfo_watches_failing", "0x100 1x20")],
     "ClusterinfoNothingStored": [
         series("clusterinfo_lag_records", "10x120", topic="t", partition="0"),
         series("clusterinfo_batches_total", "7x120"),

@@ -5,6 +5,8 @@ turn: watches are cut, expire, are throttled, fall silent or say garbage; the AP
 started again; programs are killed. In the end the database has to equal the cluster; every version that was made has to
 be stored once, unless its kind was not being followed then, and none twice.
 
+Each kind is listed again every minute meanwhile, and what a list corrects (drift) has to be nothing.
+
 The delay of a change is the time from the change to the commit of its row, by PostgreSQL's times of commits, of what
 was changed while no fault lasted. Every version differs from the last, so that each is history as soon as it is
 superseded, by a commit that is the successor's.
@@ -28,8 +30,11 @@ from statistics import quantiles
 
 import asyncpg
 
+from clusterinfo import observations as seen
 from clusterinfo.sandbox.kubernetes import SimulatedCluster
+from clusterinfo.telemetry.logs import MESSAGES
 from tests.faults.pipeline import World, pipeline, servers
+from tests.faults.rest import processor_s
 from tests.support.forkserver import forking
 
 OBJECTS, CONSUMERS = 5000, 2
@@ -40,6 +45,8 @@ AFTERMATH_S = 1.0
 CAUGHT_UP = 50
 """Messages of a partition that may wait."""
 SHOWN = 20
+RESYNC = "60s"
+WANTED_P99_S = 0.25
 FIXED = frozenset(("namespaces", "nodes", "customresourcedefinitions"))
 OPERATIONS = {"update": 7, "recreate": 1, "delete": 1, "create": 1}
 
@@ -199,6 +206,23 @@ class Faults:
         self.world.collector.signal(signal.SIGKILL)
 
 
+def seconds_until_back(of: Span, until: float, delays: list[tuple[float, float]]) -> int | None:
+    """Whole seconds from a fault's beginning after which the p99 of each second stays as wanted; None: never."""
+    by_second: dict[int, list[float]] = {}
+    for at, delay in delays:
+        if of.begins <= at < until:
+            by_second.setdefault(int(at - of.begins), []).append(delay)
+    slow = [second for second, found in by_second.items() if sorted(found)[int(len(found) * 0.99)] > WANTED_P99_S]
+    back = max(slow, default=-1) + 1
+    return back if back <= max(by_second, default=-1) else None
+
+
+def drifted(world: World) -> int:
+    """How many times a list had something to correct in what was followed."""
+    said = MESSAGES[seen.Drifted][1]
+    return sum(path.read_text().count(said) for path in world.logs())
+
+
 def shown(delays: list[float]) -> dict[str, float]:
     """Milliseconds."""
     if len(delays) < 2:
@@ -215,12 +239,12 @@ async def judged(world: World, changes: Changes, spans: list[Span], began: float
         present = [row[0] for row in await connection.fetch(PRESENT)]
     stored = Counter([*(row["version"] for row in rows), *present])
     superseded = {(row["uid"], row["version"]): row["at"] for row in rows}
-    delays, missing, blind = list[float](), list[str](), 0
+    all_delays, missing, blind = list[tuple[float, float]](), list[str](), 0
     for uid, versions in changes.made.items():
         for (before, _), (_, at) in pairwise(versions):
             committed = superseded.get((uid, before))
-            if committed is not None and not any(span.begins <= at <= span.ends for span in spans) and at > began:
-                delays.append(committed - at)
+            if committed is not None and at > began:
+                all_delays.append((at, committed - at))
         for version, at in versions:
             if version in changes.deletions or stored[version]:
                 continue
@@ -229,15 +253,25 @@ async def judged(world: World, changes: Changes, spans: list[Span], began: float
                 blind += 1
             elif at > began:
                 missing.append(f"{kind} {uid} {version}")
+    delays = [delay for at, delay in all_delays if not any(span.begins <= at <= span.ends for span in spans)]
+    ends = [*(span.begins for span in spans[1:]), float("inf")]
+    back = [(span.name, seconds_until_back(span, end, all_delays)) for span, end in zip(spans, ends, strict=False)]
     return {
         "changes": sum(map(len, changes.made.values())),
         "operations": dict(changes.operations),
         "delay": {"measured": len(delays)} | shown(delays),
+        "seconds until p99 is back": back,
+        "drift": drifted(world),
         "missing": missing[:SHOWN],
         "missing_count": len(missing),
         "twice": [version for version, count in stored.items() if count > 1][:SHOWN],
         "made while not followed, not stored": blind,
     }
+
+
+def processor_times(world: World) -> dict[str, float]:
+    """Program -> seconds of processor time of its present life."""
+    return {kept.name: processor_s(kept.pid) for kept in world.programs if kept.pid is not None}
 
 
 async def unfollowed(connection: asyncpg.Connection) -> int:
@@ -250,7 +284,9 @@ async def trial(seconds: float, rate: float, *, calm: bool, seed: int) -> dict[s
     rng = random.Random(seed)
     async with (
         servers(objects=OBJECTS, seed=seed, postgres={"track_commit_timestamp": "on"}) as ends,
-        pipeline(ends, consumers=CONSUMERS, interval="30s", follow=True, seed=seed) as world,
+        pipeline(
+            ends, consumers=CONSUMERS, interval="30s", follow=True, seed=seed, env={"RESYNC_INTERVAL": RESYNC}
+        ) as world,
     ):
         await world.converged()
         changes = Changes(ends.api.cluster, rate, rng)
@@ -261,9 +297,10 @@ async def trial(seconds: float, rate: float, *, calm: bool, seed: int) -> dict[s
                 await asyncio.sleep(0.2)
         running = asyncio.create_task(changes.run())
         await asyncio.sleep(min(WARM_UP_S, seconds / 4))
-        began = time.time()
+        began, used = time.time(), processor_times(world)
         failing = None if calm else asyncio.create_task(faults.run())
         await asyncio.sleep(seconds)
+        used = {name: spent - used[name] for name, spent in processor_times(world).items()} if calm else {}
         for task in filter(None, (failing, running)):
             task.cancel()
             await asyncio.wait([task])
@@ -273,7 +310,12 @@ async def trial(seconds: float, rate: float, *, calm: bool, seed: int) -> dict[s
             span.ends = span.ends or time.time()
         took = await world.converged()
         figures = await judged(world, changes, faults.spans, began)
-        return figures | {"converged_s": round(took, 1), "endings": list(world.endings())}
+        a_change = {name: round(spent / seconds / rate * 1e6) for name, spent in used.items()}
+        return (
+            figures
+            | {"processor_us_a_change": a_change}
+            | {"converged_s": round(took, 1), "endings": list(world.endings())}
+        )
 
 
 def main() -> None:
@@ -290,7 +332,7 @@ def main() -> None:
     print(text)
     if given.report:
         given.report.write_text(text + "\n")
-    sys.exit(bool(figures["missing"] or figures["twice"]))
+    sys.exit(bool(figures["missing"] or figures["twice"] or figures["drift"]))
 
 
 if __name__ == "__main__":

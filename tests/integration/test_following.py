@@ -9,19 +9,29 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 
-from clusterinfo.errors import RestartError
+from clusterinfo.errors import FatalError, RestartError
 from clusterinfo.kubernetes import collector as collector_module
-from clusterinfo.kubernetes import following
+from clusterinfo.kubernetes import following, watch_health
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.collector import Collector
 from clusterinfo.kubernetes.live import FOLLOWED, State
-from clusterinfo.model import Batch, Receipt, Record, RecordType, Unit, WatchLane, list_start
-from clusterinfo.observations import ListEnded, Observation, WatchInterrupted, WatchLost
+from clusterinfo.kubernetes.watch import WatchContext
+from clusterinfo.model import Batch, ListLane, Receipt, Record, RecordType, Unit, WatchLane, list_start
+from clusterinfo.observations import (
+    ListEnded,
+    Observation,
+    WatchesCounted,
+    WatchFailing,
+    WatchInterrupted,
+    WatchLost,
+    WatchRecovered,
+)
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.statements import ListCompleted, SnapshotCompleted, WatchEnded, WatchProgress, read
 from tests.integration.lists import MakeSettings, Stored, configmap
@@ -53,6 +63,9 @@ class Numbered(Stored):
     def progress_lane(self, lane: WatchLane) -> tuple[WatchLane, int]:
         return WatchLane(Unit(lane.unit.cluster, "", ""), "", lane.session), 0
 
+    def numbers_with(self, lane: WatchLane, listed: ListLane) -> bool:
+        return True
+
     async def renewed(self) -> bool:
         is_renewed, self.is_renewed = self.is_renewed, False
         return is_renewed
@@ -66,6 +79,8 @@ class Copy:
         self.followed: dict[str, list[int]] = {}
         self.corrected: list[Key] = []
         """What a list beside a watch changed: nothing, if the watch said everything."""
+        self._reaches = set[tuple[str, str]]()
+        """Of the followed kinds, those that were proven."""
         self._lists: dict[str, set[Key]] = {}
         for record in records:
             self._add(record)
@@ -77,8 +92,10 @@ class Copy:
             self._complete(record)
         elif record.type is RecordType.WATCH_ENDED:
             for unit in read(record, WatchEnded).units:
-                rows = self.followed.get(_dotted(unit.group, unit.resource), [])
+                kind = _dotted(unit.group, unit.resource)
+                rows = self.followed.get(kind, [])
                 rows[:] = [number for number in rows if number > record.number]
+                self._reaches = {one for one in self._reaches if one[0] != kind or rows}
 
     def _add_object(self, record: Record) -> None:
         key = (record.group, record.resource, record.namespace, record.name)
@@ -86,7 +103,8 @@ class Copy:
         row, live_at = self.rows.get(key), int(record.list_version)
         if row is None or live_at > row[0]:
             is_new = row is None or row[1] != record.resource_version
-            if record.list and is_new and self.followed.get(_dotted(record.group, record.resource)):
+            kind = _dotted(record.group, record.resource)
+            if record.list and is_new and self._reaches & {(kind, ""), (kind, record.namespace)}:
                 self.corrected.append(key)
             self.rows[key] = (live_at, record.resource_version, record.type is RecordType.DELETED)
 
@@ -97,12 +115,13 @@ class Copy:
         assert statement.count == len(named)
         rows = self.followed.setdefault(_dotted(*unit), [])
         for key, (live_at, _, deleted) in list(self.rows.items()):
-            if key[:2] == unit and live_at < version:
-                if rows and not deleted:
+            if key[:2] == unit and record.reach in ("", key[2]) and live_at < version:
+                if (_dotted(*unit), record.reach) in self._reaches and not deleted:
                     self.corrected.append(key)
                 del self.rows[key]
         if statement.session:
             rows.append(statement.from_)
+            self._reaches.add((_dotted(*unit), record.reach))
 
     def live(self) -> set[tuple[str, str, str, str, str]]:
         return {(*key, version) for key, (_, version, deleted) in self.rows.items() if not deleted}
@@ -200,7 +219,8 @@ async def test_it_is_listed_once_and_what_changes_comes_by_itself(follow: Follow
     cluster.delete("configmaps", "shop", "cm-04")
     cluster.recreate("configmaps", "shop", "cm-05")
     await run.until_equal()
-    watched = [one for one in run.sink.records if one.number]
+    progress, *watched = [one for one in run.sink.records if one.number]
+    assert read(progress, WatchProgress).interval_s == 15, "said as soon as anything is followed, and not 15 s later"
     assert [(one.name, one.type) for one in watched] == [
         ("new", RecordType.OBSERVED),
         ("cm-03", RecordType.OBSERVED),
@@ -208,7 +228,7 @@ async def test_it_is_listed_once_and_what_changes_comes_by_itself(follow: Follow
         ("cm-05", RecordType.DELETED),
         ("cm-05", RecordType.OBSERVED),
     ]
-    assert [one.number for one in watched] == [1, 2, 3, 4, 5]
+    assert [one.number for one in watched] == [2, 3, 4, 5, 6]
     assert {one.manager for one in watched} != {""}
     assert run.lists_of("configmaps") == 1
     [session] = {one.session for one in watched}
@@ -234,7 +254,9 @@ async def test_what_changes_while_it_is_listed_is_sent_after_the_list(follow: Fo
     run.sink.before_write = change
     await run.until_followed()
     await run.until_equal()
-    types = [one.type for one in run.sink.records if one.number or one.type is RecordType.LIST_COMPLETED]
+    types = [
+        one.type for one in run.sink.records if (one.is_object and one.number) or one.type is RecordType.LIST_COMPLETED
+    ]
     assert types == [RecordType.LIST_COMPLETED, *[RecordType.OBSERVED] * 5, RecordType.DELETED]
 
 
@@ -295,6 +317,45 @@ async def test_a_role_is_taken_away_and_given_back(follow: Follow) -> None:
     await run.until_equal()
 
 
+@pytest.mark.parametrize("how", ["503", "401", "garbage"])
+async def test_a_watch_that_keeps_failing_is_told_once_and_its_kind_listed_meanwhile(
+    follow: Follow, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    monkeypatch.setattr(collector_module, "WatchContext", partial(WatchContext, silence_s=0.6))
+    monkeypatch.setattr(watch_health, "FAILING_AFTER_S", 0.3)
+    monkeypatch.setattr(following, "PROGRESS_S", 0.1)
+    run = await follow(collect_interval=0.5)
+    await run.until_followed()
+    if how == "garbage":
+        run.api.faults.say_on_watch("configmaps", "garbage", times=None)
+    else:
+        run.api.faults.fail("configmaps", int(how), verb="watch")
+    run.api.cluster.drop_watches("configmaps")
+    run.api.cluster.create("configmaps", configmap("meanwhile"))
+    await run.until(lambda: run.lists_of("configmaps") >= 4)
+    await run.until_equal()
+    assert run.lists_of("secrets") == 1
+    if how != "garbage":
+        assert run.copy.followed["configmaps"] == []
+        lists = [one for one in run.sink.records if one.type is RecordType.LIST_COMPLETED]
+        [*_, last] = [read(one, ListCompleted) for one in lists if one.resource == "configmaps"]
+        assert how in last.unfollowed
+
+    def told(*kinds: type[Observation]) -> list[str]:
+        return [one.resource for kind in kinds for one in run.observed(kind)]
+
+    assert told(WatchFailing, WatchLost) == ["configmaps"]
+    await run.until(lambda: run.observed(WatchesCounted)[-1].failing == 1)
+    run.api.faults.clear()
+    await run.until_followed()
+    await run.until(lambda: told(WatchRecovered) == ["configmaps"])
+    await run.until(lambda: run.observed(WatchesCounted)[-1].failing == 0)
+    listed = run.lists_of("configmaps")
+    run.api.cluster.create("configmaps", configmap("after"))
+    await run.until_equal()
+    assert run.lists_of("configmaps") == listed
+
+
 async def test_what_may_be_listed_and_not_watched_is_polled(follow: Follow) -> None:
     run = await follow(collect_interval=0.5, include=["configmaps", "secrets"])
     run.api.faults.forbid("secrets", verb="watch")
@@ -328,6 +389,120 @@ async def test_a_kind_that_comes_is_followed_and_one_that_goes_is_said_to_be_gon
     assert {"configmaps", "secrets"} <= last_named(), "what is followed is named though it was not listed"
 
 
+async def test_what_is_listed_namespace_by_namespace_is_followed_by_one_watch(
+    follow: Follow, many_namespaces: list[str], api: SimulatedKubernetes
+) -> None:
+    api.faults.expire_token("configmaps", times=None)
+    run = await follow(page_size=30, include=["configmaps", "namespaces"], resync_interval=2.0)
+
+    async def change(batch: Batch) -> None:
+        if str(batch.lane) == "configmaps in kube-system":
+            run.api.cluster.update("configmaps", "shop", "cm-01", {"data": {"text": "before shop is listed"}})
+            run.api.cluster.update("configmaps", "team-01", "cm-0", {"data": {"text": str(run.api.cluster.revision)}})
+
+    run.sink.before_write = change
+    await run.until_followed()
+    assert len(run.copy.followed["configmaps"]) == len(many_namespaces)
+    cluster = run.api.cluster
+    cluster.create_namespace("later")
+    cluster.create("configmaps", configmap("new", namespace="later"))
+    for number in range(3):
+        cluster.delete("configmaps", "team-03", f"cm-{number}")
+    cluster.delete("namespaces", "", "team-03")
+    await run.until_equal()
+    listed = run.lists_of("configmaps")
+    await run.until(lambda: run.lists_of("configmaps") >= listed + 1 + len(many_namespaces))
+    await run.until_equal()
+    assert run.copy.corrected == []
+    assert {(one.reach, bool(one.number)) for one in run.sink.records if one.name == "new"} >= {("", True)}
+    failed = [one for one in run.sink.records if one.type is RecordType.LIST_FAILED]
+    assert {(one.resource, one.reach) for one in failed} == {("configmaps", "")}
+    run.api.faults.say_on_watch("configmaps", "garbage")
+    await run.until(lambda: [one for one in run.sink.records if one.type is RecordType.WATCH_ENDED] != [])
+    await run.until_followed()
+    cluster.create("configmaps", configmap("after", namespace="team-01"))
+    await run.until_equal()
+
+
+async def test_of_single_namespaces_each_is_followed_by_a_watch_of_its_own(
+    follow: Follow, many_namespaces: list[str]
+) -> None:
+    run = await follow(namespaces=["shop", "team-01", "not-there"], collect_interval=0.5)
+    await run.until_followed()
+    cluster = run.api.cluster
+    for namespace in ("shop", "team-01", "team-02"):
+        cluster.create("configmaps", configmap("new", namespace=namespace))
+    cluster.create_namespace("not-there")
+    cluster.create("secrets", configmap("new", namespace="not-there"))
+    wanted = {one for one in run.truth() if one[2] in ("", "shop", "team-01", "not-there")}
+    await run.until(lambda: run.copy.live() == wanted)
+    watched = {(one.resource, one.namespace, one.reach) for one in run.sink.records if one.number and one.is_object}
+    assert watched == {
+        ("configmaps", "shop", "shop"),
+        ("configmaps", "team-01", "team-01"),
+        ("namespaces", "", ""),
+        ("secrets", "not-there", "not-there"),
+    }
+    run.api.faults.forbid("secrets", namespace="shop")
+    run.api.cluster.drop_watches("secrets")
+    followers = run.collector._followers
+    assert followers is not None
+    states = {lane.reach: one for lane, one in followers._all.items() if lane.unit.resource == "secrets"}
+    await run.until(lambda: states["shop"].state is State.FORBIDDEN)
+    assert states["team-01"].state in FOLLOWED
+    run.api.faults.clear()
+    await run.until(lambda: states["shop"].state in FOLLOWED)
+
+
+async def test_what_is_served_anew_has_nothing_listed_that_is_not_due(
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector_module, "DISCOVER_AFTER_S", 0.1)
+    run = await follow()
+    run.api.faults.fail("secrets", 405, verb="watch")
+    await run.until_followed("secrets")
+    await run.until(lambda: run.states()["secrets"] is State.POLLING)
+    for plural in ("gadgets", "gizmos"):
+        run.api.cluster.add_crd(plural, "shop.example.com", plural.title())
+        name = f"{plural}.shop.example.com"
+        await run.until(lambda name=name: run.states().get(name) is State.WATCHING)  # type: ignore[misc]
+    run.api.faults.fail("configmaps", 405, verb="watch")
+    run.api.cluster.drop_watches("configmaps")
+    await run.until(lambda: run.lists_of("configmaps") == 2)
+    await run.until(lambda: run.states()["configmaps"] is State.POLLING)
+    assert run.lists_of("secrets") == 1
+    assert not [one for one in run.sink.records if one.type is RecordType.LIST_FAILED]
+
+
+async def test_credentials_that_are_refused_for_good_end_it(follow: Follow) -> None:
+    run = await follow()
+    await run.until_followed()
+    run.api.faults.unauthorized()
+    run.api.cluster.drop_watches("configmaps")
+    async with asyncio.timeout(20):
+        await asyncio.wait([run.task])
+    with pytest.raises(FatalError, match="credentials"):
+        run.task.result()
+    run.task = asyncio.create_task(asyncio.sleep(0))
+
+
+async def test_a_watch_that_is_throttled_waits_as_long_as_it_is_told_and_is_not_listed(follow: Follow) -> None:
+    run = await follow(include=["configmaps", "secrets"])
+    await run.until_followed()
+
+    def asked() -> list[float]:
+        return [one.wait_s for one in run.observed(WatchInterrupted) if "429" in one.error]
+
+    run.api.faults.throttle("configmaps", retry_after_s=2, times=2)
+    run.api.cluster.drop_watches("configmaps")
+    run.api.cluster.create("configmaps", configmap("throttled"))
+    began_s = asyncio.get_running_loop().time()
+    await run.until_equal()
+    assert asyncio.get_running_loop().time() - began_s >= 4
+    assert asked() == [2, 2]
+    assert (run.lists_of("configmaps"), run.observed(WatchLost)) == (1, [])
+
+
 async def test_a_resync_beside_the_watch_corrects_nothing_and_names_its_session(follow: Follow) -> None:
     run = await follow(resync_interval=1.0, include=["configmaps"])
     await run.until_followed()
@@ -358,7 +533,7 @@ async def test_a_list_beside_a_watch_comes_after_what_it_shows_and_counts_from_i
         run.api.cluster.update("configmaps", "shop", "cm-01", {"data": {"x": str(run.api.cluster.revision)}})
         await asyncio.sleep(0.03)
     records = run.sink.records
-    watched = [(at, one) for at, one in enumerate(records) if one.number]
+    watched = [(at, one) for at, one in enumerate(records) if one.number and one.is_object]
     for completed in [one for one in records if one.type is RecordType.LIST_COMPLETED][1:]:
         first = next(place for place, one in enumerate(records) if one.list == completed.list)
         version = int(completed.list_version)
@@ -383,7 +558,7 @@ async def test_progress_says_until_when_all_were_heard(follow: Follow, monkeypat
     assert followers is not None
     [secrets] = [one for lane, one in followers._all.items() if lane.unit.dotted == "secrets"]
     assert secrets.watch is not None
-    secrets.watch._was_answered = False
+    secrets.watch.was_answered = False
     await run.until(lambda: bool(said()[-1].behind))
     assert [one.resource for one in said()[-1].behind] == ["secrets"]
 
@@ -451,7 +626,8 @@ async def test_a_list_that_begins_again_after_it_was_said_takes_that_back(follow
     await run.until_followed()
     run.api.cluster.create("configmaps", configmap("after"))
     await run.until_equal()
-    assert [one.type for one in run.sink.records if one.number] == [RecordType.WATCH_ENDED, RecordType.OBSERVED]
+    said = [one.type for one in run.sink.records if one.number]
+    assert said == [RecordType.WATCH_ENDED, RecordType.WATCH_PROGRESS, RecordType.OBSERVED]
     assert run.copy.followed["configmaps"] == [2]
 
 

@@ -49,7 +49,9 @@ RESULTS = [
     Case("migrate", "", form=""),
     Case("migrate --print-grants", "-- ", form=""),
     Case("completion bash", "_clusterinfo_completion", form=""),
-    Case("status", r"needs attention\n(  .+\n)+\nCLUSTER +AGE +KINDS +OBJECTS +LAST RUN( +WORST)?( +WHY)?\n", 3),
+    Case(
+        "status", r"needs attention\n(  .+\n)+\nCLUSTER +AGE +KINDS +FOLLOWED +OBJECTS +LAST RUN( +WORST)?( +WHY)?\n", 3
+    ),
     Case("status --kinds -o wide", r"needs attention\n(  .+\n)+\nCLUSTER +VERSION +AGE +KINDS +STATES ", 3),
     Case("doctor consume", r"\d of \d+ checks failed\n", 1, env={"DB_PORT": "1"}),  # whatever else is late
     Case("offsets reset", r"(no offsets (.*\n)+)?forgot the offsets of 0 partitions", env={"KAFKA_TOPIC": "another"}),

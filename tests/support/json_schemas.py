@@ -64,6 +64,7 @@ class ClusterDocument(Document):
     objects_last_hour: int
     age_s: float | None
     kinds: int
+    followed: int
     states: dict[str, int]
     objects: int
     stale_after_s: float

@@ -41,6 +41,14 @@ class KindRow:
     verified_at: dt.datetime | None
     age_s: float | None
     last_error: str | None
+    following: bool = False
+    followed_s: float | None = None
+    """How long ago it was last known to be followed; None: not within a day."""
+
+    @property
+    def old_s(self) -> float | None:
+        """How long ago its rows were last known to be right, by a list or a watch; None: they never were."""
+        return min((s for s in (self.age_s, self.followed_s) if s is not None), default=None)
 
 
 @dataclass(frozen=True, slots=True)

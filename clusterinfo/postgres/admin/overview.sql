@@ -13,8 +13,23 @@ left join lateral (
 order by c.label;
 
 -- name: overview_kinds
-select cluster, api_group, resource, reach, state, objects, verified_at, age_s, last_error
-from freshness order by cluster, resource, api_group, reach;
+-- And how long ago each was last known to be followed, if it was within a day: by watches that are open, or have ended.
+select f.cluster, f.api_group, f.resource, f.reach, f.state, f.objects, f.verified_at, f.age_s, f.last_error, f.following,
+    extract(epoch from now() - w.until)::double precision as followed_s
+from freshness f
+join cluster c on c.label = f.cluster
+join unit u on (u.cluster_id, u.api_group, u.resource) = (c.id, f.api_group, f.resource)
+left join (
+    select unit_id, reach, max(until) as until
+    from (
+        select o.unit_id, o.reach, o.heard as until
+        from followed() o join watch_session s on s.id = o.session_id where not s.is_unverified
+        union all
+        select unit_id, reach, ends_at from coverage where ends_at > now() - interval '1 day'
+    ) as e
+    group by unit_id, reach
+) as w on (w.unit_id, w.reach) = (u.id, f.reach)
+order by f.cluster, f.resource, f.api_group, f.reach;
 
 -- name: overview_offsets
 select kafka_cluster, topic, partition, group_id, coalesce(next_offset, 0) as next_offset, moved_at, observed_at, rate

@@ -107,7 +107,7 @@ def _state(tally: Tally, row: Row, clusters: Clusters, *, is_broken: bool) -> St
         return State(tally.unit, tally.unit_id, tally.reach, "unverified", at, CONTESTED, objects)
     if is_broken:
         return State(tally.unit, tally.unit_id, tally.reach, "unverified", at, BROKEN, objects)
-    return State(tally.unit, tally.unit_id, tally.reach, "verified", at, None, objects)
+    return State(tally.unit, tally.unit_id, tally.reach, "verified", at, tally.unfollowed or None, objects)
 
 
 # --- what proves nothing ---------------------------------------------------------------------------------------------

@@ -21,6 +21,8 @@ from clusterinfo.statements import ListCompleted, ListFailed, read
 
 _EPOCH, _MICROSECOND = dt.datetime.fromtimestamp(0, dt.UTC), dt.timedelta(microseconds=1)
 
+ERROR_CHARS = 1000
+"""Of an error that a statement gives for the state of its kind."""
 MAX_NAME_CHARACTERS = 512
 """An entry of the primary key's index holds 2,704 bytes; Kubernetes allows 253 characters in nearly all names."""
 
@@ -56,6 +58,7 @@ class Tally:
     expected_count: int | None = None
     expected_digest: int | None = None
     completed_at: dt.datetime | None = None
+    unfollowed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +205,7 @@ def _stage_completion(staged: Staged, record: Record, unit: UnitRow, at: dt.date
     statement = read(record, ListCompleted)
     tally = _tally(staged, record, unit, _live_at(record, unit, at))
     tally.expected_count, tally.expected_digest = statement.count, int(statement.digest, 16)
-    tally.completed_at = at
+    tally.completed_at, tally.unfollowed = at, plain(statement.unfollowed)[:ERROR_CHARS]
 
 
 def _stage_failure(staged: Staged, record: Record, unit: UnitRow, at: dt.datetime) -> None:
@@ -210,6 +213,6 @@ def _stage_failure(staged: Staged, record: Record, unit: UnitRow, at: dt.datetim
     status, reason = statement.http_status, statement.reason
     state = "forbidden" if status == 403 else "failed"
     error = plain(f"{status} {reason}" if status else reason)
-    staged.failures.append(State(record.unit, unit.id, record.reach, state, at, error[:1000]))
+    staged.failures.append(State(record.unit, unit.id, record.reach, state, at, error[:ERROR_CHARS]))
     if record.list:
         staged.failed_lists.append(record.list)

@@ -146,7 +146,7 @@ begin
             ('freshness', 'following', 'Whether its changes arrive as they happen, by a watch that was heard from lately.'),
             ('freshness', 'verified_at', 'When its rows were last proven to be what the cluster had.'),
             ('freshness', 'age_s', 'Seconds since then.'),
-            ('freshness', 'last_error', 'Why it is not verified; NULL: it is, or is left out.')
+            ('freshness', 'last_error', 'Why it is not verified; of what is, why its watch does not follow it; NULL: neither.')
         ) as w (view, name, text)
         join pg_class c on w.view in (c.relname, '*') and c.relnamespace = current_schema()::regnamespace and c.relkind = 'v'
         join pg_attribute a on a.attrelid = c.oid and a.attname = w.name and a.attnum > 0

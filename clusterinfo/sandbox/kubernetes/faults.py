@@ -8,7 +8,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-Verb = Literal["get", "list", "watch"]
+Verb = Literal["get", "list", "watch", "create", "update"]
 What = Literal[
     "forbid", "fail", "throttle", "expire", "cut", "stall", "wrong-version", "list-version", "null-items",
     "watch-cut", "watch-silence", "watch-line",
@@ -49,7 +49,7 @@ class Faults:
         self.all_unauthorized = False
 
     def forbid(self, resource: str, namespace: str | None = None, verb: Verb | None = None) -> None:
-        """403 for get, list and watch (or one `verb`), everywhere or in one namespace; until `clear`."""
+        """403 for every verb, or for one, everywhere or in one namespace; until `clear`."""
         self.rules.append(Rule("forbid", resource, namespace=namespace, verb=verb))
 
     def fail(

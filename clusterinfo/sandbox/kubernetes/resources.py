@@ -1,13 +1,18 @@
-"""get, list, watch and delete of one resource: the faults in force first, then what the cluster has."""
+"""get, list, watch and delete of one resource: the faults in force first, then what the cluster has.
+
+Leases can be created and updated as well.
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 
+import orjson
 from aiohttp import web
 
 from clusterinfo.sandbox.kubernetes import responses, statuses
-from clusterinfo.sandbox.kubernetes.catalog import ApiResource
+from clusterinfo.sandbox.kubernetes.catalog import JSON, ApiResource
 from clusterinfo.sandbox.kubernetes.conversions import rest_in
 from clusterinfo.sandbox.kubernetes.encoding import object_prefix
 from clusterinfo.sandbox.kubernetes.faults import Faults, Rule, Verb, What
@@ -19,6 +24,7 @@ from clusterinfo.sandbox.kubernetes.tokens import INCONSISTENT, ContinueToken
 from clusterinfo.sandbox.kubernetes.watches import WatchQuery, is_watch, watch_events
 
 REMEMBERED_TOKENS = 10_000
+WRITABLE = "leases.coordination.k8s.io"
 
 Strikes = Callable[[What], Rule | None]
 """The rule of a sort that strikes the page of a list in hand, counted as used; None if there is none."""
@@ -42,6 +48,9 @@ class ResourceHandler:
         """Raises ApiFailure for what a real server refuses, and for the fault that strikes."""
         if request.method == "DELETE" and target.name and "delete" in resource.verbs:
             return responses.json_response(self._delete(resource, target, target.name))
+        if resource.qualified == WRITABLE and (writes := _WRITES.get((request.method, bool(target.name)))):
+            self._refuse(resource, writes, target, user, 1)
+            return self._write(resource, writes, target, await request.read())
         verb: Verb = "get" if target.name else "watch" if is_watch(request.query) else "list"
         if request.method != "GET" or verb not in resource.verbs:
             raise statuses.method_not_allowed()
@@ -79,6 +88,31 @@ class ResourceHandler:
         self._cluster.delete(resource.qualified, target.namespace or "", name)
         return found
 
+    def _write(self, resource: ApiResource, verb: Verb, target: Target, text: bytes) -> web.Response:
+        """The object as it is stored. Raises ApiFailure (409) for one that exists, or is of another version."""
+        body = _posted(text, target)
+        name, namespace = body["metadata"]["name"], target.namespace or ""
+        live = self._cluster.table(resource).live
+        stored, version = live.get(f"{namespace}/{name}"), body["metadata"].pop("resourceVersion", "")
+        if verb == "create":
+            self._check_namespace(namespace)
+            if stored is not None:
+                raise statuses.already_exists(resource, name)
+            self._cluster.create(resource.qualified, body)
+        elif stored is None:
+            raise statuses.not_found(resource, name)
+        elif version not in ("", str(stored.revision)):
+            raise statuses.conflict(resource, name)
+        else:
+            self._cluster.replace(resource.qualified, body)
+        found = self._object(resource, replace(target, name=name))
+        return responses.json_response(found, status=201 if verb == "create" else 200)
+
+    def _check_namespace(self, name: str) -> None:
+        namespaces = self._cluster.catalog.preferred("namespaces")
+        if name not in self._cluster.table(namespaces).live:
+            raise statuses.not_found(namespaces, name)
+
     async def _watch(self, request: web.Request, resource: ApiResource, query: WatchQuery) -> web.StreamResponse:
         response = await responses.begin_stream(request)
         # aclosing: a client that leaves ends its subscription now, not when the generator is collected.
@@ -115,6 +149,21 @@ class ResourceHandler:
         self._pages[token] = page
         while len(self._pages) > REMEMBERED_TOKENS:
             del self._pages[next(iter(self._pages))]
+
+
+_WRITES: Mapping[tuple[str, bool], Verb] = {("POST", False): "create", ("PUT", True): "update"}
+"""(Method, whether an object is named) -> what that does."""
+
+
+def _posted(text: bytes, target: Target) -> JSON:
+    """The object of a request, its name and namespace those of the path. Raises ApiFailure (400) for what is none."""
+    try:
+        body: JSON = orjson.loads(text)
+        metadata = {**body["metadata"], "namespace": target.namespace}
+        name = target.name or metadata["name"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise statuses.bad_request(f"the object provided is unrecognized: {error}") from error
+    return {**body, "metadata": {**metadata, "name": name}}
 
 
 def _distorted(page: ListPage, strikes: Strikes) -> ListPage:

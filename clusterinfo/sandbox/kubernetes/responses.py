@@ -19,10 +19,10 @@ NO_CACHE = {"Cache-Control": "no-cache, private"}
 
 
 def json_response(
-    body: bytes, headers: Mapping[str, str] = NO_CACHE, content_type: str = "application/json"
+    body: bytes, headers: Mapping[str, str] = NO_CACHE, content_type: str = "application/json", status: int = 200
 ) -> web.Response:
     """A body in one go."""
-    response = web.Response(body=body, headers={"Content-Type": content_type, **headers, **FLOW_SCHEMA})
+    response = web.Response(body=body, status=status, headers={"Content-Type": content_type, **headers, **FLOW_SCHEMA})
     if len(body) > CONTENT_LENGTH_MAX_BYTES:
         response.enable_chunked_encoding()
     return response

@@ -164,6 +164,14 @@ class SimulatedCluster:
             merged["metadata"]["generation"] += 1
         return self._store(served, merged)
 
+    def replace(self, resource: str, body: Mapping[str, Any]) -> Identity:
+        """Put `body` in the place of an object, whose uid and creation stay. Raises KeyError if there is none."""
+        served = self.catalog.preferred(resource)
+        metadata: JSON = dict(body["metadata"])
+        present = self.get(resource, metadata.get("namespace", ""), metadata["name"])["metadata"]
+        metadata |= {key: present[key] for key in ("uid", "creationTimestamp", "managedFields") if key in present}
+        return self._store(served, {**body, "metadata": metadata})
+
     def delete(self, resource: str, namespace: str, name: str) -> int:
         """Delete an object; the revision of the deletion. Raises KeyError if there is no such object."""
         table = self.table(self.catalog.preferred(resource))

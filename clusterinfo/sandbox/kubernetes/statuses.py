@@ -56,6 +56,20 @@ def not_found(resource: ApiResource, name: str) -> ApiFailure:
     return failure(404, "NotFound", message, {"name": name, **_details(resource)})
 
 
+def already_exists(resource: ApiResource, name: str) -> ApiFailure:
+    message = f'{resource.qualified} "{name}" already exists'
+    return failure(409, "AlreadyExists", message, {"name": name, **_details(resource)})
+
+
+def conflict(resource: ApiResource, name: str) -> ApiFailure:
+    """An update of a version that is not the present one."""
+    message = (
+        f'Operation cannot be fulfilled on {resource.qualified} "{name}": the object has been modified; please apply '
+        "your changes to the latest version and try again"
+    )
+    return failure(409, "Conflict", message, {"name": name, **_details(resource)})
+
+
 def page_not_found() -> ApiFailure:
     """An address that nobody serves: plain text, not a Status."""
     return ApiFailure(404, b"404 page not found\n", "text/plain; charset=utf-8")

@@ -103,6 +103,61 @@ def test_a_kind_that_needs_attention_is_named(kind: KindRow, why: str, line: str
     assert what.cluster_lines()[0].worst == "jobs.batch"
 
 
+SHORT = replace(CLUSTER, interval_s=10.0, last_run_s=0.1)
+"""A collector with a short COLLECT_INTERVAL."""
+
+
+@pytest.mark.parametrize("cluster", [CLUSTER, SHORT], ids=["5m", "10s"])
+@pytest.mark.parametrize(
+    ("kind", "reasons"),
+    [
+        # A quiet kind is heard of once a minute, whatever the interval.
+        (replace(PODS, following=True, age_s=140.0, followed_s=140.0), []),
+        # Many partitions: a progress comes that seldom, and the database knows.
+        (replace(PODS, following=True, age_s=200.0, followed_s=200.0), []),
+        (
+            replace(PODS, age_s=160.0, followed_s=160.0),
+            [
+                "pods of prod not followed for 2m",
+                "prod: its watches were last heard from 2m ago; does its collector run?",
+            ],
+        ),
+        # Its watch was given up a moment ago, and the list that is under way will say more.
+        (replace(PODS, age_s=20000.0, followed_s=5.0), []),
+        # Lists have taken over since.
+        (replace(PODS, age_s=8.0, followed_s=4000.0), []),
+    ],
+)
+def test_what_is_followed_is_judged_by_when_it_was_heard_of(
+    cluster: ClusterRow, kind: KindRow, reasons: list[str]
+) -> None:
+    what = replace(HEALTHY, overview=Overview([cluster], [kind], [OFFSET], 0, NOON))
+    assert what.reasons == reasons
+    (line,) = what.cluster_lines()
+    assert (line.followed, line.age_s) == (int(kind.following), kind.old_s)
+
+
+def test_one_kind_that_is_lost_says_nothing_about_its_collector() -> None:
+    lost, heard = replace(JOBS, age_s=400.0, followed_s=400.0), replace(PODS, following=True, age_s=4.0, followed_s=4.0)
+    what = replace(HEALTHY, overview=Overview([SHORT], [heard, lost], [OFFSET], 0, NOON))
+    assert what.reasons == ["jobs.batch of prod not followed for 6m"]
+    assert replace(what, stale_after_s=500.0).reasons == []
+    assert len(replace(what, stale_after_s=3.0).reasons) == 2, "who asks is told, whatever follows it"
+
+
+def test_rows_of_a_kind_that_cannot_be_listed_are_as_old_as_when_it_was_last_followed() -> None:
+    refused = replace(PODS, state="forbidden", age_s=20000.0, followed_s=160.0)
+    assert status(replace(refused, resource="secrets")).is_healthy
+    (reason,) = status(replace(refused, resource="secrets", followed_s=1200.0)).reasons
+    assert reason == "secrets of prod forbidden: 4,000 rows, 20m old"
+
+
+def test_a_run_that_takes_longer_than_the_interval_is_its_own_interval() -> None:
+    slow = replace(SHORT, last_run_s=40.0)
+    assert status(replace(JOBS, age_s=100.0), cluster=slow).is_healthy
+    assert status(replace(JOBS, age_s=121.0), cluster=slow).reasons == ["jobs.batch of prod not verified for 2m"]
+
+
 @pytest.mark.parametrize("state", ["forbidden", "excluded", "gone"])
 def test_what_somebody_decided_needs_no_attention(state: str) -> None:
     secrets = replace(PODS, resource="secrets", state=state, objects=0, age_s=None, verified_at=None)

@@ -27,7 +27,7 @@ PLACES = {
         "Kubernetes API ──▶ clusterinfo collect ──▶ Kafka ──▶ clusterinfo consume ──▶ PostgreSQL",
     ),
     "Architecture": ("ARCHITECTURE.md", "## The walk"),
-    "Components": ("README.md", "`consume` is a\nconsumer group that stores it"),
+    "Components": ("README.md", "consumer group that stores it"),
     "Configuration": ("docs/SETTINGS.md", "# Settings"),
     "Environment Variables": ("docs/SETTINGS.md", "| variable | default | meaning |"),
     "Kafka Configuration": ("docs/TUNING.md", "## Kafka"),

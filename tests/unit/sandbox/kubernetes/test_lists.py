@@ -229,3 +229,30 @@ async def test_delete_one_object(client: "Client") -> None:
     assert (status, missing["reason"]) == (404, "NotFound")
     assert [one.name for one in client.api.cluster.identities() if one.resource == "configmaps"] == ["cm-1"]
     assert client.api.cluster.revision == before + 1
+
+
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+
+
+async def test_a_lease_is_created_once_and_updated_as_it_was_read(client: "Client") -> None:
+    new = {"metadata": {"name": "lead"}, "spec": {"holderIdentity": "a"}}
+    status, made = await client.ask(LEASES, method="POST", json=new)
+    assert (status, made["kind"], made["metadata"]["namespace"], made["spec"]) == (201, "Lease", "default", new["spec"])
+    status, refused = await client.ask(LEASES, method="POST", json=new)
+    assert (status, refused["reason"]) == (409, "AlreadyExists")
+    made["spec"]["holderIdentity"] = "b"
+    status, updated = await client.ask(f"{LEASES}/lead", method="PUT", json=made)
+    assert (status, updated["spec"], updated["metadata"]["uid"]) == (200, made["spec"], made["metadata"]["uid"])
+    status, refused = await client.ask(f"{LEASES}/lead", method="PUT", json=made)
+    assert (status, refused["reason"]) == (409, "Conflict")
+    assert (await client.ask(f"{LEASES}/lead"))[1] == updated
+
+
+async def test_what_lease_cannot_be_written(client: "Client") -> None:
+    body = {"metadata": {"name": "lead"}}
+    assert (await client.ask(f"{LEASES}/lead", method="PUT", json=body))[0] == 404
+    assert (await client.ask(LEASES.replace("default", "nowhere"), method="POST", json=body))[0] == 404
+    assert (await client.ask(LEASES, method="POST", json=["lead"]))[0] == 400
+    client.api.faults.forbid("leases.coordination.k8s.io", verb="create")
+    assert (await client.ask(LEASES, method="POST", json=body))[0] == 403
+    assert (await client.ask("/api/v1/namespaces/default/configmaps", method="POST", json=body))[0] == 405
