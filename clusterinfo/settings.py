@@ -44,7 +44,8 @@ LIST_TIMEOUT_S = 1800.0
 _SIZE_UNITS = {"B": 1, "KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)")
 
-_REDACTION_PATH = re.compile(r"[^:/\s]+:(?:/[^/\s]+)+")
+_REDACTION_PATH = re.compile(r"[-.a-z0-9*?!\[\]]+(?<!\.):(?:/(?:[^/~\s]|~[01])+)+")
+"""The escapes are those of RFC 6901; another `~` would be read as one by nobody."""
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _DNS_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 """RFC 1123, as Kubernetes wants the names of namespaces."""
