@@ -233,6 +233,10 @@ class Settings(BaseModel):
         le=1000,
         description="prepared statements kept by a connection; 0 behind PgBouncer before 1.21 in transaction mode",
     )
+    db_synchronous_commit: Literal["on", "off", "local", "remote_write", "remote_apply"] | None = Field(
+        default=None,
+        description="synchronous_commit of what is stored, as PostgreSQL spells it; the server's own unless set",
+    )
 
     kubeconfig: Path | None = Field(
         default=None, description="kubeconfig file; in-cluster credentials, else ~/.kube/config unless set"

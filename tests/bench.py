@@ -2,7 +2,8 @@
 
 Each side is timed within a process of its own, from its first request to its last answer, so that neither the start of
 an interpreter nor the wait for idleness counts; rounds alternate, and medians are compared. `--memory` shows peak
-memory at two sizes instead, `--profile` what the time goes to. CLUSTERINFO_TEST_KAFKA=apache takes Apache Kafka.
+memory at two sizes instead, `--profile` what the time goes to, `--commits` what small batches of changes cost.
+CLUSTERINFO_TEST_KAFKA=apache takes Apache Kafka.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import asyncpg
 
 from clusterinfo.sandbox.broker import EmbeddedBroker
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
+from tests.bench_commits import commits
 from tests.kafka.apache import ApacheKafka
 from tests.support import checker
 from tests.support.memory import measure
@@ -232,11 +234,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="how often each side is measured (default 3)")
     parser.add_argument("--memory", action="store_true", help="peak memory at 5,000 and 50,000 objects instead")
     parser.add_argument("--profile", action="store_true", help="what the time of collect and consume goes to instead")
+    parser.add_argument("--commits", action="store_true", help="transactions of 1, 10 and 50 changes instead")
+    parser.add_argument("--statements", action="store_true", help="with --commits: what the server spends on each")
     parser.add_argument("--download", metavar="URL", help=argparse.SUPPRESS)
     parser.add_argument("--token", help=argparse.SUPPRESS)  # joined by `=`: a random one may begin with a dash
     options = parser.parse_args()
     if options.download:
         print(asyncio.run(download(options.download, options.token)))
+    elif options.commits:
+        asyncio.run(commits(details=options.statements))
     elif options.memory:
         asyncio.run(memory((5_000, 50_000)))
     elif options.profile:

@@ -34,7 +34,7 @@ async def open_sink(settings: Settings, observe: Observe, *, do_migrate: bool) -
         await migrate_schema(settings, observe)
     async with open_migrated_pool(settings) as pool:
         wait_s = await maintain_history(pool, settings, observe)
-        sink = await PostgresSink.on(pool, settings, observe)
+        sink = PostgresSink(pool, settings, observe)
         maintenance = asyncio.create_task(_maintain_regularly(pool, settings, observe, wait_s))
         try:
             async with probed(observe, PostgreSQL=partial(ping, pool)):

@@ -90,7 +90,7 @@ async def replay_letters(settings: Settings, observe: Observe, ids: Sequence[int
     outcomes: list[report.Replayed] = []
     try:
         async with open_migrated_pool(settings) as pool:
-            sink = await PostgresSink.on(pool, settings, observe)
+            sink = PostgresSink(pool, settings, observe)
             for letter_id in chosen:
                 outcomes.append(await _outcome(sink, pool, settings, letter_id))
     finally:

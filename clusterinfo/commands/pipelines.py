@@ -36,6 +36,7 @@ from clusterinfo.observations import (
 from clusterinfo.pump import pump
 from clusterinfo.settings import Settings
 from clusterinfo.telemetry.probes import probed
+from clusterinfo.telemetry.repeats import Repeats
 from clusterinfo.waiting import unless
 
 SUMMED = (
@@ -54,6 +55,7 @@ async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event,
     if not settings.kafka_enabled:
         return await legacy(settings, observe, stopping, how=how, do_migrate=True)
     settings.sending_topic()  # a wrong one is refused before anything is connected to
+    observe = _observed(observe, how)
     lease = _lease(settings, how)
     from clusterinfo.kafka.producer import KafkaSink
 
@@ -70,7 +72,7 @@ async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event,
 async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, *, how: Pace, do_migrate: bool) -> int:
     """List or follow everything straight into the database."""
     observe(Warned(message=LEGACY_NOTICE, remedy=LEGACY_REMEDY))
-    observe = unverified = UnverifiedLists(observe)
+    observe = unverified = UnverifiedLists(_observed(observe, how))
     lease = _lease(settings, how)
     async with AsyncExitStack() as stack:
         ends = KubernetesClient.connect(settings), open_sink(settings, observe, do_migrate=do_migrate)
@@ -82,6 +84,10 @@ async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, 
             numbering = NumberingLanes(sink, observe)
             code = await _collect_into(numbering, client, settings, observe, stopping, how=how, lease=lease)
     return EXIT_ATTENTION if how is Pace.ONCE and code == EXIT_DONE and unverified else code
+
+
+def _observed(observe: Observe, how: Pace) -> Observe:
+    return Repeats(observe) if how is Pace.FOLLOW else observe
 
 
 def _stopped(how: Pace) -> int:

@@ -41,6 +41,10 @@ AGGREGATED_WITHIN_S = 10.0
 
 DISCOVER_AFTER_S = 2.0
 """From the first sign that other kinds are served to the run that looks: such signs come by the dozen."""
+DISCOVER_EVERY_S = 600.0
+"""Of a cluster that is followed, where COLLECT_INTERVAL is longer: what tells of other kinds need not be among them."""
+EARLY_S = 0.1
+"""A pause may be as much shorter than asked for."""
 NOTHING_LEFT = "nothing is left to list: INCLUDE names no kind that this cluster serves"
 
 RUN_ERRORS = TransientError, ApiStatusError, PageTooLargeError
@@ -97,6 +101,8 @@ class Collector:
         self._discovery_wanted = asyncio.Event()
         self.has_run = False
         """True once, of a cluster that is followed, all was listed: what can be followed is."""
+        self._due_s = 0.0
+        """When all is to be listed next that is not followed, on the clock of `time.monotonic`."""
 
     async def run(self, stopping: asyncio.Event, *, once: bool) -> RunResult | None:
         """List everything, once or every COLLECT_INTERVAL, until `stopping` is set; then open lists are abandoned.
@@ -118,7 +124,7 @@ class Collector:
         Another run comes as soon as the cluster seems to serve other kinds. `by` STAND_DOWN it is said at the end that
         nothing is followed any more. May be called again after that, which begins a session of its own.
         """
-        self.has_run = False
+        self.has_run, self._due_s = False, 0.0
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._followers = Followers(self._shared(sink, tasks), tasks.create_task)
@@ -167,9 +173,14 @@ class Collector:
         backoff = Backoff()
         while True:
             began_s = time.monotonic()
+            is_due = began_s > self._due_s - EARLY_S
             try:
-                ended = await unless(stopping, self._run(self._settings.collect_interval))
-                pause_s = max(0.0, self._settings.collect_interval - (time.monotonic() - began_s))
+                ended = await unless(stopping, self._run(self._settings.collect_interval, is_due=is_due))
+                if is_due:
+                    self._due_s = began_s + self._settings.collect_interval
+                pause_s = max(0.0, self._due_s - time.monotonic())
+                if self._followers is not None:
+                    pause_s = min(pause_s, DISCOVER_EVERY_S)
                 backoff.reset()
                 if ended is not None:
                     self._observe(RunScheduled(cluster=self._client.cluster.name, wait_s=round(pause_s, 3)))
@@ -181,11 +192,11 @@ class Collector:
 
     # --- one run -----------------------------------------------------------------------------------------------------
 
-    async def _run(self, interval_s: float | None) -> RunResult:
+    async def _run(self, interval_s: float | None, *, is_due: bool = True) -> RunResult:
         """One run of lists. Cancelled, it abandons its open lists: what was not completed proves nothing.
 
         `interval_s`: from its beginning to that of the next, None if nobody knows: what is older than some of them is
-        stale, whoever looks.
+        stale, whoever looks. Unless it `is_due`, it comes in between: only to see what is served now.
         """
         began_s = time.monotonic()
         self._discovery_wanted.clear()
@@ -201,7 +212,9 @@ class Collector:
             units = await self._list_all(plan, context)
         else:
             await self._followers.renew_session()
-            units = await self._followers.prove(plan, is_complete=discovery.complete)
+            units = await self._followers.prove(plan, is_complete=discovery.complete, is_due=is_due)
+            self._followers.say_progress()  # so that what is followed from now on is seen to be, and not 15 s later
+            self._followers.count()
         outcomes = outcomes_of(plan, units)
         misses_all = await self._misses_all_namespaces(plan, units)
         await self._state(context, completed(discovery, outcomes, counts_of(plan, units), interval_s))

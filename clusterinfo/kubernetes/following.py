@@ -20,7 +20,7 @@ import msgspec
 from clusterinfo.kubernetes.list_source import Alone, Beside, ListResult, ListSource, new_id
 from clusterinfo.kubernetes.live import FOLLOWED, Action, Event, State, advance
 from clusterinfo.kubernetes.unit_lister import UnitLister, UnitResult
-from clusterinfo.kubernetes.watch import WatchContext, WatchSource
+from clusterinfo.kubernetes.watch import REOPEN_WITHIN_S, WatchContext, WatchSource
 from clusterinfo.kubernetes.watch_health import WatchHealth
 from clusterinfo.model import Batch, GroupVersionResource, ListLane, Outcome, WatchLane, version_number
 from clusterinfo.observations import EventsRead, Observation, Observe, WatchesCounted
@@ -37,6 +37,8 @@ PROGRESS_S = 15.0
 """Between two `watch.progress`; a second for each partition, if those are more."""
 STOP_WITHIN_S = 3.0
 RETRY_RESYNC_S = 300.0
+OVERDUE_AFTER_S = 2 * REOPEN_WITHIN_S
+"""After an outage of the whole API a run may come first: each watch is tried once more before its kind is listed."""
 QUIET_S = 600.0
 """A watch that expires after it went well for so long is followed by a list at once."""
 UNWATCHED: Final = frozenset({Event.REMOVED, Event.LIST_FORBIDDEN, Event.CLOCK})
@@ -105,6 +107,8 @@ class Follower:
         self._settled = asyncio.Event()
         self._result: UnitResult | None = None
         self._is_fresh = False
+        self._is_wanted = False
+        """True if the next run is to list it, whether that is due or comes in between."""
         self._list: asyncio.Task[None] | None = None
         self._list_from = 1
         self._newest = 0
@@ -116,15 +120,18 @@ class Follower:
 
     # --- for who makes it --------------------------------------------------------------------------------------------
 
-    def tick(self, gvr: GroupVersionResource) -> None:
-        """A run of lists begins, and discovery names the kind so."""
-        if (gvr.version, gvr.kind) != (self.gvr.version, self.gvr.kind):
+    def tick(self, gvr: GroupVersionResource, *, is_due: bool = True) -> None:
+        """A run of lists begins, and discovery names the kind so; COLLECT_INTERVAL is over if it `is_due`."""
+        if is_other := (gvr.version, gvr.kind) != (self.gvr.version, self.gvr.kind):
             self.post(Event.EXPIRED)  # as of a custom resource that is served in another version from now on
         self.gvr = gvr
-        event = Event.OVERDUE if self.state in FOLLOWED and self.is_overdue else Event.TICK
-        if advance(self.state, event).state is State.LISTING:
+        if not (is_due or is_other or self._is_wanted or self.state is State.GONE):
+            return
+        if self.state in FOLLOWED and self.is_overdue:
+            self._post_later(OVERDUE_AFTER_S, Event.OVERDUE)
+        if advance(self.state, Event.TICK).state is State.LISTING:
             self._settled.clear()
-        self.post(event)
+        self.post(Event.TICK)
 
     def post(self, event: Event, source: object | None = None) -> None:
         """Have `event` happen; one of a list or watch (`source`) that was given up by then does not."""
@@ -154,6 +161,8 @@ class Follower:
                 timer.cancel()
 
     async def _handle(self, event: Event) -> None:
+        if event is Event.OVERDUE and not self.is_overdue:
+            return
         if event is Event.LISTED and self.watch is None:
             event = Event.LISTED_ALONE
         self.state, actions = advance(self.state, event)
@@ -168,6 +177,7 @@ class Follower:
 
     async def _begin_list(self, event: Event) -> None:
         del event
+        self._is_wanted = False
         if self.watch is None:
             self._watch_lane = WatchLane(self.lane.unit, self.lane.reach, self._shared.session)
         self._list_from = self._shared.sink.next_number(self._watch_lane)
@@ -300,6 +310,7 @@ class Follower:
 
     async def _discover(self, event: Event) -> None:
         del event
+        self._is_wanted = True
         self._shared.discover()
 
     def _post_later(self, wait_s: float, event: Event) -> None:
@@ -365,8 +376,8 @@ class _BesideList:
         self._seen, self.is_named = seen, False
         number = version_number(version)
         if self._is_resync:
-            if self._watch is not None and number is not None:
-                await self._watch.reaches(number, REACH_WITHIN_S)
+            if self._watch is None or number is None or not await self._watch.reaches(number, REACH_WITHIN_S):
+                self._watch = None  # what the list shows first is no change that the watch missed
             return
         if self._is_part:
             return
@@ -401,13 +412,18 @@ class Followers:
         self._running: list[asyncio.Task[None]] = []
         self._saying: dict[tuple[WatchLane, int], asyncio.Task[None]] = {}
 
-    async def prove(self, plan: list[tuple[ListLane, GroupVersionResource]], *, is_complete: bool) -> list[UnitResult]:
-        """Have each lane of `plan` followed, or else listed; how each fared. `is_complete`: nothing else is served."""
+    async def prove(
+        self, plan: list[tuple[ListLane, GroupVersionResource]], *, is_complete: bool, is_due: bool = True
+    ) -> list[UnitResult]:
+        """Have each lane of `plan` followed, or else listed if that `is_due`; how each fared, or did last.
+
+        `is_complete`: nothing else is served.
+        """
         for lane, gvr in plan:
             if lane not in self._all:
                 follower = self._all[lane] = Follower(lane, gvr, self._shared)
                 self._running.append(self._spawn(follower.run()))
-            self._all[lane].tick(gvr)
+            self._all[lane].tick(gvr, is_due=is_due)
         if is_complete:
             named = {lane for lane, _ in plan}
             for lane, follower in self._all.items():
@@ -437,9 +453,8 @@ class Followers:
     async def report(self) -> None:
         """Say from time to time until when the watches were heard."""
         while True:
-            wait_s = max(PROGRESS_S, float(len(self._followed())))
-            await asyncio.sleep(wait_s)
-            self.say_progress(wait_s)
+            await asyncio.sleep(self._progress_s)
+            self.say_progress()
             self.count()
 
     def count(self) -> None:
@@ -448,11 +463,16 @@ class Followers:
         failing = sum(one.health.is_failing for one in self._all.values())
         self._shared.observe(WatchesCounted(followed=followed, failing=failing))
 
-    def say_progress(self, interval_s: float) -> None:
-        """Say it now, of each partition whose last progress is stored; the next one is due after `interval_s`."""
+    @property
+    def _progress_s(self) -> float:
+        """From one progress to the next."""
+        return max(PROGRESS_S, float(len(self._followed())))
+
+    def say_progress(self) -> None:
+        """Say it now, of each partition whose last progress is stored."""
         for lane, partition in self._followed():
             if (said := self._saying.get((lane, partition))) is None or said.done():
-                self._saying[lane, partition] = self._spawn(self._say(lane, partition, interval_s))
+                self._saying[lane, partition] = self._spawn(self._say(lane, partition, self._progress_s))
 
     def _followed(self) -> dict[tuple[WatchLane, int], list[WatchSource]]:
         """The watches that lists said follow them, by where their progress is said."""

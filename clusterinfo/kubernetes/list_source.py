@@ -190,6 +190,7 @@ class ListSource:
         self._batches = 0
         self._repaired = self._unreadable = 0
         self._objects = self._size_bytes = 0
+        self._seen = dt.datetime.min.replace(tzinfo=dt.UTC)
 
     @property
     def result(self) -> ListResult:
@@ -290,21 +291,22 @@ class ListSource:
     async def _page_records(self) -> list[Record]:
         """Fetch the next page (or take the one fetched ahead), check it, turn it into records.
 
-        Nothing of it is counted before the last wait: cancelled, the page is still the next one.
+        Nothing of it is counted before the last wait: cancelled, the page is still the next one. All pages show what
+        there was when the first one came.
         """
         try:
             body = await self._next_body()
             page = await self._parsed(body)
             size_bytes = len(body)
             del body  # the page's slices keep it alive until they are records
-            observed_at = self._context.now()
             if self._list.version is None:
-                await self._beside.began(page.resource_version, observed_at)
+                self._seen = self._context.now()
+                await self._beside.began(page.resource_version, self._seen)
             items = await self._normalized(page)
             if not self._list.admit(page):
                 return []
             self._count_page(page, size_bytes)
-            return self._records(items, observed_at)
+            return self._records(items, self._seen)
         finally:
             self._page_share.resize(0)
 

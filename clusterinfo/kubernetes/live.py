@@ -44,7 +44,7 @@ class Event(Enum):
     """What can happen."""
 
     TICK = "COLLECT_INTERVAL is over, and discovery names the kind"
-    OVERDUE = "COLLECT_INTERVAL is over, and the watch has not worked for two minutes"
+    OVERDUE = "COLLECT_INTERVAL is over, and the watch has not worked for two minutes, nor after that"
     RESYNC_DUE = "RESYNC_INTERVAL is over"
     PAUSE_OVER = "the pause after the watch expired is over"
     LISTED = "the list completed, and said that a watch follows it"

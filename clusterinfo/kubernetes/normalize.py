@@ -103,8 +103,8 @@ def _normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> N
     if (metadata_raw := outermost.pop("metadata", None)) is None:
         raise RecordError(f"an item of {gvr.dotted} has no metadata")
     members = _bytes(outermost)
-    split = split_object(metadata_raw)
-    written = last_write(split.pop("managedFields", None))
+    split, managed_fields = _split_metadata(bytes(metadata_raw))
+    written = last_write(managed_fields)
     metadata = _bytes(split)
     name = _text(metadata.get("name"))
     if not name:
@@ -128,6 +128,28 @@ def _normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> N
         kind=kind,
         written=written,
     )
+
+
+_MANAGED = b',"managedFields":['
+
+
+def _split_metadata(data: bytes) -> tuple[dict[str, Slice], Slice | None]:
+    """The members of a metadata, and managedFields apart: half of a pod, which is not read where it stands last.
+
+    It does if the only `]` from there on is the metadata's last byte but one. It is a member of the metadata, and of
+    no object within, if what stands before it is a whole object but for its brace.
+    """
+    at = data.find(_MANAGED)
+    if at > 0 and data.endswith(b"]}") and data.find(b"]", at) == len(data) - 2:
+        try:
+            members = split_object(data[:at] + b"}")
+        except RecordError:
+            pass  # a member of that name lies deeper
+        else:
+            members.pop("managedFields", None)  # given twice: the last one counts
+            return members, data[at + len(_MANAGED) - 1 : -1]
+    members = split_object(data)
+    return members, members.pop("managedFields", None)
 
 
 _ENTRY = msgspec.json.Decoder(LastWrite)

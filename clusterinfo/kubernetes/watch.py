@@ -5,9 +5,10 @@ pump fetches it, so that it can be read beside the list that it follows. A conne
 was read to: what was read stays until the sink has confirmed it. What the server says is `watch_events.py`'s concern,
 what that means for the kind `live.py`'s: it is reported, and whoever follows the kind says whether to `reopen`.
 
-A watch is heard from when its server answers (unless nothing came of its last answer), says anything, or ends it in
-order. A server that sends bookmarks is never silent for long; one that sends none is asked for short watches, each end
-of which is a sign of life.
+A watch is heard from when its server says anything, or ends it in order, but not while more of that waits to be read:
+after it was opened, or had to wait for room. That counts up to some seconds before, since what changed then may still
+be on its way. A server that sends bookmarks is never silent for long; one that sends none is asked for short watches,
+each end of which is a sign of life. That it answers 200 is none: what changed before comes after that.
 """
 
 from __future__ import annotations
@@ -50,6 +51,10 @@ from clusterinfo.waiting import MAX_WAIT_S, Backoff
 
 SILENCE_S = 120.0
 """Servers send a bookmark a minute: one that has said nothing for two is not there (docs/DESIGN.md, section 4)."""
+ON_ITS_WAY_S = 5.0
+"""The longest that a change may take from its commit in etcd until it arrives here: ten times what load makes of it."""
+DRAINED_S = 0.005
+"""Whoever waits so long for more has read all that had come; just opened, so long as a change is on its way."""
 WORDLESS_RENEWALS = 2
 """Watches in a row in which a server said nothing at all, after which it may have forgotten what it is asked for."""
 LASTS_S, LASTS_SILENT_S = (300, 600), (60, 90)
@@ -98,6 +103,7 @@ class WatchContext:
     room: ByteBudget = field(default_factory=lambda: ByteBudget(ROOM_BYTES))
     max_line_bytes: int = 16 * 1024 * 1024
     silence_s: float = SILENCE_S
+    on_its_way_s: float = ON_ITS_WAY_S
     now: Callable[[], dt.datetime] = utc_now
 
 
@@ -165,6 +171,8 @@ class WatchSource:
         self._batch_version = version
         self._batches = 0
         self._heard = seen
+        self._is_drained = False
+        self._drained_after_s = context.on_its_way_s
         self._has_ended = False
         self._has_bookmarks = True
         self._saw_bookmark = False
@@ -175,6 +183,11 @@ class WatchSource:
 
     @property
     def heard(self) -> dt.datetime:
+        """Up to when all that changed was read and handed over to be sent."""
+        return self._handed_over - dt.timedelta(seconds=self._context.on_its_way_s)
+
+    @property
+    def _handed_over(self) -> dt.datetime:
         """When it was last heard from with all that was read by then handed over to be sent."""
         return self._pending[0].heard_before if self._pending else self._heard
 
@@ -190,7 +203,7 @@ class WatchSource:
 
     def is_behind(self, now: dt.datetime) -> bool:
         """True if it was never answered, or not heard from for too long."""
-        return not self.was_answered or (now - self.heard).total_seconds() > self._context.silence_s
+        return not self.was_answered or (now - self._handed_over).total_seconds() > self._context.silence_s
 
     async def reaches(self, version: int, within_s: float) -> bool:
         """Wait until all up to `version` is confirmed; False if that takes longer than `within_s`."""
@@ -225,7 +238,7 @@ class WatchSource:
         await self._stop_reading()
         statement = WatchEnded([self.told(self.heard)], one_line(reason or self.reason or "unknown reason"))
         record = self._context.recorder.watches(statement, self.lane.session, 0, self._context.now())
-        self._pending.append(_Pending(record, self._version, self.heard))
+        self._pending.append(_Pending(record, self._version, self._handed_over))
         self._has_ended = True
         self._news.set()
 
@@ -379,19 +392,27 @@ class WatchSource:
         async with context.opener.watch(self.gvr, **at) as opened:  # type: ignore[arg-type]  # as named above
             self.was_answered = True
             self._tried.set()
-            if self.health.answered():
-                self._heard = context.now()
+            self.health.answered()
+            self._is_drained, self._drained_after_s = False, context.on_its_way_s
             context.observe(WatchOpened(resource=self.gvr.dotted, reach=self.lane.reach, version=self._version))
             self._report(Event.OPENED)
-            while chunk := await opened.read(context.silence_s):
-                if whole := lines.feed(chunk):
-                    await self._add_all(whole)
-                    self._heard = context.now()
+            while chunk := await self._next_chunk(opened):
+                came_at = context.now()
+                await self._add_all(lines.feed(chunk))
+                if self._is_drained:
+                    self._heard = came_at
                 await self._wait_for_room()
         if lines.is_within_a_line:
             raise TransientError("the watch broke off within a line")
         self._heard = context.now()
         self.health.heard()
+
+    async def _next_chunk(self, opened: StreamOfLines) -> bytes:
+        asked_s = time.monotonic()
+        chunk = await opened.read(self._context.silence_s)
+        self._is_drained = self._is_drained or time.monotonic() - asked_s > self._drained_after_s
+        self._drained_after_s = min(DRAINED_S, self._context.on_its_way_s)
+        return chunk
 
     async def _add_all(self, lines: list[bytes]) -> None:
         events = size_bytes = 0
@@ -456,6 +477,7 @@ class WatchSource:
             self._pending_bytes > MOST_BYTES or room.held_bytes > room.limit_bytes
         ):
             self._drained.clear()
+            self._is_drained = False
             with contextlib.suppress(TimeoutError):  # others may have made room
                 async with asyncio.timeout(LOOK_AGAIN_S):
                     await self._drained.wait()

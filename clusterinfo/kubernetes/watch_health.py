@@ -1,7 +1,7 @@
 """WatchHealth: whether the watches of one kind within one reach work, one after another; trouble is told once.
 
 A kind's watch is opened again and again, and another one begins with each of its lists: what fails for an hour is one
-trouble, told when it has lasted, and once more when it is over. It works as soon as its server answers; but where
+trouble, told when it has lasted, and again when it is over. It works as soon as its server answers; but where
 nothing came of the last answer (cut or silent before a word), or the watch could not be continued, only once there is a
 word, or an end in order.
 
@@ -48,12 +48,11 @@ class WatchHealth:
         """True while there is trouble that was told."""
         return self._is_told
 
-    def answered(self) -> bool:
-        """The server answered 200; True if that can be taken for a sign of life."""
+    def answered(self) -> None:
+        """The server answered 200."""
         self._is_wordless = True
         if not self._needs_a_word:
             self._recover()
-        return not self._needs_a_word
 
     def heard(self) -> None:
         """The server said something, or ended the watch in order."""

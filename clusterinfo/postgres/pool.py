@@ -33,6 +33,8 @@ LOGIN_RETRIED_S = 300.0
 _REFUSED_TLS = "rejected SSL upgrade"  # asyncpg's message when the server answers N to SSLRequest; it has no class
 COMMAND_TIMEOUT_S = 90.0
 """Longer than the server's own statement timeout, which gives the better message."""
+MOST_QUERIES = 1_000_000
+"""Of a connection before it is replaced, which takes as long as many small batches; hours of them."""
 CANCEL_TIMEOUT_S = 10.0
 """Between cancelling a command and closing its connection, unless the server answers."""
 
@@ -62,6 +64,7 @@ def connection_arguments(settings: Settings) -> dict[str, object]:
         "timeout": CONNECT_TIMEOUT_S,
         "command_timeout": COMMAND_TIMEOUT_S,
         "statement_cache_size": settings.db_statement_cache,
+        "max_cached_statement_lifetime": 0,  # for ever: what is prepared stays the same, and its plan
         "target_session_attrs": "read-write",
         "server_settings": {"application_name": "clusterinfo"},
     }
@@ -146,6 +149,10 @@ class _Connection(asyncpg.Connection):  # type: ignore[misc]  # asyncpg is untyp
             self.terminate()
 
 
+async def _keep(connection: asyncpg.Connection) -> None:
+    """Nothing is to be reset when a connection goes back to the pool: settings and locks are those of transactions."""
+
+
 async def prepare_connection(connection: asyncpg.Connection) -> None:
     """Let jsonb pass as the bytes it is, in COPY too: a version byte and the text."""
     await connection.set_type_codec(
@@ -198,6 +205,8 @@ async def _first_connection(settings: Settings, arguments: dict[str, object], wi
                 init_size=1,
                 max_size=settings.db_pool_size,
                 init=prepare_connection,
+                reset=_keep,
+                max_queries=MOST_QUERIES,
                 connect=logins.connect,
                 connection_class=_Connection,
                 **arguments,

@@ -11,8 +11,8 @@ import asyncio
 import dataclasses
 import datetime as dt
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
 import asyncpg
 import msgspec
@@ -44,6 +44,7 @@ from clusterinfo.postgres.merge.large import is_large, worked_out
 from clusterinfo.postgres.merge.offsets import Claims
 from clusterinfo.postgres.pool import open_pool
 from clusterinfo.postgres.sql import local_search_path
+from clusterinfo.postgres.transactions import transaction
 from clusterinfo.settings import Settings
 from clusterinfo.wire import attributes_of, key_of
 
@@ -52,8 +53,6 @@ LOCK_TIMEOUT = "20s"
 IDLE_TIMEOUT = "60s"
 WRITE_TIMEOUT_S = 300.0
 """Of a whole batch; one whose statements each keep to theirs, and that still takes so long, is bisected too."""
-BEGIN_TIMEOUT_S = 10.0
-"""To begin takes no lock: a connection that does not answer so long was cut in silence while it was idle."""
 ACQUIRE_TIMEOUT_S = 60.0
 MAX_REPORTED = 20
 """Dead letters of a batch that are reported one by one; a stranger's thousands would fill the log."""
@@ -66,37 +65,29 @@ class TookTooLongError(TimeoutError):
 class PostgresSink:
     """Stores batches of any lane; safe to use from several pumps at once, each on a connection of its own."""
 
-    def __init__(self, pool: Pool, settings: Settings, observe: Observe, *, lz4: bool) -> None:
+    def __init__(self, pool: Pool, settings: Settings, observe: Observe) -> None:
         self._pool = pool
         self._observe = observe
         self.claims = Claims()
         self.carried = CarriedUnits()
         self.clocks = Clocks(observe)
         self._letters = LetterBound(settings.dead_letter_rows, settings.dead_letter_bytes)
-        self._begin = (
+        self._settings = (
             f"{local_search_path(settings.db_schema)};"
             f"set local statement_timeout = '{STATEMENT_TIMEOUT}'; set local lock_timeout = '{LOCK_TIMEOUT}';"
             f"set local idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'; set local jit = off;"
             # Every statement looks rows up one by one; to plan it again for each batch takes longer than to run it.
-            "set local plan_cache_mode = force_generic_plan;"
-            + ("set local default_toast_compression = 'lz4';" if lz4 else "")
+            "set local plan_cache_mode = force_generic_plan"
         )
-
-    @classmethod
-    async def on(cls, pool: Pool, settings: Settings, observe: Observe) -> PostgresSink:
-        """A sink on `pool` (see `open_pool`), whose schema must be there."""
-        async with pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection:
-            lz4 = await connection.fetchval(
-                "select 'lz4' = any (enumvals) from pg_settings where name = 'default_toast_compression'"
-            )
-        return cls(pool, settings, observe, lz4=bool(lz4))
+        if settings.db_synchronous_commit:
+            self._settings += f"; set local synchronous_commit = {settings.db_synchronous_commit}"
 
     @classmethod
     @asynccontextmanager
     async def connect(cls, settings: Settings, observe: Observe) -> AsyncIterator[PostgresSink]:
         """A sink on a pool of its own. Raises FatalError when nothing answers for 20 s."""
         async with open_pool(settings) as pool:
-            yield await cls.on(pool, settings, observe)
+            yield cls(pool, settings, observe)
 
     async def open(self, lane: Lane) -> Position:
         """Claim a partition and return its next offset; a list begins at its beginning."""
@@ -151,11 +142,14 @@ class PostgresSink:
     async def _write(self, batch: Batch, *, uses_savepoints: bool = False) -> None:
         began = time.perf_counter()
         census = await worked_out(is_large(batch.records), Census.of, batch.records)
-        async with self.transaction() as connection:
+        last = list[str]()
+        async with self.transaction(last) as connection:
             admission = await self.claims.admit(connection, batch, census)
             if admission is None:
                 return  # the answer to an earlier commit was lost
             applied = await apply(connection, batch, census, admission, self.carried, uses_savepoints=uses_savepoints)
+            if applied.notification:
+                last.append(applied.notification)
             merged = time.perf_counter()
         # Only what is committed may be remembered or reported.
         self.carried.remember(batch, applied.carried)
@@ -164,17 +158,17 @@ class PostgresSink:
         self._report(batch, applied, merged - began, time.perf_counter() - merged)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
-        """A connection inside a transaction that is set up for the merge, with a deadline around all of it."""
+    async def transaction(self, last: Sequence[str] = ()) -> AsyncIterator[Connection]:
+        """A connection inside a transaction that is set up for the merge, with a deadline around all of it.
+
+        `last`: statements that are sent with its COMMIT; a list may be given that the block still adds to.
+        """
         try:
             async with (
                 asyncio.timeout(WRITE_TIMEOUT_S) as whole,
                 self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection,
-                AsyncExitStack() as stack,
+                transaction(connection, self._settings, last),
             ):
-                async with asyncio.timeout(BEGIN_TIMEOUT_S):
-                    await stack.enter_async_context(connection.transaction())
-                await connection.execute(self._begin)
                 yield connection
         except RETRIED as error:
             await self._pool.expire_connections()  # whatever became of this one may have become of the others
@@ -186,6 +180,7 @@ class PostgresSink:
         merged, letters = applied.merged, applied.staged.dead_letters
         self._observe(
             BatchStored(
+                is_news=not all(record.number for record in batch.records),  # what is watched comes by the second
                 lane=str(batch.lane),
                 records=len(batch.records),
                 rows_written=merged.written,

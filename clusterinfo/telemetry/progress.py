@@ -40,7 +40,7 @@ def line_of(observation: Observation) -> str:
             line = f"{lane}, {step}: {error}; again in {wait_s:.1f} s"
         case seen.RunFailed(cluster=cluster, error=error, wait_s=wait_s):
             line = f"{cluster}, run of lists: {error}; again in {wait_s:.1f} s"
-        case seen.SnapshotEnded() as ended:
+        case seen.SnapshotEnded(is_news=True) as ended:
             line = _summary(ended)
         case seen.AllStored() as stored:
             line = _sum(stored)

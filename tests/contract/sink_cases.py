@@ -283,7 +283,7 @@ async def _postgres(lane: Lane, database: Database, monkeypatch: pytest.MonkeyPa
         open_pool(settings.model_copy(update={"db_port": proxy.port})) as pool,
     ):
         connection = await database.connect()
-        sink = await PostgresSink.on(pool, settings, unobserved)
+        sink = PostgresSink(pool, settings, unobserved)
         yield PostgresCase(sink, lane, connection, pool, proxy)
         await connection.close()
         await proxy.restore()

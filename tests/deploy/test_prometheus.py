@@ -129,6 +129,9 @@ SILENT: list[dict[str, str]] = [
     series("clusterinfo_collect_interval_seconds", "300x120", cluster="a"),
     series("clusterinfo_last_snapshot_timestamp_seconds", "0+60x90 5400x30", cluster="rare"),
     series("clusterinfo_collect_interval_seconds", "3600x120", cluster="rare"),
+    # With an interval of seconds one run that takes its time is nobody's alarm.
+    series("clusterinfo_last_snapshot_timestamp_seconds", "-100+60x120", cluster="short"),
+    series("clusterinfo_collect_interval_seconds", "10x120", cluster="short"),
     series("clusterinfo_leader", "1x60 0x60", cluster="a", lease="l", instance="a1"),
     series("clusterinfo_leader", "0x61 1x59", cluster="a", lease="l", instance="a2"),
     # One of two is spare. A collector has the metric, too.

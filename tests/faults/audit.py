@@ -6,12 +6,15 @@ its own; the product knows nothing of it. The harness has connections signed `cl
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import datetime as dt
+import random
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import asyncpg
 
-from tests.faults.pipeline import GIZMOS
+from tests.faults.pipeline import GIZMOS, Made
+from tests.faults.replay import Kind, Replay
 from tests.faults.topic import OBSERVED, Message
 from tests.support import checker
 
@@ -106,6 +109,24 @@ DUPLICATES = """
     where times > 1 or hash = hash_before and uid = uid_before or valid_from < from_before
     limit 5
 """
+
+VERSIONS = """
+    select u.api_group, u.resource, v.resource_version
+    from (select unit_id, resource_version from resource union select unit_id, resource_version from resource_history) v
+    join unit u on u.id = v.unit_id
+"""
+
+AS_OF = """
+    select namespace, name, uid, resource_version from resources_as_of($1) where api_group = $2 and resource = $3
+"""
+
+INTERVALS = """
+    select u.api_group, u.resource, c.begins_at, coalesce(c.ends_at, f.heard) as ends_at
+    from coverage c join unit u on u.id = c.unit_id left join followed() f on f.id = c.id
+    where c.begins_at is not null and coalesce(c.ends_at, f.heard) is not null
+"""
+
+Interval = tuple[dt.datetime, dt.datetime]
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,3 +226,66 @@ async def lost_versions(connection: asyncpg.Connection, sent: Iterable[Message])
         if message.type == OBSERVED and (message.key[2], message.key[1]) != GIZMOS
     }
     return [f"sent and not stored: {one}" for one in sorted(announced - stored)[:5]]
+
+
+async def unkept(connection: asyncpg.Connection, made: Sequence[Made]) -> list[str]:
+    """Versions that were made while their kind was followed, as is claimed, and that are stored nowhere."""
+    if not made:
+        return []
+    began, ended = min(one.after for one in made), max(one.before for one in made)
+    gaps = await _not_observed(connection, moment(began), moment(ended))
+    stored = {
+        ((row["api_group"], row["resource"]), row["resource_version"]) for row in await connection.fetch(VERSIONS)
+    }
+    return [
+        f"made while it was followed, and not stored: {one}"
+        for one in made
+        if (one.kind, str(one.version)) not in stored
+        and one.kind in gaps
+        and not any(begins <= moment(one.before) and moment(one.after) <= ends for begins, ends in gaps[one.kind])
+    ][:5]
+
+
+async def wrong_moments(
+    connection: asyncpg.Connection, sent: Iterable[Message], rng: random.Random, count: int
+) -> list[str]:
+    """At random moments, each of a random kind: what `resources_as_of` shows and was not recorded by then, or does not
+    show; and whether `not_observed` names what no interval covers, and nothing else.
+    """
+    replay = Replay(sent)
+    kinds = [kind for kind in replay.kinds if kind != (GIZMOS[1], GIZMOS[0])]
+    row = await connection.fetchrow("select min(started_at) as began, now() as ended from snapshot")
+    covered, gaps = await _intervals(connection), await _not_observed(connection, row["began"], row["ended"])
+    found: list[str] = []
+    for _ in range(count):
+        kind, at = rng.choice(kinds), row["began"] + rng.random() * (row["ended"] - row["began"])
+        stored = {tuple(one) for one in await connection.fetch(AS_OF, at, *kind)}
+        if differing := stored ^ set(replay.as_of(kind, at)):
+            found.append(f"{kind} as of {at}: {sorted(differing)[:3]} are on one side only")
+        is_covered = any(begins <= at < ends for begins, ends in covered.get(kind, ()))
+        if is_covered == any(begins <= at < ends for begins, ends in gaps.get(kind, ())):
+            found.append(f"{kind} was {'' if is_covered else 'not '}observed at {at}, and not_observed says otherwise")
+    return found
+
+
+async def _intervals(connection: asyncpg.Connection) -> dict[Kind, list[Interval]]:
+    found: dict[Kind, list[Interval]] = {}
+    for row in await connection.fetch(INTERVALS):
+        found.setdefault((row["api_group"], row["resource"]), []).append((row["begins_at"], row["ends_at"]))
+    return found
+
+
+async def _not_observed(
+    connection: asyncpg.Connection, begins: dt.datetime, ends: dt.datetime
+) -> dict[Kind, list[Interval]]:
+    """Of every kind that is known."""
+    units = await connection.fetch("select api_group, resource from unit")
+    found: dict[Kind, list[Interval]] = {(unit["api_group"], unit["resource"]): [] for unit in units}
+    for row in await connection.fetch("select * from not_observed($1, $2)", begins, ends):
+        found[row["api_group"], row["resource"]].append((row["begins_at"], row["ends_at"]))
+    return found
+
+
+def moment(seconds: float) -> dt.datetime:
+    """Seconds since 1970."""
+    return dt.datetime.fromtimestamp(seconds, dt.UTC)

@@ -29,7 +29,9 @@ CONSUMER = (
     "commit_sent_no_reply", "after_commit", "before_kafka_commit", "mid_revoke", "mid_claim",
 )  # fmt: skip
 COLLECTOR = ("mid_page", "after_last_item_before_completion")
-POINTS = (*CONSUMER, *COLLECTOR)
+FOLLOWER = ("before_produce", "before_version_moved", "before_progress")
+"""In a collector that follows: events are read and have no numbers; Kafka has them; progress is about to be said."""
+POINTS = (*CONSUMER, *COLLECTOR, *FOLLOWER)
 
 
 @dataclass(frozen=True, slots=True)

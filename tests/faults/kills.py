@@ -1,9 +1,12 @@
-"""Kills at every failpoint, by the hundred: `python -m tests.faults.kills [--hits 50] [--seed S] [--minutes M]`.
+"""Kills at every failpoint, by the hundred: `python -m tests.faults.kills [--follow] [--hits 50] [--minutes M]`.
 
 Apache Kafka, a topic of six partitions, three consumers with sessions of two seconds, a collector that never rests. A
 round churns the cluster while programs are killed where they are armed, the least hit points first; consumers are also
 stopped for longer than their session and continued; some kind cannot be listed. Then the faults and the churn end, and
 once the database has converged it is judged: `Verdict`. What came of it is added to `kills.json`, round by round.
+
+With `--follow` the collector follows the cluster, the points are those of following, and what is said to have been
+followed is judged as well (`kills_following.json`).
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -27,12 +30,18 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.faults import audit, topic
-from tests.faults.failpoints import POINTS, Armed, Arsenal, Hit
+from tests.faults.failpoints import COLLECTOR, CONSUMER, FOLLOWER, Armed, Arsenal, Hit
 from tests.faults.pipeline import World, pipeline
 from tests.support import checker
 from tests.support.forkserver import forking
 
 COUNTS = Path(__file__).with_name("kills.json")
+COUNTS_FOLLOWING = Path(__file__).with_name("kills_following.json")
+LISTING = (*CONSUMER, *COLLECTOR)
+FOLLOWING = (*FOLLOWER, "after_merge", "before_commit", "commit_sent_no_reply", "after_commit")
+PROGRESS_S = 1.0
+MOMENTS = 1000
+"""At which the past is looked at, once a run."""
 HITS = 50
 MINUTES = 30.0
 STOPS = 20
@@ -48,7 +57,7 @@ STOP_POINTS = (
 QUIET_S = 3.0
 IN_A_REBALANCE = ("mid_revoke", "mid_claim")
 """Passed in a rebalance only: while they are wanted and nothing is hit for so long, a consumer is killed anywhere."""
-ROUND_S = 25.0
+ROUND_S = 60.0
 ROUND_HITS = 30
 TICK_S = 0.25
 ARMED_AT_ONCE = 5
@@ -81,6 +90,10 @@ class Verdict:
     """Offsets stored not at all, twice, by somebody else than the owner; lists not counted exactly once."""
     versions_lost: int = 0
     """Contents that were sent and stand neither in the history nor in a live row."""
+    coverage: int = 0
+    """Versions made while their kind is said to have been followed, that are not stored."""
+    moments: int = 0
+    """Moments at which the past is not what was recorded by then, or `not_observed` not what no interval covers."""
     deleted_while_failing: int = 0
     canaries: int = 0
     ended_by_themselves: int = 0
@@ -101,7 +114,7 @@ class Verdict:
 class Counts:
     """What all runs came to; `kills.json`."""
 
-    hits: dict[str, int] = field(default_factory=lambda: dict.fromkeys(POINTS, 0))
+    hits: dict[str, int] = field(default_factory=lambda: dict.fromkeys(LISTING, 0))
     stops: int = 0
     rounds: int = 0
     minutes: float = 0.0
@@ -109,8 +122,12 @@ class Counts:
     found: dict[str, int] = field(default_factory=lambda: Verdict().numbers)
 
     @classmethod
-    def read(cls, path: Path) -> Counts:
-        return cls(**json.loads(path.read_text())) if path.exists() else cls()
+    def of(cls, points: Sequence[str]) -> Counts:
+        return cls(hits=dict.fromkeys(points, 0))
+
+    @classmethod
+    def read(cls, path: Path, points: Sequence[str] = LISTING) -> Counts:
+        return cls(**json.loads(path.read_text())) if path.exists() else cls.of(points)
 
     def write(self, path: Path) -> None:
         path.write_text(json.dumps(asdict(self), indent=1) + "\n")
@@ -176,6 +193,7 @@ class Kills:
             ends = await topic.ends(world.broker.bootstrap, world.topic, world.partitions)
             verdict.note("offsets", await audit.wrong_offsets(connection, ends))
             verdict.note("canaries", await world.leaks())
+            verdict.note("coverage", await audit.unkept(connection, list(world.churn.made())))
             if thoroughly:
                 await self._judge_topic(connection, verdict)
         endings = list(self.world.endings())
@@ -197,6 +215,7 @@ class Kills:
         sent = await topic.messages(world.broker.bootstrap, world.topic, world.partitions)
         verdict.note("offsets", await audit.miscounted_lists(connection, topic.completions(sent)))
         verdict.note("versions_lost", await audit.lost_versions(connection, sent))
+        verdict.note("moments", await audit.wrong_moments(connection, sent, self._random, MOMENTS))
         planted = await checker.secrets(world.api.base_url, world.api.token, world.api.cluster.canaries())
         secrets = checker.Secrets(planted)
         verdict.note("canaries", [secret for message in sent for secret in secrets.within(message.raw)])
@@ -226,7 +245,7 @@ class Kills:
     def _choose(self) -> dict[str, Armed]:
         """The points hit least of those that lack hits (once none does: of all); a stop as long as one is wanted."""
         hits = self.counts.hits
-        lacking = [point for point in POINTS if hits[point] < self._goal.hits] or list(POINTS)
+        lacking = [point for point in hits if hits[point] < self._goal.hits] or list(hits)
         least = sorted(lacking, key=lambda point: (hits[point], self._random.random()))[:ARMED_AT_ONCE]
         armed = {point: Armed(CHANCE, "kill") for point in least}
         if self.counts.stops < self._goal.stops and not self._waking:
@@ -258,23 +277,26 @@ class Kills:
 
 
 @contextlib.asynccontextmanager
-async def kills(counts: Counts, seed: int, goal: Goal) -> AsyncIterator[Kills]:
+async def kills(counts: Counts, seed: int, goal: Goal, *, follow: bool = False) -> AsyncIterator[Kills]:
     """A world to kill in, with its audit."""
     with tempfile.TemporaryDirectory(prefix="clusterinfo-kills-") as directory:
         arsenal = Arsenal(Path(directory))
+        ways: dict[str, Any] = {"consumers": 3}
+        if follow:
+            ways |= {"partitions": 3, "follow": True, "collector_env": {"PROGRESS_S": str(PROGRESS_S)}}
         async with pipeline(
-            consumers=3, session_timeout_s=SESSION_TIMEOUT_S, seed=seed, env=arsenal.env, prepare=audit.install
+            session_timeout_s=SESSION_TIMEOUT_S, seed=seed, env=arsenal.env, prepare=audit.install, **ways
         ) as world:
             await world.converged()
             yield Kills(world, arsenal, counts, goal, seed)
 
 
-async def run(goal: Goal, minutes: float, seed: int, path: Path, console: Console) -> bool:
+async def run(goal: Goal, minutes: float, seed: int, path: Path, console: Console, *, follow: bool) -> bool:
     """Rounds, one at least, until the goal is reached or the time is up; True if nothing was found wrong."""
-    counts = Counts.read(path)
+    counts = Counts.read(path, FOLLOWING if follow else LISTING)
     began = last = time.monotonic()
     is_right = True
-    async with kills(counts, seed, goal) as killing:
+    async with kills(counts, seed, goal, follow=follow) as killing:
         is_over = False
         while not is_over:
             before = sum(counts.hits.values())
@@ -316,12 +338,14 @@ def main() -> None:
     parser.add_argument("--stops", type=int, default=STOPS, help=f"wanted in all ({STOPS})")
     parser.add_argument("--minutes", type=float, default=MINUTES, help=f"at most ({MINUTES:g})")
     parser.add_argument("--seed", type=int, default=0, help="of the cluster and of what is done to it")
-    parser.add_argument("--counts", type=Path, default=COUNTS, help="file that the counts are added to")
+    parser.add_argument("--follow", action="store_true", help="while the cluster is followed")
+    parser.add_argument("--counts", type=Path, help="file that the counts are added to")
     given = parser.parse_args()
+    path = given.counts or (COUNTS_FOLLOWING if given.follow else COUNTS)
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # a collector that was killed hangs up on the API
     goal, console = Goal(given.hits, given.stops), Console(soft_wrap=True)
     with forking():
-        is_right = asyncio.run(run(goal, given.minutes, given.seed, given.counts, console))
+        is_right = asyncio.run(run(goal, given.minutes, given.seed, path, console, follow=given.follow))
     sys.exit(0 if is_right else 1)
 
 

@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 import uuid
+from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,6 +99,18 @@ async def database(ends: Servers) -> AsyncIterator[asyncpg.Connection]:
         await connection.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A version that an object was given between two moments, seconds since 1970."""
+
+    kind: tuple[str, str]
+    """(API group, resource)."""
+    key: str
+    version: int
+    after: float
+    before: float
+
+
 class Churn:
     """Changes a cluster at random while it is on: creates, changes, deletes, recreates; a custom kind comes and goes.
 
@@ -106,7 +119,10 @@ class Churn:
 
     def __init__(self, cluster: SimulatedCluster, seed: int = 0) -> None:
         self.odd = 0
+        self._steps: list[tuple[int, float, float]] = []
+        """Last revision of each step, and when it began and ended."""
         self._cluster = cluster
+        self._first = cluster.revision
         self._random = random.Random(seed)
         self._odds: list[tuple[str, str]] = []
         self._task: asyncio.Task[None] | None = None
@@ -128,11 +144,28 @@ class Churn:
 
     def step(self, changes: int = CHURNED_AT_ONCE) -> None:
         """Some changes, now."""
+        began = time.time()
         churn(self._cluster, changes, self._random.getrandbits(32))
         self._replace_odd()
         if time.monotonic() >= self._turn_at:
             self._turn_at = time.monotonic() + GIZMOS_TURN_S
             self.turn_gizmos()
+        self._steps.append((self._cluster.revision, began, time.time()))
+
+    def made(self) -> Iterator[Made]:
+        """The versions that it made of all kinds but the one that comes and goes, whose past goes with it."""
+        for resource in self._cluster.resources():
+            served = self._cluster.catalog.preferred(resource)
+            if served.table == (GIZMOS[1], GIZMOS[0]):
+                continue
+            for change in self._cluster.table(served).changes_after(0):
+                step = bisect_left(self._steps, (change.revision, 0.0, 0.0))
+                if change.type != "DELETED" and self._is_of_a_step(change.revision):
+                    yield Made(served.table, change.after.key, change.revision, *self._steps[step][1:])
+
+    def _is_of_a_step(self, revision: int) -> bool:
+        """What was there before it began was made by nobody."""
+        return bool(self._steps) and self._first < revision <= self._steps[-1][0]
 
     def turn_gizmos(self) -> None:
         """The custom kind comes with a few objects, or goes with all it has."""

@@ -2,7 +2,8 @@
 
 Here stands which function of the product is which point. Every function named must be there: a point that lost its
 place would never be hit, and prove nothing. SESSION_TIMEOUT_S sets how long the group keeps the partitions of a member
-that was killed (the program's own: 30 s); FAILPOINTS and FAILPOINT_HITS are explained in `failpoints.py`.
+that was killed (the program's own: 30 s), PROGRESS_S how often is said until when watches were heard (15 s); FAILPOINTS
+and FAILPOINT_HITS are explained in `failpoints.py`.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from clusterinfo.kafka.consumer import committed, connection
 from clusterinfo.kafka.consumer.lanes import Lanes
 from clusterinfo.kafka.consumer.source import PartitionSource
 from clusterinfo.kafka.producer import KafkaSink
-from clusterinfo.model import Batch, PartitionLane, Record, RecordType
+from clusterinfo.kubernetes import following
+from clusterinfo.kubernetes.following import Followers
+from clusterinfo.kubernetes.watch import WatchSource
+from clusterinfo.model import Batch, PartitionLane, Receipt, Record, RecordType, WatchLane
 from clusterinfo.postgres import pool as postgres_connection
 from clusterinfo.postgres import sink as postgres_sink
 from clusterinfo.postgres.merge import rows
@@ -100,6 +104,9 @@ class Places:
             (Lanes, "wait_for_writes"): self.wait_for_writes,
             (Claims, "claim"): self.claim,
             (KafkaSink, "_submit_all"): self.submit_all,
+            (WatchSource, "read"): self.read_watch,
+            (WatchSource, "ack"): self.ack_watch,
+            (Followers, "_say"): self.say_progress,
         }
 
     def _replace(self, owner: Any, name: str, around: Callable[..., Awaitable[Any]]) -> None:
@@ -210,7 +217,7 @@ class Places:
         if write := writing.get():
             self._points.pass_by(point, backend=connection.get_server_pid(), **_detail(write.batch), **detail)
 
-    # --- the collector -------------------------------------------------------------------------------------------
+    # --- a collector that lists ----------------------------------------------------------------------------------
 
     async def submit_all(
         self, original: Original, sink: KafkaSink, producer: Any, partition: int, records: Sequence[Record],
@@ -234,6 +241,25 @@ class Places:
         if items and is_last and (action := self._points.draw("after_last_item_before_completion")):
             return "after_last_item_before_completion", action, items
         return None
+
+    # --- a collector that follows --------------------------------------------------------------------------------
+
+    async def read_watch(self, original: Original, source: WatchSource) -> Batch | None:
+        """before_produce: events are in hand, and have no numbers yet."""
+        batch: Batch | None = await original(source)
+        if batch is not None:
+            self._points.pass_by("before_produce", versions=[record.resource_version for record in batch.records])
+        return batch
+
+    async def ack_watch(self, original: Original, source: WatchSource, receipt: Receipt) -> None:
+        """before_version_moved: Kafka has what was read, and the watch stands where it stood."""
+        self._points.pass_by("before_version_moved", kind=source.gvr.dotted, confirmed=source.confirmed)
+        await original(source, receipt)
+
+    async def say_progress(self, original: Original, followers: Followers, lane: WatchLane, *rest: Any) -> None:
+        """before_progress: what was read by now is numbered, and it is not said until when that was."""
+        self._points.pass_by("before_progress", session=lane.session)
+        await original(followers, lane, *rest)
 
 
 # --- the process -----------------------------------------------------------------------------------------------------
@@ -279,6 +305,8 @@ def main() -> None:
     sign_connections()
     if seconds := os.environ.get("SESSION_TIMEOUT_S"):
         shorten_sessions(float(seconds))
+    if seconds := os.environ.get("PROGRESS_S"):
+        following.PROGRESS_S = float(seconds)
     if armed := os.environ.get("FAILPOINTS"):
         Places(Failpoints(armed, os.environ["FAILPOINT_HITS"])).install()
     cli.main()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime as dt
+import random
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -9,7 +11,8 @@ import pytest
 
 from tests.conftest import Database
 from tests.faults import audit
-from tests.faults.topic import OBSERVED, Message
+from tests.faults.pipeline import Made
+from tests.faults.topic import DELETED, OBSERVED, Message
 from tests.support import checker
 from tests.support.checker import Identity
 
@@ -175,3 +178,70 @@ async def test_a_content_that_was_sent_and_is_nowhere_is_seen(audited: asyncpg.C
     assert "'bb'" in str(await audit.lost_versions(audited, [sent("aa"), sent("bb")]))
     await put(audited, "resource_history", live_at=3, content="bb", version="3")
     assert await audit.lost_versions(audited, [sent("aa"), sent("bb")]) == []
+
+
+async def follow(connection: asyncpg.Connection, begins: int, ends: int) -> None:
+    """Pods are followed between two moments, seconds since 1970."""
+    await connection.execute(
+        "with session as (insert into watch_session (kafka_cluster, topic, partition, cluster, session) "
+        "select 'k', 't', 0, 'c1', gen_random_uuid() returning id) "
+        "insert into coverage (unit_id, reach, session_id, from_number, epoch, is_open, begins_at, ends_at) "
+        "select u.id, '', s.id, 1, 0, false, to_timestamp($1), to_timestamp($2) from unit u, session s",
+        begins,
+        ends,
+    )
+
+
+async def test_a_version_made_while_its_kind_was_followed_that_is_nowhere_is_seen(audited: asyncpg.Connection) -> None:
+    def made(version: int, after: float, before: float) -> list[Made]:
+        return [Made(("", "pods"), "n/p", version, after, before)]
+
+    assert await audit.unkept(audited, made(8, 110, 111)) == [], "nobody says that it was followed"
+    await follow(audited, 100, 200)
+    assert await audit.unkept(audited, made(5, 110, 111)) == [], "it is the row"
+    assert await audit.unkept(audited, made(8, 99, 101)) == [], "it may have been made before"
+    assert "not stored" in str(await audit.unkept(audited, made(8, 110, 111)))
+
+
+def said(type_: str, version: int, second: int) -> Message:
+    """A version of the Pod, observed so many seconds after 1970."""
+    time = dt.datetime.fromtimestamp(second, dt.UTC).isoformat()
+    headers = {"type": type_, "uid": "u", "contenthash": f"{version:02x}", "time": time}
+    headers |= {"resourceversion": str(version), "listversion": str(version)}
+    return Message(0, 0, headers, ("c1", "", "pods", "n", "p"), b"{}")
+
+
+async def test_a_past_that_is_not_what_was_recorded_is_seen(audited: asyncpg.Connection) -> None:
+    await audited.execute(
+        "insert into snapshot (id, cluster_id, started_at) select $1, id, to_timestamp(1) from cluster", LIST
+    )
+
+    async def wrong(*sent: Message) -> list[str]:
+        return await audit.wrong_moments(audited, sent, random.Random(1), 10)
+
+    assert await wrong(said(OBSERVED, 5, 5)) == []
+    for sent in (
+        [said(OBSERVED, 6, 5)],
+        [said(OBSERVED, 5, 2_000_000_000)],
+        [said(OBSERVED, 5, 5), said(DELETED, 6, 7)],
+    ):
+        assert "on one side only" in str(await wrong(*sent))
+
+
+async def test_a_moment_that_nobody_looked_at_and_that_is_not_named_is_seen(audited: asyncpg.Connection) -> None:
+    await audited.execute(
+        "insert into snapshot (id, cluster_id, started_at) select $1, id, to_timestamp(1) from cluster", LIST
+    )
+    await follow(audited, 1, 1000)
+
+    async def wrong() -> str:
+        return str(await audit.wrong_moments(audited, [said(OBSERVED, 5, 5)], random.Random(1), 10))
+
+    assert await wrong() == "[]"
+    await audited.execute("alter function not_observed rename to whole")
+    await audited.execute(
+        "create function not_observed(timestamptz, timestamptz) returns table (cluster text, api_group text, "
+        "resource text, reach text, begins_at timestamptz, ends_at timestamptz) "
+        "language sql as 'select * from whole($1, $2) limit 0'"
+    )
+    assert "was not observed" in await wrong()

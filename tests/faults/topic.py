@@ -12,6 +12,7 @@ POLL_MS = 500
 FETCH_BYTES = 4 << 20
 
 OBSERVED = "io.clusterinfo.resource.observed.v1"
+DELETED = "io.clusterinfo.resource.deleted.v1"
 COMPLETED = "io.clusterinfo.list.completed.v1"
 
 

@@ -117,7 +117,7 @@ def held(cluster: SimulatedCluster) -> Counter[str]:
 
 def printed(output: str) -> Counter[str]:
     """Kind -> objects, as the table says."""
-    rows = re.findall(r"^(\w+) .*?([\d,]+) +verified +\d+s$", output, re.MULTILINE)
+    rows = re.findall(r"^(\w+) .*?([\d,]+) +followed +\d+s$", output, re.MULTILINE)
     return Counter({kind: int(count.replace(",", "")) for kind, count in rows})
 
 
@@ -135,16 +135,19 @@ def test_it_shows_what_the_api_holds_and_what_changed(machine: Machine) -> None:
     output = machine.output()
     assert printed(output) == held(populated(OBJECTS))
     assert output.count("the database holds exactly") == 2
-    changes = re.findall(r"^(created|updated|deleted) +(\w+) ", output, re.MULTILINE)
+    changes = re.findall(r"^(created|updated|deleted) +(\w+)/\S+ +(\S+) +(\w+|-) +[\d:]{8}$", output, re.MULTILINE)
     assert changes == [
-        ("created", "configmaps"),
-        ("updated", "deployments"),
-        ("deleted", "pods"),
-        ("updated", "secrets"),
+        ("created", "configmaps", "helm", "Update"),
+        ("updated", "secrets", "external-secrets", "Apply"),
+        ("deleted", "pods", "-", "-"),
+        ("updated", "deployments", "kubectl", "Update"),
+        *[("updated", "pods", "kubelet", "Update")] * 4,
     ]
+    assert re.search(r"\n24 changes, .*\n\d+ ms in the median, \d+ ms at most\.\n", output)
     assert "hmac-sha256:" in output
     assert re.search(
-        r"\nIn all [\d.]+ s, of which lists took [\d.]+ s and [\d.]+ s: \d+ objects listed and stored\.\n", output
+        r"\nIn all [\d.]+ s, lists [\d.]+ s: \d+ objects stored, 24 changes followed\.\n",
+        output,
     )
     assert [line for line in output.splitlines() if line != line.rstrip()] == []
     assert not any(mark.decode() in output for mark in CANARY_MARKS)

@@ -43,7 +43,7 @@ def queries(document: str) -> list[str]:
 async def reader(postgres: EmbeddedPostgres) -> AsyncIterator[asyncpg.Connection]:
     """Logged in as one who may only read: a cluster was listed, changed, and listed again."""
     async with fresh_database(postgres) as database, simulated_api(500) as api:
-        env = api.env | database.env | QUIET
+        env = api.env | database.env | QUIET | {"CLUSTER_NAME": "prod"}
         (await run("legacy", "--once", env=env)).expect(0)
         await api.control(
             "update", resource="deployments.apps", namespace="ns-000", name="app-0", patch={"spec": {"replicas": 9}}

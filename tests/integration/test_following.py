@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from clusterinfo.errors import RestartError
+from clusterinfo.errors import FatalError, RestartError
 from clusterinfo.kubernetes import collector as collector_module
 from clusterinfo.kubernetes import following, watch_health
 from clusterinfo.kubernetes.client import KubernetesClient
@@ -26,6 +26,7 @@ from clusterinfo.model import Batch, ListLane, Receipt, Record, RecordType, Unit
 from clusterinfo.observations import (
     ListEnded,
     Observation,
+    RunScheduled,
     WatchesCounted,
     WatchFailing,
     WatchInterrupted,
@@ -219,7 +220,8 @@ async def test_it_is_listed_once_and_what_changes_comes_by_itself(follow: Follow
     cluster.delete("configmaps", "shop", "cm-04")
     cluster.recreate("configmaps", "shop", "cm-05")
     await run.until_equal()
-    watched = [one for one in run.sink.records if one.number]
+    progress, *watched = [one for one in run.sink.records if one.number]
+    assert read(progress, WatchProgress).interval_s == 15, "said as soon as anything is followed, and not 15 s later"
     assert [(one.name, one.type) for one in watched] == [
         ("new", RecordType.OBSERVED),
         ("cm-03", RecordType.OBSERVED),
@@ -227,7 +229,7 @@ async def test_it_is_listed_once_and_what_changes_comes_by_itself(follow: Follow
         ("cm-05", RecordType.DELETED),
         ("cm-05", RecordType.OBSERVED),
     ]
-    assert [one.number for one in watched] == [1, 2, 3, 4, 5]
+    assert [one.number for one in watched] == [2, 3, 4, 5, 6]
     assert {one.manager for one in watched} != {""}
     assert run.lists_of("configmaps") == 1
     [session] = {one.session for one in watched}
@@ -253,7 +255,9 @@ async def test_what_changes_while_it_is_listed_is_sent_after_the_list(follow: Fo
     run.sink.before_write = change
     await run.until_followed()
     await run.until_equal()
-    types = [one.type for one in run.sink.records if one.number or one.type is RecordType.LIST_COMPLETED]
+    types = [
+        one.type for one in run.sink.records if (one.is_object and one.number) or one.type is RecordType.LIST_COMPLETED
+    ]
     assert types == [RecordType.LIST_COMPLETED, *[RecordType.OBSERVED] * 5, RecordType.DELETED]
 
 
@@ -320,6 +324,7 @@ async def test_a_watch_that_keeps_failing_is_told_once_and_its_kind_listed_meanw
 ) -> None:
     monkeypatch.setattr(collector_module, "WatchContext", partial(WatchContext, silence_s=0.6))
     monkeypatch.setattr(watch_health, "FAILING_AFTER_S", 0.3)
+    monkeypatch.setattr(following, "OVERDUE_AFTER_S", 0.1)
     monkeypatch.setattr(following, "PROGRESS_S", 0.1)
     run = await follow(collect_interval=0.5)
     await run.until_followed()
@@ -351,6 +356,25 @@ async def test_a_watch_that_keeps_failing_is_told_once_and_its_kind_listed_meanw
     run.api.cluster.create("configmaps", configmap("after"))
     await run.until_equal()
     assert run.lists_of("configmaps") == listed
+
+
+async def test_after_an_outage_all_is_followed_on_without_a_list(
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector_module, "WatchContext", partial(WatchContext, silence_s=0.3))
+    run = await follow(collect_interval=0.5)
+    await run.until_followed()
+    run.api.faults.fail("*", 503, verb="watch")
+    for kind in run.states():
+        run.api.cluster.drop_watches(kind)
+    run.api.cluster.create("configmaps", configmap("during the outage"))
+    runs = len(run.observed(RunScheduled))
+    await run.until(lambda: len(run.observed(RunScheduled)) >= runs + 5)
+    run.api.faults.clear()
+    await run.until_equal()
+    await run.until_followed()
+    assert {one.outcome for one in run.observed(ListEnded)} == {"completed"}
+    assert {run.lists_of(kind) for kind in run.states()} == {1}
 
 
 async def test_what_may_be_listed_and_not_watched_is_polled(follow: Follow) -> None:
@@ -451,6 +475,64 @@ async def test_of_single_namespaces_each_is_followed_by_a_watch_of_its_own(
     await run.until(lambda: states["shop"].state in FOLLOWED)
 
 
+async def test_what_is_served_anew_has_nothing_listed_that_is_not_due(
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector_module, "DISCOVER_AFTER_S", 0.1)
+    run = await follow()
+    run.api.faults.fail("secrets", 405, verb="watch")
+    await run.until_followed("secrets")
+    await run.until(lambda: run.states()["secrets"] is State.POLLING)
+    for plural in ("gadgets", "gizmos"):
+        run.api.cluster.add_crd(plural, "shop.example.com", plural.title())
+        name = f"{plural}.shop.example.com"
+        await run.until(lambda name=name: run.states().get(name) is State.WATCHING)  # type: ignore[misc]
+    run.api.faults.fail("configmaps", 405, verb="watch")
+    run.api.cluster.drop_watches("configmaps")
+    await run.until(lambda: run.lists_of("configmaps") == 2)
+    await run.until(lambda: run.states()["configmaps"] is State.POLLING)
+    assert run.lists_of("secrets") == 1
+    assert not [one for one in run.sink.records if one.type is RecordType.LIST_FAILED]
+
+
+async def test_what_is_served_anew_is_found_without_a_sign(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector_module, "DISCOVER_EVERY_S", 0.3)
+    run = await follow(include=["configmaps", "*.example.com"])
+    await run.until_followed()
+    run.api.cluster.add_crd("gadgets", "shop.example.com", "Gadget")
+    await run.until(lambda: run.states().get("gadgets.shop.example.com") is State.WATCHING)
+    assert run.lists_of("configmaps") == 1
+
+
+async def test_credentials_that_are_refused_for_good_end_it(follow: Follow) -> None:
+    run = await follow()
+    await run.until_followed()
+    run.api.faults.unauthorized()
+    run.api.cluster.drop_watches("configmaps")
+    async with asyncio.timeout(20):
+        await asyncio.wait([run.task])
+    with pytest.raises(FatalError, match="credentials"):
+        run.task.result()
+    run.task = asyncio.create_task(asyncio.sleep(0))
+
+
+async def test_a_watch_that_is_throttled_waits_as_long_as_it_is_told_and_is_not_listed(follow: Follow) -> None:
+    run = await follow(include=["configmaps", "secrets"])
+    await run.until_followed()
+
+    def asked() -> list[float]:
+        return [one.wait_s for one in run.observed(WatchInterrupted) if "429" in one.error]
+
+    run.api.faults.throttle("configmaps", retry_after_s=2, times=2)
+    run.api.cluster.drop_watches("configmaps")
+    run.api.cluster.create("configmaps", configmap("throttled"))
+    began_s = asyncio.get_running_loop().time()
+    await run.until_equal()
+    assert asyncio.get_running_loop().time() - began_s >= 4
+    assert asked() == [2, 2]
+    assert (run.lists_of("configmaps"), run.observed(WatchLost)) == (1, [])
+
+
 async def test_a_resync_beside_the_watch_corrects_nothing_and_names_its_session(follow: Follow) -> None:
     run = await follow(resync_interval=1.0, include=["configmaps"])
     await run.until_followed()
@@ -464,6 +546,31 @@ async def test_a_resync_beside_the_watch_corrects_nothing_and_names_its_session(
     froms = run.copy.followed["configmaps"]
     assert len(froms) >= 3
     assert froms[-1] > 1
+    assert not [one for one in run.sink.records if one.type is RecordType.WATCH_ENDED]
+
+
+async def test_a_list_that_overtakes_its_watch_names_no_session(
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "REACH_WITHIN_S", 0.3)
+    monkeypatch.setattr(following, "RETRY_RESYNC_S", 0.5)
+    run = await follow(resync_interval=1.0, include=["configmaps"])
+    await run.until_followed()
+    run.api.faults.fail("configmaps", 503, times=3, verb="list")
+    await run.until(lambda: run.states()["configmaps"] is State.RESYNCING)
+    before = run.lists_of("configmaps")
+    run.api.faults.fail("configmaps", 503, verb="watch")
+    run.api.cluster.drop_watches("configmaps")
+    run.api.cluster.update("configmaps", "shop", "cm-01", {"data": {"x": "not watched yet"}})
+    await run.until(lambda: run.lists_of("configmaps") > before)
+
+    def said() -> list[ListCompleted]:
+        return [read(one, ListCompleted) for one in run.sink.records if one.type is RecordType.LIST_COMPLETED]
+
+    assert said()[-1].session == ""
+    run.api.faults.clear()
+    await run.until(lambda: said()[-1].session != "")
+    await run.until_equal()
     assert not [one for one in run.sink.records if one.type is RecordType.WATCH_ENDED]
 
 
@@ -481,7 +588,7 @@ async def test_a_list_beside_a_watch_comes_after_what_it_shows_and_counts_from_i
         run.api.cluster.update("configmaps", "shop", "cm-01", {"data": {"x": str(run.api.cluster.revision)}})
         await asyncio.sleep(0.03)
     records = run.sink.records
-    watched = [(at, one) for at, one in enumerate(records) if one.number]
+    watched = [(at, one) for at, one in enumerate(records) if one.number and one.is_object]
     for completed in [one for one in records if one.type is RecordType.LIST_COMPLETED][1:]:
         first = next(place for place, one in enumerate(records) if one.list == completed.list)
         version = int(completed.list_version)
@@ -574,7 +681,8 @@ async def test_a_list_that_begins_again_after_it_was_said_takes_that_back(follow
     await run.until_followed()
     run.api.cluster.create("configmaps", configmap("after"))
     await run.until_equal()
-    assert [one.type for one in run.sink.records if one.number] == [RecordType.WATCH_ENDED, RecordType.OBSERVED]
+    said = [one.type for one in run.sink.records if one.number]
+    assert said == [RecordType.WATCH_ENDED, RecordType.WATCH_PROGRESS, RecordType.OBSERVED]
     assert run.copy.followed["configmaps"] == [2]
 
 

@@ -13,7 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from clusterinfo.model import CLOCK, Batch, ListLane, PartitionLane, Record, RecordType, Unit, WatchLane
-from clusterinfo.observations import Drifted, UnitsFollowed
+from clusterinfo.observations import BatchStored, Drifted, UnitsFollowed
 from clusterinfo.postgres.admin import clusters, forget
 from clusterinfo.postgres.admin.history import maintain_history
 from clusterinfo.postgres.admin.overview import read_overview
@@ -103,6 +103,8 @@ async def test_a_kind_that_is_followed_is_as_fresh_as_its_session_was_heard(benc
     await bench.store(progress(3, 9))
     assert await heard(bench) == at(9)
     assert await intervals(bench) == [(0, 9)]
+    stored = [one.is_news for one in bench.seen if isinstance(one, BatchStored)]
+    assert stored == [True, False, False], "what is watched comes by the second"
 
 
 async def test_a_kind_is_followed_while_its_session_is_heard(bench: Bench) -> None:
@@ -219,13 +221,13 @@ async def test_what_was_said_before_a_list_may_be_missing(bench: Bench) -> None:
 async def test_a_list_heals_no_hole_in_what_was_said_while_it_ran(bench: Bench, comes: str) -> None:
     listed = Listing("100", at(3))
     item, completed = listed.item("a", "7"), listed.completed(1)
-    await bench.store(item, event(2, "a", "106"), *([event(1, "b", "105")] if comes == "before" else []))
-    await bench.store(completed, *([event(1, "b", "105")] if comes == "after" else []), progress(3, 5))
+    await bench.store(item, event(2, "a", "106", 3), *([event(1, "b", "105", 3)] if comes == "before" else []))
+    await bench.store(completed, *([event(1, "b", "105", 3)] if comes == "after" else []), progress(3, 5))
     assert await heard(bench) == (at(5) if comes == "before" else at(5) if comes == "after" else None)
     if comes == "never":
         error = await bench.connection.fetchval("select last_error from freshness")
         assert "has not come" in error
-        await bench.store(event(1, "b", "105"))
+        await bench.store(event(1, "b", "105", 3))
         assert await heard(bench) == at(5), "what comes after all heals it"
 
 
@@ -476,6 +478,23 @@ async def test_an_older_mark_takes_no_newer_one_back(bench: Bench) -> None:
     assert await is_open(bench) == 0
 
 
+@pytest.mark.parametrize(
+    ("resource", "is_over", "corrected"),
+    [("configmaps", False, 1), ("secrets", False, 0), ("configmaps", True, 0)],
+    ids=["followed", "another", "over"],
+)
+async def test_a_list_corrects_only_what_is_followed(
+    bench: Bench, resource: str, is_over: bool, corrected: int
+) -> None:
+    await bench.store(*first_list())
+    if is_over:
+        await bench.store(ended(1, unit(1)))
+    listing = Listing("200", at(2), resource=resource)
+    await bench.store(listing.item("b", "150", "x"))
+    counted = await bench.connection.fetchval("select corrected from list_progress where list = $1", listing.id)
+    assert counted == corrected
+
+
 @pytest.mark.parametrize("minute", [4, 6])
 async def test_only_a_list_begun_after_the_mark_is_followed(bench: Bench, minute: int) -> None:
     await bench.store(*first_list(), progress(1, 1))
@@ -512,14 +531,23 @@ async def test_a_gap_marks_nothing_that_is_said_on_other_partitions(bench: Bench
     assert await heard(bench) == at(1)
 
 
-@pytest.mark.parametrize("followed", [True, False])
-async def test_a_list_below_what_was_watched_before_it_began_runs_backwards(bench: Bench, followed: bool) -> None:
-    """A cluster was restored from a backup. Where lists alone were seen, the floor tells."""
+@pytest.mark.parametrize("left", ["an interval", "nothing"])
+async def test_a_list_below_what_was_watched_before_it_began_runs_backwards(bench: Bench, left: str) -> None:
+    """A cluster was restored from a backup, whatever is left of what was watched."""
     await bench.store(*first_list(resource="pods"), event(1, "p", "950", resource="pods"))
-    await bench.store(*(first_list() if followed else first_list()[:1]), event(2, "a", "900", 1))
+    await bench.store(*(first_list() if left == "an interval" else first_list()[:1]), event(2, "a", "900", 1))
+    await bench.store(*first_list("500", 10, session=OTHER))
+    assert (await bench.states())["configmaps"] == "failed"
+
+
+async def test_of_what_lists_alone_have_seen_the_floor_tells_what_runs_backwards(bench: Bench) -> None:
+    """Nor does it count that another cluster is watched."""
+    await bench.store(Listing("900", at(1)).item("a", "900"))
+    other: dict[str, Any] = {"cluster": "another", "resource": "pods"}
+    await bench.store(*first_list(**other), event(1, "p", "950", **other))
     listing = Listing("500", at(10))
     await bench.store(listing.item("a", "8"), listing.completed())
-    assert (await bench.states())["configmaps"] == ("failed" if followed else "verified")
+    assert (await bench.states())["configmaps"] == "verified"
 
 
 async def test_what_was_watched_of_others_refutes_no_list(bench: Bench) -> None:

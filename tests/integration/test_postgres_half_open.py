@@ -11,7 +11,7 @@ import pytest
 from clusterinfo.errors import TransientError
 from clusterinfo.observations import unobserved
 from clusterinfo.postgres import pool as connecting
-from clusterinfo.postgres import sink as storing
+from clusterinfo.postgres import transactions
 from clusterinfo.postgres.errors import RETRIED
 from clusterinfo.postgres.sink import PostgresSink
 from tests.conftest import Database
@@ -28,7 +28,7 @@ async def proxy(database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
     """Between sink and server; the program's deadlines are short."""
     monkeypatch.setattr(connecting, "COMMAND_TIMEOUT_S", SHORT_S)
     monkeypatch.setattr(connecting, "CANCEL_TIMEOUT_S", SHORT_S)
-    monkeypatch.setattr(storing, "BEGIN_TIMEOUT_S", SHORT_S)
+    monkeypatch.setattr(transactions, "BEGIN_TIMEOUT_S", SHORT_S)
     settings = database.settings()
     async with Proxy(settings.db_host, settings.db_port) as proxy:
         yield proxy
@@ -72,5 +72,5 @@ async def _cut_in_the_middle(sink: PostgresSink, proxy: Proxy) -> None:
     async with sink.transaction() as connection:
         proxy.go_silent()
         await proxy.restore()
-        async with connection.transaction():  # a savepoint, which is rolled back first
+        async with transactions.savepoint(connection):  # a savepoint, which is rolled back first
             await connection.execute("select 1")

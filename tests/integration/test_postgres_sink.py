@@ -559,7 +559,7 @@ async def test_a_batch_that_takes_too_long_is_bisected(bench: Bench) -> None:
         "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.2); return new; end'"
     )
     await bench.connection.execute("create trigger slow before insert on resource for each row execute function slow()")
-    bench.sink._begin += "set local statement_timeout = '700ms';"
+    bench.sink._settings += "; set local statement_timeout = '700ms'"
     listing = Listing("100")
     await bench.store(*[listing.item(name, "1") for name in "abcde"], listing.completed())
     assert set(await bench.live()) == set("abcde")

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.embedded_only
 
 
 class CountedConnection:
-    """A connection that notes what is sent over it; a transaction is its BEGIN and its COMMIT."""
+    """A connection that notes what is sent over it."""
 
     def __init__(self, connection: Any, sent: list[str]) -> None:
         self._connection, self._sent = connection, sent
@@ -35,13 +35,6 @@ class CountedConnection:
             return await method(*arguments, **options)
 
         return counted
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[None]:
-        self._sent.append("begin")
-        async with self._connection.transaction():
-            yield
-        self._sent.append("commit")
 
 
 class CountedPool:
@@ -78,7 +71,7 @@ async def counter(database: Database) -> AsyncIterator[Counter]:
     settings = database.settings()
     async with open_pool(settings) as pool:
         counted = CountedPool(pool)
-        sink = await PostgresSink.on(counted, settings, lambda _: None)  # type: ignore[arg-type]
+        sink = PostgresSink(counted, settings, lambda _: None)  # type: ignore[arg-type]
         await sink.open(LANE)
         yield Counter(sink, counted)
 
@@ -87,18 +80,18 @@ def watched(listing: Listing, name: str, version: str, content: str) -> Record:
     return replace(listing.item(name, version, content), list="", list_version=version)
 
 
-async def test_an_object_that_changed_takes_nine_statements_at_most(
+async def test_an_object_that_changed_takes_seven_round_trips_at_most(
     counter: Counter, connection: asyncpg.Connection
 ) -> None:
     first = Listing("100")
     await counter.sent_for(first.item("a", "1", "x"), first.item("b", "2", "x"), first.completed())
     by_watch = await counter.sent_for(watched(first, "a", "101", "y"))
-    assert by_watch == ["begin", "execute", "fetch", "fetch", "fetch", "copy_records_to_table", "execute", "commit"]
+    assert by_watch == ["execute", "fetch", "fetch", "fetch", "copy_records_to_table", "execute"]
     page = Listing("200")
     by_list = await counter.sent_for(page.item("a", "150", "z"))
-    assert len(by_list) == 9, by_list
+    assert len(by_list) == 7, by_list
     seen = await counter.sent_for(watched(first, "b", "2", "x"))
-    assert seen == ["begin", "execute", "fetch", "fetch", "fetch", "commit"]
+    assert seen == ["execute", "fetch", "fetch", "fetch", "execute"]
     rows = await connection.fetch("select name, resource_version from resource order by name")
     assert [tuple(row) for row in rows] == [("a", "150"), ("b", "2")]
 
@@ -108,9 +101,9 @@ async def test_what_is_numbered_takes_two_statements_more(counter: Counter) -> N
     first = Listing("100")
     await counter.sent_for(first.item("a", "1", "x"), first.completed(1), numbered(first.item("b", "101"), 1))
     by_watch = await counter.sent_for(numbered(first.item("a", "102", "y"), 2))
-    assert by_watch == ["begin", "execute", *["fetch"] * 4, "copy_records_to_table", *["execute"] * 2, "commit"]
+    assert by_watch == ["execute", *["fetch"] * 4, "copy_records_to_table", *["execute"] * 2]
     progress = first.watch(RecordType.WATCH_PROGRESS, 3, WatchProgress(first.at))
-    assert await counter.sent_for(progress) == ["begin", "execute", "fetch", "fetch", "execute", "fetch", "commit"]
+    assert await counter.sent_for(progress) == ["execute", "fetch", "fetch", "execute", "fetch", "execute"]
 
 
 async def test_what_another_topic_says_takes_one_statement_more_than_what_it_may(counter: Counter) -> None:
@@ -121,7 +114,7 @@ async def test_what_another_topic_says_takes_one_statement_more_than_what_it_may
     await counter.sink.open(theirs)
     counter.feed = Feed(theirs)
     sent = await counter.sent_for(watched(listing, "a", "101", "y"))
-    assert sent == ["begin", "execute", "fetch", "fetch", "commit"]
+    assert sent == ["execute", "fetch", "fetch", "execute"]
 
 
 async def test_a_batch_sent_again_takes_four_statements(counter: Counter) -> None:
@@ -129,4 +122,4 @@ async def test_a_batch_sent_again_takes_four_statements(counter: Counter) -> Non
     await counter.sent_for(listing.item("a", "1"))
     counter.feed.next_offset = 0
     sent = await counter.sent_for(listing.item("a", "1"))
-    assert sent == ["begin", "execute", "fetch", "fetchrow", "commit"]
+    assert sent == ["execute", "fetch", "fetchrow", "execute"]

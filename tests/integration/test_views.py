@@ -241,7 +241,8 @@ async def test_changes_have_the_promised_columns(store: Store) -> None:
         *((name, "text") for name in ("cluster", "api_group", "resource", "namespace", "name", "uid", "change")),
         ("at", "timestamptz"),
         ("resource_version", "text"),
-        ("changed_by", "text"),
+        *((name, "text") for name in ("changed_by", "operation", "subresource")),
+        ("changed_at", "timestamptz"),
         ("known_since", "timestamptz"),
     ]
 

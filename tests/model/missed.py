@@ -203,10 +203,14 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "and (v.reach = '' or r.namespace = v.reach) #2",
             "or r.namespace = v.reach #2",
         ),
-        FOLLOWING + "test_a_list_below_what_was_watched_before_it_began_runs_backwards[True]": ("v.reach = '' or #2",),
-        FOLLOWING + "test_a_list_below_what_was_watched_before_it_began_runs_backwards[False]": (
+        FOLLOWING + "test_a_list_below_what_was_watched_before_it_began_runs_backwards[an interval]": (
+            "v.reach = '' or #2",
+        ),
+        FOLLOWING + "test_of_what_lists_alone_have_seen_the_floor_tells_what_runs_backwards": (
             "and exists (...)",
-            "where c.unit_id = v.unit_id",
+            "on c.uid = s.cluster",
+            "on u.cluster_id = c.id",
+            "where u.id = v.unit_id #2",
         ),
         FOLLOWING + "test_a_list_below_what_was_watched_meanwhile_does_not": (
             "and r.last_observed_at < v.began_at - interval '1 minute'",
@@ -635,6 +639,8 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         LOCKS + "test_no_unit_is_held_while_another_is_made": ("where cardinality($1) = (...)",),
         LOCKS + "test_a_batch_waits_for_its_first_unit_and_holds_none": ("order by u.id",),
         "crowded": ("for update of u",),
+        FOLLOWING + "test_a_list_corrects_only_what_is_followed[another]": ("where c.unit_id = u.id",),
+        FOLLOWING + "test_a_list_corrects_only_what_is_followed[over]": ("and c.is_open",),
     },
     "lock_completed": {
         LOCKS + "test_a_completed_snapshot_waits_for_no_kind_that_it_is_not_about": (

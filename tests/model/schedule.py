@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +91,7 @@ class Actor:
 
     def new_sink(self) -> WatchedSink:
         """A new process, so to speak: it holds no claims."""
-        self.sink = WatchedSink(self, self._settings, lambda _: None, lz4=False)
+        self.sink = WatchedSink(self, self._settings, lambda _: None)
         return self.sink
 
     @asynccontextmanager
@@ -134,9 +134,13 @@ class Link:
     """A wrapped connection: one life of it, from acquire to loss."""
 
     def __init__(self, actor: Actor) -> None:
-        self._actor, self._lost, self._depth = actor, False, 0
+        self._actor, self._lost = actor, False
 
     async def execute(self, query: str, *arguments: Any) -> Any:
+        if query.endswith("commit"):
+            return await self._step("commit", self._commit, query)
+        if query.startswith(("savepoint", "release", "rollback")):
+            return await self._plain(query)
         return await self._step(_NAMES.get(query), self._actor.raw.execute, query, *arguments)
 
     async def fetch(self, query: str, *arguments: Any) -> Any:
@@ -154,27 +158,12 @@ class Link:
 
         return await self._step(f"copy {table}", copy)
 
-    @asynccontextmanager
-    async def transaction(self, **_: object) -> AsyncIterator[None]:
-        """As asyncpg's: a transaction, or a savepoint inside one."""
-        outer = self._depth == 0
-        savepoint = f"s{self._depth}"
-        self._depth += 1
-        await self._plain("begin" if outer else f"savepoint {savepoint}")
-        try:
-            yield
-        except BaseException:
-            self._depth -= 1
-            await self._plain("rollback" if outer else f"rollback to {savepoint}")
-            raise
-        self._depth -= 1
-        if outer:
-            await self._step("commit", self._commit)
-        else:
-            await self._plain(f"release {savepoint}")
+    def transaction(self, **_: object) -> AbstractAsyncContextManager[object]:
+        """Not by a sink, which sends BEGIN and COMMIT itself."""
+        raise AssertionError("asyncpg's transactions know nothing of those that a sink begins")
 
-    async def _commit(self) -> None:
-        await self._actor.raw.execute("commit")
+    async def _commit(self, query: str) -> None:
+        await self._actor.raw.execute(query)
         self._actor.ended_transaction = True
         self._actor.on_commit(self._actor)
         if not self._actor.takes_turns:

@@ -19,6 +19,7 @@ import gc
 import importlib
 import json
 import os
+import pkgutil
 import runpy
 import signal
 import subprocess
@@ -36,12 +37,11 @@ ROOT = Path(__file__).parents[2]
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 MODULES = ("clusterinfo", "clusterinfo.sandbox.kubernetes", "tests.faults.program")
 """What is forked as `python -m MODULE`, beside the executable."""
-IMPORTED = (
-    "clusterinfo.cli", "clusterinfo.commands.dead_letters", "clusterinfo.commands.pipelines",
-    "clusterinfo.commands.status", "clusterinfo.kafka.consumer.group", "clusterinfo.kafka.producer",
-    "clusterinfo.telemetry.server", "clusterinfo.sandbox.kubernetes", "kubernetes_asyncio.client",
-    "kubernetes_asyncio.config", "aiohttp.web",
+BESIDE = (
+    "_strptime", "aiohttp.web", "importlib.readers", "kubernetes_asyncio.client", "kubernetes_asyncio.config",
+    "pydantic.type_adapter", "yaml",
 )  # fmt: skip
+"""What programs import of others only when they need it."""
 ENDED = "ended"
 """The file in a program's directory that holds its exit code once it has ended."""
 POLL_S = 0.01
@@ -157,12 +157,7 @@ def is_forkable(argv: tuple[str, ...]) -> bool:
 
 def serve() -> Any:
     """Fork a program for every line on stdin. Returns the request, in the program alone."""
-    for name in IMPORTED:
-        try:
-            importlib.import_module(name)
-        except ModuleNotFoundError:
-            if ".whl" not in os.environ["PYTHONPATH"]:  # else it is newer than that release
-                raise
+    import_everything()
     gc.freeze()
     keepers = 0
     for line in sys.stdin.buffer:
@@ -177,6 +172,18 @@ def serve() -> Any:
         while keepers and os.waitpid(-1, os.WNOHANG)[0]:
             keepers -= 1
     sys.exit()
+
+
+def import_everything() -> None:
+    """All modules of the release that PYTHONPATH names, and what they would import later."""
+    release = importlib.import_module("clusterinfo")
+    found = [name for _, name, _ in pkgutil.walk_packages(release.__path__, "clusterinfo.") if "__main__" not in name]
+    for name in (*found, *BESIDE):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError:
+            if ".whl" not in os.environ["PYTHONPATH"]:  # else it needs the sandbox, which is left out of that wheel
+                raise
 
 
 def die_with_parent() -> None:

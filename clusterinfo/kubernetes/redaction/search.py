@@ -11,6 +11,7 @@ It may say yes too often, which costs a pass of `walk.py`, and never no too ofte
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from clusterinfo.kubernetes.redaction import manifests, texts, values
@@ -49,8 +50,8 @@ _SHORT_BYTES = 200
 
 _hintless: set[bytes] = set()
 """Folded pieces without any hint."""
-_hinting: set[bytes] = set()
-"""Folded pieces in which there may be one."""
+_hinting: dict[bytes, slice] = {}
+"""Folded pieces in which there may be one -> where."""
 _harmless: set[bytes] = set()
 """Pieces with a hint, as they are, that no rule would change."""
 
@@ -72,32 +73,42 @@ def may_concern(data: bytes) -> bool:
         return True
     if len(data) > LARGE_BYTES:
         return _hints_in_parts(data)
-    numbers = with_hints(data)
-    return bool(numbers) and bool(concerned(data.split(b"{"), numbers))
+    hinting = with_hints(data)
+    return bool(hinting) and bool(concerned(data.split(b"{"), hinting))
 
 
-def with_hints(data: bytes) -> list[int]:
-    """Which of the pieces between the `{` of an object's JSON may hold a hint, by number."""
+def with_hints(data: bytes) -> dict[int, slice]:
+    """Which of the pieces between the `{` of an object's JSON may hold a hint, by number -> where in it."""
     folded = data.translate(FOLD).split(b"{")
     numbers = [number for number, piece in enumerate(folded) if piece not in _hintless]
     if not numbers:
-        return numbers
-    unknown = list({folded[number] for number in numbers} - _hinting)
-    hintless = set(unknown) - _hinting_among(unknown)
-    _remember(_hintless, hintless)
-    return [number for number in numbers if folded[number] not in hintless]
+        return {}
+    found = {number: where for number in numbers if (where := _hinting.get(folded[number])) is not None}
+    if len(found) == len(numbers):
+        return found
+    hinting = _hinting_among(list({folded[number] for number in numbers if number not in found}))
+    return {
+        number: where for number in numbers if (where := found.get(number) or hinting.get(folded[number])) is not None
+    }
 
 
-def _hinting_among(folded: list[bytes]) -> set[bytes]:
-    """The pieces in which there may be a hint."""
-    found: set[bytes] = set()
-    number = start = 0
+def _hinting_among(folded: list[bytes]) -> dict[bytes, slice]:
+    """The pieces in which there may be a hint -> from the first to the last."""
+    found: dict[bytes, slice] = {}
+    number = start = begin = 0
     text = b"{".join(folded)
     for hit in _FOLDED_HINT.finditer(text):
-        number += text.count(b"{", start, hit.start())
+        between = text.count(b"{", start, hit.start())
+        if between:
+            number += between
+            begin = text.rindex(b"{", start, hit.start()) + 1
         start = hit.start()
-        found.add(folded[number])
-    _remember(_hinting, found)
+        first = found.get(folded[number], slice(max(0, start - begin - _OVERLAP), 0)).start
+        found[folded[number]] = slice(first, start - begin + _OVERLAP)
+    _remember(_hintless, [piece for piece in folded if piece not in found])
+    if len(_hinting) > _MAX_KNOWN:
+        _hinting.clear()
+    _hinting.update({piece: where for piece, where in found.items() if len(piece) <= _MAX_KNOWN_BYTES})
     return found
 
 
@@ -125,7 +136,7 @@ def _hints_in_parts(data: bytes) -> bool:
     return any(_HINT.search(data[start : start + LARGE_BYTES].lower()) for start in range(0, len(data), step))
 
 
-def _remember(known: set[bytes], found: set[bytes]) -> None:
+def _remember(known: set[bytes], found: Iterable[bytes]) -> None:
     if len(known) > _MAX_KNOWN:
         known.clear()
     known.update([one for one in found if len(one) <= _MAX_KNOWN_BYTES])
@@ -156,12 +167,12 @@ _SIGNATURE = re.compile(rb"(?i:sig|signature)=")
 _LETTER_ESCAPED = re.compile(rb"\\u00(?!3[cCeE]|26|0|1)")
 
 
-def concerned(pieces: list[bytes], numbers: list[int]) -> list[int]:
-    """Which of the pieces of the given numbers a rule may change, apart from userinfo in URLs."""
+def concerned(pieces: list[bytes], hinting: Mapping[int, slice]) -> list[int]:
+    """Which of the pieces that `with_hints` named a rule may change, apart from userinfo in URLs."""
     found = []
     harmless = set()
-    for number in numbers:
-        if (piece := pieces[number]) in _harmless or not _HINT.search(piece.lower()):
+    for number, where in hinting.items():
+        if not _HINT.search((piece := pieces[number])[where].lower()) or piece in _harmless:
             continue
         is_concerned, is_always_harmless = _names_variable(piece), False
         if not is_concerned:

@@ -17,6 +17,7 @@ from clusterinfo.postgres.merge.bodies import body_of, fidelity_of, repaired_bod
 from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.sink import PostgresSink
 from clusterinfo.postgres.sql import statements
+from clusterinfo.postgres.transactions import savepoint
 
 
 async def replay(sink: PostgresSink, letter_id: int, record: Record, topic: str) -> bool:
@@ -55,6 +56,8 @@ async def _store(sink: PostgresSink, connection: Connection, record: Record, top
         hears=False,
         uses_savepoints=True,
     )
+    if applied.notification:
+        await connection.execute(applied.notification)
     if applied.staged.dead_letters:
         raise RecordError(applied.staged.dead_letters[0].reason)
     given = await _give_history_its_body(connection, record) if record.is_object else False
@@ -72,7 +75,7 @@ async def _give_history_its_body(connection: Connection, record: Record) -> bool
     """Versions that were superseded meanwhile and lack their body get it; True if there were any."""
     for body in (body_of(record, fidelity_of(record)), repaired_body_of(record)):
         try:
-            async with connection.transaction():
+            async with savepoint(connection):
                 done = await connection.execute(statements()["give_history_its_body"], *_version(record), *body)
         except asyncpg.PostgresError as error:
             if not is_of_the_record(error):

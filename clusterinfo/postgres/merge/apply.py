@@ -30,7 +30,7 @@ from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.merge.admission import Admission, Clusters, Foreign, foreign_among
 from clusterinfo.postgres.merge.census import Census
 from clusterinfo.postgres.merge.chain import merge_chain
-from clusterinfo.postgres.merge.changes import notify
+from clusterinfo.postgres.merge.changes import notification_of
 from clusterinfo.postgres.merge.clusters import know_clusters
 from clusterinfo.postgres.merge.coverage import note_corrections
 from clusterinfo.postgres.merge.dead_letters import add_dead_letters
@@ -55,6 +55,8 @@ class Applied:
     census: Census
     """Of what was admitted."""
     deleted: int = 0
+    notification: str = ""
+    """The statement that tells of it, to be sent with the COMMIT; "": nothing has changed."""
     observations: list[Observation] = field(default_factory=list)
 
 
@@ -132,8 +134,7 @@ async def apply(
     if census.snapshots:
         applied = await apply_snapshots(connection, census, admission, known.clusters)
         deleted, observations = deleted + applied.deleted, [*observations, *applied.observations]
-    if merged.written or deleted:
-        await notify(connection, units)
     if staged.dead_letters:
         staged.dead_letters = await add_dead_letters(connection, batch.lane, staged.dead_letters)
-    return Applied(new, staged, merged, census, deleted, observations)
+    notification = notification_of(units) if merged.written or deleted else ""
+    return Applied(new, staged, merged, census, deleted, notification, observations)

@@ -1,8 +1,8 @@
 """Changes: telling whoever listens that rows have changed, and how long it took.
 
-One NOTIFY `clusterinfo` a batch: it takes a lock of the whole database until the commit, so that one a row would keep
-writers waiting for each other. Its payload is the JSON array of the batch's kinds, `[[cluster's identity, group,
-resource], ...]`; an empty one says that they are too many to be named.
+One NOTIFY `clusterinfo` a batch, sent with its COMMIT, which takes a lock of the whole database for it until that is
+done. Its payload is the JSON array of the batch's kinds, `[[cluster's identity, group, resource], ...]`; an empty one
+says that they are too many to be named.
 """
 
 from __future__ import annotations
@@ -14,17 +14,16 @@ import orjson
 
 from clusterinfo.model import Unit
 from clusterinfo.observations import ChangesStored
-from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.merge.numbers import Said
-from clusterinfo.postgres.sql import statements
 
 MAX_PAYLOAD_BYTES = 7999
 """Manual, NOTIFY: "it must be shorter than 8000 bytes"."""
 
 
-async def notify(connection: Connection, units: Iterable[Unit]) -> None:
-    """Tell, once this transaction is committed, that rows of these units have changed."""
-    await connection.execute(statements()["notify"], payload_of(units))
+def notification_of(units: Iterable[Unit]) -> str:
+    """The statement that tells, once its transaction is committed, that rows of these units have changed. Pure."""
+    quoted = payload_of(units).replace("'", "''")  # in JSON a backslash never stands before a quote
+    return f"notify clusterinfo, '{quoted}'"
 
 
 def payload_of(units: Iterable[Unit]) -> str:

@@ -53,8 +53,9 @@ delete from list_progress where unit_id = any ($1::bigint[]);
 
 -- name: find_backwards
 -- Lists that began after the one that set (or, in this batch, will set) the floor was complete, and yet are older: the
--- cluster was restored from a backup, or its epoch was lowered. Rows under a higher epoch show that too, proven or not; of
--- what was followed all rows do, if they were observed a minute before: not every collector's clock is right to the second.
+-- cluster was restored from a backup, or its epoch was lowered. Rows under a higher epoch show that too, proven or not; of a
+-- cluster that is watched all rows do, whether or not they left an interval, if they were observed a minute before: not every
+-- collector's clock is right to the second.
 with list as (
     select *, list_began_at(list, completed_at) as began_at from list_progress where list = any ($1::uuid[])
 )
@@ -75,7 +76,9 @@ cross join lateral (
     select r.epoch, r.live_at from resource r
     where r.unit_id = v.unit_id and (v.reach = '' or r.namespace = v.reach)
         and (r.epoch, r.live_at) > (v.epoch, v.live_at) and r.last_observed_at < v.began_at - interval '1 minute'
-        and exists (select from coverage c where c.unit_id = v.unit_id)
+        and exists (
+            select from watch_session s join cluster c on c.uid = s.cluster join unit u on u.cluster_id = c.id
+            where u.id = v.unit_id)
     order by 1 desc, 2 desc limit 1
 ) b
 where (v.epoch, v.live_at) < (b.epoch, b.live_at);

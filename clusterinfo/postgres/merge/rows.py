@@ -29,6 +29,7 @@ from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
 from clusterinfo.postgres.merge.large import LARGE_BYTES, is_large, worked_out
 from clusterinfo.postgres.merge.staging import ObjectRow, Staged
 from clusterinfo.postgres.sql import statements
+from clusterinfo.postgres.transactions import savepoint
 
 MAX_ALIKE = 100
 """More records of one batch refused alike is our bug, not theirs: stop instead of dead-lettering the topic."""
@@ -225,7 +226,7 @@ async def _copy_until_refused(
 ) -> tuple[int, asyncpg.PostgresError] | None:
     """COPY all rows or none; of a refusal the line, from 1, and the error. Raises what is about no row."""
     try:
-        async with connection.transaction():
+        async with savepoint(connection):
             await _copy_all(connection, table, rows, columns, fidelity_at)
     except asyncpg.PostgresError as error:
         if not is_of_the_record(error) or (line := copied_line(error, table)) is None:

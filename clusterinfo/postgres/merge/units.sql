@@ -17,7 +17,8 @@ with wanted as (
     select * from unnest($1::bigint[], $2::text[], $3::text[])
         with ordinality as t (cluster_id, api_group, resource, place)
 )
-select w.place, u.id, u.kind, u.api_version, u.namespaced, u.by_clock, is_followed(u.id)
+select w.place, u.id, u.kind, u.api_version, u.namespaced, u.by_clock,
+    exists (select from coverage c where c.unit_id = u.id and c.is_open) as is_followed
 from unit u
 join wanted w using (cluster_id, api_group, resource)
 where cardinality($1) = (select count(*) from unit join wanted using (cluster_id, api_group, resource))

@@ -177,6 +177,7 @@ comment on column resource.body is 'The object as jsonb; of a stub its size and 
 comment on column resource.original is 'The bytes as they came, where jsonb could not hold them as they are.';
 create index resource_uid on resource (uid);
 create index resource_valid_from on resource (valid_from);
+create index resource_namespace on resource (namespace);  -- by the primary key it is asked for kind by kind
 
 create table resource_history (
     unit_id bigint not null,
@@ -226,7 +227,10 @@ comment on column resource_history.body is 'As of resource.';
 comment on column resource_history.original is 'As of resource.';
 create index resource_history_key on resource_history (unit_id, namespace, name, valid_to);
 create index resource_history_from on resource_history (valid_from);
-create index resource_history_deleted on resource_history (valid_to) where deleted;
+-- What a namespace had at a moment, or what changed in it: both times are compared in the index, so that no version is read
+-- that is not asked for.
+create index resource_history_namespace on resource_history (namespace, valid_from, valid_to);
+create index resource_history_deleted on resource_history (valid_to, namespace) where deleted;
 create table resource_history_default partition of resource_history default;
 
 create table kafka_offset (
@@ -398,6 +402,8 @@ comment on column watch_session.cut_number is
     'The highest number that came out of order, or too late to be kept: what is followed from there or before begins with a progress.';
 comment on column watch_session.updated_at is 'When something of it last arrived.';
 
+create index watch_session_cluster on watch_session (cluster);
+
 create table coverage (
     id bigint generated always as identity primary key,
     unit_id bigint not null references unit on delete cascade,
@@ -490,13 +496,6 @@ begin atomic
     where c.is_open;
 end;
 comment on function followed is 'What is followed, by which session, and up to when that was heard in order.';
-
-create function is_followed(unit bigint) returns boolean
-language sql stable parallel safe
-begin atomic
-    select exists (select from coverage c where c.unit_id = unit and c.is_open);
-end;
-comment on function is_followed is 'Whether anybody follows a kind.';
 
 create function is_followed_by(session bigint, unit bigint, unit_reach text) returns boolean
 language sql stable parallel safe

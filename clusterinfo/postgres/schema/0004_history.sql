@@ -29,7 +29,7 @@ create function resources_as_of(at timestamptz) returns table (
     stable parallel safe
 begin atomic
     select
-        c.label, u.api_group, coalesce(b.object ->> 'apiVersion', u.api_version), u.resource, u.kind,
+        v.label, v.api_group, coalesce(b.object ->> 'apiVersion', v.api_version), v.resource, v.kind,
         v.namespace, v.name, v.uid, v.resource_version,
         moment(b.object #>> '{metadata,creationTimestamp}'),
         v.first_observed_at, v.manager, v.managed_at,
@@ -39,22 +39,25 @@ begin atomic
         owner_of(b.object -> 'metadata', 'kind'),
         owner_of(b.object -> 'metadata', 'name'),
         b.object,
-        k.known_since
+        v.known_since
     from (
-        select r.unit_id, r.namespace, r.name, r.uid, r.resource_version, r.first_observed_at, r.manager, r.managed_at,
-            r.fidelity, r.body
+        select c.label, u.api_group, u.api_version, u.resource, u.kind, r.namespace, r.name, r.uid, r.resource_version,
+            r.first_observed_at, r.manager, r.managed_at, r.fidelity, r.body, k.known_since
         from resource r
+        join unit u on u.id = r.unit_id
+        join cluster c on c.id = u.cluster_id
+        left join lateral known_since(c.label) as k (known_since) on true
         where not r.deleted and r.valid_from <= resources_as_of.at
         union all
-        select h.unit_id, h.namespace, h.name, h.uid, h.resource_version, h.first_observed_at, h.manager, h.managed_at,
-            h.fidelity, h.body
+        select c.label, u.api_group, u.api_version, u.resource, u.kind, h.namespace, h.name, h.uid, h.resource_version,
+            h.first_observed_at, h.manager, h.managed_at, h.fidelity, h.body, k.known_since
         from resource_history h
+        join unit u on u.id = h.unit_id
+        join cluster c on c.id = u.cluster_id
+        left join lateral known_since(c.label) as k (known_since) on true
         where h.valid_from <= resources_as_of.at and h.valid_to > resources_as_of.at
     ) as v
-    join unit u on u.id = v.unit_id
-    join cluster c on c.id = u.cluster_id
-    left join lateral (select case when v.fidelity >= 2 then v.body #> '{}' end as object having true) as b on true
-    left join lateral known_since(c.label) as k (known_since) on true;
+    left join lateral (select case when v.fidelity >= 2 then v.body #> '{}' end as object having true) as b on true;
 end;
 comment on function resources_as_of is
     'The objects as they were known at a moment. Columns of the view resources but for last_observed_at: history keeps when a '
@@ -63,34 +66,43 @@ comment on function resources_as_of is
 
 create function resource_changes(from_time timestamptz, to_time timestamptz) returns table (
     cluster text, api_group text, resource text, namespace text, name text, uid text, change text, at timestamptz,
-    resource_version text, changed_by text, known_since timestamptz)
+    resource_version text, changed_by text, operation text, subresource text, changed_at timestamptz, known_since timestamptz)
     stable parallel safe
 begin atomic
-    select c.label, u.api_group, u.resource, v.namespace, v.name, v.uid, v.change, v.at, v.resource_version, v.changed_by,
-        k.known_since
+    select v.label, v.api_group, v.resource, v.namespace, v.name, v.uid, v.change, v.at, v.resource_version,
+        v.manager, v.operation, v.subresource, v.managed_at, v.known_since
     from (
-        select r.unit_id, r.namespace, r.name, r.uid, r.resource_version, r.valid_from as at,
-            case when r.created then 'created' else 'updated' end as change, r.manager as changed_by
+        select c.label, u.api_group, u.resource, r.namespace, r.name, r.uid, r.resource_version, r.valid_from as at,
+            case when r.created then 'created' else 'updated' end as change,
+            r.manager, r.operation, r.subresource, r.managed_at, k.known_since
         from resource r
+        join unit u on u.id = r.unit_id
+        join cluster c on c.id = u.cluster_id
+        left join lateral known_since(c.label) as k (known_since) on true
         where not r.deleted and r.valid_from >= from_time and r.valid_from < to_time
         union all
-        select h.unit_id, h.namespace, h.name, h.uid, h.resource_version, h.valid_from,
-            case when h.created then 'created' else 'updated' end, h.manager
+        select c.label, u.api_group, u.resource, h.namespace, h.name, h.uid, h.resource_version, h.valid_from,
+            case when h.created then 'created' else 'updated' end,
+            h.manager, h.operation, h.subresource, h.managed_at, k.known_since
         from resource_history h
+        join unit u on u.id = h.unit_id
+        join cluster c on c.id = u.cluster_id
+        left join lateral known_since(c.label) as k (known_since) on true
         where h.valid_from >= from_time and h.valid_from < to_time
         union all
-        select h.unit_id, h.namespace, h.name, h.uid, h.resource_version, h.valid_to, 'deleted', null
+        select c.label, u.api_group, u.resource, h.namespace, h.name, h.uid, h.resource_version, h.valid_to, 'deleted',
+            null, null, null, null, k.known_since
         from resource_history h
+        join unit u on u.id = h.unit_id
+        join cluster c on c.id = u.cluster_id
+        left join lateral known_since(c.label) as k (known_since) on true
         where h.deleted and h.valid_to >= from_time and h.valid_to < to_time
-    ) as v
-    join unit u on u.id = v.unit_id
-    join cluster c on c.id = u.cluster_id
-    left join lateral known_since(c.label) as k (known_since) on true;
+    ) as v;
 end;
 comment on function resource_changes is
     'What was created, updated or deleted from from_time to before to_time, as observed: what the first lists found counts as '
-    'created, and WHERE at > known_since leaves it out. In no order: add ORDER BY at. A deletion bears the last version seen, '
-    'and does not say who.';
+    'created, and WHERE at > known_since leaves it out. In no order: add ORDER BY at. Who: the field manager that wrote the '
+    'version, its operation, the subresource it wrote by, and when. A deletion bears the last version seen, and does not say who.';
 
 create function not_observed(from_time timestamptz, to_time timestamptz) returns table (
     cluster text, api_group text, resource text, reach text, begins_at timestamptz, ends_at timestamptz)

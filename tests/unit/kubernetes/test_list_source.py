@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import json
 import time
 import tracemalloc
@@ -325,3 +326,20 @@ async def test_a_large_object_is_normalised_beside_the_event_loop(monkeypatch: p
     found = await listed(answer)
 
     assert (found.names, threads) == (["small", "large"], [True, False])
+
+
+async def test_all_pages_are_dated_by_the_first() -> None:
+    """They show one version: at a moment in between nothing may be missing that a later page has."""
+    clock = iter(dt.datetime(2026, 1, 1, 0, 0, second, tzinfo=dt.UTC) for second in range(60))
+
+    async def answer(request: int, limit: int, token: str) -> bytes:
+        return page(widget(f"w{request}"), token="" if request == 3 else str(request))
+
+    listed = Listed(answer, now=lambda: next(clock))
+    await listed.source.open(LANE, None)
+    dates = []
+    while batch := await listed.source.read():
+        dates += [record.observed_at for record in batch.records if record.is_object]
+        await listed.source.ack(Receipt(lane=LANE, position=batch.end))
+    assert len(dates) == 3
+    assert len(set(dates)) == 1

@@ -622,6 +622,30 @@ def test_a_normalised_body_is_json_without_white_space_of_its_own() -> None:
     assert re.search(rb"\s", body) is None
 
 
+FIELDS = b'[{"manager":"m","operation":"Update","time":"2026-11-22T09:24:18Z","fieldsV1":{"f:a":{}}}]'
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        b'{"name":"a","managedFields":%s}',
+        b'{"managedFields":%s,"name":"a"}',
+        b'{"name":"a","managedFields":%s,"uid":"u"}',
+        b'{"name":"a","managedFields":%s,"z":[1]}',
+        b'{"managedFields":[],"name":"a","managedFields":%s}',
+        b'{"name":"a","x":{"y":1,"managedFields":[]},"managedFields":%s}',
+        b'{"name":"a" , "managedFields" : %s }',
+    ],
+)
+@pytest.mark.parametrize("fields", [FIELDS, FIELDS.replace(b'"f:a"', rb'"v:[\"]\"]"')], ids=["plain", "brackets"])
+def test_managed_fields_are_taken_out_wherever_they_stand(form: bytes, fields: bytes) -> None:
+    item = normalize(b'{"metadata":%s}' % (form % fields), PODS, KEYLESS)
+
+    assert b"managedFields" not in item.body
+    assert {"name": "a"}.items() <= json.loads(item.body)["metadata"].items()
+    assert item.written.manager == "m"
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_who_wrote_last_is_found_by_a_search_as_by_reading_it_all(name: str) -> None:
     found = 0

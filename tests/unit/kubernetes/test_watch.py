@@ -188,7 +188,7 @@ async def test_a_bookmark_counts_once_all_before_it_is_confirmed(follow: Callabl
 
 
 async def test_heard_is_no_later_than_what_was_handed_over(follow: Callable[..., Followed]) -> None:
-    watched = follow([bookmark(11), event("ADDED", "a", 12), bookmark(13)])
+    watched = follow([bookmark(11), event("ADDED", "a", 12), bookmark(13)], on_its_way_s=0.0)
     later = START + dt.timedelta(seconds=50)
     real, context = Stream.read, watched
 
@@ -207,6 +207,26 @@ async def test_heard_is_no_later_than_what_was_handed_over(follow: Callable[...,
     assert watched.source.heard == START + dt.timedelta(seconds=30)
     assert not watched.source.is_behind(later)
     assert watched.source.is_behind(later + dt.timedelta(seconds=101))
+
+
+async def test_that_it_is_answered_says_nothing_of_what_changed_before(follow: Callable[..., Followed]) -> None:
+    watched = follow([])
+    watched.clock += dt.timedelta(seconds=100)
+    await watched.until(lambda: Event.OPENED in watched.events)
+    assert watched.source.heard < START
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_while_more_has_come_it_is_not_heard(
+    follow: Callable[..., Followed], monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
+    """After it was opened, what changed meanwhile comes in pieces: the first says nothing of those behind it."""
+    monkeypatch.setattr(watch_module, "DRAINED_S", 0.0 if waits else 60.0)
+    watched = follow([bookmark(11), bookmark(12)])
+    watched.clock += dt.timedelta(seconds=100)
+    await watched.until(lambda: watched.source._version == 12)
+    heard = START + dt.timedelta(seconds=100 if waits else 0) - dt.timedelta(seconds=watch_module.ON_ITS_WAY_S)
+    assert watched.source.heard == heard
 
 
 async def test_until_it_is_answered_it_is_behind(follow: Callable[..., Followed]) -> None:
@@ -249,7 +269,7 @@ async def test_what_was_read_before_the_end_is_sent_and_then_that_it_ended(follo
     a, ended = (await watched.read()).records
     assert (a.name, ended.type, ended.session) == ("a", RecordType.WATCH_ENDED, SESSION)
     statement = read(ended, WatchEnded)
-    assert [(one.resource, one.reach, one.since) for one in statement.units] == [("widgets", "", START)]
+    assert [(one.resource, one.reach, one.since) for one in statement.units] == [("widgets", "", watched.source.heard)]
     assert "too old" in statement.reason
     assert await watched.source.read() is None
 

@@ -39,7 +39,7 @@ def test_what_fails_is_told_once_when_it_has_lasted_and_when_it_is_over(health: 
     health.fail_for(600)
     assert health.told == [WatchFailing(resource="pods", reach="", error="503 boom", seconds=FAILING_AFTER_S)]
     assert (health.is_failing, health.error, health.failing_s) == (True, "503 boom", FAILING_AFTER_S - 10 + 600)
-    assert health.answered()
+    health.answered()
     assert health.told[1:] == [WatchRecovered(resource="pods", reach="", seconds=health.now_s - 1000)]
     assert (health.is_failing, health.error, health.failing_s) == (False, "", 0)
 
@@ -57,17 +57,20 @@ def test_an_hour_of_refusals_is_one_loss(health: Kept) -> None:
 
 
 def test_an_answer_of_which_nothing_comes_is_believed_once(health: Kept) -> None:
-    assert health.answered()
+    health.answered()
     health.interrupted("cut", 1)
     health.now_s += 100
-    assert not health.answered()
+    health.answered()
+    assert health.error == "cut"
     health.interrupted("cut", 1)
     assert [type(one) for one in health.told] == [WatchFailing]
-    assert not health.answered()
+    health.answered()
+    assert health.error == "cut"
     health.heard()
     assert [type(one) for one in health.told] == [WatchFailing, WatchRecovered]
     health.interrupted("cut after a word", 1)
-    assert health.answered()
+    health.answered()
+    assert health.error == ""
 
 
 def test_of_what_is_not_to_be_watched_nothing_is_amiss(health: Kept) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
 from typing import Any
 
 import asyncpg
@@ -56,18 +55,16 @@ class Table:
         self.stored: list[tuple[Any, ...]] = []
         self.sent = 0
         self.savepoints = 0
+        self._before: list[tuple[Any, ...]] = []
         self._refuses = refuses
         self._context = context
 
-    @asynccontextmanager
-    async def transaction(self) -> Any:
-        self.savepoints += 1
-        before = list(self.stored)
-        try:
-            yield
-        except asyncpg.PostgresError:
-            self.stored = before
-            raise
+    async def execute(self, statement: str) -> None:
+        if statement.startswith("savepoint"):
+            self.savepoints += 1
+            self._before = list(self.stored)
+        elif statement.startswith("rollback to"):
+            self.stored = self._before
 
     async def copy_records_to_table(
         self, table: str, *, records: Iterable[tuple[Any, ...]], columns: Sequence[str]

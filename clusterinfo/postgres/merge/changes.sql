@@ -1,4 +1,0 @@
--- What listeners are told.
-
--- name: notify
-select pg_notify('clusterinfo', $1);

@@ -1,0 +1,44 @@
+"""A transaction whose settings and last words travel with its BEGIN and its COMMIT, and a savepoint within it.
+
+A small batch takes as long as its round trips: asyncpg's own transactions send BEGIN and COMMIT by themselves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from clusterinfo.postgres.connection import Connection
+
+BEGIN_TIMEOUT_S = 10.0
+"""To begin takes no lock: a connection that does not answer so long was cut in silence while it was idle."""
+
+
+@asynccontextmanager
+async def transaction(connection: Connection, settings: str, last: Sequence[str] = ()) -> AsyncIterator[None]:
+    """A transaction around a block: rolled back if that raises.
+
+    `settings` (SET LOCAL ..., separated by semicolons) are sent with its BEGIN, the statements `last`, to which the
+    block may still add, with its COMMIT.
+    """
+    try:
+        async with asyncio.timeout(BEGIN_TIMEOUT_S):
+            await connection.execute(f"begin; {settings}")
+        yield
+        await connection.execute("; ".join([*last, "commit"]))
+    except BaseException:
+        await connection.execute("rollback")
+        raise
+
+
+@asynccontextmanager
+async def savepoint(connection: Connection) -> AsyncIterator[None]:
+    """A part of such a transaction, which is undone if the block raises; the rest of it goes on."""
+    await connection.execute("savepoint part")
+    try:
+        yield
+    except BaseException:
+        await connection.execute("rollback to part; release part")
+        raise
+    await connection.execute("release part")
