@@ -124,7 +124,7 @@ class Collector:
         Another run comes as soon as the cluster seems to serve other kinds. `by` STAND_DOWN it is said at the end that
         nothing is followed any more. May be called again after that, which begins a session of its own.
         """
-        self.has_run = False
+        self.has_run, self._due_s = False, 0.0
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._followers = Followers(self._shared(sink, tasks), tasks.create_task)

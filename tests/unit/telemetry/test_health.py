@@ -75,3 +75,18 @@ def test_readiness_follows_runs_of_lists() -> None:
     assert health.failing == {("a", "run of lists"): "the API cannot be reached"}
     health.observe(seen.SnapshotEnded(cluster="a", kinds=0, failed=0, forbidden=0, objects=0, size_bytes=0, seconds=1))
     assert health.failing == {}
+
+
+def test_a_collector_that_stands_by_is_asked_for_no_progress_and_for_what_it_still_does() -> None:
+    clock = [0.0]
+    health = Health(clock=lambda: clock[0])
+    health.observe(seen.Connected(cluster="a"))
+    health.observe(seen.Discovered(cluster="a", units=1, excluded=0))
+    health.observe(seen.Retrying(lane="pods", step="read", error="500", wait_s=1.0))
+    health.observe(seen.StandsBy(cluster="a", lease="l", holder="other"))
+    clock[0] = 10 * SILENT_S
+    assert health.not_alive == []
+    assert health.not_ready == []
+    health.observe(seen.Retrying(lane="lease l", step="renew", error="403", wait_s=2.0))
+    health.observe(seen.StandsBy(cluster="a", lease="l"))
+    assert health.not_ready == ["lease l, renew: 403"]
