@@ -80,3 +80,8 @@ async def test_of_what_changed_the_versions_of_those_asked_for_are_read(
     assert found <= objects * (PAST.versions + 1)
     # Of a short while it may read all that changed.
     assert read <= objects * (PAST.versions + 2) + ALL // 100, f"{read} rows read of {ALL}"
+
+
+async def test_a_selection_by_label_reads_no_body(reader: asyncpg.Connection) -> None:
+    plan = await reader.fetch("explain (verbose, costs off) select name, labels from pods where labels ? 'app'")
+    assert "#>" not in str(plan)
