@@ -184,6 +184,8 @@ comment on column resource.original is 'The bytes as they came, where jsonb coul
 create index resource_uid on resource (uid);
 create index resource_valid_from on resource (valid_from);
 create index resource_namespace on resource (namespace);  -- by the primary key it is asked for kind by kind
+create index resource_name on resource (name);
+create index resource_labels on resource using gin (labels jsonb_path_ops);  -- labels @> '{"app": "shop"}'
 
 create table resource_history (
     unit_id bigint not null,
