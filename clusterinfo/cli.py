@@ -62,6 +62,10 @@ Watch = Annotated[
         "only what cannot be followed is listed so often.",
     ),
 ]
+LeaderElection = Annotated[
+    bool | None,
+    typer.Option("--leader-election", help="Of several replicas let one work, by a Lease (LEADER_ELECTION)."),
+]
 Out = Annotated[
     Output, typer.Option("--output", "-o", metavar="FORMAT", help="table, wide (more of it), json, yaml, csv or name.")
 ]
@@ -78,9 +82,11 @@ def _root(
 
 
 @app.command()
-def collect(once: Once = False, interval: Interval = None, watch: Watch = False) -> None:
+def collect(
+    once: Once = False, interval: Interval = None, watch: Watch = False, leader_election: LeaderElection = None
+) -> None:
     """List every kind a cluster serves and follow it into Kafka."""
-    settings, how = _paced(once, interval, watch)
+    settings, how = _paced(once, interval, watch, leader_election)
 
     async def main(settings: Settings, observe: Observe, stopping: asyncio.Event) -> int:
         from clusterinfo.commands import pipelines
@@ -100,7 +106,9 @@ def consume(
     ] = None,
     batch_wait: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Longest wait for a batch to fill; 20ms unless set (BATCH_WAIT)."),
+        typer.Option(
+            metavar="DURATION", help="How long a batch waits for more than has come; 0s unless set (BATCH_WAIT)."
+        ),
     ] = None,
     until_idle: Annotated[
         str | None,
@@ -334,13 +342,17 @@ def rbac(
     service_account: Annotated[
         str, typer.Option(metavar="NAMESPACE/NAME", help="Whom to bind the role to.")
     ] = "cluster-info/cluster-info-collector",
+    leader_election: Annotated[
+        bool,
+        typer.Option("--leader-election", help="With the Lease by which replicas elect a leader (LEADER_ELECTION)."),
+    ] = False,
     output: Out = Output.YAML,
 ) -> None:
     """Print the role a collector with these settings needs. For kubectl: to read, and no Secrets unless named."""
 
     from clusterinfo.commands import rbac
 
-    run_short(rbac.print_role, service_account, discover=discover, output=output)
+    run_short(rbac.print_role, service_account, discover=discover, elects=leader_election, output=output)
 
 
 @app.command()
@@ -374,14 +386,16 @@ def completion(shell: Annotated[Shell, typer.Argument(metavar="SHELL", help="bas
     typer.echo(get_completion_script(prog_name="clusterinfo", complete_var=COMPLETE, shell=shell))
 
 
-def _paced(once: bool, interval: str | None, watch: bool) -> tuple[Settings, Pace]:
+def _paced(once: bool, interval: str | None, watch: bool, leader_election: bool | None = None) -> tuple[Settings, Pace]:
     """The settings, and how a cluster is collected: it is followed unless a flag or COLLECT_INTERVAL says otherwise."""
     flags = {"--once": once, "--interval": interval is not None, "--watch": watch}
     given = [flag for flag, is_given in flags.items() if is_given]
     if len(given) > 1:
         hint = "" if once else " (with --watch, COLLECT_INTERVAL is how often what cannot be followed is listed)"
         raise ConfigError(f"{' and '.join(given)} contradict each other: give one of them{hint}")
-    settings = load(dict(os.environ), collect_interval=interval)
+    if once and leader_election:
+        raise ConfigError("--once and --leader-election contradict each other: give one of them")
+    settings = load(dict(os.environ), collect_interval=interval, leader_election=leader_election)
     if once:
         return settings, Pace.ONCE
     return settings, Pace.LISTS if settings.was_set("collect_interval") and not watch else Pace.FOLLOW

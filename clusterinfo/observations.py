@@ -16,6 +16,13 @@ class Observation:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Repeatable(Observation):
+    """One that comes time and again; `is_news` is False if it only says again what was observed before."""
+
+    is_news: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Started(Observation):
     """A command begins; `settings`: those that are not their defaults, `NAME=value` each, and no secret."""
 
@@ -42,7 +49,42 @@ class Connected(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Discovered(Observation):
+class StandsBy(Observation):
+    """Another candidate, `holder`, leads, or nobody knows who: nothing is listed until this one does."""
+
+    cluster: str
+    lease: str
+    holder: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeadershipLost(Observation):
+    """This one leads no more, though it did not give `lease` up, and why: nothing more is sent."""
+
+    cluster: str
+    lease: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeadershipGivenUp(Observation):
+    """This one is to stop: the next one may take `lease`, and what is followed is followed until that one does."""
+
+    cluster: str
+    lease: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leads(Observation):
+    """Of the candidates for `lease` this one, `holder`, leads from now on: it lists and follows."""
+
+    cluster: str
+    lease: str
+    holder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Discovered(Repeatable):
     """Discovery ended: `units` will be listed, `excluded` were left out on purpose, `failing` are not wholly known."""
 
     cluster: str
@@ -62,7 +104,7 @@ class PageListed(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ListEnded(Observation):
+class ListEnded(Repeatable):
     """A list ended; `outcome` is a `model.Outcome`, `error` empty when it completed."""
 
     resource: str
@@ -131,7 +173,7 @@ class WatchRecovered(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class WatchesCounted(Observation):
+class WatchesCounted(Repeatable):
     """So many watches are followed now, and so many `failing`: told as such, and not yet recovered."""
 
     followed: int
@@ -149,7 +191,7 @@ class EventsRead(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SnapshotEnded(Observation):
+class SnapshotEnded(Repeatable):
     """A run of lists ended: the summary of a `collect`."""
 
     cluster: str
@@ -181,7 +223,7 @@ class RunScheduled(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Produced(Observation):
+class Produced(Repeatable):
     """One list's records are in Kafka: `offset` is that of its last record, `size_bytes` of all its values."""
 
     topic: str
@@ -278,7 +320,7 @@ class Lagging(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BatchStored(Observation):
+class BatchStored(Repeatable):
     """A batch is committed: what it held, what it did, and the seconds of its stages."""
 
     lane: str

@@ -44,10 +44,12 @@ LIST_TIMEOUT_S = 1800.0
 _SIZE_UNITS = {"B": 1, "KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)")
 
-_REDACTION_PATH = re.compile(r"[^:/\s]+:(?:/[^/\s]+)+")
+_REDACTION_PATH = re.compile(r"[-.a-z0-9*?!\[\]]+(?<!\.):(?:/(?:[^/~\s]|~[01])+)+")
+"""The escapes are those of RFC 6901; another `~` would be read as one by nobody."""
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _DNS_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 """RFC 1123, as Kubernetes wants the names of namespaces."""
+_LEASE = re.compile(rf"{_DNS_LABEL.pattern}/{_DNS_LABEL.pattern}(?:\.{_DNS_LABEL.pattern})*")
 _KIND_PATTERN = re.compile(r"[-.a-z0-9*?!\[\]]+")
 """Plural names and groups are DNS names, and so in small letters; beside those, the shell's wildcards."""
 
@@ -87,6 +89,7 @@ _kind_pattern = _matching(
     "allowed are plural names of kinds in small letters, with their group and with * for any part, "
     "such as pods, deployments.apps or *.metrics.k8s.io",
 )
+_lease = _matching(_LEASE, "allowed is NAMESPACE/NAME of a Lease, such as cluster-info/cluster-info-collector")
 _schema = _matching(_SCHEMA, "allowed are small letters, digits and '_', at most 63, the first no digit")
 _redaction_path = _matching(
     _REDACTION_PATH,
@@ -285,6 +288,13 @@ class Settings(BaseModel):
         description="how often a kind that is followed is listed all the same, to prove it again",
     )
     collect_concurrency: int = Field(default=4, ge=1, le=64, description="kinds listed at the same time")
+    leader_election: bool = Field(
+        default=False, description="true: of several collectors one works, and the others stand by; not with `--once`"
+    )
+    leader_election_lease: Annotated[str, AfterValidator(_lease)] | None = Field(
+        default=None,
+        description="NAMESPACE/NAME of their Lease; `cluster-info-collector` where the Pod runs, unless set",
+    )
     list_timeout: Duration = Field(
         default=LIST_TIMEOUT_S, gt=0, description="a kind that takes longer to list has failed; the others go on"
     )
@@ -297,7 +307,7 @@ class Settings(BaseModel):
 
     batch_size: int = Field(default=5000, ge=1, le=100000, description="most records stored in one transaction")
     batch_bytes: Size = Field(default=16 * MIB, ge=1024, description="most bytes stored in one transaction")
-    batch_wait: Duration = Field(default=0.02, ge=0, le=60, description="longest wait for a batch to fill")
+    batch_wait: Duration = Field(default=0.0, ge=0, le=60, description="how long a batch waits for more than has come")
     history_retention: Duration = Field(default=90 * 86400.0, gt=0, description="how long superseded versions are kept")
     dead_letter_rows: int = Field(default=100_000, ge=1, description="most dead letters kept; the oldest go")
     dead_letter_bytes: Size = Field(

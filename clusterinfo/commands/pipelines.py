@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from functools import partial
 from typing import Any
 
 from clusterinfo.commands.database import open_sink
@@ -14,7 +15,10 @@ from clusterinfo.errors import ConfigError
 from clusterinfo.exit_codes import EXIT_ATTENTION, EXIT_DONE, EXIT_STOPPED
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.collector import Collector
+from clusterinfo.kubernetes.election import LeaseName
 from clusterinfo.kubernetes.following import NumberingSink
+from clusterinfo.kubernetes.leadership import Leadership, lease_name
+from clusterinfo.kubernetes.live import Event
 from clusterinfo.memory import give_large_blocks_back
 from clusterinfo.model import Outcome, Pace
 from clusterinfo.numbering import NumberingLanes
@@ -32,6 +36,7 @@ from clusterinfo.observations import (
 from clusterinfo.pump import pump
 from clusterinfo.settings import Settings
 from clusterinfo.telemetry.probes import probed
+from clusterinfo.telemetry.repeats import Repeats
 from clusterinfo.waiting import unless
 
 SUMMED = (
@@ -50,6 +55,8 @@ async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event,
     if not settings.kafka_enabled:
         return await legacy(settings, observe, stopping, how=how, do_migrate=True)
     settings.sending_topic()  # a wrong one is refused before anything is connected to
+    observe = _observed(observe, how)
+    lease = _lease(settings, how)
     from clusterinfo.kafka.producer import KafkaSink
 
     async with AsyncExitStack() as stack:
@@ -59,13 +66,14 @@ async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event,
         client, sink = opened
         observe(_connected(client))
         async with probed(observe, Kubernetes=client.ping, Kafka=sink.ping):
-            return await _collect_into(sink, client, settings, observe, stopping, how=how)
+            return await _collect_into(sink, client, settings, observe, stopping, how=how, lease=lease)
 
 
 async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, *, how: Pace, do_migrate: bool) -> int:
     """List or follow everything straight into the database."""
     observe(Warned(message=LEGACY_NOTICE, remedy=LEGACY_REMEDY))
-    observe = unverified = UnverifiedLists(observe)
+    observe = unverified = UnverifiedLists(_observed(observe, how))
+    lease = _lease(settings, how)
     async with AsyncExitStack() as stack:
         ends = KubernetesClient.connect(settings), open_sink(settings, observe, do_migrate=do_migrate)
         if (opened := await _open(stack, stopping, *ends)) is None:
@@ -74,8 +82,12 @@ async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, 
         observe(_connected(client))
         async with probed(observe, Kubernetes=client.ping):
             numbering = NumberingLanes(sink, observe)
-            code = await _collect_into(numbering, client, settings, observe, stopping, how=how)
+            code = await _collect_into(numbering, client, settings, observe, stopping, how=how, lease=lease)
     return EXIT_ATTENTION if how is Pace.ONCE and code == EXIT_DONE and unverified else code
+
+
+def _observed(observe: Observe, how: Pace) -> Observe:
+    return Repeats(observe) if how is Pace.FOLLOW else observe
 
 
 def _stopped(how: Pace) -> int:
@@ -131,16 +143,37 @@ async def _collect_into(
     stopping: asyncio.Event,
     *,
     how: Pace,
+    lease: LeaseName | None,
 ) -> int:
     collector = Collector(client, sink, settings, observe)
     if how is Pace.FOLLOW:
         give_large_blocks_back()  # such as the buffers of a watch's TLS connection
+    if lease is not None:
+        await _lead(Leadership(client, lease, observe, cluster=client.cluster.name), collector, sink, stopping, how=how)
+        return EXIT_DONE
+    if how is Pace.FOLLOW:
         await collector.follow(stopping, sink)
         return EXIT_DONE
     result = await collector.run(stopping, once=how is Pace.ONCE)
     if result is None:
         return _stopped(how)
     return EXIT_DONE if result.is_whole else EXIT_ATTENTION
+
+
+def _lease(settings: Settings, how: Pace) -> LeaseName | None:
+    """Whose holder works; None where nobody is elected. What lists once is started so often as it is wanted."""
+    return lease_name(settings) if settings.leader_election and how is not Pace.ONCE else None
+
+
+async def _lead(
+    leadership: Leadership, collector: Collector, sink: NumberingSink, stopping: asyncio.Event, *, how: Pace
+) -> None:
+    """List or follow whenever this one leads. A cluster that is followed is handed over with nobody looking away."""
+    if how is Pace.FOLLOW:
+        follow = partial(collector.follow, sink=sink, by=Event.STAND_DOWN)
+        await leadership.run(follow, stopping, lambda: collector.has_run)
+    else:
+        await leadership.run(partial(collector.run, once=False), stopping)
 
 
 # --- consume ---------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from clusterinfo.errors import ConfigError
 from clusterinfo.exit_codes import EXIT_DONE
 from clusterinfo.kubernetes import rbac
 from clusterinfo.kubernetes.discovery import Discovery, Selection, choose
+from clusterinfo.kubernetes.election import DEFAULT_LEASE, LeaseName, named_lease
 from clusterinfo.observations import Observe, Warned
 from clusterinfo.settings import Settings
 
@@ -18,11 +19,15 @@ COLUMNS = tuple(Column(name.upper(), itemgetter(name)) for name in ("kind", "nam
 """Of a table of manifests; a role's are the kinds it may read."""
 
 
-async def print_role(settings: Settings, observe: Observe, account: str, *, discover: bool, output: Output) -> int:
+async def print_role(
+    settings: Settings, observe: Observe, account: str, *, discover: bool, elects: bool, output: Output
+) -> int:
     """Print to stdout the manifests that let `account` (`namespace/name`) list what the settings name. Returns 0.
 
     `discover` asks the cluster which kinds it serves; else it is those built into Kubernetes, and nothing is connected
-    to. Raises ConfigError for another account, and what `KubernetesClient` raises.
+    to. `elects`, or LEADER_ELECTION: with the role for the Lease.
+
+    Raises ConfigError for another account, and what `KubernetesClient` raises.
     """
     try:
         bound = rbac.Account.parse(account)
@@ -32,11 +37,17 @@ async def print_role(settings: Settings, observe: Observe, account: str, *, disc
     _warn(discovery, observe, discover=discover)
     kinds = rbac.granted(discovery.resources, settings.include)
     manifests = rbac.manifests(kinds, settings.namespaces, bound, identify=settings.cluster_id is None)
+    elected = rbac.lease_manifests(_lease(settings, bound), bound) if elects or settings.leader_election else []
     if output is Output.YAML:
-        sys.stdout.write(rbac.document(manifests))
+        sys.stdout.write(rbac.document(manifests, elected))
     else:
-        show(_listed(manifests), output)
+        show(_listed(manifests + elected), output)
     return EXIT_DONE
+
+
+def _lease(settings: Settings, account: rbac.Account) -> LeaseName:
+    """The one that a Pod of this account uses."""
+    return named_lease(settings) or LeaseName(account.namespace, DEFAULT_LEASE)
 
 
 def _listed(manifests: list[rbac.JSON]) -> Result:

@@ -10,11 +10,11 @@ import asyncio
 import asyncio.sslproto
 import datetime as dt
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from kubernetes_asyncio.client import ApiClient
 
 T = TypeVar("T")
+JSON = dict[str, Any]
 
 WATCH_BUFFER_BYTES = 64 * 1024
 """Of a watch, read from its socket and not taken yet: the client's 2 MiB would be kept by each of hundreds."""
@@ -65,7 +66,7 @@ AGGREGATED = (
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,"
     "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"
 )
-JSON = "application/json"
+JSON_TYPE = "application/json"
 API_SERVICES = "/apis/apiregistration.k8s.io/v1/apiservices"
 NOT_AUTOMANAGED = "!kube-aggregator.kubernetes.io/automanaged"
 """The server labels the APIServices that it makes for its own groups and those of CRDs: hundreds, not asked for."""
@@ -84,6 +85,16 @@ class ClusterIdentity:
     id: str
     name: str
     server_version: str
+
+
+class _Asked(NamedTuple):
+    """A request; `body` is sent as JSON."""
+
+    method: str
+    path: str
+    query: Sequence[tuple[str, str]] = ()
+    accept: str = JSON_TYPE
+    body: JSON | None = None
 
 
 class OpenWatch:
@@ -267,7 +278,7 @@ class KubernetesClient:
         path: str,
         *,
         query: list[tuple[str, str]] | None = None,
-        accept: str = JSON,
+        accept: str = JSON_TYPE,
         max_bytes: int = SMALL_ANSWER_BYTES,
     ) -> bytes:
         """The body of a GET.
@@ -275,7 +286,17 @@ class KubernetesClient:
         A refusal of the credentials is followed by reading them again, once. Refused again, they are to blame if the
         API refuses them elsewhere, too (FatalError); else this path alone refuses them (ApiStatusError).
         """
-        return await self._accepted_by(path, lambda api: self._get(api, path, query or [], accept, max_bytes))
+        asked = _Asked("GET", path, query or [], accept)
+        return await self._accepted_by(path, lambda api: self._answer(api, asked, max_bytes))
+
+    async def write(self, method: str, path: str, body: JSON) -> bytes:
+        """What the API has after a POST or PUT of `body`; credentials and errors as for `get`.
+
+        An ApiStatusError of 409 means that somebody else was first. Who meets a TransientError does not know whether it
+        was written.
+        """
+        asked = _Asked(method, path, [], JSON_TYPE, body)
+        return await self._accepted_by(path, lambda api: self._answer(api, asked, SMALL_ANSWER_BYTES))
 
     @asynccontextmanager
     async def watch(
@@ -292,15 +313,16 @@ class KubernetesClient:
             ("allowWatchBookmarks", "true"),
             ("timeoutSeconds", str(timeout_s)),
         ]
-        opened = OpenWatch(await self._accepted_by(path, lambda api: self._open_watch(api, path, query)))
+        asked = _Asked("GET", path, query)
+        opened = OpenWatch(await self._accepted_by(path, lambda api: self._open_watch(api, asked)))
         try:
             yield opened
         finally:
             opened.close()
 
-    async def _open_watch(self, api: _Sessions, path: str, query: list[tuple[str, str]]) -> aiohttp.ClientResponse:
+    async def _open_watch(self, api: _Sessions, asked: _Asked) -> aiohttp.ClientResponse:
         async with translated(), asyncio.timeout(FIRST_BYTE_S):
-            response = await _request(api.watches, path, query, JSON, read_s=None)
+            response = await _request(api.watches, asked, read_s=None)
             if response.status != 200:
                 async with response:
                     await _read_answer(response, ERROR_BODY_BYTES)  # raises what the status means
@@ -332,7 +354,7 @@ class KubernetesClient:
     async def _accepts(self, api: _Sessions) -> bool:
         """True if the API accepts the credentials of `api`, whatever they allow. Raises TransientError."""
         try:
-            await self._get(api, PROBE, [], JSON, SMALL_ANSWER_BYTES)
+            await self._answer(api, _Asked("GET", PROBE), SMALL_ANSWER_BYTES)
         except RefusedError:
             return False
         except ApiStatusError:
@@ -340,9 +362,9 @@ class KubernetesClient:
         self._accepted = api
         return True
 
-    async def _get(self, api: _Sessions, path: str, query: list[tuple[str, str]], accept: str, max_bytes: int) -> bytes:
+    async def _answer(self, api: _Sessions, asked: _Asked, max_bytes: int) -> bytes:
         async with translated(), asyncio.timeout(WHOLE_ANSWER_S):
-            response = await _request(api.api, path, query, accept, read_s=FIRST_BYTE_S)
+            response = await _request(api.api, asked, read_s=FIRST_BYTE_S)
             async with response:
                 self.answered_at = response.headers.get("Date", "")
                 return await _read_answer(response, max_bytes)
@@ -403,15 +425,14 @@ def resource_path(gvr: GroupVersionResource, namespace: str = "") -> str:
     return f"{version_path(gvr.group, gvr.version)}{within}/{quote(gvr.resource, safe='')}"
 
 
-async def _request(
-    api: ApiClient, path: str, query: list[tuple[str, str]], accept: str, *, read_s: float | None
-) -> aiohttp.ClientResponse:
-    """The answer to a GET, its body still to be read: each part of it within `read_s`."""
+async def _request(api: ApiClient, asked: _Asked, *, read_s: float | None) -> aiohttp.ClientResponse:
+    """The answer, its body still to be read: each part of it within `read_s`."""
     response: aiohttp.ClientResponse = await api.call_api(
-        path,
-        "GET",
-        query_params=query,
-        header_params={"Accept": accept},
+        asked.path,
+        asked.method,
+        query_params=asked.query,
+        header_params={"Accept": asked.accept},
+        body=asked.body,
         auth_settings=["BearerToken"],
         _preload_content=False,
         _request_timeout=aiohttp.ClientTimeout(

@@ -22,6 +22,7 @@ from clusterinfo.kubernetes.discovery import Discovery
 from clusterinfo.kubernetes.errors import ApiStatusError, PageTooLargeError
 from clusterinfo.kubernetes.following import Followers, NumberingSink, Shared, triggering
 from clusterinfo.kubernetes.list_source import Alone, Beside, ListContext, ListResult, ListSource, new_id
+from clusterinfo.kubernetes.live import Event
 from clusterinfo.kubernetes.ordering import ListMemory
 from clusterinfo.kubernetes.recording import Recorder, batch_of
 from clusterinfo.kubernetes.redaction.objects import Redaction
@@ -40,6 +41,8 @@ AGGREGATED_WITHIN_S = 10.0
 
 DISCOVER_AFTER_S = 2.0
 """From the first sign that other kinds are served to the run that looks: such signs come by the dozen."""
+DISCOVER_EVERY_S = 600.0
+"""Of a cluster that is followed, where COLLECT_INTERVAL is longer: what tells of other kinds need not be among them."""
 EARLY_S = 0.1
 """A pause may be as much shorter than asked for."""
 NOTHING_LEFT = "nothing is left to list: INCLUDE names no kind that this cluster serves"
@@ -98,6 +101,8 @@ class Collector:
         self._discovery_wanted = asyncio.Event()
         self._due_s = 0.0
         """When all is to be listed next that is not followed, on the clock of `time.monotonic`."""
+        self.has_run = False
+        """True once, of a cluster that is followed, all was listed: what can be followed is."""
 
     async def run(self, stopping: asyncio.Event, *, once: bool) -> RunResult | None:
         """List everything, once or every COLLECT_INTERVAL, until `stopping` is set; then open lists are abandoned.
@@ -113,18 +118,20 @@ class Collector:
         await self._run_on(stopping)
         return None
 
-    async def follow(self, stopping: asyncio.Event, sink: NumberingSink) -> None:
+    async def follow(self, stopping: asyncio.Event, sink: NumberingSink, *, by: Event = Event.STOP) -> None:
         """Follow everything until `stopping` is set: list, then watch; a run every COLLECT_INTERVAL for the rest.
 
-        Another run comes as soon as the cluster seems to serve other kinds.
+        Another run comes as soon as the cluster seems to serve other kinds. `by` STAND_DOWN it is said at the end that
+        nothing is followed any more. May be called again after that, which begins a session of its own.
         """
+        self.has_run = False
         try:
             async with asyncio.TaskGroup() as tasks:
                 self._followers = Followers(self._shared(sink, tasks), tasks.create_task)
                 reporting = tasks.create_task(self._followers.report(), name="watch.progress")
                 await self._run_on(stopping)
                 reporting.cancel()
-                await self._followers.stop()
+                await self._followers.stop(by)
         except BaseExceptionGroup as group:
             raise first_of(group) from group
 
@@ -172,6 +179,8 @@ class Collector:
                 if is_due:
                     self._due_s = began_s + self._settings.collect_interval
                 pause_s = max(0.0, self._due_s - time.monotonic())
+                if self._followers is not None:
+                    pause_s = min(pause_s, DISCOVER_EVERY_S)
                 backoff.reset()
                 if ended is not None:
                     self._observe(RunScheduled(cluster=self._client.cluster.name, wait_s=round(pause_s, 3)))
@@ -205,6 +214,7 @@ class Collector:
             await self._followers.renew_session()
             units = await self._followers.prove(plan, is_complete=discovery.complete, is_due=is_due)
             self._followers.say_progress()  # so that what is followed from now on is seen to be, and not 15 s later
+            self._followers.count()
         outcomes = outcomes_of(plan, units)
         misses_all = await self._misses_all_namespaces(plan, units)
         await self._state(context, completed(discovery, outcomes, counts_of(plan, units), interval_s))
@@ -215,6 +225,7 @@ class Collector:
             is_whole=self._is_whole(discovery, outcomes) and not misses_all,
         )
         self._observe_end(result, time.monotonic() - began_s, interval_s)
+        self.has_run = True
         return result
 
     async def _discover(self) -> Discovery:

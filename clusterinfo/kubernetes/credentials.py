@@ -52,7 +52,7 @@ async def load_credentials(settings: Settings) -> Credentials:
 
     Raises ConfigError (exit 2) that names the variable to set, TransientError if an exec plugin does not answer.
     """
-    if settings.kubeconfig is None and settings.kube_context is None and _in_cluster():
+    if _reads_own_cluster(settings):
         found = _load_in_cluster()
     else:
         try:
@@ -61,6 +61,20 @@ async def load_credentials(settings: Settings) -> Credentials:
         except TimeoutError as error:
             raise TransientError(f"the kubeconfig's plugin gave no credentials within {CREDENTIALS_S:.0f} s") from error
     return found
+
+
+def pod_namespace(settings: Settings) -> str:
+    """The namespace of the Pod that this is, if it reads the cluster that it runs in; else "". Raises ConfigError."""
+    if not _reads_own_cluster(settings):
+        return ""
+    try:
+        return (SERVICE_ACCOUNT / "namespace").read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(f"the Pod's namespace is not known ({error}): set LEADER_ELECTION_LEASE") from error
+
+
+def _reads_own_cluster(settings: Settings) -> bool:
+    return settings.kubeconfig is None and settings.kube_context is None and _in_cluster()
 
 
 def _in_cluster() -> bool:

@@ -20,7 +20,7 @@ import msgspec
 from clusterinfo.kubernetes.list_source import Alone, Beside, ListResult, ListSource, new_id
 from clusterinfo.kubernetes.live import FOLLOWED, Action, Event, State, advance
 from clusterinfo.kubernetes.unit_lister import UnitLister, UnitResult
-from clusterinfo.kubernetes.watch import WatchContext, WatchSource
+from clusterinfo.kubernetes.watch import REOPEN_WITHIN_S, WatchContext, WatchSource
 from clusterinfo.kubernetes.watch_health import WatchHealth
 from clusterinfo.model import Batch, GroupVersionResource, ListLane, Outcome, WatchLane, version_number
 from clusterinfo.observations import EventsRead, Observation, Observe, WatchesCounted
@@ -37,6 +37,8 @@ PROGRESS_S = 15.0
 """Between two `watch.progress`; a second for each partition, if those are more."""
 STOP_WITHIN_S = 3.0
 RETRY_RESYNC_S = 300.0
+OVERDUE_AFTER_S = 2 * REOPEN_WITHIN_S
+"""After an outage of the whole API a run may come first: each watch is tried once more before its kind is listed."""
 QUIET_S = 600.0
 """A watch that expires after it went well for so long is followed by a list at once."""
 UNWATCHED: Final = frozenset({Event.REMOVED, Event.LIST_FORBIDDEN, Event.CLOCK})
@@ -125,10 +127,11 @@ class Follower:
         self.gvr = gvr
         if not (is_due or is_other or self._is_wanted or self.state is State.GONE):
             return
-        event = Event.OVERDUE if self.state in FOLLOWED and self.is_overdue else Event.TICK
-        if advance(self.state, event).state is State.LISTING:
+        if self.state in FOLLOWED and self.is_overdue:
+            self._post_later(OVERDUE_AFTER_S, Event.OVERDUE)
+        if advance(self.state, Event.TICK).state is State.LISTING:
             self._settled.clear()
-        self.post(event)
+        self.post(Event.TICK)
 
     def post(self, event: Event, source: object | None = None) -> None:
         """Have `event` happen; one of a list or watch (`source`) that was given up by then does not."""
@@ -158,6 +161,8 @@ class Follower:
                 timer.cancel()
 
     async def _handle(self, event: Event) -> None:
+        if event is Event.OVERDUE and not self.is_overdue:
+            return
         if event is Event.LISTED and self.watch is None:
             event = Event.LISTED_ALONE
         self.state, actions = advance(self.state, event)
@@ -371,8 +376,8 @@ class _BesideList:
         self._seen, self.is_named = seen, False
         number = version_number(version)
         if self._is_resync:
-            if self._watch is not None and number is not None:
-                await self._watch.reaches(number, REACH_WITHIN_S)
+            if self._watch is None or number is None or not await self._watch.reaches(number, REACH_WITHIN_S):
+                self._watch = None  # what the list shows first is no change that the watch missed
             return
         if self._is_part:
             return
@@ -433,10 +438,10 @@ class Followers:
             for follower in self._all.values():
                 follower.post(Event.SESSION_LOST)
 
-    async def stop(self) -> None:
-        """Have all of them end; those that wait for a sink that is away are cancelled."""
+    async def stop(self, event: Event) -> None:
+        """Have all of them end by STOP or STAND_DOWN; those that wait for a sink that is away are cancelled."""
         for follower in self._all.values():
-            follower.post(Event.STOP)
+            follower.post(event)
         running = {*self._running, *self._saying.values()}
         if running:
             _, left = await asyncio.wait(running, timeout=STOP_WITHIN_S)

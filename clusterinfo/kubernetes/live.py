@@ -12,7 +12,8 @@ A watch that has not worked for two minutes by the time of the next run is given
 listed, and another one tried. What cannot be followed is listed every COLLECT_INTERVAL: what may not be listed
 (`FORBIDDEN`), what cannot be watched, is ordered by the clock, or could not be listed (`POLLING`). Each of these lists
 tries to open a watch again, unless the kind is ordered by the clock. A kind that discovery does not name any more is
-left alone until it does (`GONE`); once the program is to stop, nothing is begun any more (`DRAINED`).
+left alone until it does (`GONE`); once the program is to stop, or another collector leads, nothing is begun any more
+(`DRAINED`).
 
 A list that completes with a watch beside it ends with `LISTED`, one without with `LISTED_ALONE`: that proves what there
 was, and no more. What was said of a watch is taken back by `Action.END` (`watch.ended`); of one that nothing was sent
@@ -43,7 +44,7 @@ class Event(Enum):
     """What can happen."""
 
     TICK = "COLLECT_INTERVAL is over, and discovery names the kind"
-    OVERDUE = "COLLECT_INTERVAL is over, and the watch has not worked for two minutes"
+    OVERDUE = "COLLECT_INTERVAL is over, and the watch has not worked for two minutes, nor after that"
     RESYNC_DUE = "RESYNC_INTERVAL is over"
     PAUSE_OVER = "the pause after the watch expired is over"
     LISTED = "the list completed, and said that a watch follows it"
@@ -59,6 +60,7 @@ class Event(Enum):
     CLOCK = "the kind turned out to be ordered by the clock"
     REMOVED = "a complete discovery does not name the kind"
     SESSION_LOST = "what was numbered under the session is void: a new one begins"
+    STAND_DOWN = "this collector does not lead any more"
     STOP = "the program is asked to stop"
 
 
@@ -102,11 +104,13 @@ _FOLLOWED: Final = {
     E.WATCH_FORBIDDEN: Step(S.LISTING, (A.END, A.LIST)),
     E.EXPIRED: Step(S.EXPIRED, (A.END, A.PAUSE)),
     E.SESSION_LOST: Step(S.LISTING, (A.CLOSE, A.LIST)),
+    E.STAND_DOWN: Step(S.DRAINED, (A.END,)),
     E.STOP: Step(S.DRAINED, (A.CLOSE,)),
 }
 _POLLED: Final = {
     E.TICK: Step(S.LISTING, (A.LIST,)),
     E.REMOVED: Step(S.GONE),
+    E.STAND_DOWN: Step(S.DRAINED),
     E.STOP: Step(S.DRAINED),
 }
 
@@ -124,6 +128,7 @@ TABLE: Final[dict[State, dict[Event, Step]]] = {
         E.CLOCK: Step(S.LISTING, (A.CLOSE,)),
         E.REMOVED: Step(S.GONE, (A.CANCEL_LIST, A.CLOSE)),
         E.SESSION_LOST: Step(S.LISTING, (A.CANCEL_LIST, A.CLOSE, A.LIST)),
+        E.STAND_DOWN: Step(S.DRAINED, (A.CANCEL_LIST, A.CLOSE)),
         E.STOP: Step(S.DRAINED, (A.CANCEL_LIST, A.CLOSE)),
     },
     S.WATCHING: _FOLLOWED
@@ -153,11 +158,16 @@ TABLE: Final[dict[State, dict[Event, Step]]] = {
     S.EXPIRED: {
         E.PAUSE_OVER: Step(S.LISTING, (A.LIST,)),
         E.REMOVED: Step(S.GONE),
+        E.STAND_DOWN: Step(S.DRAINED),
         E.STOP: Step(S.DRAINED),
     },
     S.FORBIDDEN: _POLLED,
     S.POLLING: _POLLED,
-    S.GONE: {E.TICK: Step(S.LISTING, (A.LIST,)), E.STOP: Step(S.DRAINED)},
+    S.GONE: {
+        E.TICK: Step(S.LISTING, (A.LIST,)),
+        E.STAND_DOWN: Step(S.DRAINED),
+        E.STOP: Step(S.DRAINED),
+    },
     S.DRAINED: {},
 }
 """What is not named changes nothing: `advance` knows every pair."""

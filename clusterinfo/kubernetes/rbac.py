@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from clusterinfo.kubernetes.discovery import SECRETS, ApiGroup, ApiVersion
+from clusterinfo.kubernetes.election import LeaseName
 from clusterinfo.model import GroupVersionResource
 
 JSON = dict[str, Any]
@@ -28,6 +29,9 @@ HEADER = """\
 # A kind that is not here is reported as forbidden, once, and collection goes on. With `--discover` it names the kinds
 # that a cluster serves, custom ones too; without, those that are built into Kubernetes 1.36.
 # Secrets are granted only where INCLUDE names them in full, as in INCLUDE='*,secrets'.
+"""
+LEASE_HEADER = """\
+# The one thing that a collector writes: the Lease by which replicas elect who works (LEADER_ELECTION).
 """
 
 # group -> its kinds in namespaces, its kinds of the cluster: those built into Kubernetes 1.36 that can be listed, as
@@ -119,6 +123,16 @@ def manifests(
     return found
 
 
+def lease_manifests(lease: LeaseName, account: Account) -> list[JSON]:
+    """A Role and its binding in the Lease's namespace, which let replicas elect a leader by it.
+
+    A right to create cannot name what may be created.
+    """
+    kind = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"]}
+    rules = [{**kind, "resourceNames": [lease.name], "verbs": ["get", "update"]}, {**kind, "verbs": ["create"]}]
+    return _bound("Role", rules, account, lease.namespace, name=f"{NAME}-lease")
+
+
 def _rules(kinds: Iterable[GroupVersionResource]) -> list[JSON]:
     """One rule a group, in alphabetical order."""
     names: dict[str, set[str]] = {}
@@ -134,14 +148,14 @@ def _identity(kinds: Iterable[GroupVersionResource]) -> list[JSON]:
     return [{"apiGroups": [""], "resources": ["namespaces"], "resourceNames": ["kube-system"], "verbs": ["get"]}]
 
 
-def _bound(kind: str, rules: list[JSON], account: Account, namespace: str | None) -> list[JSON]:
-    metadata = {"name": NAME} | ({"namespace": namespace} if namespace else {})
+def _bound(kind: str, rules: list[JSON], account: Account, namespace: str | None, name: str = NAME) -> list[JSON]:
+    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
     role = {"apiVersion": f"{RBAC}/v1", "kind": kind, "metadata": metadata, "rules": rules}
     binding = {
         "apiVersion": f"{RBAC}/v1",
         "kind": f"{kind}Binding",
         "metadata": metadata,
-        "roleRef": {"apiGroup": RBAC, "kind": kind, "name": NAME},
+        "roleRef": {"apiGroup": RBAC, "kind": kind, "name": name},
         "subjects": account.subjects(),
     }
     return [role, binding]
@@ -159,7 +173,13 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-def document(found: Sequence[JSON]) -> str:
-    """The manifests as YAML, with a word on what they are, each kind of a rule in a line of its own."""
-    dumped = yaml.dump_all(found, Dumper=_Plain, sort_keys=False, default_flow_style=False, width=LINE_WIDTH)
-    return HEADER + dumped
+def document(found: Sequence[JSON], elected: Sequence[JSON] = ()) -> str:
+    """The manifests as YAML, with a word on what they are, each kind of a rule in a line of its own.
+
+    `elected`: of `lease_manifests`.
+    """
+    return HEADER + _dumped(found) + (f"---\n{LEASE_HEADER}{_dumped(elected)}" if elected else "")
+
+
+def _dumped(found: Sequence[JSON]) -> str:
+    return str(yaml.dump_all(found, Dumper=_Plain, sort_keys=False, default_flow_style=False, width=LINE_WIDTH))

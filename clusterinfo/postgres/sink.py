@@ -180,6 +180,7 @@ class PostgresSink:
         merged, letters = applied.merged, applied.staged.dead_letters
         self._observe(
             BatchStored(
+                is_news=not all(record.number for record in batch.records),  # what is watched comes by the second
                 lane=str(batch.lane),
                 records=len(batch.records),
                 rows_written=merged.written,

@@ -1,6 +1,7 @@
-"""`clusterinfo demo`: a cluster arrives in PostgreSQL while you watch, then it changes, then everything is gone again.
+"""`clusterinfo demo`: a cluster arrives in PostgreSQL while you watch, changes are followed, then all is gone again.
 
-The sequence; what runs is in `demo_servers.py` and `demo_runs.py`, what is shown in `demo_tables.py`.
+The sequence; what runs is in `demo_servers.py` and `demo_runs.py`, what happens in the cluster in `demo_changes.py`,
+what is shown in `demo_tables.py`.
 Results go to stdout, progress to stderr.
 """
 
@@ -20,6 +21,7 @@ from rich.console import Console
 from clusterinfo.errors import ConfigError
 from clusterinfo.sandbox import demo_runs as runs
 from clusterinfo.sandbox import demo_tables as tables
+from clusterinfo.sandbox.demo_changes import changes_of
 from clusterinfo.sandbox.demo_servers import Servers, SimulatedApi, start_servers
 from clusterinfo.sandbox.postgres import BIN_VARIABLE
 from clusterinfo.sandbox.processes import HOW_TO_INSTALL, Process, SandboxError
@@ -57,24 +59,22 @@ class Demonstration:
         self._out = _console(sys.stdout.isatty())
         self._err = _console(sys.stderr.isatty(), stderr=True)
         self._began = time.monotonic()
-        self._measured: list[runs.Measured] = []
 
     async def run(self) -> None:
         """Show everything; with `keep` returns only when cancelled. Nothing it started outlives it.
 
         Raises SandboxError if a child fails or the database is not what the API holds: one line gives which and why.
         """
-        async with self._servers() as servers, runs.consuming(servers) as consumers:
+        async with self._servers() as servers, runs.running(servers) as children:
             async with servers.database() as database:
                 show = tables.Tables(database, self._out)
-                await self._arrive(servers, consumers, show)
-                if servers.api:
-                    await self._change(servers, servers.api, consumers, show)
-                show.total(self._measured, time.monotonic() - self._began)
+                measured = await self._arrive(servers, children, show)
+                delays_s = await self._change(servers, servers.api, children, show) if servers.api else []
+                show.total(measured, delays_s, time.monotonic() - self._began)
             self.shown = True
             if self._options.keep:
-                await self._leave_running(servers, consumers)
-        self._out.print("\nEverything this started is gone now; `clusterinfo demo --keep` leaves it running.")
+                await self._leave_running(servers, children)
+        self._out.print("\nAll that this started is gone now; `clusterinfo demo --keep` leaves it running.")
 
     @asynccontextmanager
     async def _servers(self) -> AsyncIterator[Servers]:
@@ -91,36 +91,37 @@ class Demonstration:
             self._err.print(f"servers: ready after {time.monotonic() - self._began:.1f} s")
             yield servers
 
-    async def _list(self, servers: Servers, consumers: Sequence[Process], show: tables.Tables) -> runs.Measured:
-        """One run of lists, until all of it is stored."""
-        with runs.progress(self._err) as report:
-            measured = await runs.collect(servers, show.database, consumers, report)
-        self._measured.append(measured)
-        return measured
-
-    async def _arrive(self, servers: Servers, consumers: Sequence[Process], show: tables.Tables) -> None:
+    async def _arrive(self, servers: Servers, children: Sequence[Process], show: tables.Tables) -> runs.Measured:
         """The first lists: a cluster arrives."""
-        measured = await self._list(servers, consumers, show)
+        with runs.progress(self._err) as report:
+            measured = await runs.Arrival(servers, show.database, children, report).wait()
         show.heading(self._title(servers))
         show.measured(measured)
         await self._check(servers, show)
         await show.kinds()
         await show.queries()
+        return measured
 
     def _title(self, servers: Servers) -> str:
         simulated = servers.api and f"A simulated cluster of {servers.api.count:,} objects"
         return f"{simulated or f'Your cluster {self._options.context}'}, through Kafka into PostgreSQL"
 
     async def _change(
-        self, servers: Servers, api: SimulatedApi, consumers: Sequence[Process], show: tables.Tables
-    ) -> None:
-        """The second lists, of a cluster that has changed: what PostgreSQL makes of it."""
+        self, servers: Servers, api: SimulatedApi, children: Sequence[Process], show: tables.Tables
+    ) -> list[float]:
+        """The cluster changes, and is followed: what PostgreSQL makes of it, and how soon."""
         changed_at = dt.datetime.now(dt.UTC)
-        deployment = await api.change(show.database)
-        await self._list(servers, consumers, show)
-        await show.changes(changed_at, deployment)
+        changes = runs.Changes(servers, show.database, children)
+        happening = await changes_of(show.database)
+        async with api.control() as perform:
+            await changes.follow(happening, lambda change: perform(change.command()))
+        (deployment,) = [one for one in happening if one.resource == "deployments.apps"]
+        show.heading("Then the cluster changed, and was followed")
+        await show.before(changed_at, (deployment.namespace, deployment.name))
         self._out.print()
         await self._check(servers, show)
+        await show.changes(changes.delays_s)
+        return changes.delays_s
 
     async def _check(self, servers: Servers, show: tables.Tables) -> None:
         """Compare the database with what the simulated API itself reports."""
@@ -132,17 +133,15 @@ class Demonstration:
                     "there; please report it"
                 )
 
-    async def _leave_running(self, servers: Servers, consumers: list[Process]) -> None:
+    async def _leave_running(self, servers: Servers, children: list[Process]) -> None:
         """Leave it running until cancelled. Raises SandboxError if a server ends, or a child fails."""
-        async with runs.following(servers) as collectors:
-            tables.print_connection(self._out, servers, consumers[0])
-            with runs.progress(self._err) as report:
-                report("running, following what changes; Ctrl-C ends it all")
-                while True:
-                    for children in (collectors, consumers):
-                        for child in await runs.revive(servers, children):
-                            self._err.print(f"{child.name} has ended, and was started again as {child.pid}")
-                    await asyncio.sleep(0.5)
+        tables.print_connection(self._out, servers, children[0])
+        with runs.progress(self._err) as report:
+            report("running, following what changes; Ctrl-C ends it all")
+            while True:
+                for child in await runs.revive(servers, children):
+                    self._err.print(f"{child.name} has ended, and was started again as {child.pid}")
+                await asyncio.sleep(0.5)
 
 
 def check_extra(environment: Mapping[str, str]) -> None:

@@ -1,7 +1,8 @@
 """`clusterinfo collect` beside two `clusterinfo consume`, as anybody would run them.
 
-Children are the real executable in processes of their own; what they achieve is read from the database. The consumers
-stay from beginning to end. All is stored once the database has got as far as Kafka had when the collector ended.
+Children are the real executable in processes of their own; what they achieve is read from the database. All of them
+stay from beginning to end. A cluster has arrived once a run of lists has ended and the database has got as far as Kafka
+had by then. What happens to an object afterwards is a row when the database says so: its NOTIFY is listened to.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import datetime as dt
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ import asyncpg
 from rich.console import Console
 from rich.text import Text
 
+from clusterinfo.sandbox.demo_changes import Change
 from clusterinfo.sandbox.demo_servers import Servers, last_lines
 from clusterinfo.sandbox.processes import Process, SandboxError
 
@@ -28,11 +30,14 @@ POLL_S = 0.2
 STUCK_AFTER_S = 120.0  # a broker or database that does nothing for so long will do nothing
 PLAIN_LINE_EVERY_S = 2.0
 STOP_GRACE_S = 8.0  # more than the SHUTDOWN_GRACE_S that the children get
-DONE = (0, 3)  # 3: a kind could not be listed, which `freshness` shows
+FOLLOWED_WITHIN_S = 3.0  # from the end of the lists until it is stored what is followed
+ROW_WITHIN_S = 30.0
+LOOK_S = 0.1
 
 TOPIC, GROUP = "cluster-info", "cluster-info-consumer"  # the defaults of KAFKA_TOPIC and KAFKA_GROUP_ID
-COLLECT = ("collect", "--once")
+COLLECT = ("collect", "--watch")  # the user may have set COLLECT_INTERVAL
 CONSUME = ("consume",)
+NOTIFIED = "clusterinfo"  # the channel on which each commit that changed rows is announced
 
 STORED = """
 select (select count(*) from resource where not deleted) as rows,
@@ -40,6 +45,11 @@ select (select count(*) from resource where not deleted) as rows,
        (select coalesce(sum(greatest(count, expected_count)), 0)::bigint
         from list_progress where updated_at >= $1) as listed
 """
+
+LISTED = "select exists (select from snapshot where completed_at >= $1)"
+UNFOLLOWED = "select exists (select from freshness where state = 'verified' and not following)"
+VERSION = """
+select resource_version from resources where (api_group, resource, namespace, name) = ($1, $2, $3, $4)"""
 
 OFFSETS = "select partition, next_offset from kafka_offset where kafka_cluster <> '' and next_offset is not null"
 
@@ -66,8 +76,8 @@ def progress(console: Console) -> Iterator[Report]:
 
 @dataclass(slots=True)
 class Measured:
-    """A run in seconds since its processes were started: `first_s` the first row, `last_s` the last news. `rows`,
-    `kinds`: stored by then; `listed`: objects that the lists of this run brought."""
+    """The arrival in seconds since the processes were started: `first_s` the first row, `last_s` the last news. `rows`,
+    `kinds`: stored by then; `listed`: objects that the lists brought."""
 
     rows: int = 0
     kinds: int = 0
@@ -97,73 +107,107 @@ class Measured:
         )
 
 
-class _Run:
-    """One run of lists, and how far the database shows it to be."""
+class Arrival:
+    """The first run of lists, and how far the database shows it to be."""
 
     def __init__(
-        self, servers: Servers, database: asyncpg.Connection, consumers: Sequence[Process], report: Report
+        self, servers: Servers, database: asyncpg.Connection, children: Sequence[Process], report: Report
     ) -> None:
         self.measured = Measured()
         self._since = dt.datetime.now(dt.UTC)
         self._servers = servers
         self._database = database
-        self._consumers = consumers
+        self._children = children
         self._report = report
 
-    async def follow(self, collect: Process) -> None:
-        """Until all is stored."""
-        while collect.returncode is None:
+    async def wait(self) -> Measured:
+        """Until all is stored, and what is followed is known. Raises SandboxError, with the end of its log, if a child
+        fails."""
+        while not await self._asked(LISTED, self._since):
             await self._poll()
-        check(self._servers, [collect], done=DONE)
         ends = await self._servers.broker.ends(TOPIC)
         while not await self._has_reached(ends):
             await self._poll()
             if self.measured.quiet_s > STUCK_AFTER_S:
                 raise SandboxError(f"nothing was stored for {STUCK_AFTER_S:.0f} s; please report it")
         await self._poll()
+        looked_s = 0.0
+        while looked_s < FOLLOWED_WITHIN_S and await self._asked(UNFOLLOWED):
+            looked_s += await self._poll()
+        return self.measured
+
+    async def _asked(self, question: str, *arguments: object) -> bool:
+        with suppress(asyncpg.UndefinedTableError):  # the consumers have not migrated yet
+            return bool(await self._database.fetchval(question, *arguments))
+        return False
 
     async def _has_reached(self, ends: Mapping[int, int]) -> bool:
         stored = dict(await self._database.fetch(OFFSETS))
         return all(stored.get(partition, 0) >= end for partition, end in ends.items())
 
-    async def _poll(self) -> None:
-        """Measure once, then pause: four times as long as measuring took, at least 0.2 s."""
+    async def _poll(self) -> float:
+        """Measure once, then pause: four times as long as measuring took, at least 0.2 s. How long all that took."""
         began = time.monotonic()
-        check(self._servers, self._consumers)
+        check(self._servers, self._children)
         with suppress(asyncpg.UndefinedTableError):  # the consumers have not migrated yet
             self.measured.note(*await self._database.fetchrow(STORED, self._since))
         self._report(str(self.measured))
         await asyncio.sleep(max(POLL_S, 4 * (time.monotonic() - began)))
-
-
-async def collect(
-    servers: Servers, database: asyncpg.Connection, consumers: Sequence[Process], report: Report
-) -> Measured:
-    """One run of lists, until all of it is stored.
-
-    Raises SandboxError, with the end of its log, if a child fails.
-    """
-    run = _Run(servers, database, consumers, report)
-    async with _stopped_afterwards() as children:
-        await run.follow(start(servers, children, "collect", COLLECT))
-    return run.measured
+        return time.monotonic() - began
 
 
 @asynccontextmanager
-async def consuming(servers: Servers) -> AsyncIterator[list[Process]]:
-    """Two consumers, until the block ends."""
+async def running(servers: Servers) -> AsyncIterator[list[Process]]:
+    """Two consumers and a collector, in this order, until the block ends."""
     async with _stopped_afterwards() as children:
         for number in range(CONSUMERS):
             start(servers, children, f"consume {number + 1}", CONSUME)
+        start(servers, children, "collect", COLLECT)
         yield children
 
 
-@asynccontextmanager
-async def following(servers: Servers) -> AsyncIterator[list[Process]]:
-    """A collector that lists again and then follows what changes, until the block ends."""
-    async with _stopped_afterwards() as children:
-        start(servers, children, "collect", ("collect", "--watch"))
-        yield children
+class Changes:
+    """Makes changes one after another, and measures how long each takes to be a row; `delays_s` has them in order."""
+
+    def __init__(self, servers: Servers, database: asyncpg.Connection, children: Sequence[Process]) -> None:
+        self.delays_s: list[float] = []
+        self._servers = servers
+        self._database = database
+        self._children = children
+        self._news = asyncio.Event()
+
+    async def follow(self, changes: Sequence[Change], send: Callable[[Change], Awaitable[None]]) -> None:
+        """Have each made by `send`, and wait until it is seen. Raises SandboxError if one is not seen within 30 s."""
+        listen = self._hear
+        await self._database.add_listener(NOTIFIED, listen)
+        try:
+            for change in changes:
+                before, began_s = await self._version(change), time.monotonic()
+                await send(change)
+                await self._until_changed(change, before)
+                self.delays_s.append(time.monotonic() - began_s)
+        finally:
+            await self._database.remove_listener(NOTIFIED, listen)
+
+    def _hear(self, *_: object) -> None:
+        self._news.set()
+
+    async def _version(self, change: Change) -> str | None:
+        group, resource = change.unit
+        version: str | None = await self._database.fetchval(VERSION, group, resource, change.namespace, change.name)
+        return version
+
+    async def _until_changed(self, change: Change, before: str | None) -> None:
+        until_s = time.monotonic() + ROW_WITHIN_S
+        while True:
+            self._news.clear()
+            if await self._version(change) != before:
+                return
+            check(self._servers, self._children)
+            if time.monotonic() > until_s:
+                raise SandboxError(f"a change was no row after {ROW_WITHIN_S:.0f} s; please report it")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._news.wait(), LOOK_S)
 
 
 async def revive(servers: Servers, children: list[Process]) -> list[Process]:
@@ -195,11 +239,11 @@ def start(servers: Servers, children: list[Process], name: str, arguments: Seque
     return child
 
 
-def check(servers: Servers, children: Sequence[Process], *, done: Sequence[int] = ()) -> None:
-    """Raises SandboxError, with the end of its log, if a server has ended, or a child with a code that `done` lacks."""
+def check(servers: Servers, children: Sequence[Process]) -> None:
+    """Raises SandboxError, with the end of its log, if a server or a child has ended."""
     servers.check()
     for child in children:
-        if child.returncode is not None and child.returncode not in done:
+        if child.returncode is not None:
             raise SandboxError(f"{child.name} exited with {child.returncode}: {last_lines(child.log)}")
 
 

@@ -1,18 +1,17 @@
 """What the demo runs on: PostgreSQL, a broker, and the simulated Kubernetes API as a process of its own.
 
 Knows how to start them, what the executable needs in its environment to reach them, and how to request
-changes, and the truth, from the simulated API.
+operations, and the truth, from the simulated API.
 """
 
 from __future__ import annotations
 
-import base64
 import os
 import secrets
 import shlex
 import ssl
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +35,8 @@ _NONE = (None, Path())
 
 ObjectKey = tuple[str, str, str, str, str, str]
 """(group, resource, namespace, name, uid, resourceVersion)"""
+Control = Callable[[Mapping[str, Any]], Awaitable[None]]
+"""Has the simulated API perform an operation. Raises SandboxError if it does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,43 +53,31 @@ class SimulatedApi:
 
     async def objects(self) -> set[ObjectKey]:
         """What it holds now."""
-        text = await self._control("GET", "/objects")
+        async with self._session() as session:
+            text = await self._control(session, "GET", "/objects")
         return {tuple(orjson.loads(line)) for line in text.splitlines()}
 
-    async def change(self, database: asyncpg.Connection) -> tuple[str, str]:
-        """Scale a Deployment, delete a Pod, rotate a Secret, create a ConfigMap. The Deployment's namespace, name."""
-        deployment = await database.fetchrow(
-            "select namespace, name, replicas from deployments order by namespace, name limit 1"
-        )
-        pod = await database.fetchrow("select namespace, name from pods order by ready desc, namespace, name limit 1")
-        secret = await database.fetchrow(
-            "select namespace, name, data_keys[1] as key from secrets where type = 'Opaque' "
-            "order by namespace, name limit 1"
-        )
-        namespace, name, replicas = deployment
-        await self._do("update", "deployments.apps", namespace, name, patch={"spec": {"replicas": replicas + 3}})
-        await self._do("delete", "pods", *pod)
-        value = base64.b64encode(secrets.token_bytes(24)).decode()
-        await self._do("update", "secrets", secret[0], secret[1], patch={"data": {secret["key"]: value}})
-        greeting = {"metadata": {"name": "demo-greeting", "namespace": namespace}, "data": {"hello": "world"}}
-        await self._post({"op": "create", "resource": "configmaps", "body": greeting})
-        return namespace, name
+    @asynccontextmanager
+    async def control(self) -> AsyncIterator[Control]:
+        """What has it do something: operations by name, see `kubernetes/control.py`. On one connection."""
+        async with self._session() as session:
 
-    async def _do(self, op: str, resource: str, namespace: str, name: str, **more: Any) -> None:
-        await self._post({"op": op, "resource": resource, "namespace": namespace, "name": name, **more})
+            async def perform(command: Mapping[str, Any]) -> None:
+                await self._control(session, "POST", "", orjson.dumps(command))
 
-    async def _post(self, command: Mapping[str, Any]) -> None:
-        await self._control("POST", "", orjson.dumps(command))
+            yield perform
 
-    async def _control(self, method: str, path: str, body: bytes | None = None) -> bytes:
+    def _session(self) -> aiohttp.ClientSession:
         headers = {"Authorization": f"Bearer {self.token}"}
         timeout = aiohttp.ClientTimeout(total=CONTROL_TIMEOUT_S)
-        trusting = ssl.create_default_context(cadata=self.authority)
+        trusting = aiohttp.TCPConnector(ssl=ssl.create_default_context(cadata=self.authority))
+        return aiohttp.ClientSession(headers=headers, timeout=timeout, raise_for_status=True, connector=trusting)
+
+    async def _control(
+        self, session: aiohttp.ClientSession, method: str, path: str, body: bytes | None = None
+    ) -> bytes:
         try:
-            async with (
-                aiohttp.ClientSession(headers=headers, timeout=timeout, raise_for_status=True) as session,
-                session.request(method, f"{self.url}/_control{path}", data=body, ssl=trusting) as response,
-            ):
+            async with session.request(method, f"{self.url}/_control{path}", data=body) as response:
                 return await response.read()
         except (aiohttp.ClientError, TimeoutError) as error:
             raise SandboxError(f"the simulated Kubernetes API did not carry out a request: {error!r}") from error

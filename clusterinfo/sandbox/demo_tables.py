@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import shlex
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -27,7 +28,7 @@ LIMITS = """
 The consumer is started again at once, and goes on where the other one stopped. The broker is for development: it keeps
 everything in memory. Nothing of all this outlives the command."""
 LIMITS_OF_API = """
-What is deleted is gone from the tables within seconds, and in resource_changes. The API is simulated: kubectl can get,
+What is deleted is gone from the tables at once, and in resource_changes. The API is simulated: kubectl can get,
 describe, watch and delete, but not create, change, exec or read logs, and no controller makes anything again."""
 
 
@@ -42,7 +43,9 @@ class Question:
 KINDS = Question(
     "Which kinds are there, and how far can each be believed?",
     f"""
-select kind, api_group, objects, state, round(age_s) || 's' as age
+select kind, api_group, objects,
+       case when following then 'followed' else state end as state,
+       round(age_s) || 's' as age
 from freshness
 where objects > 0
 order by objects desc, kind
@@ -76,18 +79,23 @@ with short as materialized (
     where type = 'Warning' and object_kind = 'Pod'
     order by cluster, namespace, object_name, last_seen_at desc
 )
-select d.namespace, d.name as deployment, d.ready_replicas || '/' || d.replicas as ready, p.name as pod,
+select d.namespace, d.name as deployment,
+       d.ready_replicas || '/' || d.replicas as ready, p.name as pod,
        coalesce(p.reason, p.phase) as why, w.message as last_warning
 from short d
-join replicasets r on (r.cluster, r.namespace, r.owner_name) = (d.cluster, d.namespace, d.name)
-join unready p on (p.cluster, p.namespace, p.owner_name) = (r.cluster, r.namespace, r.name)
-left join warning w on (w.cluster, w.namespace, w.object_name) = (p.cluster, p.namespace, p.name)
+join replicasets r
+  on (r.cluster, r.namespace, r.owner_name) = (d.cluster, d.namespace, d.name)
+join unready p
+  on (p.cluster, p.namespace, p.owner_name) = (r.cluster, r.namespace, r.name)
+left join warning w
+  on (w.cluster, w.namespace, w.object_name) = (p.cluster, p.namespace, p.name)
 order by d.namespace, d.name, p.name limit 5""",
     ),
     Question(
         "Which pods are not ready, and why?",
         """
-select coalesce(reason, phase) as why, count(*) as pods, min(namespace || '/' || name) as for_example
+select coalesce(reason, phase) as why, count(*) as pods,
+       min(namespace || '/' || name) as for_example
 from pods
 where not ready and phase <> 'Succeeded'
 group by why order by pods desc, why limit 5""",
@@ -95,23 +103,25 @@ group by why order by pods desc, why limit 5""",
     Question(
         "Which images run, by tag?",
         """
-select substring(image from ':([^:/@]+)$') as tag, count(*) as containers, count(distinct image) as images,
-       min(image) as for_example
+select substring(image from ':([^:/@]+)$') as tag, count(*) as containers,
+       count(distinct image) as images, min(image) as for_example
 from container_images
 group by tag order by containers desc, tag limit 5""",
     ),
     Question(
         "Which nodes have given away most of their CPU?",
         """
-select n.name as node, sum(p.cpu_request_cores) as requested, n.cpu_allocatable_cores as allocatable,
-       round(100 * sum(p.cpu_request_cores) / n.cpu_allocatable_cores) as percent
+select n.name as node, sum(p.cpu_request_cores) as requested,
+       n.cpu_allocatable_cores as allocatable,
+       round(100 * sum(cpu_request_cores) / n.cpu_allocatable_cores) as percent
 from nodes n
-join pods p on p.cluster = n.cluster and p.node_name = n.name and p.phase in ('Pending', 'Running')
-where n.cpu_allocatable_cores > 0
-group by n.cluster, n.name, n.cpu_allocatable_cores order by percent desc nulls last, node limit 5""",
+join pods p on (p.cluster, p.node_name) = (n.cluster, n.name)
+where n.cpu_allocatable_cores > 0 and p.phase in ('Pending', 'Running')
+group by n.cluster, n.name, n.cpu_allocatable_cores
+order by percent desc nulls last, node limit 5""",
     ),
     Question(
-        "What is known of Secrets? Keys, and fingerprints in place of values: those never left the collector.",
+        "What is known of Secrets? Keys and fingerprints: no value left the collector",
         """
 select namespace || '/' || name as secret, key, value
 from resources, jsonb_each_text(object -> 'data') as data (key, value)
@@ -121,12 +131,13 @@ order by namespace, name, key limit 4""",
 )
 
 CHANGES = Question(
-    "What has changed in the last minute?",
+    "What has changed in the last minute, and who did it?",
     """
-select change, resource, namespace, name, to_char(at, 'HH24:MI:SS') as at
+select change, resource || '/' || name as what, changed_by, operation,
+       to_char(coalesce(changed_at, at), 'HH24:MI:SS') as time
 from resource_changes(now() - interval '1 minute', now())
 where at > known_since
-order by resource, name""",
+order by at desc limit 8""",
 )
 """What the first lists found did not change: see `known_since`."""
 
@@ -145,7 +156,7 @@ class Tables:
         """How fast it went."""
         rate = run.rows / run.last_s if run.last_s else 0.0
         self._line(
-            f"{run.rows:,} objects of {run.kinds} kinds stored in {run.last_s:.1f} s, {rate:,.0f} rows a second; "
+            f"{run.rows:,} objects of {run.kinds} kinds stored in {run.last_s:.1f} s, {rate:,.0f} rows a second;\n"
             f"the first row after {run.first_s:.1f} s. Counted from the start of the processes."
         )
 
@@ -163,8 +174,8 @@ class Tables:
         left_out = sorted({f"{key[1]}.{key[0]}".rstrip(".") for key in truth - wanted})
         if stored == wanted:
             self._line(
-                f"The API holds {len(truth):,} objects, {len(truth) - len(wanted):,} of them left out on purpose "
-                f"({', '.join(left_out) or 'none'}); the database holds exactly the other {len(wanted):,}, "
+                f"The API holds {len(truth):,} objects, {len(truth) - len(wanted):,} of them left out on purpose\n"
+                f"({', '.join(left_out) or 'none'}); the database holds exactly the other {len(wanted):,},\n"
                 "each in its present version."
             )
         return len(wanted - stored), len(stored - wanted)
@@ -185,18 +196,26 @@ class Tables:
         for question in QUESTIONS:
             await self.answer(question)
 
-    async def changes(self, since: dt.datetime, deployment: tuple[str, str]) -> None:
-        """What `resource_changes` and `resources_as_of` return for what has just happened."""
-        self.heading("Then a Deployment was scaled, a Pod deleted, a Secret rotated, a ConfigMap created; listed again")
-        moment = since.isoformat(sep=" ", timespec="milliseconds")
+    async def changes(self, delays_s: Sequence[float]) -> None:
+        """What `resource_changes` returns for what has just happened, and how soon it was seen."""
         await self.answer(CHANGES)
+        middle_ms, most_ms = 1000 * statistics.median(delays_s), 1000 * max(delays_s)
+        self._line(
+            f"\n{len(delays_s)} changes, nothing listed again: from the request to the API until SQL shows it\n"
+            f"{middle_ms:.0f} ms in the median, {most_ms:.0f} ms at most."
+        )
+
+    async def before(self, since: dt.datetime, deployment: tuple[str, str]) -> None:
+        """What `resources_as_of` returns of what has just changed."""
+        moment = since.isoformat(sep=" ", timespec="milliseconds")
         namespace, name = deployment
         which = f"where resource = 'deployments' and namespace = '{namespace}' and name = '{name}'"
         await self.answer(
             Question(
-                "And how was it before?",
+                "How was it before?",
                 f"""
-select 'before' as version, object #>> '{{spec,replicas}}' as replicas, resource_version
+select 'before' as version, object #>> '{{spec,replicas}}' as replicas,
+       resource_version
 from resources_as_of('{moment}')
 {which}
 union all
@@ -220,11 +239,12 @@ from resources
         self._console.print(Text(head, style="bold"), soft_wrap=True)
         self._line("\n".join(lines) if lines else "(no rows)")
 
-    def total(self, measured: Sequence[Measured], seconds: float) -> None:
+    def total(self, measured: Measured, delays_s: Sequence[float], seconds: float) -> None:
         """All of it in a line."""
-        listed = sum(run.listed for run in measured)
-        lists = " and ".join(f"{run.last_s:.1f} s" for run in measured)
-        self._line(f"\nIn all {seconds:.1f} s, of which lists took {lists}: {listed:,} objects listed and stored.")
+        followed = f", {len(delays_s)} changes followed" if delays_s else ""
+        self._line(
+            f"\nIn all {seconds:.1f} s, lists {measured.last_s:.1f} s: {measured.listed:,} objects stored{followed}."
+        )
 
     def _line(self, text: str) -> None:
         self._console.print(Text(text), soft_wrap=True)

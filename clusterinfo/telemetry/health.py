@@ -12,6 +12,8 @@ from clusterinfo.settings import LIST_TIMEOUT_S
 from clusterinfo.telemetry.probes import STEP
 
 RUN = "run of lists"
+BESIDE = frozenset({STEP, "renew"})
+"""Steps that go on while a collector stands by: probes, and looking at the Lease."""
 SILENT_S = 600.0
 """Twice the longest deadline of any step of a run (a page, a batch: 300 s each): by then one must have ended."""
 
@@ -81,7 +83,7 @@ class Health:
             case seen.ListEnded(resource=resource, reach=reach):
                 self._lists.pop((resource, reach), None)
                 self._endless.pop((resource, reach), None)
-            case seen.SnapshotEnded() | seen.RunFailed():
+            case seen.SnapshotEnded() | seen.RunFailed() | seen.StandsBy():
                 self._lists.clear()
                 self._endless.clear()
 
@@ -110,3 +112,6 @@ class Health:
             case seen.RunFailed(cluster=cluster, error=error):
                 self._runs.discard(cluster)
                 self.failing[cluster, RUN] = error
+            case seen.StandsBy():  # what was under way was abandoned
+                self._runs.clear()
+                self.failing = {key: error for key, error in self.failing.items() if key[1] in BESIDE}

@@ -26,16 +26,20 @@ MESSAGES: dict[type[Observation], tuple[str, str]] = {
     seen.Started: ("info", "Started"),
     seen.Stopped: ("info", "Stopped"),
     seen.Connected: ("info", "Connected"),
+    seen.Leads: ("info", "Leads: lists and follows from now on"),
+    seen.StandsBy: ("info", "Stands by: nothing is listed until this replica leads"),
+    seen.LeadershipLost: ("warning", "Leads no more, and stands by"),
+    seen.LeadershipGivenUp: ("info", "Lease given up: another replica may lead"),
     seen.Discovered: ("info", "Discovered what the cluster serves"),
     seen.PageListed: ("debug", "Page listed"),
     seen.ListEnded: ("info", "List ended"),
     seen.ListRestarted: ("warning", "List starts again"),
     seen.WatchOpened: ("debug", "Watch opened"),
-    seen.WatchInterrupted: ("info", "Watch broke off and is opened again"),
+    seen.WatchInterrupted: ("debug", "Watch broke off and is opened again"),
     seen.WatchLost: ("warning", "Watch cannot be continued: the kind is listed again"),
     seen.WatchFailing: ("warning", "Watch cannot be opened: tried again, and the kind listed meanwhile"),
     seen.WatchRecovered: ("info", "Watch works again"),
-    seen.WatchesCounted: ("debug", "Watches that are followed"),
+    seen.WatchesCounted: ("info", "Following: what changes is sent as it happens"),
     seen.EventsRead: ("debug", "Changes watched"),
     seen.SnapshotEnded: ("info", "Snapshot ended"),
     seen.RunFailed: ("warning", "Run of lists failed and starts again"),
@@ -162,7 +166,8 @@ def log_observation(observation: Observation) -> None:
             logger.info(message)
         case _:
             level, message = MESSAGES[type(observation)]
-            getattr(logger, level)(message, **_fields(observation))
+            is_news = not isinstance(observation, seen.Repeatable) or observation.is_news
+            getattr(logger, level if is_news else "debug")(message, **_fields(observation))
 
 
 def _fields(observation: Observation) -> dict[str, Any]:
@@ -170,6 +175,7 @@ def _fields(observation: Observation) -> dict[str, Any]:
     fields = {
         name: round(value, _DIGITS) if isinstance(value, float) else value
         for name, value in dataclasses.asdict(observation).items()
+        if name != "is_news"
     }
     if "cluster_name" in fields:
         identity = fields["cluster"]

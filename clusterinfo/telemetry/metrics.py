@@ -56,6 +56,9 @@ class Metrics:
             "last_snapshot_timestamp_seconds", "When the last run of lists ended (Unix time)", "cluster"
         )
         self.interval = self._gauge("collect_interval_seconds", "Seconds from one run of lists to the next", "cluster")
+        self.leader = self._gauge(
+            "leader", "1 for the collector that leads, 0 for one that stands by", "cluster", "lease"
+        )
         self.produced_records = self._counter("produced_records", "Records sent to Kafka", "topic")
         self.produced_bytes = self._counter("produced_bytes", "Bytes of values sent to Kafka", "topic")
         self.lag = self._gauge(
@@ -134,6 +137,10 @@ def _count_run(metrics: Metrics, run: seen.SnapshotEnded) -> None:
         metrics.interval.labels(run.cluster).set(run.interval_s)
 
 
+def _lead_no_more(metrics: Metrics, one: seen.StandsBy | seen.LeadershipLost | seen.LeadershipGivenUp) -> None:
+    metrics.leader.labels(one.cluster, one.lease).set(0)
+
+
 def _count_produced(metrics: Metrics, produced: seen.Produced | seen.Streamed) -> None:
     metrics.produced_records.labels(produced.topic).inc(produced.records)
     metrics.produced_bytes.labels(produced.topic).inc(produced.size_bytes)
@@ -181,6 +188,10 @@ _COUNTERS: dict[type[Observation], Callable[[Metrics, Any], None]] = {
     seen.WatchLost: lambda m, o: m.watches_lost.labels(o.resource).inc(),
     seen.WatchesCounted: _count_watches,
     seen.SnapshotEnded: _count_run,
+    seen.Leads: lambda m, o: m.leader.labels(o.cluster, o.lease).set(1),
+    seen.StandsBy: _lead_no_more,
+    seen.LeadershipLost: _lead_no_more,
+    seen.LeadershipGivenUp: _lead_no_more,
     seen.Produced: _count_produced,
     seen.Streamed: _count_produced,
     seen.PartitionsAssigned: lambda m, _: m.lag.clear(),

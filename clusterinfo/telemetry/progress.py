@@ -40,11 +40,11 @@ def line_of(observation: Observation) -> str:
             line = f"{lane}, {step}: {error}; again in {wait_s:.1f} s"
         case seen.RunFailed(cluster=cluster, error=error, wait_s=wait_s):
             line = f"{cluster}, run of lists: {error}; again in {wait_s:.1f} s"
-        case seen.SnapshotEnded() as ended:
+        case seen.SnapshotEnded(is_news=True) as ended:
             line = _summary(ended)
         case seen.AllStored() as stored:
             line = _sum(stored)
-    return line or _of_a_watch(observation)
+    return line or _of_a_watch(observation) or _of_a_lease(observation)
 
 
 def _of_a_watch(observation: Observation) -> str:
@@ -55,6 +55,17 @@ def _of_a_watch(observation: Observation) -> str:
             return f"{resource}: its watch has not worked for {seconds:.0f} s: {error}; it is listed meanwhile"
         case seen.WatchRecovered(resource=resource, seconds=seconds):
             return f"{resource}: its watch works again, after {seconds:.0f} s"
+    return ""
+
+
+def _of_a_lease(observation: Observation) -> str:
+    match observation:
+        case seen.StandsBy(lease=lease, holder=holder):
+            return f"stands by: {holder or 'somebody'} holds the Lease {lease}"
+        case seen.Leads(lease=lease):
+            return f"leads: it holds the Lease {lease}"
+        case seen.LeadershipLost(lease=lease, reason=reason):
+            return f"leads no more, the Lease {lease} is lost: {reason}"
     return ""
 
 

@@ -87,12 +87,10 @@ class Listing:
         return self._ran and bool(self._followed)
 
     def words(self) -> str:
-        followed = f"{len(self._followed)} kinds followed, {self._changes:,} changes" if self._follows else ""
+        if self._follows:
+            return f"{self.cluster}: {len(self._followed)} kinds followed, {self._changes:,} changes"
         if self._next_at_s is not None:
-            wait = f"next run of lists in {short_duration(self._next_at_s - self._now())}"
-            return f"{self.cluster}: {', '.join(filter(None, (followed, wait)))}"
-        if followed:
-            return f"{self.cluster}: {followed}, listing the others"
+            return f"{self.cluster}: next run of lists in {short_duration(self._next_at_s - self._now())}"
         size = f"{self._objects:,} objects, {self._size_bytes / 1048576:.1f} MiB"
         return f"listing {self.cluster}: {self._listed}/{self._kinds} kinds, {size}"
 

@@ -30,7 +30,7 @@ PROD = {
 }
 CHOICES: dict[str, tuple[str, tuple[str, ...], dict[str, Any]]] = {
     "base": ("base", (), {}),
-    "prod": ("overlays/prod", (), PROD),
+    "prod": ("overlays/prod", ("leader-election",), PROD | {"collector": {"replicas": 2}}),
     "prod, as a CronJob": ("overlays/prod", ("cronjob",), PROD | {"collector": {"schedule": "*/15 * * * *"}}),
     "by CPU, monitored": (
         "base",

@@ -45,5 +45,5 @@ async def _seen(kept: Kept, home: Path) -> None:
     """Until the last command shows what the one before deleted; the collector follows."""
     changes = kept.breaking[-1]
     async with asyncio.timeout(90):
-        while not re.search(r"deleted +\| deployments +\| ns-000", (await typed(changes, kept.environment, home))[1]):
+        while not re.search(r"deleted +\| deployments/", (await typed(changes, kept.environment, home))[1]):
             await asyncio.sleep(1)

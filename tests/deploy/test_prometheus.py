@@ -129,6 +129,11 @@ SILENT: list[dict[str, str]] = [
     series("clusterinfo_collect_interval_seconds", "300x120", cluster="a"),
     series("clusterinfo_last_snapshot_timestamp_seconds", "0+60x90 5400x30", cluster="rare"),
     series("clusterinfo_collect_interval_seconds", "3600x120", cluster="rare"),
+    # With an interval of seconds one run that takes its time is nobody's alarm.
+    series("clusterinfo_last_snapshot_timestamp_seconds", "-100+60x120", cluster="short"),
+    series("clusterinfo_collect_interval_seconds", "10x120", cluster="short"),
+    series("clusterinfo_leader", "1x60 0x60", cluster="a", lease="l", instance="a1"),
+    series("clusterinfo_leader", "0x61 1x59", cluster="a", lease="l", instance="a2"),
     # One of two is spare. A collector has the metric, too.
     series("clusterinfo_assigned_partitions", "12x120", job="consumer", instance="c"),
     series("clusterinfo_assigned_partitions", "0x120", job="consumer", instance="spare"),
@@ -164,6 +169,10 @@ FIRING: dict[str, list[dict[str, str]]] = {
     "ClusterinfoNotCollected": [
         series("clusterinfo_last_snapshot_timestamp_seconds", "6000x120", cluster="a"),
         series("clusterinfo_collect_interval_seconds", "300x120", cluster="a"),
+    ],
+    "ClusterinfoNobodyLeads": [
+        series("clusterinfo_leader", "1x100 0x20", cluster="a", lease="l", instance="a1"),
+        series("clusterinfo_leader", "0x120", cluster="a", lease="l", instance="a2"),
     ],
     "ClusterinfoNotVerified": [
         series("clusterinfo_last_verified_timestamp_seconds", "3000x120", cluster="a", resource="pods")

@@ -16,7 +16,7 @@ from tests.support.pod_security import containers, pod_spec, violations
 
 HERE = Path(__file__).parent
 OVERLAYS = ("base", "overlays/dev", "overlays/prod")
-CHOICES = ((), ("cronjob",), ("hpa",), ("keda",), ("dashboards", "podmonitor", "prometheusrule"))
+CHOICES = ((), ("cronjob",), ("leader-election",), ("hpa",), ("keda",), ("dashboards", "podmonitor", "prometheusrule"))
 """Components that are taken together."""
 CUSTOM = {"PodMonitor", "PrometheusRule", "ScaledObject"}
 """Kinds of others, which Kubernetes' own schemas do not know."""

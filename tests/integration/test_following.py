@@ -26,6 +26,7 @@ from clusterinfo.model import Batch, ListLane, Receipt, Record, RecordType, Unit
 from clusterinfo.observations import (
     ListEnded,
     Observation,
+    RunScheduled,
     WatchesCounted,
     WatchFailing,
     WatchInterrupted,
@@ -323,6 +324,7 @@ async def test_a_watch_that_keeps_failing_is_told_once_and_its_kind_listed_meanw
 ) -> None:
     monkeypatch.setattr(collector_module, "WatchContext", partial(WatchContext, silence_s=0.6))
     monkeypatch.setattr(watch_health, "FAILING_AFTER_S", 0.3)
+    monkeypatch.setattr(following, "OVERDUE_AFTER_S", 0.1)
     monkeypatch.setattr(following, "PROGRESS_S", 0.1)
     run = await follow(collect_interval=0.5)
     await run.until_followed()
@@ -354,6 +356,25 @@ async def test_a_watch_that_keeps_failing_is_told_once_and_its_kind_listed_meanw
     run.api.cluster.create("configmaps", configmap("after"))
     await run.until_equal()
     assert run.lists_of("configmaps") == listed
+
+
+async def test_after_an_outage_all_is_followed_on_without_a_list(
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collector_module, "WatchContext", partial(WatchContext, silence_s=0.3))
+    run = await follow(collect_interval=0.5)
+    await run.until_followed()
+    run.api.faults.fail("*", 503, verb="watch")
+    for kind in run.states():
+        run.api.cluster.drop_watches(kind)
+    run.api.cluster.create("configmaps", configmap("during the outage"))
+    runs = len(run.observed(RunScheduled))
+    await run.until(lambda: len(run.observed(RunScheduled)) >= runs + 5)
+    run.api.faults.clear()
+    await run.until_equal()
+    await run.until_followed()
+    assert {one.outcome for one in run.observed(ListEnded)} == {"completed"}
+    assert {run.lists_of(kind) for kind in run.states()} == {1}
 
 
 async def test_what_may_be_listed_and_not_watched_is_polled(follow: Follow) -> None:
@@ -474,6 +495,15 @@ async def test_what_is_served_anew_has_nothing_listed_that_is_not_due(
     assert not [one for one in run.sink.records if one.type is RecordType.LIST_FAILED]
 
 
+async def test_what_is_served_anew_is_found_without_a_sign(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collector_module, "DISCOVER_EVERY_S", 0.3)
+    run = await follow(include=["configmaps", "*.example.com"])
+    await run.until_followed()
+    run.api.cluster.add_crd("gadgets", "shop.example.com", "Gadget")
+    await run.until(lambda: run.states().get("gadgets.shop.example.com") is State.WATCHING)
+    assert run.lists_of("configmaps") == 1
+
+
 async def test_credentials_that_are_refused_for_good_end_it(follow: Follow) -> None:
     run = await follow()
     await run.until_followed()
@@ -516,6 +546,31 @@ async def test_a_resync_beside_the_watch_corrects_nothing_and_names_its_session(
     froms = run.copy.followed["configmaps"]
     assert len(froms) >= 3
     assert froms[-1] > 1
+    assert not [one for one in run.sink.records if one.type is RecordType.WATCH_ENDED]
+
+
+async def test_a_list_that_overtakes_its_watch_names_no_session(
+    follow: Follow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "REACH_WITHIN_S", 0.3)
+    monkeypatch.setattr(following, "RETRY_RESYNC_S", 0.5)
+    run = await follow(resync_interval=1.0, include=["configmaps"])
+    await run.until_followed()
+    run.api.faults.fail("configmaps", 503, times=3, verb="list")
+    await run.until(lambda: run.states()["configmaps"] is State.RESYNCING)
+    before = run.lists_of("configmaps")
+    run.api.faults.fail("configmaps", 503, verb="watch")
+    run.api.cluster.drop_watches("configmaps")
+    run.api.cluster.update("configmaps", "shop", "cm-01", {"data": {"x": "not watched yet"}})
+    await run.until(lambda: run.lists_of("configmaps") > before)
+
+    def said() -> list[ListCompleted]:
+        return [read(one, ListCompleted) for one in run.sink.records if one.type is RecordType.LIST_COMPLETED]
+
+    assert said()[-1].session == ""
+    run.api.faults.clear()
+    await run.until(lambda: said()[-1].session != "")
+    await run.until_equal()
     assert not [one for one in run.sink.records if one.type is RecordType.WATCH_ENDED]
 
 

@@ -268,6 +268,7 @@ TRIED = {
 
 ELSEWHERE = {
     "Records are missing": "tests/apache/test_troubleshooting.py",  # only that broker can be made to
+    "Collectors stand by and none leads": "tests/integration/test_leader_election.py",  # beside what else it tries
     "A watch keeps failing": "tests/integration/test_live.py",  # by what is observed, which is quicker
     "A list corrects what was followed": "tests/integration/test_postgres_following.py",  # no program can be made to
 }

@@ -54,7 +54,9 @@ def _values() -> JSON:
                 "pullPolicy": {"enum": ["Always", "IfNotPresent", "Never"]},
             }
         ),
-        "collector": _object(SWITCH | {"schedule": TEXT, "interval": TEXT, "resources": FREE} | pods),
+        "collector": _object(
+            SWITCH | {"replicas": COUNT, "schedule": TEXT, "interval": TEXT, "resources": FREE} | pods
+        ),
         "consumer": _object(scaled | {"resources": FREE} | pods),
         "migrate": _object(SWITCH | pods),
         "rbac": _object({"create": FLAG}),

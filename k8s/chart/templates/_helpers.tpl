@@ -22,6 +22,13 @@ labels:
   {{- include "labels" . | nindent 2 }}
 {{- end }}
 
+{{/* Not empty where collectors elect who works: several are started. */}}
+{{- define "elects" -}}
+{{- with .Values.collector }}
+{{- if and .enabled (empty .schedule) (gt (int .replicas) 1) }}true{{ end }}
+{{- end }}
+{{- end }}
+
 {{- define "image" -}}
 image: {{ .repository }}:{{ .root.Values.image.tag | default .root.Chart.AppVersion }}
 imagePullPolicy: {{ .root.Values.image.pullPolicy }}

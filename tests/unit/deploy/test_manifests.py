@@ -25,6 +25,9 @@ EVERYWHERE = BASE + manifests("overlays/dev") + manifests("components")
 ROLES = ("collector", "consumer")
 GRACE_S = Settings.model_fields["shutdown_grace_s"].default
 SERVED = Settings.model_fields["metrics_address"]
+KUSTOMIZATION = yaml.safe_load((K8S / "base/kustomization.yaml").read_text())
+LEASE = "cluster-info/cluster-info-collector"
+"""What components/leader-election names."""
 PEAK_MIB = {"collector": 133, "consumer": 103}
 """Peak memory at 50,000 objects, by `make bench`."""
 
@@ -208,6 +211,22 @@ def test_the_role_is_what_the_program_prints() -> None:
     assert not [rule for rule in rules if {"secrets", "*"} & {*rule["resources"], *rule["verbs"], *rule["apiGroups"]}]
 
 
+def test_the_lease_is_the_one_that_the_program_prints_a_role_for() -> None:
+    asked = [sys.executable, "-m", "clusterinfo", "rbac", "--leader-election"]
+    printed = subprocess.run(asked, capture_output=True, text=True, timeout=60, check=True, env={})
+    role, binding = list(yaml.safe_load_all(printed.stdout))[-2:]
+    shipped = manifests("components")
+    for one in (role, binding):
+        found = find(shipped, one["kind"], "cluster-info-collector-lease")
+        assert {**found, "metadata": {**found["metadata"], "labels": None}} == {
+            **one,
+            "metadata": {**one["metadata"], "labels": None},
+        }
+    namespace, _, name = LEASE.partition("/")
+    assert role["metadata"]["namespace"] == namespace
+    assert role["rules"][0]["resourceNames"] == [name]
+
+
 # Policies
 
 
@@ -216,9 +235,10 @@ def test_budgets_and_policies_select_pods_that_exist() -> None:
     selectors = [one["spec"]["selector"]["matchLabels"] for one in EVERYWHERE if one["kind"] == "PodDisruptionBudget"]
     selectors += [one["spec"]["podSelector"]["matchLabels"] for one in EVERYWHERE if one["kind"] == "NetworkPolicy"]
     selectors += [one["labelSelector"]["matchLabels"] for one in pod("consumer")["topologySpreadConstraints"]]
-    assert len(selectors) == 9
+    assert len(selectors) == 10
+    (added,) = [one["pairs"] for one in KUSTOMIZATION["labels"] if one.get("includeSelectors")]
     for selector in selectors:
-        assert any(selector.items() <= one.items() for one in labels), selector
+        assert any(selector.items() <= (added | one).items() for one in labels), selector
 
 
 def test_what_scales_the_consumers_stops_where_the_partitions_end() -> None:

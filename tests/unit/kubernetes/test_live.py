@@ -11,7 +11,9 @@ LISTS = frozenset({State.LISTING, State.RESYNCING})
 """States in which a list is under way."""
 WATCHED = FOLLOWED | {State.LISTING}
 """States in which a watch may be open."""
-SAID = frozenset({Event.REMOVED, Event.CLOCK, Event.UNWATCHABLE, Event.WATCH_FORBIDDEN, Event.EXPIRED})
+SAID = frozenset(
+    {Event.REMOVED, Event.CLOCK, Event.UNWATCHABLE, Event.WATCH_FORBIDDEN, Event.EXPIRED, Event.STAND_DOWN}
+)
 """Events after which nobody may think any longer that the kind is followed."""
 
 
@@ -73,9 +75,9 @@ def test_what_is_watched_is_sent_only_once_its_list_is(state: State, event: Even
         assert event is Event.LISTED
 
 
-@pytest.mark.parametrize("state", State)
-def test_stopping_ends_everything_and_nothing_begins_again(state: State) -> None:
-    assert advance(state, Event.STOP).state is State.DRAINED
+@pytest.mark.parametrize(("state", "by"), list(product(State, [Event.STOP, Event.STAND_DOWN])))
+def test_stopping_ends_everything_and_nothing_begins_again(state: State, by: Event) -> None:
+    assert advance(state, by).state is State.DRAINED
     for event in Event:
         assert advance(State.DRAINED, event) == Step(State.DRAINED)
 

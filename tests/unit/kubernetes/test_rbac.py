@@ -10,6 +10,7 @@ import yaml
 
 from clusterinfo.kubernetes import rbac
 from clusterinfo.kubernetes.discovery import ApiGroup, Selection, aggregated_groups, choose
+from clusterinfo.kubernetes.election import LeaseName
 from clusterinfo.model import GroupVersionResource
 
 PODS = GroupVersionResource("", "v1", "pods", "Pod", namespaced=True)
@@ -96,3 +97,16 @@ def test_the_document_is_the_manifests() -> None:
     assert text.startswith("# ")
     assert "&id" not in text
     assert "*id" not in text
+
+
+def test_a_lease_may_be_made_and_only_the_one_that_is_named_be_changed() -> None:
+    role, binding = rbac.lease_manifests(LeaseName("ops", "lead"), rbac.Account("ns", "account"))
+    assert (role["kind"], role["metadata"]) == ("Role", {"name": "cluster-info-collector-lease", "namespace": "ops"})
+    leases = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"]}
+    assert role["rules"] == [
+        {**leases, "resourceNames": ["lead"], "verbs": ["get", "update"]},
+        {**leases, "verbs": ["create"]},
+    ]
+    assert (binding["roleRef"]["kind"], binding["roleRef"]["name"]) == ("Role", role["metadata"]["name"])
+    assert binding["metadata"] == role["metadata"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "account", "namespace": "ns"}]

@@ -9,6 +9,7 @@ from clusterinfo import observations as seen
 from clusterinfo.observations import Observation
 
 VALUES: dict[Any, Any] = {
+    bool: True,
     str: "x",
     int: 1,
     float: 0.5,
@@ -24,5 +25,5 @@ def all_observations() -> list[Observation]:
     return [
         kind(**{field.name: VALUES[get_type_hints(kind)[field.name]] for field in dataclasses.fields(kind)})
         for kind in kinds
-        if kind is not Observation
+        if kind not in (Observation, seen.Repeatable)
     ]

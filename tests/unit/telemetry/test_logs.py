@@ -82,6 +82,15 @@ def test_lines_of_a_cluster_name_it_and_its_id(capsys: pytest.CaptureFixture[str
     assert "cluster_name" not in str(lines)
 
 
+def test_what_is_no_news_is_for_debugging(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure_logging("debug", "json")
+    for is_news in (True, False):
+        logs.log_observation(seen.Discovered(cluster="north", units=1, excluded=0, is_news=is_news))
+    lines = _lines(capsys.readouterr().err)
+    assert [line["level"] for line in lines] == ["info", "debug"]
+    assert "is_news" not in lines[1]
+
+
 def test_seconds_are_rounded_to_milliseconds(capsys: pytest.CaptureFixture[str]) -> None:
     logs.configure_logging("info", "json")
     logs.log_observation(seen.Stopped(command="collect", reason="all is done", seconds=0.1034307230002014))

@@ -64,12 +64,12 @@ def stored(lane: str, records: int) -> seen.BatchStored:
         ([DISCOVERED, FOLLOWED, PAGE, LISTED], "listing prod: 1/3 kinds, 1,500 objects, 2.0 MiB", (1, 3)),
         (
             [DISCOVERED, FOLLOWED, CHANGES, SCHEDULED],
-            "prod: 1 kinds followed, 1,200 changes, next run of lists in 4m",
+            "prod: 1 kinds followed, 1,200 changes",
             None,
         ),
         (
             [DISCOVERED, FOLLOWED, CHANGES, SCHEDULED, DISCOVERED],
-            "prod: 1 kinds followed, 1,200 changes, listing the others",
+            "prod: 1 kinds followed, 1,200 changes",
             None,
         ),
         ([DISCOVERED, FOLLOWED, SCHEDULED, LOST], "prod: next run of lists in 4m", None),
