@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from clusterinfo.kafka.aiokafka_patches import pacing
 from clusterinfo.kafka.aiokafka_patches.pacing import FETCH_API_KEY, pace_empty_fetches
 from clusterinfo.sandbox.broker import EmbeddedBroker
 
 pytestmark = pytest.mark.embedded_only
 
 
-async def test_empty_fetches_are_paced_and_full_ones_are_not() -> None:
+async def test_empty_fetches_are_paced_and_full_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pacing, "QUIET_AFTER_S", 0.5)
     fetches: list[Any] = []
     async with EmbeddedBroker() as broker, AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
         await producer.send_and_wait("topic", b"first")
@@ -33,6 +35,11 @@ async def test_empty_fetches_are_paced_and_full_ones_are_not() -> None:
             fetches.clear()
             assert await consumer.getmany(timeout_ms=1100) == {}
             assert 1 <= len(fetches) <= 7
+            waits = [request._max_wait_ms for request in fetches]
+            assert (waits[0], waits[-1]) == (200, 500), "where nothing has come for a while, a fetch may wait"
             await producer.send_and_wait("topic", b"second")
             async with asyncio.timeout(2):
                 assert (await consumer.getone()).value == b"second"
+            fetches.clear()
+            assert await consumer.getmany(timeout_ms=500) == {}
+            assert 200 in [request._max_wait_ms for request in fetches], "where something came, it is not to"
