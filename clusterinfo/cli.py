@@ -106,7 +106,9 @@ def consume(
     ] = None,
     batch_wait: Annotated[
         str | None,
-        typer.Option(metavar="DURATION", help="Longest wait for a batch to fill; 20ms unless set (BATCH_WAIT)."),
+        typer.Option(
+            metavar="DURATION", help="How long a batch waits for more than has come; 0s unless set (BATCH_WAIT)."
+        ),
     ] = None,
     until_idle: Annotated[
         str | None,

@@ -44,7 +44,8 @@ LIST_TIMEOUT_S = 1800.0
 _SIZE_UNITS = {"B": 1, "KiB": 1024, "MiB": MIB, "GiB": 1024 * MIB}
 _SIZE = re.compile(r"(\d+)\s*(B|KiB|MiB|GiB)")
 
-_REDACTION_PATH = re.compile(r"[^:/\s]+:(?:/[^/\s]+)+")
+_REDACTION_PATH = re.compile(r"[-.a-z0-9*?!\[\]]+(?<!\.):(?:/(?:[^/~\s]|~[01])+)+")
+"""The escapes are those of RFC 6901; another `~` would be read as one by nobody."""
 _SCHEMA = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 _DNS_LABEL = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 """RFC 1123, as Kubernetes wants the names of namespaces."""
@@ -306,7 +307,7 @@ class Settings(BaseModel):
 
     batch_size: int = Field(default=5000, ge=1, le=100000, description="most records stored in one transaction")
     batch_bytes: Size = Field(default=16 * MIB, ge=1024, description="most bytes stored in one transaction")
-    batch_wait: Duration = Field(default=0.02, ge=0, le=60, description="longest wait for a batch to fill")
+    batch_wait: Duration = Field(default=0.0, ge=0, le=60, description="how long a batch waits for more than has come")
     history_retention: Duration = Field(default=90 * 86400.0, gt=0, description="how long superseded versions are kept")
     dead_letter_rows: int = Field(default=100_000, ge=1, description="most dead letters kept; the oldest go")
     dead_letter_bytes: Size = Field(

@@ -26,6 +26,7 @@ from tempfile import TemporaryDirectory
 import aiohttp
 import asyncpg
 
+from clusterinfo.postgres.merge.rows import COLUMNS
 from clusterinfo.sandbox.broker import EmbeddedBroker
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from tests.bench_commits import commits
@@ -160,10 +161,12 @@ async def _copied(bench: Servers, database: str) -> Stored:
     try:
         with TemporaryDirectory(prefix="clusterinfo-bench-") as directory:
             data = Path(directory) / "rows"
-            await connection.copy_from_query("select * from resource", output=data, format="binary", timeout=TIMEOUT_S)
+            await connection.copy_from_table(
+                "resource", columns=COLUMNS, output=data, format="binary", timeout=TIMEOUT_S
+            )
             await connection.execute("drop table if exists copied; create table copied (like resource including all)")
             began = time.perf_counter()
-            await connection.copy_to_table("copied", source=data, format="binary", timeout=TIMEOUT_S)
+            await connection.copy_to_table("copied", columns=COLUMNS, source=data, format="binary", timeout=TIMEOUT_S)
             seconds = time.perf_counter() - began
         rows = await connection.fetchval("select count(*) from copied")
         await connection.execute("drop table copied")

@@ -99,10 +99,10 @@ class Collector:
         self._context: ListContext | None = None
         """What the lists of the present run share."""
         self._discovery_wanted = asyncio.Event()
-        self.has_run = False
-        """True once, of a cluster that is followed, all was listed: what can be followed is."""
         self._due_s = 0.0
         """When all is to be listed next that is not followed, on the clock of `time.monotonic`."""
+        self.has_run = False
+        """True once, of a cluster that is followed, all was listed: what can be followed is."""
 
     async def run(self, stopping: asyncio.Event, *, once: bool) -> RunResult | None:
         """List everything, once or every COLLECT_INTERVAL, until `stopping` is set; then open lists are abandoned.

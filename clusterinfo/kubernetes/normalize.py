@@ -130,6 +130,7 @@ def _normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> N
     )
 
 
+_WHOLE = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _MANAGED = b',"managedFields":['
 
 
@@ -142,12 +143,12 @@ def _split_metadata(data: bytes) -> tuple[dict[str, Slice], Slice | None]:
     at = data.find(_MANAGED)
     if at > 0 and data.endswith(b"]}") and data.find(b"]", at) == len(data) - 2:
         try:
-            members = split_object(data[:at] + b"}")
-        except RecordError:
+            before = _WHOLE.decode(data[:at] + b"}")
+        except _UNREADABLE:
             pass  # a member of that name lies deeper
         else:
-            members.pop("managedFields", None)  # given twice: the last one counts
-            return members, data[at + len(_MANAGED) - 1 : -1]
+            before.pop("managedFields", None)  # given twice: the last one counts
+            return dict(before), data[at + len(_MANAGED) - 1 : -1]
     members = split_object(data)
     return members, members.pop("managedFields", None)
 
@@ -227,9 +228,14 @@ def _cleaned(
     namespace, api_version, kind = identity
     if sum(map(len, members.values())) <= LARGE_BYTES:
         body = _assemble(api_version, kind, metadata, members)
-        patched = redaction.patch(body, members, gvr, namespace)
+        content_hash = _content_hash(metadata, members)
+        version = metadata.get(
+            "resourceVersion", b'"0"'
+        )  # the hash leaves it out, so it must be none of a rule's texts
+        content = (api_version, kind, content_hash) if version[1:-1].isdigit() else None
+        patched = redaction.patch(body, members, gvr, namespace, content)
         if patched is body:
-            return body, _content_hash(metadata, members)
+            return body, content_hash
         if patched is not None:
             return patched, _hash_of(patched)
     redaction.clean(metadata, members, gvr, namespace)

@@ -26,10 +26,15 @@ async def transaction(connection: Connection, settings: str, last: Sequence[str]
         async with asyncio.timeout(BEGIN_TIMEOUT_S):
             await connection.execute(f"begin; {settings}")
         yield
-        await connection.execute("; ".join([*last, "commit"]))
+        await commit(connection, last)
     except BaseException:
         await connection.execute("rollback")
         raise
+
+
+async def commit(connection: Connection, last: Sequence[str]) -> None:
+    """Send the statements `last` and COMMIT, at once."""
+    await connection.execute("; ".join([*last, "commit"]))
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from clusterinfo.model import Batch, Lane, ListLane, PartitionLane, Position, Re
 from clusterinfo.numbering import NumberingLanes
 from clusterinfo.observations import unobserved
 from clusterinfo.postgres import pool as connecting
-from clusterinfo.postgres import sink as storing
+from clusterinfo.postgres import transactions
 from clusterinfo.postgres.connection import Pool
 from clusterinfo.postgres.pool import open_pool
 from clusterinfo.postgres.sink import PostgresSink
@@ -274,7 +274,7 @@ async def _postgres(lane: Lane, database: Database, monkeypatch: pytest.MonkeyPa
         (connecting, "COMMAND_TIMEOUT_S"),
         (connecting, "CONNECT_TIMEOUT_S"),
         (connecting, "CANCEL_TIMEOUT_S"),
-        (storing, "BEGIN_TIMEOUT_S"),
+        (transactions, "BEGIN_TIMEOUT_S"),
     ):
         monkeypatch.setattr(module, name, 2 * SHORT_S)
     settings = database.settings()

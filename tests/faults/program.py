@@ -17,8 +17,6 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
-from asyncpg.transaction import Transaction
-
 from clusterinfo import cli
 from clusterinfo.kafka.consumer import committed, connection
 from clusterinfo.kafka.consumer.lanes import Lanes
@@ -30,6 +28,7 @@ from clusterinfo.kubernetes.watch import WatchSource
 from clusterinfo.model import Batch, PartitionLane, Receipt, Record, RecordType, WatchLane
 from clusterinfo.postgres import pool as postgres_connection
 from clusterinfo.postgres import sink as postgres_sink
+from clusterinfo.postgres import transactions
 from clusterinfo.postgres.merge import rows
 from clusterinfo.postgres.merge.offsets import Claims
 from clusterinfo.postgres.sink import PostgresSink
@@ -99,7 +98,7 @@ class Places:
             (rows, "_copy_all"): self.copy_all,
             (rows, "_copy_until_refused"): self.copy_until_refused,
             (postgres_sink, "apply"): self.apply,
-            (Transaction, "_Transaction__commit"): self.commit_transaction,
+            (transactions, "commit"): self.commit_transaction,
             (committed, "commit"): self.commit_to_kafka,
             (Lanes, "wait_for_writes"): self.wait_for_writes,
             (Claims, "claim"): self.claim,
@@ -175,15 +174,14 @@ class Places:
         self._pass_in_transaction("before_commit", connection)
         return applied
 
-    async def commit_transaction(self, original: Original, transaction: Any) -> None:
+    async def commit_transaction(self, original: Original, connection: Any, last: Sequence[str]) -> None:
         """commit_sent_no_reply: COMMIT is on the wire, its answer is not read."""
         write = writing.get()
-        is_ours = write is not None and write.is_new and not transaction._nested
-        if write is None or not is_ours or not (action := self._points.draw("commit_sent_no_reply")):
-            await original(transaction)
+        if write is None or not write.is_new or not (action := self._points.draw("commit_sent_no_reply")):
+            await original(connection, last)
             return
-        backend = transaction._connection.get_server_pid()
-        committing = await _begun(original(transaction))
+        backend = connection.get_server_pid()
+        committing = await _begun(original(connection, last))
         self._points.strike("commit_sent_no_reply", action, backend=backend, **_detail(write.batch))
         await committing
 

@@ -279,14 +279,12 @@ async def unfollowed(connection: asyncpg.Connection) -> int:
     return int(await connection.fetchval("select count(*) from freshness where state = 'verified' and not following"))
 
 
-async def trial(seconds: float, rate: float, *, calm: bool, seed: int) -> dict[str, object]:
+async def trial(seconds: float, rate: float, *, calm: bool, seed: int, batch_wait: str) -> dict[str, object]:
     """Run it; the figures."""
-    rng = random.Random(seed)
+    rng, env = random.Random(seed), {"RESYNC_INTERVAL": RESYNC, "BATCH_WAIT": batch_wait}
     async with (
         servers(objects=OBJECTS, seed=seed, postgres={"track_commit_timestamp": "on"}) as ends,
-        pipeline(
-            ends, consumers=CONSUMERS, interval="30s", follow=True, seed=seed, env={"RESYNC_INTERVAL": RESYNC}
-        ) as world,
+        pipeline(ends, consumers=CONSUMERS, interval="30s", follow=True, seed=seed, env=env) as world,
     ):
         await world.converged()
         changes = Changes(ends.api.cluster, rate, rng)
@@ -323,11 +321,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--rate", type=float, default=100, help="changes a second")
     parser.add_argument("--calm", action="store_true", help="nothing fails")
+    parser.add_argument("--batch-wait", default="0s", help="BATCH_WAIT of the consumers")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--report", type=Path, help="write the figures to this file")
     given = parser.parse_args()
     with forking():
-        figures = asyncio.run(trial(given.seconds, given.rate, calm=given.calm, seed=given.seed))
+        figures = asyncio.run(
+            trial(given.seconds, given.rate, calm=given.calm, seed=given.seed, batch_wait=given.batch_wait)
+        )
     text = json.dumps(figures, indent=2)
     print(text)
     if given.report:

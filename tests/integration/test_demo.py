@@ -34,6 +34,7 @@ from clusterinfo.sandbox.demo_tables import cell, table
 from clusterinfo.sandbox.kubernetes import CANARY_MARKS, SimulatedCluster, SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.populate import populate
 from tests.support.demonstration import kept_demonstration, typed
+from tests.support.terminal import on_terminal
 
 pytestmark = pytest.mark.embedded_only
 
@@ -52,8 +53,12 @@ class Machine:
     temporary: Path
     mark: str = field(default_factory=lambda: uuid.uuid4().hex)
 
+    @property
+    def env(self) -> dict[str, str]:
+        return {MARK: self.mark, "TMPDIR": str(self.temporary)}
+
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
-        environment = {**os.environ, **variables, MARK: self.mark, "TMPDIR": str(self.temporary)}
+        environment = {**os.environ, **variables, **self.env}
         argv = [sys.executable, "-m", "clusterinfo", "demo", *arguments]
         with self._file("stdout").open("w") as stdout, self._file("stderr").open("w") as stderr:
             return subprocess.Popen(
@@ -128,11 +133,13 @@ def populated(objects: int) -> SimulatedCluster:
     return cluster
 
 
-def test_it_shows_what_the_api_holds_and_what_changed(machine: Machine) -> None:
-    running = machine.start("--objects", str(OBJECTS), **ELSEWHERE, **NO_PROXY_THERE)
-    assert running.wait(DEADLINE_S) == 0, machine.output("stderr")
+async def test_it_shows_what_the_api_holds_and_what_changed(machine: Machine) -> None:
+    """Into a pipe; its progress is shown on the terminal meanwhile, and gone at the end."""
+    env = ELSEWHERE | NO_PROXY_THERE | machine.env
+    shown = await on_terminal("demo", "--objects", str(OBJECTS), env=env, pipe=True, timeout_s=DEADLINE_S)
+    assert (shown.code, shown.passing_progress) == (0, True), shown.terminal
     assert machine.is_clean()
-    output = machine.output()
+    output = shown.piped
     assert printed(output) == held(populated(OBJECTS))
     assert output.count("the database holds exactly") == 2
     changes = re.findall(r"^(created|updated|deleted) +(\w+)/\S+ +(\S+) +(\w+|-) +[\d:]{8}$", output, re.MULTILINE)
@@ -256,7 +263,7 @@ async def test_what_it_prints_leads_to_what_runs(machine: Machine, tmp_path: Pat
         await connection.close()
         async with asyncio.timeout(60):
             while "consumers: 2 in group" not in (shown := await typed(status, kept.environment, tmp_path))[1]:
-                await asyncio.sleep(0.2)
+                await asyncio.sleep(1)  # each status is a program of its own
         assert shown[0] == 0, "healthy, with 6 of 6 partitions held"
 
 

@@ -123,3 +123,14 @@ async def test_a_batch_sent_again_takes_four_statements(counter: Counter) -> Non
     counter.feed.next_offset = 0
     sent = await counter.sent_for(listing.item("a", "1"))
     assert sent == ["execute", "fetch", "fetchrow", "execute"]
+
+
+async def test_a_connection_that_goes_back_to_the_pool_sends_nothing(database: Database) -> None:
+    """What is set or locked ends with its transaction."""
+    sent: list[object] = []
+    async with open_pool(database.settings(db_pool_size=1)) as pool:
+        async with pool.acquire() as connection:
+            connection.add_query_logger(sent.append)  # type: ignore[attr-defined]
+        async with pool.acquire() as connection:
+            assert await connection.fetchval("select 1") == 1
+    assert len(sent) == 1, sent

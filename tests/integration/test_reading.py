@@ -27,12 +27,19 @@ select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint from pg_stat_xact_
 where schemaname = 'clusterinfo' and (relname = 'resource' or relname like 'resource_history%')"""
 
 
+LABELLED = """
+update resource set body = jsonb_set(body, '{metadata,labels,pod-template-hash}', '"of-one"')
+where name = 'pods-' || md5('70')"""
+
+
 @pytest.fixture(scope="module")
 async def reader(postgres: EmbeddedPostgres) -> AsyncIterator[asyncpg.Connection]:
     """Logged in as one who may only read, where there is a past."""
     async with fresh_database(postgres) as database:
         connection = await database.connect()
         await make_past(connection, PAST)
+        await connection.execute(LABELLED)
+        await connection.execute("vacuum analyze resource")
         await connection.execute("set role clusterinfo_reader; set jit = off")
         yield connection
         await connection.close()
@@ -80,3 +87,25 @@ async def test_of_what_changed_the_versions_of_those_asked_for_are_read(
     assert found <= objects * (PAST.versions + 1)
     # Of a short while it may read all that changed.
     assert read <= objects * (PAST.versions + 2) + ALL // 100, f"{read} rows read of {ALL}"
+
+
+@pytest.mark.parametrize(
+    ("view", "which", "objects"),
+    [
+        ("resources", "cluster = 'prod' and namespace = 'ns-7'", OF_A_NAMESPACE),
+        ("resources", "name = 'pods-' || md5('70')", 1),
+        ("resources", """labels @> '{"pod-template-hash": "of-one"}'""", 1),
+        ("pods", """namespace = 'ns-7' and labels @> '{"pod-template-hash": "of-one"}'""", 1),
+    ],
+)
+async def test_of_what_there_is_those_asked_for_are_read(
+    reader: asyncpg.Connection, view: str, which: str, objects: int
+) -> None:
+    found, read = await found_and_read(reader, f"select * from {view} where {which}")
+    assert 0 < found <= objects
+    assert read <= objects, f"{read} rows read of {PAST.objects}"
+
+
+async def test_a_selection_by_label_reads_no_body(reader: asyncpg.Connection) -> None:
+    plan = await reader.fetch("explain (verbose, costs off) select name, labels from pods where labels ? 'app'")
+    assert "#>" not in str(plan)

@@ -116,13 +116,13 @@ OBJECTS = """
 create temp table past_object as
 select o, u.id as unit_id, 'ns-' || (o / 10) % {namespaces} as namespace, u.resource || '-' || md5(o::text) as name,
     gen_random_uuid()::text as uid, date_trunc('hour', now()) - {days} * interval '1 day' as start,
-    (o * 7919 % {objects}) / {objects}::float8 as phase, interval '1 day' * ({days} - 1) / {versions} as step,
-    o % 10 = 3 as gone
-from generate_series(0, {objects} - 1) o
+    (o * 7919 % {objects}) / {objects}::float8 as phase,
+    interval '1 day' * ({days} - 1) / greatest({versions}, 1) as step, o % 10 = 3 as gone
+from generate_series(0::bigint, {objects} - 1) o
 join unit u on u.resource = (array[
     'pods', 'pods', 'pods', 'pods', 'replicasets', 'replicasets', 'deployments', 'configmaps', 'endpointslices',
     'leases'
-])[o % 10 + 1]
+])[(o % 10 + 1)::integer]
 """
 
 VERSIONS = """

@@ -18,6 +18,7 @@ from tests.support.programs import EXECUTABLE, Launching, Program
 
 COLUMNS, LINES = 80, 24
 _STYLE = re.compile(r"\x1b\[[\d;]*m")
+_PROGRESS = re.compile(r"\d+/(\d+|\?) kinds|━|[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏]")
 _TOKEN = re.compile(r"\x1b\[(\??[\d;]*)([A-Za-z])|[\r\n]|[^\x1b\r\n]+|\x1b")
 
 
@@ -38,6 +39,12 @@ class Shown:
         """Whatever the terminal was sent besides text, line ends and styles: what a progress display is made of."""
         plain = _STYLE.sub("", self.terminal).replace("\r\n", "\n")
         return re.findall(r"\x1b\[\??[\d;]*[A-Za-z]|[\x00-\x09\x0b-\x1f\x7f]", plain)
+
+    @property
+    def passing_progress(self) -> bool:
+        """True if a progress display was shown, and nothing of it is left."""
+        left = [line for line in self.screen() if _PROGRESS.search(line)]
+        return bool(_PROGRESS.search(self.terminal)) and not left
 
     def screen(self) -> list[str]:
         """The lines that are left, scrolled ones included, without spaces at their ends."""

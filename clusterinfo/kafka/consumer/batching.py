@@ -1,7 +1,7 @@
 """Batcher: the messages of a partition gathered into batches, within limits of records, bytes and time.
 
-A batch is handed over once its time is up and the one before it is stored: while that is being written it grows, so
-that what trickles in is stored at once, and what pours in by the thousand.
+A batch is handed over once its time is up, all that has come is in it, and the one before it is stored: while that is
+being written it grows, so that what trickles in is stored at once, and what pours in by the thousand.
 
 It reads with `getmany`, which is never cancelled (aiokafka then loses count of who polls), always has a timeout, and
 takes few messages at a time, so that bytes stay bounded: what is not taken stays compressed in the consumer's buffer.
@@ -66,6 +66,8 @@ class PartialBatch:
     deadline_s: float = 0.0
     is_closed: bool = False
     """Nothing more may come to it."""
+    has_all: bool = False
+    """The last step took less than it might have: nothing more had come."""
 
     def __len__(self) -> int:
         return len(self.records) + len(self.rejected)
@@ -121,9 +123,10 @@ class Batcher:
         self.taken = 0
 
     async def gather(self) -> PartialBatch | None:
-        """Take messages until the batch is full or its time is up. None if the lane ends before there are any.
+        """Take messages until the batch is full, or its time is up and no more have come.
 
-        Raises RestartError if the partition's offsets went back, FatalError if reading is refused.
+        None if the lane ends before there are any. Raises RestartError if the partition's offsets went back, FatalError
+        if reading is refused.
         """
         batch = PartialBatch(start=self._start, gap=self._gap)
         try:
@@ -150,7 +153,7 @@ class Batcher:
         if not batch:
             return False
         full = len(batch) >= self._limits.records or batch.size_bytes >= self._limits.size_bytes
-        return full or batch.is_closed or (self._is_due(batch) and self._written.is_set())
+        return full or batch.is_closed or (self._is_due(batch) and batch.has_all and self._written.is_set())
 
     @staticmethod
     def _is_due(batch: PartialBatch) -> bool:
@@ -179,8 +182,8 @@ class Batcher:
 
     async def _take(self, batch: PartialBatch) -> None:
         """One step: messages that are there, or that come within a second."""
-        if self._is_due(batch) and await sleep_unless(self._written, GROW_S):
-            return
+        if self._is_due(batch) and batch.has_all:
+            await sleep_unless(self._written, GROW_S)  # then what has come meanwhile
         wait_s = POLL_S
         if batch:
             wait_s = max(0.0, min(POLL_S, batch.deadline_s - asyncio.get_running_loop().time()))
@@ -195,6 +198,7 @@ class Batcher:
         except Exception as error:  # noqa: BLE001 - whatever aiokafka makes of a message
             await self._recover_from_message(batch, error)
         else:
+            batch.has_all = len(messages) < most
             if messages:
                 await self._accept(batch, messages)
         await asyncio.sleep(0)  # with a full buffer getmany does not give way to other lanes

@@ -26,6 +26,10 @@ from clusterinfo.model import GroupVersionResource
 
 _COPY_MARKS = tuple(mark.encode() for mark in COPY_MARKS)
 
+_SLOTS = 1 << 17
+"""Objects of which is remembered that no rule changes them, by 8 bytes each: as long as one stays as it is, it is not
+searched again."""
+
 Members = dict[str, bytes]
 """Name -> JSON of the value."""
 
@@ -50,6 +54,7 @@ class Redaction:
         self._cluster = cluster
         self._configmap_values = configmap_values
         self._redact, self._keep = tuple(redact), tuple(keep)
+        self._clean = memoryview(bytearray(_SLOTS * 8)).cast("q")
         self._wanted_of = lru_cache(maxsize=1024)(self._find_wanted)
         self._is_always_cleaned = lru_cache(maxsize=1024)(self._find_always_cleaned)
 
@@ -57,17 +62,31 @@ class Redaction:
         """The text that stands for `value` in the `field` of an object."""
         return fingerprint(self._key, Place(self._cluster, namespace, kind, field), value)
 
-    def patch(self, body: bytes, members: Members, gvr: GroupVersionResource, namespace: str) -> bytes | None:
+    def patch(
+        self,
+        body: bytes,
+        members: Members,
+        gvr: GroupVersionResource,
+        namespace: str,
+        content: tuple[str, ...] | None = None,
+    ) -> bytes | None:
         """The JSON of an object, `members` its top level, after all rules; None if it has to be taken apart for that.
 
-        The same bytes if no rule changes anything.
+        The same bytes if no rule changes anything. That is remembered of `content`, which names what stands in `body`.
         """
         if len(body) > LARGE_BYTES or self._is_always_cleaned(gvr.resource, gvr.group):
             return None
         if gvr.kind == "Secret" and not SECRET_MAPS.keys().isdisjoint(members):
             return None
+        key = hash(content)
+        if content is not None and self._clean[key % _SLOTS] == key:
+            return body
         pieces, numbers = find(body)
-        return patch(pieces, numbers, self._rules(gvr, namespace, "", NONE)) if numbers else body
+        if numbers:
+            return patch(pieces, numbers, self._rules(gvr, namespace, "", NONE))
+        if content is not None:
+            self._clean[key % _SLOTS] = key
+        return body
 
     def clean(self, metadata: Members, members: Members, gvr: GroupVersionResource, namespace: str) -> None:
         """Apply every rule, in place, to an object's metadata and its other members."""

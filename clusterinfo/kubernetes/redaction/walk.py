@@ -291,11 +291,11 @@ class _Walk:
 
     def _shown(self, frame: _Frame, raw: bytes) -> bytes | None:
         """What stands for a string; None: itself."""
+        if frame.kind == "Secret" and frame.key in SECRET_MAPS:
+            return self._hidden(raw)
         wanted = self._wanted(frame)
         if wanted.keeps:
             return None
-        if frame.kind == "Secret" and frame.key in SECRET_MAPS:
-            return self._hidden(raw)
         if self._rules.hides_request and frame.key == "request":
             return self._hidden(raw, encoded=True)
         if wanted.redacts or (frame.judges and self._is_secret(frame, raw)):

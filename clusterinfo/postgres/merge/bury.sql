@@ -3,8 +3,9 @@
 -- name: bury
 -- The rows of a unit within a reach that a proven list at (epoch, live_at) does not name, and the tombstones that it covers;
 -- or, where unseen_since is given, what was last observed before a discovery began that no longer names the unit. A row was
--- gone when the first of the lists that this batch proves ($6) that should have named it began, or that discovery. One that
--- several lists take away counts for one of them. Returns how many objects each of $1 to $5 took away: place counts from 1.
+-- gone when the first of the lists that this batch proves ($6) that should have named it began, or that discovery; where a
+-- session follows, when the list's first page had come: another may have followed the object until then. One that several
+-- lists take away counts for one of them. Returns how many objects each of $1 to $5 took away: place counts from 1.
 with absence as (
     select * from unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::timestamptz[])
         with ordinality as t (unit_id, reach, epoch, live_at, unseen_since, place)
@@ -15,7 +16,7 @@ with absence as (
         when r.deleted then (r.epoch, r.live_at) <= (a.epoch, a.live_at)
         else (r.epoch, r.live_at) < (a.epoch, a.live_at) end
     returning r.*, a.place, coalesce(a.unseen_since, (
-        select min(list_began_at(p.list, p.completed_at)) from list_progress p
+        select min(coalesce(p.seen_at, list_began_at(p.list, p.completed_at))) from list_progress p
         where p.list = any ($6::uuid[]) and p.unit_id = r.unit_id and p.reach in ('', r.namespace)
             and (p.epoch, p.live_at) > (r.epoch, r.live_at))) as gone_at
 ), remembered as (

@@ -149,7 +149,7 @@ select
     body_ord, unit_id, namespace, name, uid, resource_version, epoch, live_at, deleted, fidelity, normalization, content_hash,
     created, next_is_another_life, starts_at,
     case when next_is_another_life and not next_deleted then greatest(starts_at, coalesce((
-        select min(list_began_at(p.list, p.completed_at)) from list_progress p
+        select min(coalesce(p.seen_at, list_began_at(p.list, p.completed_at))) from list_progress p
         where p.list = any ($1::uuid[]) and p.unit_id = f.unit_id and p.reach in ('', f.namespace)
             and (p.epoch, p.live_at) > (f.epoch, f.live_at) and (p.epoch, p.live_at) < (f.next_epoch, f.next_live_at)
     ), next_starts_at)) else next_starts_at end,

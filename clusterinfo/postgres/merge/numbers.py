@@ -193,8 +193,8 @@ def _count(heard: Heard, record: Record, statement: WatchProgress | WatchEnded |
         heard.events.append(Cut(session))
     session = session.take(number)
     if isinstance(statement, WatchProgress):
-        session = session.progressed(number, statement, now)
-        if session.heard_number == number:
+        before, session = session, session.progressed(number, statement, now)
+        if session is not before:  # one that comes again was said before the holes that came since
             heard.events.append(Progressed(session, number, min(record.observed_at, now)))
     elif isinstance(statement, WatchEnded):
         units = [structs.replace(unit, since=min(unit.since, now)) for unit in statement.units]

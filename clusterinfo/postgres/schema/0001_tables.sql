@@ -147,6 +147,10 @@ create table resource (
     operation text,
     subresource text,
     managed_at timestamptz,
+    labels jsonb generated always as (
+        case when fidelity >= 2 then
+            case jsonb_typeof(body #> '{metadata,labels}') when 'object' then body #> '{metadata,labels}' else '{}' end
+        end) stored,
     body jsonb,
     original bytea,
     primary key (unit_id, namespace, name)
@@ -173,11 +177,15 @@ comment on column resource.manager is
 comment on column resource.operation is 'Apply or Update.';
 comment on column resource.subresource is 'By which subresource it was written; null: by none.';
 comment on column resource.managed_at is 'When, to the second.';
+comment on column resource.labels is
+    'metadata.labels, name to value, beside the body, so that a selection by labels reads none; null: the body is not stored.';
 comment on column resource.body is 'The object as jsonb; of a stub its size and SHA-256.';
 comment on column resource.original is 'The bytes as they came, where jsonb could not hold them as they are.';
 create index resource_uid on resource (uid);
 create index resource_valid_from on resource (valid_from);
 create index resource_namespace on resource (namespace);  -- by the primary key it is asked for kind by kind
+create index resource_name on resource (name);
+create index resource_labels on resource using gin (labels jsonb_path_ops);  -- labels @> '{"app": "shop"}'
 
 create table resource_history (
     unit_id bigint not null,

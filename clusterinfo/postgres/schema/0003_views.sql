@@ -16,7 +16,7 @@ create function live(group_name text, resource_name text) returns table (
 begin atomic
     select c.label, r.namespace, r.name, r.uid,
         moment(b.object #>> '{metadata,creationTimestamp}'),
-        case when r.fidelity >= 2 then as_map(b.object #> '{metadata,labels}') end,
+        r.labels,
         r.fidelity >= 2, b.object, b.object -> 'metadata', b.object -> 'spec', b.object -> 'status'
     from unit u
     join cluster c on c.id = u.cluster_id
@@ -43,7 +43,7 @@ select
     r.manager as changed_by,
     r.managed_at as changed_at,
     case r.fidelity when 3 then 'whole' when 2 then 'sanitised' when 1 then 'oversize' else 'identity' end as state,
-    case when r.fidelity >= 2 then as_map(b.object #> '{metadata,labels}') end as labels,
+    r.labels,
     case when r.fidelity >= 2 then as_map(b.object #> '{metadata,annotations}') end as annotations,
     owner_of(b.object -> 'metadata', 'kind') as owner_kind,
     owner_of(b.object -> 'metadata', 'name') as owner_name,

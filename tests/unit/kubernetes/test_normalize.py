@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import xxhash
@@ -17,6 +18,7 @@ from clusterinfo.kubernetes.normalize import NormalizedObject, _decoded, _search
 from clusterinfo.kubernetes.pages import parse_page, scan_object
 from clusterinfo.kubernetes.redaction.names import looks_secret
 from clusterinfo.kubernetes.redaction.objects import Redaction
+from clusterinfo.kubernetes.redaction.patch import find
 from clusterinfo.model import GroupVersionResource
 
 RECORDED = Path(__file__).parents[2] / "recorded"
@@ -622,6 +624,36 @@ def test_a_normalised_body_is_json_without_white_space_of_its_own() -> None:
     assert re.search(rb"\s", body) is None
 
 
+POD = b'{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","resourceVersion":"1"},"spec":{"nodeName":"a"}}'
+
+
+@pytest.mark.parametrize(
+    ("change", "times"),
+    [
+        ((b"", b""), 1),
+        ((b'"resourceVersion":"1"', b'"resourceVersion":"2"'), 1),
+        ((b'"resourceVersion":"1"', b'"resourceVersion":"p://u:hunter2@h"'), 2),
+        ((b'"Pod"', b'"Secret"'), 2),
+        ((b'"v1"', b'"v2"'), 2),
+        ((b'"nodeName":"a"', b'"nodeName":"b"'), 2),
+    ],
+)
+def test_what_stays_as_it_was_is_searched_once(
+    change: tuple[bytes, bytes], times: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed, redaction = POD.replace(*change), Redaction()
+    expected = normalize(changed, PODS, Redaction())
+    search = Mock(side_effect=find)
+    monkeypatch.setattr("clusterinfo.kubernetes.redaction.objects.find", search)
+
+    normalize(POD, PODS, redaction)
+    item = normalize(changed, PODS, redaction)
+
+    assert search.call_count == times
+    assert item == expected
+    assert b"hunter2" not in item.body
+
+
 FIELDS = b'[{"manager":"m","operation":"Update","time":"2026-11-22T09:24:18Z","fieldsV1":{"f:a":{}}}]'
 
 
@@ -644,6 +676,11 @@ def test_managed_fields_are_taken_out_wherever_they_stand(form: bytes, fields: b
     assert b"managedFields" not in item.body
     assert {"name": "a"}.items() <= json.loads(item.body)["metadata"].items()
     assert item.written.manager == "m"
+
+
+def test_what_is_no_json_before_managed_fields_is_none_without_them() -> None:
+    with pytest.raises(RecordError):
+        normalize(b'{"metadata":{"name":"a",,"managedFields":%s}}' % FIELDS, PODS, KEYLESS)
 
 
 @pytest.mark.parametrize("name", KINDS)

@@ -171,8 +171,15 @@ async def test_a_batch_grows_while_the_one_before_is_written(lanes: Callable[...
     for offset in range(1, 5):
         consumer.log[offset], consumer.end = message(offset), offset + 1
         await asyncio.sleep(0.1)
+    consumer.log[5], consumer.end = message(5), 6
     await lane.source.ack(Receipt(lane=LANE, position=first.end))
-    assert offsets(await lane.take()) == [1, 2, 3, 4]
+    assert offsets(await lane.take()) == [1, 2, 3, 4, 5], "up to what came last"
+
+
+async def test_all_that_has_come_is_handed_over_without_a_wait(lanes: Callable[..., Lane]) -> None:
+    lane = lanes(FakeConsumer(range(9)), wait_s=0)
+    await lane.source.open(LANE, None)
+    assert offsets(await lane.take()) == [*range(9)]
 
 
 async def test_a_full_budget_holds_an_empty_batch_back_and_sends_a_begun_one_out(lanes: Callable[..., Lane]) -> None:

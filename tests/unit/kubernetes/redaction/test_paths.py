@@ -66,5 +66,24 @@ def test_no_exception_lets_a_secret_leave() -> None:
     found = cleaned({"data": {"a": "aHVudGVyMg=="}}, SECRETS, keep="*:/data/*,*:/*")
     within = cleaned({"spec": {"kind": "Secret", "data": {"a": "aHVudGVyMg=="}}}, keep="*:/spec")
 
+    text = cleaned({"spec": {"kind": "Secret", "data": "aHVudGVyMg=="}}, keep="*:/spec")
+
     assert found["data"] == {"a": HIDDEN}
     assert within["spec"]["data"] == {"a": HIDDEN}
+    assert text["spec"]["data"] == HIDDEN
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("*:/spec/*/*/x", {"a/b": [{"x": HIDDEN}, {"y": 1}], "~1": {"0": {"x": None}}, "s": "x"}),
+        ("*:/spec/a~1b/0", {"a/b": [{"x": HIDDEN}, {"y": 1}], "~1": {"0": {"x": None}}, "s": "x"}),
+        ("*:/spec/~01/*", {"a/b": [{"x": 1}, {"y": 1}], "~1": {"0": {"x": None}}, "s": "x"}),
+        ("*:/*/a~1b/1/*", {"a/b": [{"x": 1}, {"y": HIDDEN}], "~1": {"0": {"x": None}}, "s": "x"}),
+        ("*:/spec/s/x", {"a/b": [{"x": 1}, {"y": 1}], "~1": {"0": {"x": None}}, "s": "x"}),
+    ],
+)
+def test_names_positions_and_escapes_at_every_level(path: str, expected: Any) -> None:
+    spec = {"a/b": [{"x": 1}, {"y": 1}], "~1": {"0": {"x": None}}, "s": "x"}
+
+    assert cleaned({"spec": spec}, redact=path)["spec"] == expected
