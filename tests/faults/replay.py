@@ -1,12 +1,14 @@
 """What was there at any moment, by the messages of a topic alone: a replay that shares no code with the program.
 
 Messages of a kind are taken in the order of its partition. What is newer by (list's) version takes the place of what is
-older; a completed list ends what it does not name, as of when it began. No version begins before the one it follows.
+older; a completed list ends what it does not name, as of when its first page had come (or it began). No version
+begins before the one it follows.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import json
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -66,7 +68,7 @@ class _Taken:
             self.past.append(replace(before, until=since))
         return replace(new, since=since)
 
-    def complete(self, version: int, began: dt.datetime) -> None:
+    def complete(self, version: int, seen: dt.datetime) -> None:
         if version <= self.floor:
             return
         self.floor = version
@@ -74,7 +76,7 @@ class _Taken:
             if row.at < version or (row.is_deleted and row.at == version):
                 del self.present[name]
                 if not row.is_deleted:
-                    self.past.append(replace(row, until=max(row.since, began)))
+                    self.past.append(replace(row, until=max(row.since, seen)))
 
 
 class Replay:
@@ -87,7 +89,7 @@ class Replay:
             if message.type in (OBSERVED, DELETED):
                 kind.take(message)
             elif message.type == COMPLETED:
-                kind.complete(int(message.headers["listversion"]), began(message))
+                kind.complete(int(message.headers["listversion"]), seen(message))
 
     @property
     def kinds(self) -> list[Kind]:
@@ -100,8 +102,10 @@ class Replay:
         yield from (one.shown for one in (*taken.past, *taken.present.values()) if one.was_there(moment))
 
 
-def began(completed: Message) -> dt.datetime:
-    """When a list began, by its UUIDv7, which is not after it was complete."""
+def seen(completed: Message) -> dt.datetime:
+    """When a list's first page had come, if it says so, or when it began, by its UUIDv7, not after it was complete."""
+    if said := json.loads(completed.value).get("seen"):
+        return moment_of(said)
     milliseconds = uuid.UUID(completed.list).int >> 80
     return min(moment_of(completed.headers["time"]), dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC))
 

@@ -102,6 +102,7 @@ TESTS = HERE.parent
 SECTIONS = {
     "model": Section(TESTS / "model" / "model.json", model),
     "kills": Section(HERE / "kills.json", kills),
+    "kills_following": Section(HERE / "kills_following.json", kills),
     "matrix": Section(HERE / "matrix.json", matrix),
     "fuzz": Section(TESTS / "fuzz" / "fuzz.json", fuzz),
 }
