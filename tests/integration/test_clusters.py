@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import orjson
+import pytest
 
 from tests.conftest import Database
 from tests.support import checker
@@ -11,6 +12,7 @@ from tests.support.programs import run, simulated_api
 QUICK = {"BATCH_WAIT": "100ms"}
 
 
+@pytest.mark.embedded_only  # what these commands ask of PostgreSQL is asked below too, and nothing of Kafka
 async def test_a_cluster_is_listed_moved_and_renamed(database: Database, kafka_env: dict[str, str]) -> None:
     env = database.env | kafka_env | QUICK
     other = env | {"KAFKA_TOPIC": env["KAFKA_TOPIC"] + "-other"}

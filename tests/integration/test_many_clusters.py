@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
+import pytest
+
 from tests.conftest import Database
 from tests.support import checker
 from tests.support.programs import run, run_all, simulated_api
+
+pytestmark = pytest.mark.embedded_only  # test_end_to_end goes by Apache Kafka, test_topic_owners by Debian's PostgreSQL
 
 OBJECTS, KINDS = 100, 12
 NAMES = ("north", "south", "south")
