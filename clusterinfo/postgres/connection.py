@@ -5,7 +5,7 @@ Structural: asyncpg's classes fit, and so does what stands in for them in tests.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncIterable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -36,7 +36,12 @@ class Connection(Protocol):
         """The first row's first value; None if there is no row."""
 
     async def copy_records_to_table(
-        self, table_name: str, /, *, records: Iterable[Sequence[object]], columns: Sequence[str]
+        self,
+        table_name: str,
+        /,
+        *,
+        records: Iterable[Sequence[object]] | AsyncIterable[Sequence[object]],
+        columns: Sequence[str],
     ) -> str:
         """COPY `records` into a table; return the command tag."""
 

@@ -1,14 +1,14 @@
 """How often a consumer asks for messages where there are none.
 
-Kafka holds an empty fetch back for `fetch_max_wait_ms`, and answers as soon as something comes. One fetch a broker is in
-flight, without the partitions that were just read: as long as messages come, it is to be short. Where none have come for
-a while it may be long, and nothing waits for it: at rest, ten fetches a second were half of what a consumer costs.
+Kafka holds an empty fetch back for `fetch_max_wait_ms`, and answers as soon as something comes. One fetch a broker is
+in flight, without the partitions that were just read: as long as messages come, it is to be short. Where none have come
+for a while it may be long, and nothing waits for it: at rest, ten fetches a second were half of what a consumer costs.
 
-Brokers that only speak Kafka's protocol may answer "nothing new" at once, and aiokafka has no pause of its own; measured
-on one, 4,300 empty fetches and 0.8 s of CPU a second. Of those each empty one is made to take as long as it should.
+Brokers that only speak Kafka's protocol may answer "nothing new" at once, and aiokafka has no pause of its own;
+measured on one, 4,300 empty fetches and 0.8 s of CPU a second. Each of those is made to take as long as it should.
 
-No issue is known. It can go when aiokafka pauses after an empty fetch, or nobody uses such brokers, and where a consumer
-may change `fetch_max_wait_ms` while it runs.
+No issue is known. It can go when aiokafka pauses after an empty fetch, or nobody uses such brokers, and where a
+consumer may change `fetch_max_wait_ms` while it runs.
 """
 
 from __future__ import annotations

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 from collections.abc import Callable, Iterable, Sequence
+=======
+import asyncio
+from collections.abc import AsyncIterable, Callable, Sequence
+from contextlib import asynccontextmanager
+>>>>>>> redact
 from typing import Any
+from unittest.mock import Mock
 
 import asyncpg
 import pytest
@@ -67,10 +74,10 @@ class Table:
             self.stored = self._before
 
     async def copy_records_to_table(
-        self, table: str, *, records: Iterable[tuple[Any, ...]], columns: Sequence[str]
+        self, table: str, *, records: AsyncIterable[tuple[Any, ...]], columns: Sequence[str]
     ) -> None:
         assert (table, columns) == ("resource", COLUMNS)
-        sent = list(records)  # all of it is on its way before the server says a word
+        sent = [row async for row in records]  # all of it is on its way before the server says a word
         self.sent += len(sent)
         for line, row in enumerate(sent, 1):
             if sqlstate := self._refuses(row):
@@ -100,6 +107,22 @@ async def test_what_is_not_refused_is_copied_at_once(uses_savepoints: bool) -> N
     staged = await copied(table, [FINE] * 7, uses_savepoints=uses_savepoints)
     assert table.stored == [(str(n), WHOLE, FINE, None) for n in range(7)]
     assert (table.sent, table.savepoints, staged.dead_letters) == (7, int(uses_savepoints), [])
+
+
+async def test_others_have_their_turn_while_many_rows_are_sent() -> None:
+    table, turns = Table(refuses()), Mock()
+
+    async def other() -> None:
+        while True:
+            turns()
+            await asyncio.sleep(0)
+
+    task = asyncio.ensure_future(other())
+    await copied(table, [FINE] * (5 * rows.ROWS_A_TURN))
+    task.cancel()
+
+    assert len(table.stored) == 5 * rows.ROWS_A_TURN
+    assert turns.call_count >= 5
 
 
 async def test_what_is_refused_without_savepoints_is_raised() -> None:
