@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-from collections.abc import Callable, Iterable, Sequence
-=======
 import asyncio
 from collections.abc import AsyncIterable, Callable, Sequence
-from contextlib import asynccontextmanager
->>>>>>> redact
 from typing import Any
 from unittest.mock import Mock
 
