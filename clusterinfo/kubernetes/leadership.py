@@ -26,6 +26,7 @@ from clusterinfo.kubernetes.credentials import pod_namespace
 from clusterinfo.kubernetes.election import DEFAULT_LEASE, JSON, RETRY_S, Election, LeaseName, named_lease
 from clusterinfo.kubernetes.errors import ApiStatusError, PageTooLargeError
 from clusterinfo.kubernetes.list_source import utc_now
+from clusterinfo.kubernetes.watch import ON_ITS_WAY_S
 from clusterinfo.model import GroupVersionResource
 from clusterinfo.observations import LeadershipGivenUp, LeadershipLost, Leads, Observe, Recovered, Retrying, StandsBy
 from clusterinfo.settings import Settings
@@ -39,6 +40,8 @@ MOST_PAUSE_S = 15.0
 """Between two looks of who stands by while the API does not answer."""
 HANDOVER_WITHIN_S = 15.0
 """For the next one to take the Lease and to list everything once; SHUTDOWN_GRACE_S has to be longer."""
+OVERLAP_S = ON_ITS_WAY_S + 1.0
+"""What a watch is said to have heard ends so much before its end, and the next one's begins with its lists."""
 UNWANTED_S = 3 * RETRY_S
 """A Lease that was given up and is not taken for so long has nobody who waits for it."""
 LOOK_S = 0.5
@@ -189,10 +192,13 @@ class Leadership:
         self._observe(LeadershipGivenUp(**self._told))
         await self._give_up()
         began_s, election = self._clocks.monotonic(), self._election
+        until_s = began_s + HANDOVER_WITHIN_S
         while self._waits and not working.done() and election.holder != election.me:
-            waited_s = self._clocks.monotonic() - began_s
-            if election.is_followed or waited_s > (HANDOVER_WITHIN_S if election.holder else UNWANTED_S):
+            now_s = self._clocks.monotonic()
+            if now_s > (until_s if election.holder else began_s + UNWANTED_S):
                 return
+            if election.is_followed:
+                until_s = min(until_s, now_s + OVERLAP_S)
             await asyncio.wait([working], timeout=LOOK_S)
             await self._try(self._read)
 
