@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import asyncpg
+
 from clusterinfo.sandbox.kubernetes import Faults
-from tests.faults.matrix_rig import Rig
+from clusterinfo.sandbox.kubernetes.state import Identity
+from tests.faults.matrix_rig import LOOK_S, Rig
 from tests.support import checker
 
 FAULT_S = 4.0
@@ -19,11 +22,8 @@ Strike = Callable[[Faults], None]
 async def failing(rig: Rig, resource: str, strike: Strike, seconds: float = FAULT_S) -> None:
     """`strike` makes it impossible to list `resource`, for some time; what is deleted meanwhile must stay stored."""
     api, cluster = rig.world.api, rig.world.api.cluster
-    name, _, group = resource.partition(".")
     async with rig.world.database() as connection:
-        stored = {one.uid: one for one in await checker.live(connection) if (one.group, one.resource) == (group, name)}
-        victims = [one for one in cluster.identities() if one.uid in stored][:VICTIMS]
-        assert victims, f"no {resource} to delete"
+        victims = await find_victims(rig, connection, resource)
         strike(api.faults)
         for victim in victims:  # no list begins between the fault and these: nothing was awaited
             cluster.delete(resource, victim.namespace, victim.name)
@@ -32,6 +32,19 @@ async def failing(rig: Rig, resource: str, strike: Strike, seconds: float = FAUL
     rig.problems += [f"deleted while {resource} could not be listed: {one}" for one in victims if one.uid not in live]
     api.faults.clear()
     rig.is_over()
+
+
+async def find_victims(rig: Rig, connection: asyncpg.Connection, resource: str) -> list[Identity]:
+    """Objects of `resource` that are there and stored; made, if the churn has left none."""
+    cluster = rig.world.api.cluster
+    name, _, group = resource.partition(".")
+    while True:
+        stored = {one.uid for one in await checker.live(connection) if (one.group, one.resource) == (group, name)}
+        if victims := [one for one in cluster.identities() if one.uid in stored][:VICTIMS]:
+            return victims
+        metadata = {"name": f"victim-{cluster.revision}", "namespace": "default"}
+        cluster.create(resource, {"metadata": metadata})
+        await asyncio.sleep(LOOK_S)
 
 
 def fill_pages(rig: Rig) -> None:
