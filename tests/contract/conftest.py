@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
@@ -33,6 +33,15 @@ __all__ = [
 ]
 
 
+@pytest.fixture(autouse=True, scope="module")
+def what_was_there() -> Iterator[None]:
+    """What there is before the first test is of the whole run: no test's collection need go through it."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.fixture(autouse=True)
 async def nothing_unseen() -> AsyncIterator[None]:
     """No error is left for the event loop to report: one in a task or a future that nobody asked."""
@@ -40,6 +49,5 @@ async def nothing_unseen() -> AsyncIterator[None]:
     loop.set_exception_handler(lambda _, context: reported.append(str(context)))
     yield
     gc.collect()
-    gc.freeze()  # what is left is of the whole run: the next test's collection need not go through it again
     loop.set_exception_handler(None)
     assert reported == []
