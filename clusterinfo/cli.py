@@ -107,7 +107,7 @@ def consume(
     batch_wait: Annotated[
         str | None,
         typer.Option(
-            metavar="DURATION", help="How long a batch waits for more than has come; 0s unless set (BATCH_WAIT)."
+            metavar="DURATION", help="How long a batch waits for more than has come; 20ms unless set (BATCH_WAIT)."
         ),
     ] = None,
     until_idle: Annotated[

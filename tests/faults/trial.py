@@ -321,7 +321,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--rate", type=float, default=100, help="changes a second")
     parser.add_argument("--calm", action="store_true", help="nothing fails")
-    parser.add_argument("--batch-wait", default="0s", help="BATCH_WAIT of the consumers")
+    parser.add_argument("--batch-wait", default="20ms", help="BATCH_WAIT of the consumers")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--report", type=Path, help="write the figures to this file")
     given = parser.parse_args()

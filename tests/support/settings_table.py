@@ -12,7 +12,7 @@ SHOWN = {
     "list_timeout": "30m",
     "page_bytes": "16MiB",
     "batch_bytes": "16MiB",
-    "batch_wait": "0s",
+    "batch_wait": "20ms",
     "history_retention": "90d",
     "dead_letter_bytes": "1GiB",
     "shutdown_grace_s": "25",
