@@ -371,6 +371,10 @@ class _BesideList:
         self.is_named = False
         """True if the list said who follows it."""
 
+    @property
+    def is_running(self) -> bool:
+        return self._is_resync
+
     async def began(self, version: str, seen: dt.datetime) -> None:
         """Open the watch at the list's version; a watch that runs already has to be confirmed up to there first."""
         self._seen, self.is_named = seen, False

@@ -60,6 +60,10 @@ class PageReader(Protocol):
 class Beside(Protocol):
     """What runs beside a list: the watch that follows it, if there is one."""
 
+    @property
+    def is_running(self) -> bool:
+        """True of a watch that ran before the list: what it has read comes first, which may take two minutes."""
+
     async def began(self, version: str, seen: dt.datetime) -> None:
         """The first page of the list, or of another attempt at it, has come, of this resourceVersion; nothing of it is
         sent before this returns.
@@ -71,6 +75,8 @@ class Beside(Protocol):
 
 class Alone:
     """Nothing runs beside the list."""
+
+    is_running = False
 
     async def began(self, version: str, seen: dt.datetime) -> None:
         """Nobody waits for it."""
@@ -110,7 +116,9 @@ class ListContext:
 
 
 class ListPermit:
-    """One list's permit: held from before its first page until it has ended, however often it begins again."""
+    """One list's permit: held from before its first page until it has ended, however often it begins again, or until it
+    waits for the watch beside it.
+    """
 
     def __init__(self, permits: asyncio.Semaphore) -> None:
         self._permits = permits
@@ -301,7 +309,7 @@ class ListSource:
             del body  # the page's slices keep it alive until they are records
             if self._list.version is None:
                 self._seen = self._context.now()
-                await self._beside.began(page.resource_version, self._seen)
+                await self._begun(page.resource_version)
             items = await self._normalized(page)
             if not self._list.admit(page):
                 return []
@@ -309,6 +317,14 @@ class ListSource:
             return self._records(items, self._seen)
         finally:
             self._page_share.resize(0)
+
+    async def _begun(self, version: str) -> None:
+        """Tell whoever watches beside it. A list that waits for its watch keeps no other from a permit, and goes on
+        without: what it holds of the budget would else be waited for by those that have all permits.
+        """
+        if self._beside.is_running:
+            self._permit.give_back()
+        await self._beside.began(version, self._seen)
 
     def _count_page(self, page: ListPage, size_bytes: int) -> None:
         self._size_bytes += size_bytes

@@ -210,7 +210,7 @@ def seconds_until_back(of: Span, until: float, delays: list[tuple[float, float]]
     """Whole seconds from a fault's beginning after which the p99 of each second stays as wanted; None: never."""
     by_second: dict[int, list[float]] = {}
     for at, delay in delays:
-        if of.begins <= at < until:
+        if of.begins <= at < until - AFTERMATH_S:  # what comes last has the next fault's delay
             by_second.setdefault(int(at - of.begins), []).append(delay)
     slow = [second for second, found in by_second.items() if sorted(found)[int(len(found) * 0.99)] > WANTED_P99_S]
     back = max(slow, default=-1) + 1

@@ -16,7 +16,7 @@ import pytest
 from clusterinfo.budget import ByteBudget
 from clusterinfo.kubernetes import list_source
 from clusterinfo.kubernetes.errors import PageTooLargeError
-from clusterinfo.kubernetes.list_source import LARGE_ITEM_BYTES, ListContext, ListSource
+from clusterinfo.kubernetes.list_source import LARGE_ITEM_BYTES, Alone, Beside, ListContext, ListSource
 from clusterinfo.kubernetes.list_state import EMPTY_PAGES
 from clusterinfo.kubernetes.normalize import normalize
 from clusterinfo.kubernetes.pages import MAX_ITEMS
@@ -62,7 +62,7 @@ class Server:
 class Listed:
     """A list that was read to its end: its source, what was observed, its records' names."""
 
-    def __init__(self, answer: Answer, **given: Any) -> None:
+    def __init__(self, answer: Answer, beside: Beside | None = None, **given: Any) -> None:
         self.server = Server(answer)
         self.seen: list[Observation] = []
         self.names: list[str] = []
@@ -74,7 +74,8 @@ class Listed:
             observe=self.seen.append,
             **given,
         )
-        self.source = ListSource(LANE, WIDGETS, context)
+        self.permits = context.permits
+        self.source = ListSource(LANE, WIDGETS, context, beside=beside)
 
     async def read(self) -> Listed:
         async with asyncio.timeout(60):
@@ -343,3 +344,27 @@ async def test_all_pages_are_dated_by_the_first() -> None:
         await listed.source.ack(Receipt(lane=LANE, position=batch.end))
     assert len(dates) == 3
     assert len(set(dates)) == 1
+
+
+@pytest.mark.parametrize("is_running", [True, False])
+async def test_a_list_that_waits_for_its_watch_keeps_no_other_from_listing(*, is_running: bool) -> None:
+    class Waiting(Alone):
+        def __init__(self) -> None:
+            self.is_running = is_running
+            self.waits, self.is_over = asyncio.Event(), asyncio.Event()
+
+        async def began(self, version: str, seen: dt.datetime) -> None:
+            self.waits.set()
+            await self.is_over.wait()
+
+    async def answer(request: int, limit: int, token: str) -> bytes:
+        return page(widget(f"w{request}"))
+
+    beside = Waiting()
+    one = Listed(answer, beside)
+    reading = asyncio.create_task(one.read())
+    await beside.waits.wait()
+    assert one.permits.locked() is not is_running
+    beside.is_over.set()
+    assert (await reading).names == ["w1"]
+    assert not one.permits.locked()
