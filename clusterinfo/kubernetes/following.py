@@ -38,7 +38,7 @@ PROGRESS_S = 15.0
 STOP_WITHIN_S = 3.0
 RETRY_RESYNC_S = 300.0
 OVERDUE_AFTER_S = 2 * REOPEN_WITHIN_S
-"""After an outage of the whole API a run may come first: each watch is tried once more before its kind is listed."""
+"""After an outage of the whole API a run may come first: each watch is tried again before its kind is listed."""
 QUIET_S = 600.0
 """A watch that expires after it went well for so long is followed by a list at once."""
 UNWATCHED: Final = frozenset({Event.REMOVED, Event.LIST_FORBIDDEN, Event.CLOCK})

@@ -1,4 +1,4 @@
-"""A transaction whose settings and last words travel with its BEGIN and its COMMIT, and a savepoint within it.
+"""A transaction whose settings are sent with its BEGIN, and last statements with its COMMIT; and a savepoint in it.
 
 A small batch takes as long as its round trips: asyncpg's own transactions send BEGIN and COMMIT by themselves.
 """

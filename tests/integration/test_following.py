@@ -475,7 +475,7 @@ async def test_of_single_namespaces_each_is_followed_by_a_watch_of_its_own(
     await run.until(lambda: states["shop"].state in FOLLOWED)
 
 
-async def test_what_is_served_anew_has_nothing_listed_that_is_not_due(
+async def test_what_is_served_again_has_nothing_listed_that_is_not_due(
     follow: Follow, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(collector_module, "DISCOVER_AFTER_S", 0.1)
@@ -495,7 +495,7 @@ async def test_what_is_served_anew_has_nothing_listed_that_is_not_due(
     assert not [one for one in run.sink.records if one.type is RecordType.LIST_FAILED]
 
 
-async def test_what_is_served_anew_is_found_without_a_sign(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_served_again_is_found_without_a_sign(follow: Follow, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collector_module, "DISCOVER_EVERY_S", 0.3)
     run = await follow(include=["configmaps", "*.example.com"])
     await run.until_followed()
