@@ -35,7 +35,8 @@ from tests.support.programs import Ended, Program, simulated_api, started
 
 PYTHON = Path("/usr/bin/python3")
 """Debian's, since every user may run it: one made by hand may live in somebody's home."""
-INSTALL_S = 300
+INSTALL_S = 600
+pytestmark = pytest.mark.timeout(2 * INSTALL_S)
 IN_NAMESPACE = """
 set -eu
 mount --bind {opt} /opt
