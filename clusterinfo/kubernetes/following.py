@@ -11,7 +11,7 @@ import asyncio
 import datetime as dt
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -457,7 +457,7 @@ class Followers:
     async def report(self) -> None:
         """Say from time to time until when the watches were heard."""
         while True:
-            await asyncio.sleep(self._progress_s)
+            await asyncio.sleep(_progress_s(self._followed()))
             self.say_progress()
             self.count()
 
@@ -467,16 +467,12 @@ class Followers:
         failing = sum(one.health.is_failing for one in self._all.values())
         self._shared.observe(WatchesCounted(followed=followed, failing=failing))
 
-    @property
-    def _progress_s(self) -> float:
-        """From one progress to the next."""
-        return max(PROGRESS_S, float(len(self._followed())))
-
     def say_progress(self) -> None:
         """Say it now, of each partition whose last progress is stored."""
-        for lane, partition in self._followed():
+        followed = self._followed()
+        for lane, partition in followed:
             if (said := self._saying.get((lane, partition))) is None or said.done():
-                self._saying[lane, partition] = self._spawn(self._say(lane, partition, self._progress_s))
+                self._saying[lane, partition] = self._spawn(self._say(lane, partition, _progress_s(followed)))
 
     def _followed(self) -> dict[tuple[WatchLane, int], list[WatchSource]]:
         """The watches that lists said follow them, by where their progress is said."""
@@ -496,6 +492,11 @@ class Followers:
         record = context.recorder.watches(statement, lane.session, partition, now)
         batch = Batch(lane=lane, start=0, end=1, records=[record], size_bytes=len(record.body))
         await self._shared.sink.write(batch)
+
+
+def _progress_s(followed: Collection[object]) -> float:
+    """From one progress to the next, where it is said in as many places as are `followed`."""
+    return max(PROGRESS_S, float(len(followed)))
 
 
 def progress_of(watches: list[WatchSource], now: dt.datetime, interval_s: float) -> WatchProgress:

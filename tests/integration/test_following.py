@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -735,3 +736,8 @@ async def test_stopping_does_not_wait_for_a_sink_that_is_away(follow: Follow, mo
     run.api.faults.say_on_watch("configmaps", "garbage")
     await run.until(lambda: {RecordType.WATCH_ENDED, RecordType.WATCH_PROGRESS} <= set(waiting))
     await run.stop()
+
+
+@pytest.mark.parametrize("state", State)
+def test_only_a_list_beside_a_watch_that_runs_holds_no_permit_while_it_waits(state: State) -> None:
+    assert following._BesideList(Mock(state=state)).is_running is (state is State.RESYNCING)
