@@ -14,7 +14,8 @@ from clusterinfo.errors import ConfigError, FatalError, TransientError
 from clusterinfo.kubernetes import credentials
 from clusterinfo.kubernetes.election import LEASE_S, RENEW_WITHIN_S, RETRY_S, LeaseName
 from clusterinfo.kubernetes.errors import ApiStatusError
-from clusterinfo.kubernetes.leadership import HANDOVER_WITHIN_S, OVERLAP_S, UNWANTED_S, Clocks, Leadership, lease_name
+from clusterinfo.kubernetes.leadership import HANDOVER_WITHIN_S, UNWANTED_S, Clocks, Leadership, lease_name
+from clusterinfo.kubernetes.watch import ON_ITS_WAY_S
 from clusterinfo.observations import LeadershipGivenUp, LeadershipLost, Leads, Observation, Retrying, StandsBy
 from clusterinfo.settings import load
 
@@ -194,7 +195,7 @@ def test_a_lease_that_is_given_up_is_taken_with_the_next_look_and_nobody_looks_a
         await asyncio.sleep(5)
         assert first.works, "the second one is still listing"
         second.follows = True
-        await asyncio.sleep(OVERLAP_S - 1)
+        await asyncio.sleep(ON_ITS_WAY_S)
         assert first.works, "what it has heard of lately does not count yet"
         await asyncio.sleep(3)
         assert not first.works
