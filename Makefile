@@ -3,11 +3,11 @@
 # Everything is installed into $(VENV), once: two stamp files remember what was installed, pyproject.toml outdates them.
 # The installation is editable, so that a changed source needs no second one. ARGS is handed on, as in
 # `make demo ARGS="--objects 500"` or `make test ARGS="tests/unit -x"`; PYTHON names another interpreter. JOBS tests run
-# side by side, each on servers of its own: most of them wait more than they work, so two for each core.
+# side by side, each on servers of its own: most of them wait more than they work, so three for each core.
 
 VENV ?= .venv
 ARGS ?=
-JOBS ?= 4
+JOBS ?= 6
 PYTHON ?= python3 python3.14 python3.13 python3.12 python3.11
 
 BIN := $(VENV)/bin
