@@ -126,6 +126,14 @@ class ListRestarted(Observation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ListAbandoned(Observation):
+    """A list will not end: whoever read it was stopped."""
+
+    resource: str
+    reach: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class WatchOpened(Observation):
     """A kind's watch was answered: changes after `version` come from now on."""
 

@@ -61,6 +61,11 @@ class Outbox:
         self._task = self._task or asyncio.create_task(self._run(), name=f"outbox of {self._name}")
         return future
 
+    @property
+    def is_over(self) -> bool:
+        """True if nothing is left that could be sent."""
+        return not self._records or self._error is not None
+
     async def close(self) -> None:
         """Send nothing more: whoever waits is told that it is cancelled."""
         if self._task is not None:

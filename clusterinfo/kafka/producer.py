@@ -107,6 +107,8 @@ class KafkaSink:
         self._sent: dict[Lane, _Sent] = {}
         self._outboxes: dict[tuple[str, int], Outbox] = {}
         """(session, partition) -> what it says there."""
+        self._last_released = ""
+        """The newest session whose outboxes are gone: ids are ordered by when they were made."""
         # aiokafka lets those who wait for a partition starve, and counts their waiting time more than once: 200 turns
         # of 1 ms pass for 20 s (message_accumulator.add_batch, 0.14.0). So one waits at a time, in order.
         self._turns: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -209,9 +211,23 @@ class KafkaSink:
     def _outbox(self, session: str, partition: int) -> Outbox:
         if (outbox := self._outboxes.get((session, partition))) is None:
             name = partition_name(self.topic.name, partition)
+            if session <= self._last_released:
+                raise RestartError(f"{name}: session {session} is over, its numbers are not known any more")
             outbox = Outbox(name, partial(self._send_first, partition), self._observe)
             self._outboxes[session, partition] = outbox
+            self._release_old()
         return outbox
+
+    def _release_old(self) -> None:
+        """Of sessions before the last two, once Kafka has all of it: a leader that comes and goes has one each time."""
+        old = sorted({session for session, _ in self._outboxes})[:-2]
+        if any(not outbox.is_over for (session, _), outbox in self._outboxes.items() if session in old):
+            return
+        for key in [key for key in self._outboxes if key[0] in old]:
+            self._last_released = max(self._last_released, key[0])
+            task = asyncio.create_task(self._outboxes.pop(key).close())
+            self._retiring.add(task)
+            task.add_done_callback(self._retiring.discard)
 
     async def _send_first(self, partition: int, records: Sequence[Record], most: int | None = None) -> int:
         """An `outbox.Send`: one message batch of the first records, `most` of them at most."""

@@ -213,7 +213,7 @@ class KubernetesClient:
         Raises TransientError, also on documents that are none, ApiStatusError, PageTooLargeError, FatalError. A group
         that does not answer is reported in the result.
         """
-        chosen = selection or discovery.Selection(tuple(self._settings.include), tuple(self._settings.exclude))
+        chosen = selection or _selection_of(self._settings)
         return discovery.choose(await self._groups(), chosen)
 
     async def aggregated_apis(self) -> frozenset[tuple[str, str]]:
@@ -526,6 +526,12 @@ async def _read_body(response: aiohttp.ClientResponse, max_bytes: int, *, cut: b
 async def _read_chunk(response: aiohttp.ClientResponse) -> bytes:
     async with asyncio.timeout(BETWEEN_CHUNKS_S):
         return await response.content.readany()
+
+
+def _selection_of(settings: Settings) -> discovery.Selection:
+    redaction = [("REDACT", entry) for entry in settings.redact]
+    redaction += [("REDACT_NOT", entry) for entry in settings.redact_not]
+    return discovery.Selection(tuple(settings.include), tuple(settings.exclude), tuple(redaction))
 
 
 async def _load_again(settings: Settings) -> Credentials:

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import ClusterinfoError, FatalError, TransientError, first_of, one_line
 from clusterinfo.kubernetes.client import KubernetesClient
-from clusterinfo.kubernetes.discovery import Discovery
+from clusterinfo.kubernetes.discovery import Discovery, Unmatched
 from clusterinfo.kubernetes.errors import ApiStatusError, PageTooLargeError
 from clusterinfo.kubernetes.following import Followers, NumberingSink, Shared, triggering
 from clusterinfo.kubernetes.list_source import Alone, Beside, ListContext, ListResult, ListSource, new_id
@@ -98,6 +98,8 @@ class Collector:
         self._followers: Followers | None = None
         self._context: ListContext | None = None
         """What the lists of the present run share."""
+        self._unmatched: tuple[Unmatched, ...] = ()
+        """Those of the run before, which are not warned of again."""
         self._discovery_wanted = asyncio.Event()
         self._due_s = 0.0
         """When all is to be listed next that is not followed, on the clock of `time.monotonic`."""
@@ -232,7 +234,9 @@ class Collector:
         """What there is to list. Raises TransientError, ApiStatusError and FatalError."""
         discovery = await self._client.discover()
         for unmatched in discovery.unmatched:
-            self._observe(Warned(message=unmatched.message("kind this cluster serves"), remedy=unmatched.question))
+            if unmatched not in self._unmatched:
+                self._observe(Warned(message=unmatched.message("kind this cluster serves"), remedy=unmatched.question))
+        self._unmatched = discovery.unmatched
         for group in discovery.failing:
             message = f"kinds of the group {group or 'core'} may be missing: {discovery.reasons[group]}"
             self._observe(Warned(message=message, remedy=_how_to_leave_out(group)))

@@ -245,7 +245,8 @@ def _kubeconfig_paths(settings: Settings) -> list[str]:
         return found
     looked_for = ", ".join(str(path) for path in paths)
     if settings.kubeconfig:
-        raise ConfigError(f"KUBECONFIG is {given!r}: there is no such file ({looked_for}); name a kubeconfig file")
+        problem = "that is no regular file" if any(path.exists() for path in paths) else "there is no such file"
+        raise ConfigError(f"KUBECONFIG is {given!r}: {problem} ({looked_for}); name a kubeconfig file")
     raise ConfigError(
         f"there is no kubeconfig: KUBECONFIG is not set, {looked_for} does not exist, and this is no Pod with a "
         "service account; set KUBECONFIG to a kubeconfig file"

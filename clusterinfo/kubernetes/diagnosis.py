@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import json
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
@@ -18,12 +19,15 @@ from clusterinfo.kubernetes.collector import planned
 from clusterinfo.kubernetes.credentials import load_credentials
 from clusterinfo.kubernetes.discovery import Discovery
 from clusterinfo.kubernetes.errors import ApiStatusError, PageTooLargeError
+from clusterinfo.kubernetes.leadership import GRANT as LEASE_GRANT
+from clusterinfo.kubernetes.leadership import LEASES, lease_name
 from clusterinfo.model import GroupVersionResource
 from clusterinfo.settings import Settings
 
 AT_ONCE = 8
 MOST_LISTS = 300
 """Lists of one object: a few milliseconds each."""
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 NAMED = 5
 """Kinds in a line."""
 GRANT = "`clusterinfo rbac --discover | kubectl apply -f -` grants them; those that are not wanted belong into EXCLUDE"
@@ -47,6 +51,38 @@ async def examine(settings: Settings, findings: Findings, within_s: float) -> No
         _report_kinds(discovery, findings)
         findings.begin("rights", "the API takes long to list one object of each kind: see what slows it down")
         _report_rights(await _refusals(client, discovery, settings), discovery, settings, findings)
+        if settings.leader_election:
+            findings.begin("leader election", "the API does not say in time what it allows: see what slows it down")
+            await _examine_lease(client, settings, findings)
+
+
+async def _examine_lease(client: KubernetesClient, settings: Settings, findings: Findings) -> None:
+    """Raises ConfigError where nobody knows which Lease is meant."""
+    lease = lease_name(settings)
+    # "create" cannot be restricted to a name: Kubernetes, RBAC, "Referring to resources".
+    asked = {"get": lease.name, "create": "", "update": lease.name}
+    try:
+        missing = [verb for verb, name in asked.items() if not await _may(client, verb, lease.namespace, name)]
+    except (ApiStatusError, TransientError) as error:
+        findings.note(State.UNKNOWN, f"whether {lease} may be used is not known: {one_line(error)}")
+        return
+    if missing:
+        what = f"not allowed to {', '.join(missing)} leases.coordination.k8s.io in {lease.namespace} (Lease {lease})"
+        findings.note(State.FAILED, what, LEASE_GRANT)
+    else:
+        findings.ok(f"Lease {lease} may be read, created and updated")
+
+
+async def _may(client: KubernetesClient, verb: str, namespace: str, name: str) -> bool:
+    """What the API answers to who may ask of themselves, as everybody may."""
+    what = {"group": LEASES.group, "resource": LEASES.resource, "verb": verb, "namespace": namespace, "name": name}
+    review = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": what},
+    }
+    answer = json.loads(await client.write("POST", REVIEWS, review))
+    return answer.get("status", {}).get("allowed") is True
 
 
 async def _compare_clock(client: KubernetesClient, findings: Findings) -> None:

@@ -59,10 +59,13 @@ class Selection:
     only (`pods`, `persistentvolume*`), except `*`, which matches every kind. A kind is listed if a pattern of `include`
     matches it (or `include` is empty) and none of `exclude` does: `exclude` wins. What `include` has with a wildcard
     never means Secrets: nobody who writes `s*` has them in mind, so they have to be named in full.
+
+    `redaction`: what else names kinds, REDACT and REDACT_NOT: (variable, entry), which decide nothing here.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    redaction: tuple[tuple[str, str], ...] = ()
 
     def wants(self, group: str, resource: str) -> bool:
         """True if the kind is to be listed."""
@@ -99,8 +102,10 @@ class Discovery:
     unseen: tuple[str, ...] = ()
     """The same of groups that are wholly left out: which kinds they serve is unknown, none of them is gone."""
     unmatched: tuple[Unmatched, ...] = ()
-    """Patterns of INCLUDE by which nothing is listed, and of EXCLUDE by which nothing is left out. Without
-    the default's and those that may mean a kind of a failing group."""
+    """Patterns of INCLUDE by which nothing is listed, and of EXCLUDE by which nothing is left out, and entries of
+    REDACT and REDACT_NOT for kinds that there are not. Without the default's and those that may mean a kind of a
+    failing group.
+    """
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Group -> why it is in `failing` or `unseen`."""
 
@@ -149,6 +154,7 @@ def choose(groups: Sequence[ApiGroup], selection: Selection) -> Discovery:
         unmatched=(
             *_not_included(selection, wanted, listable, failing),
             *_not_excluded(selection, listable, failing),
+            *_not_redacted(selection, listable, failing),
         ),
         reasons=reasons,
     )
@@ -172,6 +178,16 @@ def _not_excluded(
         known = pattern in DEFAULT_EXCLUDE or any(matches(pattern, gvr.group, gvr.resource) for gvr in listable)
         if not known and not _is_of(pattern, failing):
             yield Unmatched("EXCLUDE", pattern, did_you_mean(pattern, (gvr.dotted for gvr in listable)))
+
+
+def _not_redacted(
+    selection: Selection, listable: Sequence[GroupVersionResource], failing: Sequence[str]
+) -> Iterable[Unmatched]:
+    for variable, entry in selection.redaction:
+        pattern, colon, pointer = entry.partition(":")
+        if not any(matches(pattern, gvr.group, gvr.resource) for gvr in listable) and not _is_of(pattern, failing):
+            question = did_you_mean(pattern, (gvr.dotted for gvr in listable))
+            yield Unmatched(variable, entry, question.replace("?", f"{colon}{pointer}?"))
 
 
 def _is_of(pattern: str, groups: Iterable[str]) -> bool:

@@ -24,7 +24,15 @@ from clusterinfo.kubernetes.pages import MAX_ITEMS, ListPage, Slice, count_items
 from clusterinfo.kubernetes.recording import Recorder
 from clusterinfo.kubernetes.redaction.objects import Redaction
 from clusterinfo.model import Batch, GroupVersionResource, Lane, ListLane, Outcome, Position, Receipt, Record
-from clusterinfo.observations import ItemUnreadable, ListEnded, ListRestarted, Observe, PageListed, Warned
+from clusterinfo.observations import (
+    ItemUnreadable,
+    ListAbandoned,
+    ListEnded,
+    ListRestarted,
+    Observe,
+    PageListed,
+    Warned,
+)
 from clusterinfo.settings import LIST_TIMEOUT_S
 from clusterinfo.statements import ListCompleted
 
@@ -253,6 +261,9 @@ class ListSource:
             await self._drop()
         finally:
             self._permit.give_back()
+            if not self._has_ended:
+                self._has_ended = True
+                self._context.observe(ListAbandoned(resource=self.gvr.dotted, reach=self.lane.reach))
 
     # --- batches -----------------------------------------------------------------------------------------------------
 

@@ -80,7 +80,7 @@ class Health:
                 age_s = self._clock() - self._lists.setdefault(name, self._clock())
                 if age_s > self.list_within_s + SILENT_S:  # a sink that is away holds up lists, but brings no pages
                     self._endless[name] = age_s
-            case seen.ListEnded(resource=resource, reach=reach):
+            case seen.ListEnded(resource=resource, reach=reach) | seen.ListAbandoned(resource=resource, reach=reach):
                 self._lists.pop((resource, reach), None)
                 self._endless.pop((resource, reach), None)
             case seen.SnapshotEnded() | seen.RunFailed() | seen.StandsBy():

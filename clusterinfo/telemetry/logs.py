@@ -34,6 +34,7 @@ MESSAGES: dict[type[Observation], tuple[str, str]] = {
     seen.PageListed: ("debug", "Page listed"),
     seen.ListEnded: ("info", "List ended"),
     seen.ListRestarted: ("warning", "List starts again"),
+    seen.ListAbandoned: ("debug", "List abandoned"),
     seen.WatchOpened: ("debug", "Watch opened"),
     seen.WatchInterrupted: ("debug", "Watch broke off and is opened again"),
     seen.WatchLost: ("warning", "Watch cannot be continued: the kind is listed again"),

@@ -50,7 +50,7 @@ class Metrics:
         )
         self.watches = self._gauge("watches", "Kinds and reaches that are followed by a watch")
         self.watches_failing = self._gauge(
-            "watches_failing", "Watches that were told to be failing or lost and do not work again: 0 where all is well"
+            "watches_failing", "Watches reported as failing or lost that have not recovered: 0 where all is well"
         )
         self.last_snapshot = self._gauge(
             "last_snapshot_timestamp_seconds", "When the last run of lists ended (Unix time)", "cluster"

@@ -15,6 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from clusterinfo.commands import doctor
 from clusterinfo.commands.output import Output
 from clusterinfo.observations import unobserved
+from clusterinfo.sandbox.kubernetes.faults import Verb
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.sandbox.processes import free_port
 from clusterinfo.settings import load
@@ -91,6 +92,22 @@ async def test_a_topic_that_is_missing_is_created_later_and_fails_nothing(ends: 
     code, lines = await examined("collect")
     assert (code, lines["topic"]["state"]) == (0, "warning")
     assert "database" not in lines, "a collector that sends to Kafka needs none"
+
+
+@pytest.mark.parametrize("refused", [(), ("create",), ("get", "update")])
+async def test_who_elects_a_leader_has_to_be_allowed_to(
+    ends: Ends, examined: Examined, refused: tuple[Verb, ...]
+) -> None:
+    await ends.make_topic()
+    ends.env |= {"LEADER_ELECTION": "true", "LEADER_ELECTION_LEASE": "shop/collector"}
+    for verb in refused:
+        ends.api.faults.forbid("leases", verb=verb)
+    code, lines = await examined("collect")
+    line = lines["leader election"]
+    assert (code != 0, line["state"]) == ((True, "failed") if refused else (False, "ok"))
+    assert "shop/collector" in line["found"]
+    assert f"not allowed to {', '.join(refused)} leases" in line["found"] or not refused
+    assert "rbac --leader-election" in line.get("remedy", "") or not refused
 
 
 Break = Callable[[Ends], Awaitable[None]]

@@ -92,7 +92,7 @@ class Row:
     epoch: int = 0
 
 
-OTHER = {"resource": "secrets", "kind": "Secret"}
+OTHER: dict[str, Any] = {"resource": "secrets", "kind": "Secret"}
 ATTACKS: dict[str, Row] = {
     "an epoch that leaps": Row(lambda it: it.leaps([MAX_EPOCH_STEP + 1]), "more than 1000 above 0"),
     "epochs that climb by what is allowed": Row(lambda it: it.leaps(range(1000, 10_001, 1000)), epoch=10_001),

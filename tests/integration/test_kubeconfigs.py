@@ -11,6 +11,7 @@ import pytest
 
 from clusterinfo.errors import ConfigError, TransientError
 from clusterinfo.kubernetes.client import KubernetesClient
+from clusterinfo.kubernetes.credentials import load_credentials
 from clusterinfo.model import GroupVersionResource
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
 from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
@@ -118,6 +119,12 @@ async def test_a_program_says_where_a_kubeconfig_is_broken_and_quotes_nothing(
     (error,) = ended.errors()
     assert error.startswith(f"KUBECONFIG '{kubeconfig}' cannot be read: line 1, column ")
     assert SECRET not in ended.stderr
+
+
+@pytest.mark.parametrize(("given", "problem"), [("/dev/null", "that is no regular file"), ("/no", "no such file")])
+async def test_what_is_no_file_is_told_from_what_is_not_there(given: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=f"KUBECONFIG is '{given}': .*{problem}"):
+        await load_credentials(Settings(kubeconfig=given))
 
 
 async def test_a_kubeconfig_that_is_half_written_when_it_is_read_again_is_not_quoted_either(

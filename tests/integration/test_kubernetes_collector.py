@@ -179,11 +179,17 @@ async def test_a_group_that_does_not_answer_keeps_a_run_from_being_whole(
 
 
 async def test_a_pattern_that_matches_nothing_is_warned_of(collecting: Begin) -> None:
-    run = await collecting(include=["configmaps", "unicorns"], exclude=["secret", *DEFAULT_EXCLUDE])
+    redaction = {"redact": ["configmap:/data/a"], "redact_not": ["configmaps:/data/a"]}
+    run = await collecting(include=["configmaps", "unicorns"], exclude=["secret", *DEFAULT_EXCLUDE], **redaction)
     assert (await run.once()).is_whole
+    assert (await run.once()).is_whole, "of which nothing is said again"
     assert [(warned.message, warned.remedy) for warned in run.observed(Warned)] == [
         ("INCLUDE names 'unicorns', which matches no kind this cluster serves", ""),
         ("EXCLUDE names 'secret', which matches no kind this cluster serves", "did you mean secrets?"),
+        (
+            "REDACT names 'configmap:/data/a', which matches no kind this cluster serves",
+            "did you mean configmaps:/data/a?",
+        ),
     ]
 
 

@@ -282,11 +282,14 @@ async def _send(
 
 
 async def in_turns(rows: Iterable[tuple[Any, ...]]) -> AsyncIterator[tuple[Any, ...]]:
-    """What COPY is sent; asyncpg would encode all of it before anything else of the process goes on."""
+    """What COPY is sent; asyncpg would encode all of it before anything else of the process goes on.
+
+    What is large in a row, its body, is its last value but one.
+    """
     size_bytes = 0
     for number, row in enumerate(rows, 1):
         yield row
-        size_bytes += sum(len(value) for value in row[-2:] if isinstance(value, bytes))
+        size_bytes += len(row[-2] or b"")
         if number % ROWS_A_TURN == 0 or size_bytes > BYTES_A_TURN:
             size_bytes = 0
             await asyncio.sleep(0)

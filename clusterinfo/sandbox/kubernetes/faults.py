@@ -52,6 +52,16 @@ class Faults:
         """403 for every verb, or for one, everywhere or in one namespace; until `clear`."""
         self.rules.append(Rule("forbid", resource, namespace=namespace, verb=verb))
 
+    def forbids(self, resource: str, namespace: str, verb: str) -> bool:
+        """Whether that is forbidden, for a review of rights."""
+        return any(
+            rule.what == "forbid"
+            and rule.resource in ("*", resource)
+            and rule.namespace in (None, namespace)
+            and rule.verb in (None, verb)
+            for rule in self.rules
+        )
+
     def fail(
         self,
         resource: str,

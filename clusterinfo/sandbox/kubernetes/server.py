@@ -24,6 +24,7 @@ from clusterinfo.sandbox.processes import free_port
 
 LOGGED_REQUESTS = 10_000
 
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 VERSION = {
     "major": "1",
     "minor": "36",
@@ -155,9 +156,18 @@ class SimulatedKubernetes:
             return await self._control.answer(request)
         if path == "/version":
             return json_response(orjson.dumps(VERSION, option=orjson.OPT_INDENT_2))
+        if path == REVIEWS and request.method == "POST":
+            return await self._review(request)
         if path in ("/api", "/apis"):
             return self._root_document(request, core=path == "/api")
         return await self._answer_api(request, user, path)
+
+    async def _review(self, request: web.Request) -> web.StreamResponse:
+        """What `faults.forbid` leaves."""
+        asked = await request.json()
+        what = asked["spec"]["resourceAttributes"]
+        allowed = not self.faults.forbids(what["resource"], what["namespace"], what["verb"])
+        return json_response(orjson.dumps(asked | {"status": {"allowed": allowed}}))
 
     def _root_document(self, request: web.Request, core: bool) -> web.StreamResponse:
         version = discovery.negotiate(request.headers.get("Accept", ""), self.faults.aggregated_versions)

@@ -153,10 +153,26 @@ def test_exclude_wins_over_include_and_both_are_excluded() -> None:
 )
 def test_what_matches_nothing_is_asked_back(include: str, exclude: str, questions: list[str]) -> None:
     groups = [*aggregated(), *discovery.aggregated_groups(_stale("failing.io", []))]
-    selection = Selection(*(tuple(filter(None, words.split(","))) for words in (include, exclude)))
+    include_words, exclude_words = (tuple(filter(None, words.split(","))) for words in (include, exclude))
+    selection = Selection(include_words, exclude_words)
     found = discovery.choose(groups, selection)
     assert [f"{one.variable} {one.pattern}: {one.question}" for one in found.unmatched] == questions
     assert found.is_misspelt == (include not in ("", "pods,nodes", "*.failing.io"))
+
+
+def test_a_rule_of_redaction_for_a_kind_that_there_is_not_is_asked_back() -> None:
+    redaction = [
+        ("REDACT", "pod:/spec/nodeName"), ("REDACT", "*:/spec/a"), ("REDACT", "things.failing.io:/spec"),
+        ("REDACT_NOT", "deployments:/metadata"), ("REDACT_NOT", "zebras:/spec"), ("REDACT_NOT", "*.apps:/x"),
+    ]  # fmt: skip
+    groups = [*aggregated(), *discovery.aggregated_groups(_stale("failing.io", []))]
+    found = discovery.choose(groups, Selection(redaction=tuple(redaction)))
+    assert [f"{one.variable} {one.pattern}: {one.question}" for one in found.unmatched] == [
+        "REDACT pod:/spec/nodeName: did you mean pods:/spec/nodeName?",
+        "REDACT_NOT deployments:/metadata: did you mean deployments.apps:/metadata?",
+        "REDACT_NOT zebras:/spec: ",
+    ]
+    assert not found.is_misspelt
 
 
 def _stale(name: str, resources: list[dict[str, Any]]) -> bytes:

@@ -22,7 +22,7 @@ from clusterinfo.kubernetes.normalize import normalize
 from clusterinfo.kubernetes.pages import MAX_ITEMS
 from clusterinfo.kubernetes.recording import Recorder
 from clusterinfo.model import Batch, GroupVersionResource, ListLane, Outcome, Receipt, Unit
-from clusterinfo.observations import ItemUnreadable, Observation
+from clusterinfo.observations import ItemUnreadable, ListAbandoned, ListEnded, Observation
 
 WIDGETS = GroupVersionResource("shop.example.com", "v1", "widgets", "Widget", namespaced=True)
 LANE = ListLane(Unit("c", WIDGETS.group, WIDGETS.resource))
@@ -98,6 +98,23 @@ class Listed:
 
 async def listed(answer: Answer, **given: Any) -> Listed:
     return await Listed(answer, **given).read()
+
+
+@pytest.mark.parametrize("reads", [0, 1, 2])
+async def test_one_that_is_closed_before_its_end_says_so_once(reads: int) -> None:
+    async def answer(number: int, _: int, __: str) -> bytes:
+        return page(widget(f"w-{number}"), token=f"token-{number}" if number < 2 else "")
+
+    one = Listed(answer)
+    await one.source.open(LANE, None)
+    for _ in range(reads):
+        batch = await one.source.read()
+        assert batch is not None
+        await one.source.ack(Receipt(lane=LANE, position=batch.end))
+    await one.source.close()
+    await one.source.close()
+    ends = [seen for seen in one.seen if isinstance(seen, ListAbandoned | ListEnded)]
+    assert [type(end) for end in ends] == [ListEnded if reads == 2 else ListAbandoned]
 
 
 # --- lists that never end --------------------------------------------------------------------------------------------

@@ -45,6 +45,18 @@ def test_a_run_of_lists_without_progress_is_not_alive() -> None:
     assert health.not_alive == [], "between two runs nothing has to move"
 
 
+def test_a_list_that_was_abandoned_is_not_taken_for_the_next_one() -> None:
+    """As one beside a watch whose kind is gone, or that is listed for another reason: none other of it may end."""
+    now_s = 0.0
+    health = Health(clock=lambda: now_s)
+    page = seen.PageListed(resource="pods", reach="", items=0, size_bytes=1)
+    health.observe(page)
+    health.observe(seen.ListAbandoned(resource="pods", reach=""))
+    now_s += 2 * (health.list_within_s + SILENT_S)
+    health.observe(page)
+    assert health.not_alive == []
+
+
 def test_a_list_that_brings_pages_long_after_its_time_is_not_alive() -> None:
     """Pages are progress, and a server may send them for ever. A list whose sink is away brings none."""
     now_s = 0.0
