@@ -21,6 +21,7 @@ from clusterinfo.observations import BatchStored, Observation, UnitFailed, UnitG
 from clusterinfo.postgres import sink
 from clusterinfo.postgres.merge.offsets import forget_offsets
 from clusterinfo.postgres.sink import PostgresSink
+from clusterinfo.postgres.sql import statements
 from tests.conftest import Database
 from tests.support.records import CLUSTER, LANE, NOON, Feed, Listing, page
 
@@ -246,6 +247,16 @@ async def test_an_idle_cluster_is_seen_again(bench: Bench) -> None:
         await bench.store(listing.item("a", "1", "x"), listing.completed())
     assert bench.last(BatchStored).rows_unchanged == 1
     assert await bench.connection.fetchval("select last_observed_at from resource") == NOON + MINUTE
+
+
+async def test_no_plan_made_of_an_empty_table_reads_it_whole_once_it_is_full(bench: Bench) -> None:
+    """Plans are made once: a consumer that begins on an empty database keeps them until that is analyzed."""
+    async with bench.sink.transaction() as connection:
+        await connection.execute(f"prepare merge as {statements()['merge_rows']}")
+        rows = await connection.fetch(f"explain execute merge({', '.join(['null'] * 12)})")
+    plan = "\n".join(row[0] for row in rows)
+    assert "Index Scan" in plan
+    assert "Seq Scan on resource" not in plan
 
 
 @pytest.mark.parametrize("contents", [("x", "y"), ("y", "x")])
