@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import random
+import re
 import string
 from collections.abc import AsyncIterator
 from itertools import chain
@@ -249,14 +250,18 @@ async def test_an_idle_cluster_is_seen_again(bench: Bench) -> None:
     assert await bench.connection.fetchval("select last_observed_at from resource") == NOON + MINUTE
 
 
-async def test_no_plan_made_of_an_empty_table_reads_it_whole_once_it_is_full(bench: Bench) -> None:
+@pytest.mark.parametrize(("name", "parameters", "lookups"), [("merge_rows", 12, 1), ("stage_elements", 0, 2)])
+async def test_no_plan_made_of_an_empty_table_reads_it_whole_once_it_is_full(
+    bench: Bench, name: str, parameters: int, lookups: int
+) -> None:
     """Plans are made once: a consumer that begins on an empty database keeps them until that is analyzed."""
+    given = f"({', '.join(['null'] * parameters)})" if parameters else ""
     async with bench.sink.transaction() as connection:
-        await connection.execute(f"prepare merge as {statements()['merge_rows']}")
-        rows = await connection.fetch(f"explain execute merge({', '.join(['null'] * 12)})")
-    plan = "\n".join(row[0] for row in rows)
-    assert "Index Scan" in plan
+        await connection.execute(statements()["begin_chain"])
+        await connection.execute(f"prepare merge as {statements()[name]}")
+        plan = "\n".join(row[0] for row in await connection.fetch(f"explain execute merge{given}"))
     assert "Seq Scan on resource" not in plan
+    assert len(re.findall(r"Index Cond: .*\(name = ", plan)) == lookups, plan
 
 
 @pytest.mark.parametrize("contents", [("x", "y"), ("y", "x")])
