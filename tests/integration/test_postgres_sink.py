@@ -259,7 +259,7 @@ async def test_no_plan_made_of_an_empty_table_reads_it_whole_once_it_is_full(
     async with bench.sink.transaction() as connection:
         await connection.execute(statements()["begin_chain"])
         await connection.execute(f"prepare merge as {statements()[name]}")
-        plan = "\n".join(row[0] for row in await connection.fetch(f"explain execute merge{given}"))
+        plan = "\n".join(row["QUERY PLAN"] for row in await connection.fetch(f"explain execute merge{given}"))
     assert "Seq Scan on resource" not in plan
     assert len(re.findall(r"Index Cond: .*\(name = ", plan)) == lookups, plan
 
