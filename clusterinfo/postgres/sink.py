@@ -77,7 +77,9 @@ class PostgresSink:
             f"set local statement_timeout = '{STATEMENT_TIMEOUT}'; set local lock_timeout = '{LOCK_TIMEOUT}';"
             f"set local idle_in_transaction_session_timeout = '{IDLE_TIMEOUT}'; set local jit = off;"
             # Every statement looks rows up one by one; to plan it again for each batch takes longer than to run it.
-            "set local plan_cache_mode = force_generic_plan"
+            "set local plan_cache_mode = force_generic_plan;"
+            # Such a plan is made once, at first of tables that are empty, which it reads whole until they are analyzed.
+            "set local enable_seqscan = off"
         )
         if settings.db_synchronous_commit:
             self._settings += f"; set local synchronous_commit = {settings.db_synchronous_commit}"

@@ -338,8 +338,8 @@ async def pipeline(
 
     `env` goes to all programs, `collector_env` and `consumer_env` to those; each beats what is set here. Before any
     program starts, the schema is migrated and `prepare` is done to it. The collector lists every `interval`, or follows
-    the cluster, and lists what cannot be followed as often; where it is `legacy` it writes into PostgreSQL itself. Nothing
-    churns yet: `world.churn.start()`.
+    the cluster, and lists what cannot be followed as often; where it is `legacy` it writes into PostgreSQL itself.
+    Nothing churns yet: `world.churn.start()`.
     """
     async with contextlib.AsyncExitStack() as stack:
         if ends is None:

@@ -1,4 +1,4 @@
-"""A cluster that is followed, under load: `python -m tests.faults.trial [--seconds 600] [--rate 100] [--calm | --legacy]`.
+"""A cluster that is followed, under load: `python -m tests.faults.trial [--seconds 600] [--rate 100] [--calm]`.
 
 5,000 objects of 12 kinds, changes of every sort, Apache Kafka, two consumers. Unless it is to be calm, the ends fail in
 turn: watches are cut, expire, are throttled, fall silent or say garbage; the API, PostgreSQL and twice the broker are

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import random
+import re
 import string
 from collections.abc import AsyncIterator
 from itertools import chain
@@ -21,6 +22,7 @@ from clusterinfo.observations import BatchStored, Observation, UnitFailed, UnitG
 from clusterinfo.postgres import sink
 from clusterinfo.postgres.merge.offsets import forget_offsets
 from clusterinfo.postgres.sink import PostgresSink
+from clusterinfo.postgres.sql import statements
 from tests.conftest import Database
 from tests.support.records import CLUSTER, LANE, NOON, Feed, Listing, page
 
@@ -246,6 +248,20 @@ async def test_an_idle_cluster_is_seen_again(bench: Bench) -> None:
         await bench.store(listing.item("a", "1", "x"), listing.completed())
     assert bench.last(BatchStored).rows_unchanged == 1
     assert await bench.connection.fetchval("select last_observed_at from resource") == NOON + MINUTE
+
+
+@pytest.mark.parametrize(("name", "parameters", "lookups"), [("merge_rows", 12, 1), ("stage_elements", 0, 2)])
+async def test_no_plan_made_of_an_empty_table_reads_it_whole_once_it_is_full(
+    bench: Bench, name: str, parameters: int, lookups: int
+) -> None:
+    """Plans are made once: a consumer that begins on an empty database keeps them until that is analyzed."""
+    given = f"({', '.join(['null'] * parameters)})" if parameters else ""
+    async with bench.sink.transaction() as connection:
+        await connection.execute(statements()["begin_chain"])
+        await connection.execute(f"prepare merge as {statements()[name]}")
+        plan = "\n".join(row["QUERY PLAN"] for row in await connection.fetch(f"explain execute merge{given}"))
+    assert "Seq Scan on resource" not in plan
+    assert len(re.findall(r"Index Cond: .*\(name = ", plan)) == lookups, plan
 
 
 @pytest.mark.parametrize("contents", [("x", "y"), ("y", "x")])

@@ -18,7 +18,7 @@ from textwrap import shorten
 _TOKEN = re.compile(r"--[^\n]*|'(?:[^']|'')*'|\$\d+|[\w.]+|::|[<>=!]+|\S")
 _CONDITION_ENDS = {
     "where", "group", "having", "order", "limit", "for", "window", "returning", "union", "join", "left", "full",
-    "cross", "using", "on", "set", "from", "when", "then", "else", "as", ",", ";",
+    "cross", "using", "on", "set", "from", "when", "then", "else", "as", "offset", ",", ";",
 }  # fmt: skip
 """What ends a condition, unless it is in parentheses of its own."""
 _BEFORE_OPERAND = frozenset({"select", "where", "on", "having", "when", "then", "else", "or", "set", ","})

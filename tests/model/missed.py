@@ -298,9 +298,9 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "stage_elements": {
         "shuffled": (
-            "on s.unit_id = r.unit_id",
-            "and s.namespace = r.namespace",
-            "and s.name = r.name",
+            "where w.unit_id = r.unit_id",
+            "and w.namespace = r.namespace",
+            "and w.name = r.name",
             "where case when s.unit_id is null then r.observed_at >= u.gone_before and not exists (...) ...",
             "when s.unit_id is null then",
             "and not exists (...)",
@@ -329,9 +329,9 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "and not (s.fidelity in (0, 2) and r.normalization = s.normalization and r.content_hash = ...",
             "and r.normalization = s.normalization",
             "and r.content_hash = s.content_hash",
-            "on s.unit_id = c.unit_id",
-            "and s.namespace = c.namespace",
-            "and s.name = c.name",
+            "where w.unit_id = c.unit_id",
+            "and w.namespace = c.namespace",
+            "and w.name = c.name",
         ),
     },
     "link_elements": {
