@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | faults | lock: a checkout needs Python 3.11 or newer with venv, and pip's access to PyPI.
+# make demo | test | lint | bench | bench-peers | faults | lock: a checkout needs Python 3.11 or newer with venv, and pip's access to PyPI.
 #
 # Everything is installed into $(VENV), once: two stamp files remember what was installed, pyproject.toml outdates them.
 # The installation is editable, so that a changed source needs no second one. ARGS is handed on, as in
@@ -24,7 +24,7 @@ install = echo "Installing into $(VENV), once: $(2)"; began=$$(date +%s); \
 # Every worker and every program would compile what it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint bench faults install lock clean
+.PHONY: help demo test lint bench bench-peers faults install lock clean
 .DELETE_ON_ERROR:
 
 help:
@@ -44,6 +44,10 @@ lint: $(DEV)
 
 bench: $(DEV)
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+# The same work done by scripts, beside it.
+bench-peers: $(DEV)
+	@$(BIN)/python -m tests.bench_peers $(ARGS)
 
 # Everything broken on purpose, in small; needs Java and Maven beside, for Apache Kafka.
 faults: $(DEV)

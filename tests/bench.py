@@ -1,9 +1,11 @@
 """`make bench`: what collecting costs beside downloading, and storing beside COPY; two ratios, measured in one run.
 
 Each side is timed within a process of its own, from its first request to its last answer, so that neither the start of
-an interpreter nor the wait for idleness counts; rounds alternate, and medians are compared. `--memory` shows peak
-memory at two sizes instead, `--profile` what the time goes to, `--commits` what small batches of changes cost.
-CLUSTERINFO_TEST_KAFKA=apache takes Apache Kafka.
+an interpreter nor the wait for idleness counts; rounds alternate, and medians are compared. Processor time is that of
+the whole process, its start included. A MB is one of manifests as the API serves them, before compression, and objects
+differ from each other as those of clusters do (`populate`, noise). `--json FILE` has every run. `--memory` shows peak
+memory at several sizes instead, `--profile` what the time goes to, `--commits` what small batches of changes cost.
+`make bench-peers` (`bench_peers.py`) has other ways to do the same. CLUSTERINFO_TEST_KAFKA=apache takes Apache Kafka.
 """
 
 from __future__ import annotations
@@ -11,15 +13,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import datetime as dt
+import json
 import os
 import pstats
-import statistics
+import resource
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -34,10 +37,13 @@ from tests.kafka.apache import ApacheKafka
 from tests.support import checker
 from tests.support.memory import measure
 from tests.support.programs import Api, Ended, run, simulated_api, started
+from tests.support.rounds import Rounds, Run
 
 LIMIT, CONCURRENCY = "500", 4
 """Defaults of PAGE_SIZE and COLLECT_CONCURRENCY."""
-TIMEOUT_S = 600.0
+TIMEOUT_S = 1800.0
+NOISE = "1024"
+"""Digits that nothing compresses, in each object: a page then compresses 7 times, as of real clusters."""
 TOP = 15
 WAIT = {"BATCH_WAIT": "100ms"}
 """At the end of a partition a batch waits for more, 1 s by default: of a topic that ends here, that is no work."""
@@ -72,7 +78,7 @@ async def servers(objects: int, *arguments: str) -> AsyncIterator[Servers]:
     async with (
         EmbeddedPostgres() as postgres,
         ApacheKafka() if apache else EmbeddedBroker() as broker,
-        simulated_api(objects, None, *arguments) as api,
+        simulated_api(objects, None, f"--noise={NOISE}", *arguments) as api,
     ):
         yield Servers(postgres, broker.bootstrap, api)
 
@@ -80,10 +86,10 @@ async def servers(objects: int, *arguments: str) -> AsyncIterator[Servers]:
 # --- collecting beside downloading -----------------------------------------------------------------------------------
 
 
-async def download(url: str, token: str) -> float:
+async def download(url: str, token: str, only: str = "") -> float:
     """Seconds to list what `collect` lists, pages of the same size, as many kinds at a time, and throw it away."""
     async with checker.Truth(url, token) as api:
-        paths = list((await api.kinds()).values())
+        paths = [only] if only else list((await api.kinds()).values())
     turns = asyncio.Semaphore(CONCURRENCY)
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}, auto_decompress=True) as session:
 
@@ -114,17 +120,35 @@ def _continue(page: bytes) -> str:
     return head[at + 12 : head.index(b'"', at + 12)].decode()
 
 
-async def _downloaded(bench: Servers) -> float:
-    argv = (sys.executable, "-m", "tests.bench", f"--download={bench.api.url}", f"--token={bench.api.token}")
-    async with started(argv, {"PYTHONPATH": str(Path.cwd())}) as program:
-        ended = await program.ended(TIMEOUT_S)
-    ended.expect(0)
-    return float(ended.stdout)
+@contextmanager
+def processor_time() -> Iterator[list[float]]:
+    """Seconds of it, of the programs that begin and end within the block."""
+    found = [0.0]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    yield found
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    found[0] = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-async def collected(bench: Servers, topic: str) -> float:
-    ended = (await run("collect", "--once", env=bench.env(topic, "postgres"), timeout_s=TIMEOUT_S)).expect(0)
-    return float(ended.logged("Snapshot ended")[0]["seconds"])
+async def seconds_of(module: str, *arguments: str) -> float:
+    """What a program of ours prints."""
+    async with started((sys.executable, "-m", module, *arguments), {"PYTHONPATH": str(Path.cwd())}) as program:
+        return float((await program.ended(TIMEOUT_S)).expect(0).stdout)
+
+
+async def downloaded(bench: Servers, size: Run, only: str = "") -> Run:
+    """The download of what a collector took in `size`; `only` pages of that path."""
+    arguments = (f"--download={bench.api.url}", f"--token={bench.api.token}", f"--only={only}")
+    with processor_time() as cpu_s:
+        seconds = await seconds_of("tests.bench", *arguments)
+    return replace(size, seconds=seconds, cpu_s=cpu_s[0])
+
+
+async def collected(bench: Servers, topic: str, **env: str) -> Run:
+    with processor_time() as cpu_s:
+        ended = await run("collect", "--once", env=bench.env(topic, "postgres") | env, timeout_s=TIMEOUT_S)
+    line = ended.expect(0).logged("Snapshot ended")[0]
+    return Run(line["objects"], line["size_bytes"], float(line["seconds"]), cpu_s[0])
 
 
 # --- storing beside COPY ---------------------------------------------------------------------------------------------
@@ -142,9 +166,12 @@ class Stored:
         return self.rows / self.seconds
 
 
-async def _consumed(bench: Servers, topic: str, database: str) -> Stored:
-    ended = await run("consume", "--until-idle", "2s", env=bench.env(topic, database) | WAIT, timeout_s=TIMEOUT_S)
-    return stored(ended.expect(0))
+async def consumed(bench: Servers, topic: str, database: str, size: Run) -> Run:
+    env = bench.env(topic, database) | WAIT
+    with processor_time() as cpu_s:
+        ended = await run("consume", "--until-idle", "2s", env=env, timeout_s=TIMEOUT_S)
+    found = stored(ended.expect(0))
+    return Run(found.rows, size.size_bytes, found.seconds, cpu_s[0])
 
 
 def stored(ended: Ended) -> Stored:
@@ -155,7 +182,7 @@ def stored(ended: Ended) -> Stored:
     return Stored(rows, (times[1] - times[0]).total_seconds())
 
 
-async def _copied(bench: Servers, database: str) -> Stored:
+async def copied(bench: Servers, database: str, size: Run) -> Run:
     """The rows of `database`, as binary COPY data made beforehand, into an empty table of the same structure."""
     connection = await checker.connect(bench.postgres.dsn(database))
     try:
@@ -165,12 +192,12 @@ async def _copied(bench: Servers, database: str) -> Stored:
                 "resource", columns=COLUMNS, output=data, format="binary", timeout=TIMEOUT_S
             )
             await connection.execute("drop table if exists copied; create table copied (like resource including all)")
-            began = time.perf_counter()
+            cpu_s, began = time.process_time(), time.perf_counter()
             await connection.copy_to_table("copied", columns=COLUMNS, source=data, format="binary", timeout=TIMEOUT_S)
-            seconds = time.perf_counter() - began
+            seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_s
         rows = await connection.fetchval("select count(*) from copied")
         await connection.execute("drop table copied")
-        return Stored(rows, seconds)
+        return Run(rows, size.size_bytes, seconds, cpu_s)
     finally:
         await connection.close()
 
@@ -178,36 +205,50 @@ async def _copied(bench: Servers, database: str) -> Stored:
 # --- what is printed -------------------------------------------------------------------------------------------------
 
 
-async def collecting(objects: int, rounds: int, *arguments: str) -> str:
+async def collecting(objects: int, rounds: int, *arguments: str) -> Rounds:
+    found = Rounds("download")
     async with servers(objects, *arguments) as bench:
-        pairs = [(await _downloaded(bench), await collected(bench, f"collect-{n}")) for n in range(rounds)]
-    download_s, collect_s = (statistics.median(side) for side in zip(*pairs, strict=True))
-    return f"{download_s:9.2f} s {collect_s:9.2f} s {collect_s / download_s:9.2f}"
+        for n in range(rounds):
+            size = await collected(bench, f"collect-{n}")
+            found.add("download", await downloaded(bench, size))
+            found.add("collect", size)
+    return found
 
 
-async def storing(objects: int, rounds: int) -> tuple[float, ...]:
-    """Rows a second: COPY, consume of what is new, consume of what is stored already."""
-    found = []
+async def storing(objects: int, rounds: int) -> Rounds:
+    found = Rounds("COPY")
     async with servers(objects) as bench:
         for n in range(rounds):
             database, topic = await bench.fresh(), f"consume-{n}"
+            size = await collected(bench, topic)
+            new = await consumed(bench, topic, database, size)
+            found.add("COPY", await copied(bench, database, size))
+            found.add("consume, all new", new)
             await collected(bench, topic)
-            new, copied = await _consumed(bench, topic, database), await _copied(bench, database)
-            await collected(bench, topic)
-            found.append((copied.rate, new.rate, (await _consumed(bench, topic, database)).rate))
-    return tuple(statistics.median(side) for side in zip(*found, strict=True))
+            found.add("consume, all unchanged", await consumed(bench, topic, database, size))
+    return found
 
 
-async def ratios(objects: int, rounds: int) -> None:
-    print(f"{objects:,} objects, medians of {rounds} rounds\n")
-    print("                     download     collect     ratio")
-    print(f"pages as they are {await collecting(objects, rounds)}")
-    print(f"pages gzipped     {await collecting(objects, rounds, '--gzip')}", flush=True)
-    copy, new, again = await storing(objects, rounds)
-    print("\n                       rows/s     of COPY (wanted: 0.5)")
-    print(f"binary COPY         {copy:9,.0f}")
-    print(f"consume, all new    {new:9,.0f} {new / copy:9.2f}")
-    print(f"consume, all stored {again:9,.0f} {again / copy:9.2f}")
+async def ratios(objects: int, rounds: int, into: str) -> None:
+    print(f"{objects:,} objects, medians of {rounds} rounds", flush=True)
+    found = {"pages as they are": await collecting(objects, rounds)}
+    show("pages as they are", found["pages as they are"])
+    found["pages gzipped"] = await collecting(objects, rounds, "--gzip")
+    show("pages gzipped", found["pages gzipped"])
+    found["storing"] = await storing(objects, rounds)
+    show("storing", found["storing"])
+    write(into, objects, found)
+
+
+def show(what: str, found: Rounds) -> None:
+    print(f"\n{what}; the ratio is to {found.base}", *found.lines(), sep="\n", flush=True)
+
+
+def write(into: str, objects: int, found: Mapping[str, Rounds]) -> None:
+    """All runs as JSON; nothing without a file."""
+    if into:
+        text = {"objects": objects, "noise": NOISE} | {what: rounds.as_json() for what, rounds in found.items()}
+        Path(into).write_text(json.dumps(text, indent=1) + "\n", encoding="utf-8")
 
 
 async def memory(sizes: Iterable[int]) -> None:
@@ -234,24 +275,26 @@ async def profile(objects: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--objects", type=int, default=20_000, help="objects of the simulated cluster (default 20,000)")
-    parser.add_argument("--rounds", type=int, default=3, help="how often each side is measured (default 3)")
-    parser.add_argument("--memory", action="store_true", help="peak memory at 5,000 and 50,000 objects instead")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each side is measured (default 5)")
+    parser.add_argument("--json", default="", metavar="FILE", help="write every run there")
+    parser.add_argument("--memory", metavar="N,...", help="peak memory at so many objects instead (5000,50000,300000)")
     parser.add_argument("--profile", action="store_true", help="what the time of collect and consume goes to instead")
     parser.add_argument("--commits", action="store_true", help="transactions of 1, 10 and 50 changes instead")
     parser.add_argument("--statements", action="store_true", help="with --commits: what the server spends on each")
     parser.add_argument("--download", metavar="URL", help=argparse.SUPPRESS)
     parser.add_argument("--token", help=argparse.SUPPRESS)  # joined by `=`: a random one may begin with a dash
+    parser.add_argument("--only", default="", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.download:
-        print(asyncio.run(download(options.download, options.token)))
+        print(asyncio.run(download(options.download, options.token, options.only)))
     elif options.commits:
         asyncio.run(commits(details=options.statements))
     elif options.memory:
-        asyncio.run(memory((5_000, 50_000)))
+        asyncio.run(memory([int(size) for size in options.memory.split(",")]))
     elif options.profile:
         asyncio.run(profile(options.objects))
     else:
-        asyncio.run(ratios(options.objects, options.rounds))
+        asyncio.run(ratios(options.objects, options.rounds, options.json))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ class Past:
     bodies: int = 1000
     other_kinds: int = 70
     """Kinds without an object, as a cluster has them."""
+    largest: int = 6
+    """Containers of the largest bodies; of 1 all have 2.7 kB."""
 
 
 SCHEMA = """
@@ -107,7 +109,7 @@ cross join lateral (
             'containerID', 'containerd://' || md5(n::text || k) || md5(k || n::text),
             'state', '{{"running": {{"startedAt": "2026-09-20T08:15:33Z"}}}}'::jsonb, 'lastState', '{{}}'::jsonb
         )) as statuses
-    from generate_series(1, 1 + n % 6) k
+    from generate_series(1, 1 + n % {largest}) k
 ) as c
 """
 
@@ -150,7 +152,7 @@ async def make_past(connection: asyncpg.Connection, past: Past, say: Callable[[s
     """Fill a migrated database, whose schema is the search_path from then on; `say` hears how far it is."""
     fill = {
         "namespaces": past.namespaces, "objects": past.objects, "versions": past.versions, "bodies": past.bodies,
-        "other_kinds": past.other_kinds, "days": DAYS,
+        "other_kinds": past.other_kinds, "largest": past.largest, "days": DAYS,
     }  # fmt: skip
     for statement in (SCHEMA, BODIES, OBJECTS):
         await connection.execute(statement.format(**fill))

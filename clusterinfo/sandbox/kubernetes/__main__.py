@@ -32,6 +32,9 @@ def arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="serve no other kinds without objects (default: all)",
     )
     parser.add_argument("--seed", type=int, default=0, help="decides names, uids and contents (default 0)")
+    parser.add_argument(
+        "--noise", type=int, default=0, metavar="DIGITS", help="random digits in each object (default 0)"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, default=0, help="TCP port, 0 for any free one (default 0)")
     parser.add_argument("--token", default=None, help="bearer token of the user admin (default: a random one)")
@@ -50,7 +53,7 @@ async def serve(options: argparse.Namespace) -> None:
     """Returns after SIGINT or SIGTERM."""
     cluster = SimulatedCluster(seed=options.seed)
     if options.objects:
-        populate(cluster, options.objects, options.kinds, options.seed)
+        populate(cluster, options.objects, options.kinds, options.seed, noise=options.noise)
         if options.empty is not None:
             serve_few(cluster, options.empty.split(","))
         gc.freeze()  # these stay: no collection need visit them again
