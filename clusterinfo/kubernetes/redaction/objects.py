@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 
 from clusterinfo.kubernetes.discovery import matches
@@ -65,12 +65,12 @@ class Redaction:
     def patch(
         self,
         body: bytes,
-        members: Members,
+        members: Collection[str],
         gvr: GroupVersionResource,
         namespace: str,
         content: tuple[str, ...] | None = None,
     ) -> bytes | None:
-        """The JSON of an object, `members` its top level, after all rules; None if it has to be taken apart for that.
+        """The JSON of an object after all rules; None if it has to be taken apart. `members`: the topmost names.
 
         The same bytes if no rule changes anything. That is remembered of `content`, which names what stands in `body`.
         """
@@ -128,16 +128,15 @@ class Redaction:
         )
 
 
-def drop_copies(metadata: Members) -> None:
-    """Remove the annotations that repeat the object: of most objects nothing has to go but these."""
-    annotations = metadata.get("annotations", b"")
+def without_copies(annotations: bytes) -> bytes:
+    """Without those that repeat the object: of most objects nothing has to go but these."""
     for mark in _COPY_MARKS:  # any() costs as much again as the search
         if mark in annotations:
             break
     else:
-        return
+        return annotations
     kept = {key: value for key, value in split_object(annotations).items() if not _is_copy(key, bytes(value))}
-    metadata["annotations"] = _joined(kept)
+    return _joined(kept)
 
 
 def _is_copy(key: str, value: bytes) -> bool:

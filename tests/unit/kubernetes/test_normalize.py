@@ -245,7 +245,7 @@ def test_an_identity_that_is_no_text_is_not_guessed(place: str, text: bytes) -> 
         normalize(b'{"metadata":{%s}}' % members, PODS, KEYLESS)
 
 
-@pytest.mark.parametrize("annotations", [b"{}", b"{ }", b"{\n}"])
+@pytest.mark.parametrize("annotations", [b"{}", b"{ }", b"{\n}", rb'{"l\u0061st-applied-configuration":"{}"}'])
 def test_annotations_that_hold_nothing_are_not_there(annotations: bytes) -> None:
     one = normalize(b'{"metadata":{"name":"x","annotations":%s}}' % annotations, PODS, KEYLESS)
 
