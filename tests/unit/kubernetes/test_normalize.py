@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -748,3 +749,13 @@ def test_a_member_without_a_name_is_none_that_says_where_a_secret_is() -> None:
     body = normalize(compact(named(spec={"password": {"": "hunter2", "name": "x"}})), WIDGETS, KEYLESS).body
 
     assert b"hunter2" not in body
+
+
+def test_what_is_remembered_of_one_namespace_or_kind_is_not_taken_for_another() -> None:
+    variable = {"name": "DB_PASSWORD", "value": "hunter2!"}
+    redaction = Redaction(b"k" * 16)
+    for gvr, namespace in itertools.product((PODS, DEPLOYMENTS, PODS), "ab"):
+        raw = compact({"metadata": {"name": "x", "namespace": namespace}, "spec": {"env": [variable]}})
+        body = normalize(raw, gvr, redaction).body
+        assert b"hunter2" not in body
+        assert body == normalize(raw, gvr, Redaction(b"k" * 16)).body
