@@ -253,7 +253,9 @@ def _cleaned(
     redaction.clean(*cleaned, gvr, namespace)
     _drop_empty(cleaned[0])
     parts = _joinable(cleaned[0]), _joinable(cleaned[1])
-    return _assemble(head, *parts), _content_hash(*parts)
+    cleaned[1].clear()  # it may be large, and so may what follows
+    content_hash = _content_hash(*parts)
+    return _assemble(head, *parts), content_hash
 
 
 @lru_cache(maxsize=1024)
@@ -262,9 +264,14 @@ def _head(api_version: str, kind: str) -> bytes:
 
 
 def _assemble(head: bytes, metadata: Joinable, members: Joinable) -> bytes:
-    if not members:
-        return b"%s%s}}" % (head, b",".join(metadata.values()))
-    return b"".join((head, b",".join(metadata.values()), b"},", b",".join(members.values()), b"}"))
+    parts = [head]
+    for value in metadata.values():
+        parts += value, b","
+    parts[-1] = b"}"
+    for value in members.values():
+        parts += b",", value
+    parts.append(b"}")
+    return b"".join(parts)
 
 
 def _content_hash(metadata: Joinable, members: Joinable) -> str:
