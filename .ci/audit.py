@@ -19,7 +19,7 @@ from typing import Any
 
 # All let Apache-2.0 software use and ship them; MPL 2.0 asks for its own files' sources alone, which PyPI has.
 ALLOWED = re.compile(
-    r"Apache-2\.0|Apache (Software )?License.*|MIT|MIT License|BSD(-[23]-Clause)?|BSD License|ISC|ISC License.*|"
+    r"Apache[- ]2\.0|Apache (Software )?License.*|MIT|MIT License|BSD(-[23]-Clause)?|BSD License|ISC|ISC License.*|"
     r"PSF-2\.0|Python Software Foundation License|MPL-2\.0|Mozilla Public License 2\.0.*"
 )
 

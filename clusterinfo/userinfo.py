@@ -76,10 +76,16 @@ def may_hold_userinfo(json: bytes) -> bool:
 
 def holds_at(json: bytes) -> bool:
     """True if there is an `@` that begins no digest."""
+    return next(ats(json), -1) >= 0
+
+
+def ats(json: bytes) -> Iterator[int]:
+    """Where there is an `@` that begins no digest."""
     at = json.find(b"@")  # one byte is found ten times as fast as three
-    while at >= 0 and _SURE_DIGEST.match(json, at + 1):
+    while at >= 0:
+        if not _SURE_DIGEST.match(json, at + 1):
+            yield at
         at = json.find(b"@", at + 1)
-    return at >= 0
 
 
 def replace_userinfo(text: str, notation: Notation, conceal: Conceal) -> str:

@@ -7,7 +7,9 @@ which finds by a search of the bytes the objects that need neither: those are ne
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+from functools import lru_cache
+from typing import Any
 
 import msgspec
 import xxhash
@@ -15,7 +17,7 @@ import xxhash
 from clusterinfo.errors import RecordError
 from clusterinfo.json_repair import repair
 from clusterinfo.kubernetes.pages import Slice, split_object
-from clusterinfo.kubernetes.redaction.objects import Redaction, drop_copies
+from clusterinfo.kubernetes.redaction.objects import Redaction, without_copies
 from clusterinfo.kubernetes.redaction.search import LARGE_BYTES
 from clusterinfo.kubernetes.redaction.walk import label, quote
 from clusterinfo.model import GroupVersionResource
@@ -102,10 +104,9 @@ def _normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> N
     outermost = split_object(raw)
     if (metadata_raw := outermost.pop("metadata", None)) is None:
         raise RecordError(f"an item of {gvr.dotted} has no metadata")
-    members = _bytes(outermost)
-    split, managed_fields = _split_metadata(bytes(metadata_raw))
+    members = outermost
+    metadata, managed_fields = _split_metadata(bytes(metadata_raw))
     written = last_write(managed_fields)
-    metadata = _bytes(split)
     name = _text(metadata.get("name"))
     if not name:
         raise RecordError(f"an item of {gvr.dotted} has no name")
@@ -113,7 +114,9 @@ def _normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> N
     kind = _text(members.pop("kind", None)) or gvr.kind
     namespace = _text(metadata.get("namespace"))
     uid, version = _text(metadata.get("uid")), _text(metadata.get("resourceVersion"))
-    drop_copies(metadata)
+    if "annotations" in metadata:
+        metadata["annotations"] = without_copies(bytes(metadata["annotations"]))
+        _drop_empty(metadata)
     body, content_hash = _cleaned(gvr, (namespace, api_version, kind), metadata, members, redaction)
     members.clear()  # what follows copies the body
     body.decode()  # msgspec does not check the UTF-8 of what it skips: 0.8 µs
@@ -128,6 +131,12 @@ def _normalize(raw: Slice, gvr: GroupVersionResource, redaction: Redaction) -> N
         kind=kind,
         written=written,
     )
+
+
+def _drop_empty(metadata: MutableMapping[str, Any]) -> None:
+    """Remove the annotations if nothing is left of them."""
+    if not bytes(metadata.get("annotations", b"-")).strip(b"{} \t\r\n"):
+        del metadata["annotations"]
 
 
 _WHOLE = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -220,45 +229,56 @@ def _decoded(data: bytes) -> LastWrite:
 def _cleaned(
     gvr: GroupVersionResource,
     identity: tuple[str, str, str],
-    metadata: dict[str, bytes],
-    members: dict[str, bytes],
+    metadata: dict[str, Slice],
+    members: dict[str, Slice],
     redaction: Redaction,
 ) -> tuple[bytes, str]:
     """The body and its hash, cleaned: put together before it is searched if it is small, as most are."""
     namespace, api_version, kind = identity
+    head = _head(api_version, kind)
     if sum(map(len, members.values())) <= LARGE_BYTES:
-        body = _assemble(api_version, kind, metadata, members)
-        content_hash = _content_hash(metadata, members)
-        version = metadata.get(
-            "resourceVersion", b'"0"'
-        )  # the hash leaves it out, so it must be none of a rule's texts
+        parts = _joinable(metadata), _joinable(members)
+        body, content_hash = _assemble(head, *parts), _content_hash(*parts)
+        # The hash leaves the version out, so it must be none of a rule's texts.
+        version = bytes(metadata.get("resourceVersion", b'"0"'))
         content = (api_version, kind, content_hash) if version[1:-1].isdigit() else None
         patched = redaction.patch(body, members, gvr, namespace, content)
         if patched is body:
             return body, content_hash
         if patched is not None:
             return patched, _hash_of(patched)
-    redaction.clean(metadata, members, gvr, namespace)
-    return _assemble(api_version, kind, metadata, members), _content_hash(metadata, members)
+        del parts, body
+    cleaned = _bytes(metadata), _bytes(members)
+    members.clear()
+    redaction.clean(*cleaned, gvr, namespace)
+    _drop_empty(cleaned[0])
+    parts = _joinable(cleaned[0]), _joinable(cleaned[1])
+    cleaned[1].clear()  # it may be large, and so may what follows
+    content_hash = _content_hash(*parts)
+    return _assemble(head, *parts), content_hash
 
 
-def _assemble(api_version: str, kind: str, metadata: dict[str, bytes], members: dict[str, bytes]) -> bytes:
-    if not metadata.get("annotations", b"-").strip(b"{} \t\r\n"):
-        del metadata["annotations"]
-    head = [b'{"apiVersion":', quote(api_version), b',"kind":', quote(kind), b',"metadata":{']
-    return b"".join(
-        [*head, *_parts(metadata, b","), b"}," if members else b"}", *_parts(members, b","), b"}"],
-    )
+@lru_cache(maxsize=1024)
+def _head(api_version: str, kind: str) -> bytes:
+    return b'{"apiVersion":%s,"kind":%s,"metadata":{' % (quote(api_version), quote(kind))
 
 
-def _content_hash(metadata: Mapping[str, Slice], members: Mapping[str, Slice]) -> str:
+def _assemble(head: bytes, metadata: Joinable, members: Joinable) -> bytes:
+    parts = [head]
+    for value in metadata.values():
+        parts += value, b","
+    parts[-1] = b"}"
+    for value in members.values():
+        parts += b",", value
+    parts.append(b"}")
+    return b"".join(parts)
+
+
+def _content_hash(metadata: Joinable, members: Joinable) -> str:
     """xxh3_128 over the sorted `"name":value`s; apiVersion, kind and managedFields are not among them any more."""
-    inner = {name: metadata[name] for name in sorted(metadata) if name != "resourceVersion"}
-    outer = {name: members[name] for name in sorted(members)}
-    hashed = xxhash.xxh3_128()
-    for part in (*_parts(inner, b"\n"), b"\n" if inner else b"", b"\n" if outer else b"", *_parts(outer, b"\n")):
-        hashed.update(part)
-    return hashed.hexdigest()
+    inner = [metadata[name] for name in sorted(metadata) if name != "resourceVersion"]
+    outer = [members[name] for name in sorted(members)]
+    return xxhash.xxh3_128_hexdigest(b"\n".join((*inner, b"", *outer)))
 
 
 def _hash_of(body: bytes) -> str:
@@ -266,7 +286,7 @@ def _hash_of(body: bytes) -> str:
     members = split_object(body)
     metadata = split_object(members.pop("metadata"))
     del members["apiVersion"], members["kind"]
-    return _content_hash(metadata, members)
+    return _content_hash(_joinable(metadata), _joinable(members))
 
 
 # --- joining slices --------------------------------------------------------------------------------------------------
@@ -285,9 +305,9 @@ def _bytes(members: Mapping[str, Slice]) -> dict[str, bytes]:
     return {key: bytes(value) for key, value in members.items()}
 
 
-def _parts(members: Mapping[str, Slice], between: bytes) -> list[Slice]:
-    """`"name":`, value and what stands between, to be joined."""
-    parts: list[Slice] = []
-    for name, value in members.items():
-        parts += (label(name), value, between)
-    return parts[:-1]
+Joinable = Mapping[str, bytes]
+"""Name -> `"name":value`, to be joined by commas."""
+
+
+def _joinable(members: Mapping[str, Slice]) -> dict[str, bytes]:
+    return {name: label(name) + value for name, value in members.items()}

@@ -1,36 +1,41 @@
-"""A search for any of many words at once, in bytes. Pure.
-
-Python's own alternation tries every word at every byte. Here each word is looked for at the rarest of its letters, so
-that few bytes of JSON (the digits of hashes, times, UUIDs) are looked at more than once: some 20 ns a byte, a sixth.
-"""
+"""A search for any of many words at once, in bytes, by an Aho-Corasick automaton: some 4 ns a byte. Pure."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
-from string import hexdigits
+from collections.abc import Iterable, Mapping
+from typing import Final
 
-_ANCHORS = r"\jxkh-pir_JXKRI"
-"""One of them is in every word; of all such sets the rarest in what is new in a page of pods, and in English prose."""
+from ahocorasick_rs import BytesAhoCorasick, Implementation
 
-_NOT_IN_PATH = ("pat", "p0t")
-FOLD = bytes(0x30 if chr(byte) in hexdigits else ord(chr(byte).lower()) for byte in range(128)) + bytes(range(128, 256))
-"""To translate bytes by: letters become small, hexadecimal digits 0, so that two hashes, times or UUIDs become one."""
+NOT_IN: Final = {"pat": b"path", "secret": b',"mountpath":"/var/run/secrets/kubernetes.io/serviceaccount"'}
+"""Word -> the text in which it is not counted: every Pod mounts its token there, beside a name that no other has."""
 
 
-def any_of(words: Iterable[str]) -> re.Pattern[bytes]:
-    """A pattern found where one of the words stands; `pat` does not in `path`. What it matches means nothing."""
-    by_anchor: dict[str, list[str]] = {}
-    for word in dict.fromkeys(words):
-        anchor = next(letter for letter in _ANCHORS if letter in word)
-        before, behind = word.split(anchor, 1)
-        checked = re.escape(behind) + ("(?!h)" if word in _NOT_IN_PATH else "")
-        by_anchor.setdefault(anchor, []).append(checked + (f"(?<={re.escape(word)})" if before else ""))
-    return re.compile(
-        "|".join(f"{re.escape(anchor)}(?:{'|'.join(rest)})" for anchor, rest in by_anchor.items()).encode()
-    )
+class Needles:
+    """Words, to be found as they are written here. One that lies within another need not be found beside it."""
+
+    def __init__(self, words: Iterable[str], not_in: Mapping[str, bytes] = NOT_IN) -> None:
+        known = list(dict.fromkeys(words))
+        self._automaton = BytesAhoCorasick([word.encode() for word in known], implementation=Implementation.DFA)
+        self._not_in = [_around(word, not_in.get(word, b"")) for word in known]
+
+    def ends(self, data: bytes) -> list[int]:
+        """Where words end, in order: at least one of those that overlap."""
+        not_in = self._not_in
+        return [
+            end
+            for number, _, end in self._automaton.find_matches_as_indexes(data)
+            if (around := not_in[number]) is None or data[end - around[0] : end + around[1]] != around[2]
+        ]
+
+    def are_in(self, data: bytes) -> bool:
+        """True if one of the words is."""
+        return bool(self.ends(data))
 
 
-def fold(word: str) -> str:
-    """What `FOLD` makes of it."""
-    return word.encode().translate(FOLD).decode()
+def _around(word: str, text: bytes) -> tuple[int, int, bytes] | None:
+    """How far `text` reaches before and behind the end of the word in it."""
+    if not text:
+        return None
+    before = text.index(word.encode()) + len(word)
+    return before, len(text) - before, text

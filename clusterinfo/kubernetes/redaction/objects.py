@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache, partial
 
 from clusterinfo.kubernetes.discovery import matches
 from clusterinfo.kubernetes.pages import Slice, split_object
 from clusterinfo.kubernetes.redaction.fingerprints import Place, fingerprint
-from clusterinfo.kubernetes.redaction.patch import find, patch, rewrite
+from clusterinfo.kubernetes.redaction.patch import find, patch, rewrite, rewritten
 from clusterinfo.kubernetes.redaction.paths import NONE, Path, Wanted
 from clusterinfo.kubernetes.redaction.places import (
     CLOSED_KINDS,
@@ -29,6 +29,9 @@ _COPY_MARKS = tuple(mark.encode() for mark in COPY_MARKS)
 _SLOTS = 1 << 17
 """Objects of which is remembered that no rule changes them, by 8 bytes each: as long as one stays as it is, it is not
 searched again."""
+
+_SHORT_BYTES = 1024
+"""Pieces of an object that are rewritten are remembered up to this length, 2,048 of them: 4 MB at most."""
 
 Members = dict[str, bytes]
 """Name -> JSON of the value."""
@@ -55,6 +58,7 @@ class Redaction:
         self._configmap_values = configmap_values
         self._redact, self._keep = tuple(redact), tuple(keep)
         self._clean = memoryview(bytearray(_SLOTS * 8)).cast("q")
+        self._rewrite_short = lru_cache(maxsize=2048)(self._rewrite)
         self._wanted_of = lru_cache(maxsize=1024)(self._find_wanted)
         self._is_always_cleaned = lru_cache(maxsize=1024)(self._find_always_cleaned)
 
@@ -65,12 +69,12 @@ class Redaction:
     def patch(
         self,
         body: bytes,
-        members: Members,
+        members: Collection[str],
         gvr: GroupVersionResource,
         namespace: str,
         content: tuple[str, ...] | None = None,
     ) -> bytes | None:
-        """The JSON of an object, `members` its top level, after all rules; None if it has to be taken apart for that.
+        """The JSON of an object after all rules; None if it has to be taken apart. `members`: the topmost names.
 
         The same bytes if no rule changes anything. That is remembered of `content`, which names what stands in `body`.
         """
@@ -83,10 +87,18 @@ class Redaction:
             return body
         pieces, numbers = find(body)
         if numbers:
-            return patch(pieces, numbers, self._rules(gvr, namespace, "", NONE))
+            return patch(pieces, numbers, partial(self._rewritten, gvr=gvr, namespace=namespace))
         if content is not None:
             self._clean[key % _SLOTS] = key
         return body
+
+    def _rewritten(self, piece: bytes, gvr: GroupVersionResource, namespace: str) -> bytes | None:
+        """A piece after all rules. Environments are the same from replica to replica and from change to change."""
+        is_short = len(piece) <= _SHORT_BYTES
+        return (self._rewrite_short if is_short else self._rewrite)(piece, gvr, namespace)
+
+    def _rewrite(self, piece: bytes, gvr: GroupVersionResource, namespace: str) -> bytes | None:
+        return rewritten(piece, self._rules(gvr, namespace, "", NONE))
 
     def clean(self, metadata: Members, members: Members, gvr: GroupVersionResource, namespace: str) -> None:
         """Apply every rule, in place, to an object's metadata and its other members."""
@@ -128,16 +140,15 @@ class Redaction:
         )
 
 
-def drop_copies(metadata: Members) -> None:
-    """Remove the annotations that repeat the object: of most objects nothing has to go but these."""
-    annotations = metadata.get("annotations", b"")
+def without_copies(annotations: bytes) -> bytes:
+    """Without those that repeat the object: of most objects nothing has to go but these."""
     for mark in _COPY_MARKS:  # any() costs as much again as the search
         if mark in annotations:
             break
     else:
-        return
+        return annotations
     kept = {key: value for key, value in split_object(annotations).items() if not _is_copy(key, bytes(value))}
-    metadata["annotations"] = _joined(kept)
+    return _joined(kept)
 
 
 def _is_copy(key: str, value: bytes) -> bool:

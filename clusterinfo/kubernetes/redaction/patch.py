@@ -7,6 +7,8 @@ itself: what its ancestors say of it they say in pieces that matter, too, and th
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from clusterinfo.kubernetes.redaction import values
 from clusterinfo.kubernetes.redaction.names import judge
@@ -23,7 +25,7 @@ from clusterinfo.kubernetes.redaction.search import (
     with_hints,
 )
 from clusterinfo.kubernetes.redaction.walk import Rules, decode, quote, rewrite_string, walk
-from clusterinfo.userinfo import holds_at, may_hold_userinfo
+from clusterinfo.userinfo import ats, may_hold_userinfo
 
 _FLAT = re.compile(rb'(?:[^"{}\[\]\\]++|"(?:[^"\\]++|\\.)*+"|\[[^"{}\[\]]*+\])*+\}', re.DOTALL)
 _MANY = 50
@@ -43,7 +45,7 @@ def rewrite(data: bytes, name: str, rules: Rules) -> bytes:
     pieces, numbers = find(data)
     if not numbers:
         return data
-    patched = patch(pieces, numbers, rules)
+    patched = patch(pieces, numbers, partial(rewritten, rules=rules))
     return walk(data, name, rules) if patched is None else patched
 
 
@@ -58,12 +60,23 @@ def find(data: bytes) -> tuple[list[bytes], list[int]]:
     pieces = data.split(b"{")
     numbers = concerned(pieces, hinting)
     if holds_userinfo:
-        at = [number for number, piece in enumerate(pieces) if b"@" in piece and holds_at(piece)]
-        numbers = sorted({*numbers, *at})
+        numbers = sorted({*numbers, *_numbers(data, ats(data))})
     return pieces, numbers
 
 
-def patch(pieces: list[bytes], numbers: list[int], rules: Rules) -> bytes | None:
+def _numbers(data: bytes, places: Iterable[int]) -> Iterator[int]:
+    """The numbers of the pieces in which `places`, in order, are."""
+    number = done = 0
+    for at in places:
+        number += data.count(b"{", done, at)
+        done = at
+        yield number
+
+
+Rewritten = Callable[[bytes], bytes | None]
+
+
+def patch(pieces: list[bytes], numbers: list[int], rewrite_piece: Rewritten) -> bytes | None:
     """The pieces joined again, those of the given numbers rewritten; None if one of them is no object by itself."""
     if numbers[0] < 1 or len(numbers) > _MANY:
         return None
@@ -75,10 +88,10 @@ def patch(pieces: list[bytes], numbers: list[int], rules: Rules) -> bytes | None
             return None
         quotes += _quotes(before)
         done = number
-        rewritten = None if quotes % 2 else _rewritten(pieces[number], rules)
-        if rewritten is None:
+        piece = None if quotes % 2 else rewrite_piece(pieces[number])
+        if piece is None:
             return None
-        shown[number] = rewritten
+        shown[number] = piece
     return b"{".join(shown)
 
 
@@ -87,7 +100,8 @@ def _quotes(text: bytes) -> int:
     return (_ESCAPE.sub(b"", text) if b"\\" in text else text).count(b'"')
 
 
-def _rewritten(piece: bytes, rules: Rules) -> bytes | None:
+def rewritten(piece: bytes, rules: Rules) -> bytes | None:
+    """A piece that is a whole object, and what stands behind it, after the rules; None if it is none."""
     whole = VARIABLE.match(piece)
     shown = None if whole is None else _variable(whole, rules)
     if shown is None and (whole := _FLAT.match(piece)):

@@ -1,9 +1,9 @@
 """The search that lets objects stay unparsed: what it passes over, no rule would change. Pure but for a cache.
 
-An object's JSON is split at every `{`. Most pieces were seen before but for the digits in them, in an object that
-differs in little; those without hints, words one of which is in everything that a rule changes, are remembered with
-their digits folded. A piece with a hint is looked at more closely, since every Pod mounts `/var/run/secrets`. The
-search relies on what API servers do: names are written unescaped; other escapes of letters count as hints.
+It looks for hints: words one of which is in everything that a rule changes. What stands between two `{` around one is
+looked at more closely, since a Pod's volumes have a `token` and a `key`; a piece in which it means nothing is
+remembered, and most are in many objects. The search relies on what API servers do: names are written unescaped; other
+escapes of letters count as hints.
 
 It may say yes too often, which costs a pass of `walk.py`, and never no too often, which a property test watches.
 """
@@ -11,16 +11,16 @@ It may say yes too often, which costs a pass of `walk.py`, and never no too ofte
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import lru_cache
 
 from clusterinfo.kubernetes.redaction import manifests, texts, values
 from clusterinfo.kubernetes.redaction.names import Verdict, is_exempt, judge
-from clusterinfo.kubernetes.redaction.needles import FOLD, any_of, fold
+from clusterinfo.kubernetes.redaction.needles import Needles
 from clusterinfo.kubernetes.redaction.places import COPY_MARKS, VALUE_MEMBERS
 from clusterinfo.userinfo import may_hold_userinfo
 
-_SURE = any_of(
+_SURE = Needles(
     (
         *(needle for shape in values.SHAPES for needle in shape.needles),
         *manifests.PACKED,
@@ -36,22 +36,17 @@ _HINTS = (
     *("ls0tls1crudjti", "u2vjcmv0", "nly3jld", "tzwnyzx", "h4si"),
     *("last-", "rio.cattle", "kapp.k14s", "conversion-data", "managedfields", "\\u00"),
 )
-_HINT = any_of(_HINTS)
-_FOLDED_HINT = any_of(map(fold, _HINTS))
+_HINT = Needles(_HINTS)
 
 LARGE_BYTES = 64 * 1024
 """A longer JSON is searched for hints alone: its pieces could be many, and small."""
 _OVERLAP = 64
 _MAX_KNOWN, _MAX_KNOWN_BYTES = 8_000, 1024
-"""At most 8 MB in each of the three below, and 1 MB for the objects that hold it."""
+"""At most 8 MB, and 1 MB for the objects that hold it."""
 
 _SHORT_BYTES = 200
 """Verdicts on longer texts are not remembered."""
 
-_hintless: set[bytes] = set()
-"""Folded pieces without any hint."""
-_hinting: dict[bytes, slice] = {}
-"""Folded pieces in which there may be one -> where."""
 _harmless: set[bytes] = set()
 """Pieces with a hint, as they are, that no rule would change."""
 
@@ -64,7 +59,7 @@ def may_concern_values(data: bytes) -> bool:
 
 
 def _has_sure(data: bytes) -> bool:
-    return bool(_SURE.search(data)) or bool(b"ecret" in data and _SECRET_KIND.search(data))
+    return _SURE.are_in(data) or bool(b"ecret" in data and _SECRET_KIND.search(data))
 
 
 def may_concern(data: bytes) -> bool:
@@ -73,42 +68,22 @@ def may_concern(data: bytes) -> bool:
         return True
     if len(data) > LARGE_BYTES:
         return _hints_in_parts(data)
-    hinting = with_hints(data)
-    return bool(hinting) and bool(concerned(data.split(b"{"), hinting))
+    return bool(concerned(data.split(b"{"), with_hints(data)))
 
 
-def with_hints(data: bytes) -> dict[int, slice]:
-    """Which of the pieces between the `{` of an object's JSON may hold a hint, by number -> where in it."""
-    folded = data.translate(FOLD).split(b"{")
-    numbers = [number for number, piece in enumerate(folded) if piece not in _hintless]
-    if not numbers:
-        return {}
-    found = {number: where for number in numbers if (where := _hinting.get(folded[number])) is not None}
-    if len(found) == len(numbers):
-        return found
-    hinting = _hinting_among(list({folded[number] for number in numbers if number not in found}))
-    return {
-        number: where for number in numbers if (where := found.get(number) or hinting.get(folded[number])) is not None
-    }
-
-
-def _hinting_among(folded: list[bytes]) -> dict[bytes, slice]:
-    """The pieces in which there may be a hint -> from the first to the last."""
-    found: dict[bytes, slice] = {}
-    number = start = begin = 0
-    text = b"{".join(folded)
-    for hit in _FOLDED_HINT.finditer(text):
-        between = text.count(b"{", start, hit.start())
-        if between:
-            number += between
-            begin = text.rindex(b"{", start, hit.start()) + 1
-        start = hit.start()
-        first = found.get(folded[number], slice(max(0, start - begin - _OVERLAP), 0)).start
-        found[folded[number]] = slice(first, start - begin + _OVERLAP)
-    _remember(_hintless, [piece for piece in folded if piece not in found])
-    if len(_hinting) > _MAX_KNOWN:
-        _hinting.clear()
-    _hinting.update({piece: where for piece, where in found.items() if len(piece) <= _MAX_KNOWN_BYTES})
+def with_hints(data: bytes) -> list[int]:
+    """The numbers of the pieces between the `{` of an object's JSON that hold a hint, and are not known as harmless."""
+    found: list[int] = []
+    number = begin = end = 0
+    for at in _HINT.ends(data.lower()):
+        if at <= end:
+            continue  # in the same piece as the last
+        number += data.count(b"{", begin, at)
+        begin = data.rfind(b"{", begin, at) + 1 or begin
+        end = data.find(b"{", at)
+        end = end if end >= 0 else len(data)
+        if data[begin:end] not in _harmless:
+            found.append(number)
     return found
 
 
@@ -128,12 +103,12 @@ def _may_concern_text(raw: bytes) -> bool:
 
 def may_concern_words(raw: bytes) -> bool:
     """False if no rule for texts changes the JSON string `raw`, but that for URLs."""
-    return _hints_in_parts(raw) and not (_WORD.fullmatch(raw) and not _SURE.search(raw))
+    return _hints_in_parts(raw) and not (_WORD.fullmatch(raw) and not _SURE.are_in(raw))
 
 
 def _hints_in_parts(data: bytes) -> bool:
     step = LARGE_BYTES - _OVERLAP
-    return any(_HINT.search(data[start : start + LARGE_BYTES].lower()) for start in range(0, len(data), step))
+    return any(_HINT.are_in(data[start : start + LARGE_BYTES].lower()) for start in range(0, len(data), step))
 
 
 def _remember(known: set[bytes], found: Iterable[bytes]) -> None:
@@ -167,12 +142,13 @@ _SIGNATURE = re.compile(rb"(?i:sig|signature)=")
 _LETTER_ESCAPED = re.compile(rb"\\u00(?!3[cCeE]|26|0|1)")
 
 
-def concerned(pieces: list[bytes], hinting: Mapping[int, slice]) -> list[int]:
+def concerned(pieces: list[bytes], hinting: Iterable[int]) -> list[int]:
     """Which of the pieces that `with_hints` named a rule may change, apart from userinfo in URLs."""
     found = []
     harmless = set()
-    for number, where in hinting.items():
-        if not _HINT.search((piece := pieces[number])[where].lower()) or piece in _harmless:
+    for number in hinting:
+        piece = pieces[number]
+        if piece in harmless:
             continue
         is_concerned, is_always_harmless = _names_variable(piece), False
         if not is_concerned:
@@ -228,9 +204,9 @@ def _value_follows(*behind: bytes) -> bool:
 
 def is_harmless(piece: bytes, following: bytes) -> bool:
     """True if nothing in `piece` concerns a rule, given what stands in the object that opens behind it."""
-    if not _HINT.search(piece.lower()):
+    if not _HINT.are_in(piece.lower()):
         return True
-    if _SURE.search(piece) or _LETTER_ESCAPED.search(piece) or _SIGNATURE.search(piece) or _SQL.search(piece):
+    if _SURE.are_in(piece) or _LETTER_ESCAPED.search(piece) or _SIGNATURE.search(piece) or _SQL.search(piece):
         return False
     return not (_SECRET_KIND.search(piece) or _names_value(piece) or _holds_member(piece, following) or _assigns(piece))
 

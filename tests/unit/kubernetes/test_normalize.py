@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -245,7 +246,7 @@ def test_an_identity_that_is_no_text_is_not_guessed(place: str, text: bytes) -> 
         normalize(b'{"metadata":{%s}}' % members, PODS, KEYLESS)
 
 
-@pytest.mark.parametrize("annotations", [b"{}", b"{ }", b"{\n}"])
+@pytest.mark.parametrize("annotations", [b"{}", b"{ }", b"{\n}", rb'{"l\u0061st-applied-configuration":"{}"}'])
 def test_annotations_that_hold_nothing_are_not_there(annotations: bytes) -> None:
     one = normalize(b'{"metadata":{"name":"x","annotations":%s}}' % annotations, PODS, KEYLESS)
 
@@ -748,3 +749,14 @@ def test_a_member_without_a_name_is_none_that_says_where_a_secret_is() -> None:
     body = normalize(compact(named(spec={"password": {"": "hunter2", "name": "x"}})), WIDGETS, KEYLESS).body
 
     assert b"hunter2" not in body
+
+
+def test_what_is_remembered_of_one_namespace_or_kind_is_not_taken_for_another() -> None:
+    variable = {"name": "DB_PASSWORD", "value": "hunter2!"}
+    redaction, found = Redaction(b"k" * 16), set()
+    for gvr, namespace in itertools.product((PODS, DEPLOYMENTS, PODS), "ab"):
+        raw = compact({"metadata": {"name": "x", "namespace": namespace}, "spec": {"env": [variable]}})
+        body = normalize(raw, gvr, redaction).body
+        assert body == normalize(raw, gvr, Redaction(b"k" * 16)).body
+        found.add(json.loads(body)["spec"]["env"][0]["value"])
+    assert len(found) == 4
