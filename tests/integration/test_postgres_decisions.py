@@ -116,6 +116,48 @@ async def _merge(connection: asyncpg.Connection, *rows: ObjectRow) -> dict[str, 
 
 
 @pytest.mark.usefixtures("kinds")
+async def test_an_object_is_new_above_the_floors_that_cover_it(connection: asyncpg.Connection) -> None:
+    await connection.execute(
+        "insert into unit_floor (unit_id, reach, live_at) values"
+        " (1, '', 40), (1, 'ns', 50), (1, 'other', 100), (2, '', 200), (2, 'ns', 100)"
+    )
+    above, below, elsewhere = (SHOWN._replace(name=str(at), live_at=at) for at in (100, 50, 45))
+    found = await _merge(connection, above, below, elsewhere._replace(namespace="third"))
+    assert {name: {*places} for name, (_, places, _) in found.items()} == {"new": {1, 3}, "older": {2}}
+
+
+MANY = 200
+NAMED_ALIKE = f"""
+insert into unit (id, cluster_id, api_group, resource) overriding system value
+select 1000 + i, cluster_id, 'many', i::text from unit, generate_series(1, {MANY}) i where id = 1;
+insert into unit_floor (unit_id, reach) select id, '' from unit;
+insert into resource (
+    unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash, created,
+    valid_from, first_observed_at, last_observed_at)
+select 1, case when i <= {MANY} then i::text else '' end, case when i <= {MANY} then 'default' else i::text end,
+    'uid', '5', 0, 100, {WHOLE}, 1, 'A', true, now(), now(), now()
+from generate_series(1, {20 * MANY}) i;
+analyze resource, unit, unit_floor;
+set local plan_cache_mode = force_generic_plan"""
+READ = """
+select sum(seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint from pg_stat_xact_user_tables
+where schemaname = 'clusterinfo' and relname in ('resource', 'unit', 'unit_floor')"""
+
+
+@pytest.mark.parametrize("stored", [True, False])
+@pytest.mark.usefixtures("kinds")
+async def test_of_each_object_its_row_is_read_and_of_each_kind_its_floor(
+    connection: asyncpg.Connection, *, stored: bool
+) -> None:
+    """Whatever the planner makes of names that most objects have alone, and some in every namespace."""
+    await connection.execute(NAMED_ALIKE)
+    rows = [SHOWN._replace(unit_id=1 if stored else 2, namespace=str(i + 1), name="default") for i in range(MANY)]
+    before = await connection.fetchval(READ)
+    assert {*await _merge(connection, *rows)} == {"known" if stored else "new"}
+    assert await connection.fetchval(READ) - before < 10 * MANY
+
+
+@pytest.mark.usefixtures("kinds")
 async def test_each_object_falls_to_its_class(connection: asyncpg.Connection) -> None:
     found = {}
     for name, (stored, changes, _) in CLASSES.items():

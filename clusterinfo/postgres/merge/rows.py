@@ -145,7 +145,7 @@ async def merge_single(connection: Connection, staged: Staged) -> tuple[Merged, 
     written = [
         _copied(staged.records[at[place - 1]], rows[place - 1], times)
         for name in _WRITTEN & classes.keys()
-        for place, times in _times(rows, classes[name])
+        for place, times in sorted(_times(rows, classes[name]))  # as they came: neighbours, to indexes and to readers
     ]
     copy_s = await copy(connection, "resource", written, COLUMNS, staged)
     merged = Merged(

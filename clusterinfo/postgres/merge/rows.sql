@@ -17,14 +17,20 @@
 -- be written again go first. Returned are how many fell to each class; of those that are to be COPYed, or are older, their
 -- places, from 1; and
 -- of those that replace a row their created, valid_from, first_observed_at and last_observed_at.
-with compared as materialized (
+with limits as materialized (  -- once a kind, not once an object
+    select u.id, u.gone_before, f.epoch, f.live_at,
+        exists (select from unit_floor n where n.unit_id = u.id and n.reach <> '') as has_reaches
+    from unit u left join unit_floor f on f.unit_id = u.id and f.reach = ''
+    where u.id = any (array(select distinct unnest($1::bigint[])))
+), compared as materialized (
     select t.*, s.ctid as at, s.created, s.valid_from, s.first_observed_at, s.last_observed_at,
         case
             when s.unit_id is null then case  -- (4)
-                when t.observed_at >= (select u.gone_before from unit u where u.id = t.unit_id) and not exists (
-                    select from unit_floor f
-                    where f.unit_id = t.unit_id and f.reach in ('', t.namespace)
-                        and (f.epoch, f.live_at) >= (t.epoch, t.live_at)) then 'new'
+                when t.observed_at >= l.gone_before and not coalesce((l.epoch, l.live_at) >= (t.epoch, t.live_at), false)
+                    and not (l.has_reaches and exists (
+                        select from unit_floor f
+                        where f.unit_id = t.unit_id and f.reach = t.namespace
+                            and (f.epoch, f.live_at) >= (t.epoch, t.live_at))) then 'new'
                 else 'older' end
             when (t.epoch, t.live_at) > (s.epoch, s.live_at) then case  -- (1)
                 when same_version and (same_body or (t.normalization, t.fidelity) < (s.normalization, s.fidelity))
@@ -50,6 +56,7 @@ with compared as materialized (
         $8::boolean[], $9::smallint[], $10::smallint[], $11::bytea[], $12::timestamptz[])
         with ordinality as t (unit_id, namespace, name, uid, resource_version, epoch, live_at, deleted, fidelity,
             normalization, content_hash, observed_at, place)
+    left join limits l on l.id = t.unit_id
     -- Looked up one by one, whatever the planner takes a table that has just been filled for.
     left join lateral (
         select r.ctid, r.* from resource r

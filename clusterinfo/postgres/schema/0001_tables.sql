@@ -237,7 +237,8 @@ comment on column resource.original is 'The bytes as they came, where jsonb coul
 create index resource_uid on resource (uid);
 create index resource_valid_from on resource (valid_from);
 create index resource_namespace on resource (namespace);  -- by the primary key it is asked for kind by kind
-create index resource_name on resource (name);
+-- Partial, so that the merge does not look up by it: some names are in each namespace of each cluster.
+create index resource_name on resource (name) where not deleted;
 create index resource_labels on resource using gin (labels jsonb_path_ops);  -- labels @> '{"app": "shop"}'
 
 create table resource_history (
