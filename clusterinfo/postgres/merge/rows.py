@@ -140,9 +140,11 @@ async def merge_single(connection: Connection, staged: Staged) -> tuple[Merged, 
         for place, times in _times(rows, classes[name])
     ]
     copy_s = await copy(connection, "resource", written, COLUMNS, staged)
+    if counts["listed"]:
+        await _trim_seen(connection, {row.unit_id for row in rows if row.reach is not None})
     merged = Merged(
         written=sum(not copied.is_lost for copied in written),
-        unchanged=counts["seen"] + counts["known"],
+        unchanged=counts["listed"] + counts["seen"] + counts["known"],
         history=counts["changed"] + counts["deleted"],
         copy_s=copy_s,
         older=[at[place - 1] for place in classes["older"]["places"]] if "older" in classes else [],
@@ -151,11 +153,19 @@ async def merge_single(connection: Connection, staged: Staged) -> tuple[Merged, 
     return merged, [at[place - 1] for place in classes["chain"]["places"]] if "chain" in classes else []
 
 
+async def _trim_seen(connection: Connection, units: Iterable[int]) -> None:
+    """Forget of earlier lists what these, of those kinds, have named since."""
+    ids = list(units)
+    await connection.execute(statements()["trim_seen"], ids)
+    await connection.execute(statements()["drop_trimmed"], ids)
+
+
 def _times(rows: Sequence[ObjectRow], of_class: Row) -> Iterable[tuple[int, tuple[Any, ...]]]:
     """(place, created and three times) of each row of a class; one that replaces none begins when it was observed."""
     if of_class["times"] is not None:
         return ((place, tuple(times)) for place, times in zip(of_class["places"], of_class["times"], strict=True))
-    return ((place, (True, *(rows[place - 1].observed_at,) * 3)) for place in of_class["places"])
+    shown = ((place, rows[place - 1]) for place in of_class["places"])
+    return ((place, (True, row.observed_at, row.observed_at, row.seen_at)) for place, row in shown)
 
 
 def _copied(record: Record, row: ObjectRow, times: tuple[Any, ...]) -> Copied:
