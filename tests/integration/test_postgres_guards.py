@@ -243,7 +243,7 @@ async def test_what_a_slow_list_shows_later_counts_from_what_was_known(bench: Be
         *[quick.item("a", "2", 2)] * times, *[quick.item("b", "2", 1)] * times, *[quick.item("c", "1", 1)] * times,
         *[replace(quick.deleted("d", "200"), observed_at=NOON + MINUTE)] * times,
     )  # fmt: skip
-    rows = await bench.connection.fetch("select valid_from, last_observed_at from positioned")
+    rows = await bench.connection.fetch("select valid_from, last_observed_at from positioned()")
     assert {tuple(row) for row in rows} == {(NOON + 5 * MINUTE, NOON + 5 * MINUTE)}
     past = await bench.connection.fetch("select valid_from, valid_to from resource_history")
     assert {tuple(row) for row in past} == {(NOON + 5 * MINUTE, NOON + 5 * MINUTE)}

@@ -357,7 +357,7 @@ async def test_a_stub_is_replaced_by_the_whole_object_and_not_the_other_way(benc
     assert await bench.connection.fetchval("select fidelity from resource") == 3
     third = Listing("300", NOON + 2 * MINUTE)
     await bench.store(third.item("a", "1", "x", body=stub, state="oversize"), third.completed())
-    row = await bench.connection.fetchrow("select fidelity, live_at from positioned")
+    row = await bench.connection.fetchrow("select fidelity, live_at from positioned()")
     assert tuple(row) == (3, 300)
     assert await bench.history() == []
 
@@ -483,7 +483,7 @@ async def test_a_body_postgresql_refuses_is_set_aside_and_counts(bench: Bench) -
         *[again.item(name, "1", body=bodies.get(name)) for name in ("a", "b", "c", "d", "e")], again.completed()
     )
     assert await bench.connection.fetchval("select count(*) from dead_letter") == 2, "known culprits are not sent again"
-    assert await bench.connection.fetchval("select min(live_at) from positioned") == 200
+    assert await bench.connection.fetchval("select min(live_at) from positioned()") == 200
 
 
 async def test_a_rejected_message_becomes_a_dead_letter(bench: Bench) -> None:

@@ -32,7 +32,7 @@ select c.uid as cluster, u.api_group, u.resource, u.state, u.state_at, u.api_ver
     (select json_agg(json_build_array(namespace, name, uid, resource_version, epoch, live_at, deleted, normalization,
         fidelity, created, extract(epoch from valid_from)::text, extract(epoch from last_observed_at)::text,
         exists (select from resource s where (s.unit_id, s.namespace, s.name) = (r.unit_id, r.namespace, r.name)
-            and s.deleted and s.body is not null))) from positioned r where r.unit_id = u.id) as rows,
+            and s.deleted and s.body is not null))) from positioned() r where r.unit_id = u.id) as rows,
     (select json_agg(json_build_array(reach, epoch, live_at, state, extract(epoch from state_at)::text, last_error))
         from unit_floor f where f.unit_id = u.id) as floors,
     (select json_agg(json_build_array(list, count, digest::text, settled)) from list_progress p where p.unit_id = u.id)
@@ -67,7 +67,8 @@ order by u.id, h.namespace, h.name, h.valid_from, h.valid_to nulls last, h.epoch
 """
 
 TABLES = (
-    "cluster, unit, unit_floor, snapshot, resource, resource_history, kafka_offset, dead_letter, list_progress, list_seen"
+    "cluster, unit, unit_floor, snapshot, resource, resource_history, kafka_offset, dead_letter, list_progress, "
+    "list_seen"
 )
 
 

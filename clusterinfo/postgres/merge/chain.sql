@@ -41,7 +41,7 @@ with candidate as (
     select r.*
     from staged_record r
     join unit u on u.id = r.unit_id
-    left join positioned s on s.unit_id = r.unit_id and s.namespace = r.namespace and s.name = r.name
+    left join positioned() s on s.unit_id = r.unit_id and s.namespace = r.namespace and s.name = r.name
     where case
         when s.unit_id is null then r.seen_at >= u.gone_before and not exists (  -- (4)
             select from unit_floor f
@@ -61,7 +61,7 @@ union all
 select -1, s.unit_id, s.namespace, s.name, s.uid, s.resource_version, s.epoch, s.live_at, s.deleted, s.fidelity,
     s.normalization, s.content_hash, s.last_observed_at, s.last_observed_at, s.created, s.valid_from, s.first_observed_at
 from (select distinct unit_id, namespace, name from candidate) c
-join positioned s on s.unit_id = c.unit_id and s.namespace = c.namespace and s.name = c.name;
+join positioned() s on s.unit_id = c.unit_id and s.namespace = c.namespace and s.name = c.name;
 
 -- name: find_ignored
 -- The records that do not count: they are older than what they meet.

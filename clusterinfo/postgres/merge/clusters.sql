@@ -60,7 +60,7 @@ with progress as (
     delete from list_progress where unit_id = any ($1::bigint[])
 ), rows as (
     update resource r set live_at = -1, last_observed_at = s.last_observed_at
-    from positioned s where r.unit_id = any ($1) and (s.unit_id, s.namespace, s.name) = (r.unit_id, r.namespace, r.name)
+    from positioned() s where r.unit_id = any ($1) and (s.unit_id, s.namespace, s.name) = (r.unit_id, r.namespace, r.name)
 ), seen as (
     delete from list_seen where unit_id = any ($1)
 )

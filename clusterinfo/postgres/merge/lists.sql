@@ -68,12 +68,12 @@ cross join lateral (
     select o.epoch, o.live_at from list o
     where o.unit_id = v.unit_id and o.reach in ('', v.reach) and o.completed_at < v.began_at
     union all
-    select r.epoch, r.live_at from sighting r
+    select r.epoch, r.live_at from sighting() r
     where r.unit_id = v.unit_id and (v.reach = '' or r.namespace = v.reach)
         and r.epoch > v.epoch and r.last_observed_at < v.began_at
         and v.epoch < (select c.epoch from unit u join cluster c on c.id = u.cluster_id where u.id = v.unit_id)
     union all
-    select r.epoch, r.live_at from sighting r
+    select r.epoch, r.live_at from sighting() r
     where r.unit_id = v.unit_id and (v.reach = '' or r.namespace = v.reach)
         and (r.epoch, r.live_at) > (v.epoch, v.live_at) and r.last_observed_at < v.began_at - interval '1 minute'
         and exists (

@@ -200,7 +200,7 @@ create table list_seen (
     ids int8multirange not null
 );
 comment on table list_seen is
-    'Rows that a list named as they are: what is unchanged costs no row of its own. See positioned, sighting.';
+    'Rows that a list named as they are: what is unchanged costs no row of its own. What is read of it: positioned(), sighting().';
 comment on column list_seen.unit_id is 'The kind.';
 comment on column list_seen.reach is 'The namespace the list is confined to; empty: all.';
 comment on column list_seen.epoch is 'CLUSTER_EPOCH of its collector.';
@@ -208,24 +208,6 @@ comment on column list_seen.live_at is 'As of when the list shows its objects.';
 comment on column list_seen.seen_at is 'When the list began.';
 comment on column list_seen.ids is 'resource.id of the rows that it named, without those that a later list has named since.';
 create index list_seen_unit on list_seen (unit_id);
-
-create view sighting as
-select unit_id, namespace, name, epoch, live_at, last_observed_at from resource
-union all
-select r.unit_id, r.namespace, r.name, l.epoch, l.live_at, l.seen_at
-from list_seen l join resource r on r.unit_id = l.unit_id and l.ids @> r.id;
-comment on view sighting is 'As of when a row was seen, and when: by what wrote it, and by each list that named it unchanged since.';
-
-create view positioned as
-select r.unit_id, r.namespace, r.name, r.uid, r.resource_version, r.epoch, greatest(r.live_at, l.live_at) as live_at,
-    r.deleted, r.fidelity, r.normalization, r.content_hash, r.created, r.valid_from, r.first_observed_at,
-    greatest(r.last_observed_at, l.seen_at) as last_observed_at
-from resource r
-cross join lateral (
-    select max(s.live_at) as live_at, max(s.seen_at) as seen_at
-    from list_seen s where s.unit_id = r.unit_id and s.epoch = r.epoch and s.ids @> r.id
-) as l;
-comment on view positioned is 'The rows of resource, with the newest as of when, and the last time, that they were seen.';
 
 create table resource_history (
     unit_id bigint not null,
@@ -563,6 +545,35 @@ begin atomic
         (session.ended ->> format('%s/%s/%s', unit_group, unit_resource, unit_reach))::bigint, 0);
 end;
 comment on function ended_number is 'The number under which the watch of a kind last ended; 0: it never did.';
+
+create function sighting() returns table (
+    unit_id bigint, namespace text, epoch bigint, live_at bigint, last_observed_at timestamptz)
+language sql stable parallel safe
+begin atomic
+    select r.unit_id, r.namespace, r.epoch, r.live_at, r.last_observed_at from resource r
+    union all
+    select r.unit_id, r.namespace, l.epoch, l.live_at, l.seen_at
+    from list_seen l join resource r on r.unit_id = l.unit_id and l.ids @> r.id;
+end;
+comment on function sighting is
+    'As of when each row was seen, and when: by what wrote it, and by each list that named it unchanged since.';
+
+create function positioned() returns table (
+    unit_id bigint, namespace text, name text, uid text, resource_version text, epoch bigint, live_at bigint, deleted boolean,
+    fidelity smallint, normalization smallint, content_hash bytea, created boolean, valid_from timestamptz,
+    first_observed_at timestamptz, last_observed_at timestamptz)
+language sql stable parallel safe
+begin atomic
+    select r.unit_id, r.namespace, r.name, r.uid, r.resource_version, r.epoch, greatest(r.live_at, l.live_at), r.deleted,
+        r.fidelity, r.normalization, r.content_hash, r.created, r.valid_from, r.first_observed_at,
+        greatest(r.last_observed_at, l.seen_at)
+    from resource r
+    cross join lateral (
+        select max(s.live_at) as live_at, max(s.seen_at) as seen_at
+        from list_seen s where s.unit_id = r.unit_id and s.epoch = r.epoch and s.ids @> r.id
+    ) as l;
+end;
+comment on function positioned is 'The rows of resource, each with the newest as of when it was seen, and the last time.';
 
 create function free_label(cluster_uid text, cluster_name text) returns text
 language sql stable parallel safe
