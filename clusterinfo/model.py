@@ -87,8 +87,7 @@ class GroupVersionResource:
         return _dotted(self.resource, self.group)
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Unit:
+class Unit(msgspec.Struct, frozen=True, order=True, gc=False):
     """A kind in a cluster: what is listed, ordered and verified as one. Not the API version: see docs/DESIGN.md."""
 
     cluster: str

@@ -45,6 +45,17 @@ class Connection(Protocol):
     ) -> str:
         """COPY `records` into a table; return the command tag."""
 
+    async def copy_to_table(
+        self,
+        table_name: str,
+        /,
+        *,
+        source: AsyncIterable[bytes],
+        columns: Sequence[str],
+        format: str,  # noqa: A002 - asyncpg's name for it
+    ) -> str:
+        """COPY what `source` gives, in a format of COPY, into a table; return the command tag."""
+
     def transaction(
         self, *, isolation: str | None = None, readonly: bool = False
     ) -> AbstractAsyncContextManager[object]:

@@ -54,7 +54,7 @@ IDLE_TIMEOUT = "60s"
 WRITE_TIMEOUT_S = 300.0
 """Of a whole batch; one whose statements each keep to theirs, and that still takes so long, is bisected too."""
 ACQUIRE_TIMEOUT_S = 60.0
-MAX_REPORTED = 20
+MAX_REPORTED = 10
 """Dead letters of a batch that are reported one by one; a stranger's thousands would fill the log."""
 
 

@@ -32,9 +32,10 @@ PARTITIONS = 6
 MOST_MIB = 200
 """Measured: 118 to 167. The shipped limit is 256."""
 PATIENCE_S = 240.0
-MOST_MS = 250.0
-"""In a turn of the event loop: measured 22 to 35 ms where others used the cores as well, 140 ms where they waited for
-them. It was 590 ms before large bodies, many dead letters and large batches were worked out in parts or in a thread."""
+MOST_MS, MOST_LONG = 50.0, 25
+"""The longest turn of the event loop, in processor time of its thread, and how many may take over 10 ms: measured 13 to
+16 ms, and 2 to 11 of 7,000, on a busy machine. There were 30 to 47, up to 110 ms, before large rows were sent piece by
+piece, and many dead letters some at a time."""
 
 
 async def test_nothing_hostile_keeps_the_event_loop_waiting(
@@ -69,3 +70,4 @@ async def test_nothing_hostile_keeps_the_event_loop_waiting(
     assert {row["resource"]: row["state"] for row in states if row["resource"] in kinds} == kinds
     assert ended.peak_mib < MOST_MIB
     assert turns.longest_ms < MOST_MS, turns
+    assert turns.over_10_ms <= MOST_LONG, turns

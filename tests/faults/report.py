@@ -1,6 +1,7 @@
 """`python -m tests.faults.report [--write]`: the tables of docs/FAULTS.md, made of the committed files of figures.
 
 A table stands between the markers `<!-- begin NAME -->` and `<!-- end NAME -->`; NAME.json lies beside what wrote it.
+One, of the guards of following, is made of their list in `tests/model/code_guards.py`.
 Nothing in them is written by hand: a test holds the document against the files.
 """
 
@@ -16,6 +17,7 @@ from typing import Any
 
 from tests.faults.matrix import FAULTS, percentile
 from tests.model.bench import SORTS
+from tests.model.code_guards import rows_of_guards
 
 HERE = Path(__file__).parent
 DOCUMENT = HERE.parents[1] / "docs" / "FAULTS.md"
@@ -116,7 +118,8 @@ def table(heading: list[str], rows: Iterable[list[str]], right: tuple[int, ...] 
 
 def sections() -> dict[str, str]:
     """Name -> what stands between its markers, of every file that is there."""
-    return {name: one.made(json.loads(one.path.read_text())) for name, one in SECTIONS.items() if one.path.exists()}
+    found = {name: one.made(json.loads(one.path.read_text())) for name, one in SECTIONS.items() if one.path.exists()}
+    return found | {"guards": table(["what is followed", "kept so by", "missed by"], rows_of_guards())}
 
 
 def between(name: str) -> re.Pattern[str]:

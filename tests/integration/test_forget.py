@@ -10,9 +10,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from clusterinfo.errors import ConfigError, RecordError
+from clusterinfo.errors import ConfigError, RecordError, TransientError
 from clusterinfo.model import Record
-from clusterinfo.postgres.admin import forget
+from clusterinfo.postgres.admin import clusters, forget
 from clusterinfo.postgres.admin.forget import Deleted, delete_hidden, hide
 from clusterinfo.postgres.admin.replay import replay
 from clusterinfo.postgres.sink import PostgresSink
@@ -223,3 +223,32 @@ async def test_a_dead_letter_of_before_cannot_be_replayed(keeper: Keeper) -> Non
     with pytest.raises(RecordError, match="forgotten"):
         await replay(keeper.sink, letter, record, LANE.topic)
     assert await keeper.connection.fetchval("select replayed_at from dead_letter") is None
+
+
+async def test_a_change_that_met_a_deadlock_is_tried_again(
+    connection: asyncpg.Connection, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clusters, "PAUSE_S", 0.0)
+    tried: list[str] = []
+
+    async def change() -> str:
+        tried.append(await connection.fetchval("select 'in a transaction' where pg_current_xact_id() is not null"))
+        if len(tried) < 3:
+            raise asyncpg.DeadlockDetectedError("deadlock detected")
+        return "changed"
+
+    assert await clusters.alone(connection, SCHEMA, "trying", change) == "changed"
+    assert tried == ["in a transaction"] * 3
+
+
+async def test_a_change_for_which_no_lock_is_to_be_had_says_so_in_the_end(
+    connection: asyncpg.Connection, keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(clusters, "PAUSE_S", 0.001)
+    monkeypatch.setattr(clusters, "ALONE_WITHIN_S", 0.2)
+
+    async def change() -> str:
+        raise asyncpg.LockNotAvailableError("canceling statement due to lock timeout")
+
+    with pytest.raises(TransientError, match="PostgreSQL, trying: "):
+        await clusters.alone(connection, SCHEMA, "trying", change)

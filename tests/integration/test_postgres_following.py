@@ -199,6 +199,20 @@ async def test_each_topic_counts_for_itself(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
+    ("kafka", "topic"), [("kafka-1", "another"), ("kafka-2", "cluster-info")], ids=["topic", "kafka"]
+)
+async def test_what_came_elsewhere_has_not_come_here(bench: Bench, kafka: str, topic: str) -> None:
+    """Whoever writes under the name of a session elsewhere says nothing for it."""
+    await bench.store(*first_list(), progress(1, 1))
+    await bench.connection.execute("update cluster set topic = $1", topic)
+    other = replace_lane(bench, 0)
+    other.feed.lane = PartitionLane(kafka, topic, 0, "cluster-info-consumer")
+    await bench.sink.open(other.feed.lane)
+    await other.store(*first_list("200", 3), progress(2, 5))
+    assert await heard(bench) == at(3), "by the list alone: number 1 is missing"
+
+
+@pytest.mark.parametrize(
     "said",
     [
         [*first_list(), progress(1, FAR)],
@@ -548,7 +562,8 @@ async def test_what_is_watched_of_a_kind_that_the_clock_orders_is_ignored(bench:
         listing = Listing("0", moment, ordering=CLOCK)
         await bench.store(listing.item("a", "7"), listing.completed(1))
         assert await is_open(bench) == 0
-    await bench.store(event(1, "b", "105"), gone(2, "a", "106"), progress(3, 3))
+    later = (moment + S - NOON) / MINUTE
+    await bench.store(event(1, "b", "105", later), gone(2, "a", "106", later), progress(3, 3))
     assert await bench.live() == {"a": "7"}
     assert await bench.connection.fetchval("select next_number from watch_session") == 4
 
@@ -761,13 +776,13 @@ async def test_two_batches_of_one_session_take_turns(bench: Bench, made: bool) -
 
 
 async def test_without_kafka_each_kind_and_reach_counts_for_itself(bench: Bench) -> None:
-    for resource in ("configmaps", "pods"):
+    for minute, resource in enumerate(("configmaps", "pods"), 3):
         of_unit = Unit(CLUSTER, "", resource)
         item, completed = first_list(resource=resource)
         lane = ListLane(of_unit)
         await bench.sink.write(Batch(lane=lane, start=0, end=1, records=[item, completed], list=completed.list))
         watch = WatchLane(of_unit, "", SESSION)
         assert await bench.sink.open(watch) is None
-        records = [event(1, "a", "105", resource=resource), progress(2, 3)]
+        records = [event(1, "a", "105", resource=resource), progress(2, minute)]
         await bench.sink.write(Batch(lane=watch, start=1, end=3, records=records))
-    assert (await heard(bench), await heard(bench, "pods")) == (at(3), at(3))
+    assert (await heard(bench), await heard(bench, "pods")) == (at(3), at(4))

@@ -106,6 +106,10 @@ async def test_of_what_there_is_those_asked_for_are_read(
     assert read <= objects, f"{read} rows read of {PAST.objects}"
 
 
-async def test_a_selection_by_label_reads_no_body(reader: asyncpg.Connection) -> None:
-    plan = await reader.fetch("explain (verbose, costs off) select name, labels from pods where labels ? 'app'")
+@pytest.mark.parametrize("view", ["resources", "pods"])
+async def test_a_selection_by_label_age_or_owner_reads_no_body(reader: asyncpg.Connection, view: str) -> None:
+    plan = await reader.fetch(
+        f"""explain (verbose, costs off) select name, labels, created_at, owner_kind, owner_name from {view}
+        where labels ? 'app' and created_at > now() - interval '1 day' and owner_kind = 'ReplicaSet'"""
+    )
     assert "#>" not in str(plan)

@@ -84,6 +84,31 @@ async def test_it_is_stored_repaired_with_its_bytes_and_proven_with_its_list(to:
     assert await to.letters() == 0
 
 
+ODD = "\t\r\n \\ \N{SNOWMAN} \N{FAMILY}" * 40_000
+LARGE = orjson.dumps({"odd": ODD}).replace(b'":', b'"\t\r\n:')
+"""Of 1 MiB; what has a meaning in COPY's text format is in there, as JSON writes it and as it is between tokens."""
+
+
+@pytest.mark.parametrize("end", [b"}", b',"n":"\\u0000"}'])
+async def test_a_large_body_is_stored_as_a_small_one_is(to: Store, end: bytes) -> None:
+    listing, large = Listing("100"), LARGE[:-1] + end
+    refused = b'{"n":NaN}'
+
+    await to.store(
+        listing,
+        listing.item("a", "1"),
+        listing.item("large", "2", body=large),
+        listing.item("bad", "3", body=refused),
+    )
+
+    row, bad, small = await to.row("large"), await to.row(), await to.row("a")
+    assert orjson.loads(row["body"])["odd"] == ODD
+    assert (row["fidelity"], row["original"]) == ((3, None) if end == b"}" else (2, large))
+    assert (bad["fidelity"], bad["original"]) == (2, refused)
+    assert [row[name] for name in ("deleted", "last_observed_at")] == [small["deleted"], small["last_observed_at"]]
+    assert await to.connection.fetchval("select state from freshness") == "verified"
+
+
 async def test_what_nests_deeper_than_the_server_can_follow_is_cut(to: Store) -> None:
     listing = Listing("100")
     body = b'{"a":' * 50_000 + b"1" + b"}" * 50_000

@@ -34,7 +34,7 @@ COLUMNS = {
         "cluster text, api_group text, api_version text, resource text, kind text, namespace text, name text, "
         "uid text, resource_version text, created_at timestamptz, first_observed_at timestamptz, "
         "last_observed_at timestamptz, changed_by text, changed_at timestamptz, state text, labels jsonb, "
-        "annotations jsonb, owner_kind text, owner_name text, object jsonb"
+        "annotations jsonb, owner_kind text, owner_name text, owner_uid text, object jsonb"
     ),
     "pods": f"{IDENTITY}, phase text, reason text, ready boolean, restarts bigint, node_name text, pod_ip text, "
     "host_ip text, qos_class text, service_account text, containers text[], cpu_request_cores numeric, "
@@ -443,6 +443,7 @@ async def test_resources_shows_objects_of_every_kind(store: Store) -> None:
         "annotations": body["metadata"]["annotations"],
         "owner_kind": "ReplicaSet",
         "owner_name": "checkout-6f7d9c8b5",
+        "owner_uid": body["metadata"]["ownerReferences"][1]["uid"],
         "object": body,
     }
     widget = await store.one("resources", "w")
@@ -1139,6 +1140,14 @@ MOMENTS: list[tuple[str | None, str | None]] = [
     ("2026-13-01T00:00:00Z", None),
     ("2026-00-01T00:00:00Z", None),
     ("2026-01-00T00:00:00Z", None),
+    ("2026-10-28T23:59:59Z", "2026-10-28T23:59:59Z"),
+    ("2026-12-01T00:00:00Z", "2026-12-01T00:00:00Z"),
+    ("2026-00-28T00:00:00Z", None),
+    ("2026-19-28T00:00:00Z", None),
+    ("2026-1x-01T00:00:00Z", None),
+    ("2026-01-01T29:00:00Z", None),
+    ("2026-01-01T00:70:00Z", None),
+    ("2026-01-01T00:00:7٣Z", None),
     ("0000-01-01T00:00:00Z", None),
     ("2026-11-22T24:00:00Z", None),
     ("2026-11-22T09:60:00Z", None),
@@ -1155,6 +1164,27 @@ MOMENTS: list[tuple[str | None, str | None]] = [
     ("", None),
     (None, None),
 ]
+
+
+@pytest.mark.parametrize(
+    ("references", "owner"),
+    [
+        ([{"name": "a"}], "a"),
+        ([{"name": "a", "controller": False}], "a"),
+        ([{"name": "a"}, {"name": "b", "controller": True}], "b"),
+        ([{"name": "a", "controller": True}, {"name": "b"}], "a"),
+        ([{"name": "a"}, {"name": "b"}], "a"),
+        ([{"controller": True}], None),
+        ([None, {"name": "b", "controller": True}], "b"),
+        ([], None),
+        ({"name": "a"}, None),
+        ("a", None),
+        (None, None),
+    ],
+)
+async def test_owners(store: Store, references: Any, owner: str | None) -> None:
+    body = json.dumps({"metadata": {"ownerReferences": references}})
+    assert (await store.rows("select clusterinfo.owner_of($1::text::jsonb, 'name')", body))[0][0] == owner
 
 
 @pytest.mark.parametrize("zone", ["UTC", "America/St_Johns"])

@@ -1,8 +1,8 @@
-"""A pytest plugin: tests run without a guard of the merge, and have to fail.
+"""A pytest plugin: tests run without a guard of the merge, or of following, and have to fail.
 
-`tests/model/conftest.py` registers it where the whole folder is run: it adds the tests that `mutations.py` names, each
-once for every guard that it misses. With `-p tests.model.gate --without "STATEMENT: GUARD"` whatever is run is run
-without that guard, to see who misses it.
+`tests/model/conftest.py` registers it where the whole folder is run: it adds the tests that `mutations.py` and
+`code_guards.py` name, each once for every guard that it misses. With `-p tests.model.gate --without GUARD` whatever is
+run is run without that guard ("STATEMENT: WORDS", or the rule of one in Python), to see who misses it.
 """
 
 from __future__ import annotations
@@ -15,25 +15,27 @@ from typing import Any
 
 import pytest
 
+from tests.model.code_guards import CODE_GUARDS, CodeGuard
+from tests.model.guards import Guard
 from tests.model.mutations import Mutation, all_guards, mutations, without
 
 ROOT = Path(__file__).parents[2]
 WHAT_TESTS_RAISE = Exception, pytest.fail.Exception
 """`pytest.raises` and `pytest.fail` raise what is no Exception."""
+Missed = Mutation | CodeGuard
+KNOWN: dict[str, Guard | CodeGuard] = {**all_guards(), **{one.name: one for one in CODE_GUARDS}}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--without", metavar="GUARD", choices=list(all_guards()), help="run without this guard of the merge"
-    )
+    parser.addoption("--without", metavar="GUARD", choices=list(KNOWN), help="run without this guard")
 
 
-def tests_that_miss_one() -> dict[str, list[Mutation]]:
+def tests_that_miss_one() -> dict[str, list[Missed]]:
     """Id of a test -> the mutations that it has to notice."""
-    found: dict[str, list[Mutation]] = {}
-    for mutation in mutations():
-        if not mutation.is_missed_by_a_scene:
-            found.setdefault(mutation.missed_by, []).append(mutation)
+    found: dict[str, list[Missed]] = {}
+    missed: list[Missed] = [*(one for one in mutations() if not one.is_missed_by_a_scene), *CODE_GUARDS]
+    for mutation in missed:
+        found.setdefault(mutation.missed_by, []).append(mutation)
     return found
 
 
@@ -83,14 +85,16 @@ def _is_meant(item: pytest.Item) -> bool:
     return item.nodeid == f"{test}[{given}{'-' if given else ''}{mutation.guard.name}]"
 
 
-def _mutation(item: pytest.Item) -> Mutation | None:
+def _mutation(item: pytest.Item) -> Missed | None:
     """The mutation that this item is to fail with."""
     params: dict[str, Any] = item.callspec.params if hasattr(item, "callspec") else {}
     found = params.get("mutation")
-    return found if isinstance(found, Mutation) and not found.is_missed_by_a_scene else None
+    if isinstance(found, Mutation) and found.is_missed_by_a_scene:
+        return None
+    return found if isinstance(found, Missed) else None
 
 
-def _fails(mutation: Mutation) -> Generator[None, Any, bool]:
+def _fails(mutation: Missed) -> Generator[None, Any, bool]:
     with without(mutation.guard):
         try:
             yield
@@ -110,7 +114,7 @@ def _forget_what_is_left() -> None:
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, Any, Any]:
     """The test itself runs without the guard, not its fixtures; that it fails is what is wanted."""
     if name := pyfuncitem.config.getoption("--without", None):
-        with without(all_guards()[name]):
+        with without(KNOWN[name]):
             return (yield)
     mutation = _mutation(pyfuncitem)
     if mutation is None:

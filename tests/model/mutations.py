@@ -2,7 +2,8 @@
 
 Every guard of every statement in `clusterinfo/postgres/merge/*.sql` (see `guards.py`) stands once in `missed.py`, by
 its words; `test_mutations.py` fails where one is missing or is no more. Whoever writes a guard finds out who misses it
-by `python -m tests.model.survey STATEMENT`, and writes the test that does where nobody does.
+by `python -m tests.model.survey STATEMENT`, and writes the test that does where nobody does. Guards of following that
+are no SQL are those of `code_guards.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import cache
 from importlib.resources import files
 
 from clusterinfo.postgres.sql import parse, statements
+from tests.model.code_guards import CodeGuard, without_code
 from tests.model.guards import Guard, guards_of
 from tests.model.missed import MISSED_BY, UNMISSED
 from tests.model.scenarios import SCENES
@@ -32,8 +34,12 @@ class Mutation:
 
 
 @contextmanager
-def without(guard: Guard) -> Iterator[None]:
-    """The merge without this guard, in this process; nothing on disk is touched."""
+def without(guard: Guard | CodeGuard) -> Iterator[None]:
+    """The merge, or the program, without this guard, in this process; nothing on disk is touched."""
+    if isinstance(guard, CodeGuard):
+        with without_code(guard):
+            yield
+        return
     text = statements()[guard.statement]
     statements()[guard.statement] = guard.without
     try:

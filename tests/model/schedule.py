@@ -158,6 +158,10 @@ class Link:
 
         return await self._step(f"copy {table}", copy)
 
+    async def copy_to_table(self, table: str, **_: object) -> str:
+        """Of a body of more than half a MiB."""
+        raise AssertionError(f"no body of a history is so large: {table}")
+
     def transaction(self, **_: object) -> AbstractAsyncContextManager[object]:
         """Not by a sink, which sends BEGIN and COMMIT itself."""
         raise AssertionError("asyncpg's transactions know nothing of those that a sink begins")

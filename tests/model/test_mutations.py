@@ -11,6 +11,7 @@ import pytest
 
 from clusterinfo.postgres.sql import statements
 from tests.model.bench import Bench
+from tests.model.code_guards import CODE_GUARDS
 from tests.model.gate import ROOT
 from tests.model.hunting import Bias, find, numbered, play
 from tests.model.mutations import Mutation, all_guards, listed, mutations
@@ -35,6 +36,7 @@ def test_the_documents_say_how_many_guards_there_are() -> None:
     assert f"Each of the {guards} guards" in text
     assert f"a scene of these histories ({scenes}) or a test of the merge ({missed - scenes})" in text
     assert f"for the {guards - missed} others" in text
+    assert f"{len(CODE_GUARDS)} are in Python" in text
 
 
 async def test_postgresql_takes_each_statement_without_a_guard(connection: asyncpg.Connection) -> None:

@@ -1,8 +1,8 @@
 """`python -m tests.support.turns FILE COMMAND...`: `clusterinfo COMMAND...`, and how long its event loop's turns took.
 
 A turn begins when the loop has been told what happened, and ends when it asks again: until then nothing else of the
-program goes on. Counted in processor time of all its threads, since whoever else has the cores is no fault of its own;
-without those that import modules, which are the program's start.
+program goes on. Counted in processor time of the loop's thread, since whoever else has the cores is no fault of its
+own; without those that import modules, which are the program's start.
 """
 
 from __future__ import annotations
@@ -47,6 +47,14 @@ class Turns:
             self.slowest = sorted([*self.slowest, (round(seconds * 1000, 1), what[:300])], reverse=True)[:SHOWN]
 
 
+def _name_of(handle: asyncio.Handle) -> str:
+    """What it runs. Not its repr, which would show all of a result, and take longer than what it is about."""
+    callback: Any = handle._callback  # type: ignore[attr-defined]
+    owner = getattr(callback, "__self__", None)
+    runs: Any = owner.get_coro() if isinstance(owner, asyncio.Task) else callback
+    return str(getattr(runs, "__qualname__", runs))
+
+
 def watch(path: Path) -> None:
     """Time the turns of this process's loop from here on; they are written to `path` at its end."""
     turns, ask, step = Turns(), selectors.EpollSelector.select, asyncio.Handle._run
@@ -56,16 +64,16 @@ def watch(path: Path) -> None:
         if began:
             at_s, modules = began.pop()
             if len(sys.modules) == modules:
-                turns.note(time.process_time() - at_s)
+                turns.note(time.thread_time() - at_s)
         events = ask(self, timeout)
-        began[:] = [(time.process_time(), len(sys.modules))]
+        began[:] = [(time.thread_time(), len(sys.modules))]
         return events
 
     def run(self: asyncio.Handle) -> None:
-        before = time.process_time()
+        before = time.thread_time()
         step(self)
-        if (seconds := time.process_time() - before) > LONG_S:
-            turns.blame(seconds, repr(self))
+        if (seconds := time.thread_time() - before) > LONG_S:
+            turns.blame(seconds, _name_of(self))
 
     selectors.EpollSelector.select = select  # type: ignore[method-assign]
     asyncio.Handle._run = run  # type: ignore[method-assign]

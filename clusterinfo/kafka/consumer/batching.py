@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from aiokafka import ConsumerRecord
 from aiokafka.errors import CorruptRecordException, KafkaError, RecordTooLargeError
@@ -345,5 +346,8 @@ def _rejected(message: ConsumerRecord, reason: str) -> Rejected:
 
 
 def _size_bytes(message: ConsumerRecord) -> int:
-    headers = sum(len(name) + len(value or b"") for name, value in message.headers)
+    try:
+        headers = sum(map(len, chain.from_iterable(message.headers)))
+    except TypeError:  # one is null, as none of ours is
+        headers = sum(len(name) + len(value or b"") for name, value in message.headers)
     return len(message.key or b"") + len(message.value or b"") + headers

@@ -6,7 +6,6 @@ under way, as forgetting does (`lock_forgotten`), and so the next batch of each 
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -18,10 +17,14 @@ from clusterinfo.postgres.errors import FOREIGN, translate
 from clusterinfo.postgres.merge.admission import lock_forgotten
 from clusterinfo.postgres.sql import local_search_path, statements
 from clusterinfo.spelling import did_you_mean
+from clusterinfo.waiting import retried_within
 
 T = TypeVar("T")
 
-TRIES, PAUSE_S = 5, 1.0
+ALONE_WITHIN_S = 100.0
+"""For a change beside which no batch may be under way: five times what it waits for a lock."""
+
+PAUSE_S = 1.0
 MOST_NAMED = 20
 """Clusters or kinds that an error names."""
 
@@ -121,17 +124,21 @@ async def begin(connection: Connection, schema: str) -> None:
 
 
 async def alone(connection: Connection, schema: str, doing: str, work: Callable[[], Awaitable[T]]) -> T:
-    """Do it in one transaction while no batch is under way; again, some times, where a lock is not to be had."""
-    tries_left = TRIES
-    while True:
+    """Do it in one transaction while no batch is under way; again, for a while, where a lock is not to be had.
+
+    Raises as `translate` does.
+    """
+
+    async def attempt() -> T:
         try:
             async with connection.transaction():
                 await begin(connection, schema)
                 await lock_forgotten(connection)
                 return await work()
         except FOREIGN as error:
-            tries_left -= 1
-            translated = translate(error, doing)
-            if not (isinstance(translated, TransientError) and tries_left):
-                raise translated from error
-            await asyncio.sleep(PAUSE_S)
+            raise translate(error, doing) from error
+
+    try:
+        return await retried_within(ALONE_WITHIN_S, attempt, pause_s=PAUSE_S)
+    except TimeoutError as error:
+        raise error.__cause__ or TransientError(f"{doing}: {error}") from error

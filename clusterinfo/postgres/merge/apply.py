@@ -33,7 +33,7 @@ from clusterinfo.postgres.merge.chain import merge_chain
 from clusterinfo.postgres.merge.changes import notification_of
 from clusterinfo.postgres.merge.clusters import know_clusters
 from clusterinfo.postgres.merge.coverage import note_corrections
-from clusterinfo.postgres.merge.dead_letters import add_dead_letters
+from clusterinfo.postgres.merge.dead_letters import MAX_SENT, add_dead_letters
 from clusterinfo.postgres.merge.gaps import CarriedUnits, mark_gap_unverified
 from clusterinfo.postgres.merge.large import is_large, worked_out
 from clusterinfo.postgres.merge.lists import close_lists, count_lists
@@ -109,7 +109,7 @@ async def apply(
     `uses_savepoints`: what PostgreSQL refuses is stored with less; otherwise it aborts the transaction.
     """
     said = census.said
-    large = is_large(batch.records)
+    large = is_large(batch.records) or len(batch.rejected) > MAX_SENT
     known = await _know(connection, batch, census, admission, large=large)
     census, observations = known.census, known.observations
     units = await lock_units(connection, census, known.clusters, admission.now)

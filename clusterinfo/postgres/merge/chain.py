@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from clusterinfo.postgres.connection import Connection
-from clusterinfo.postgres.merge.rows import WHO_COLUMNS, Copied, Merged, copy, who
+from clusterinfo.postgres.merge.rows import WHO_COLUMNS, Copied, Merged, copy, in_turns, who
 from clusterinfo.postgres.merge.staging import Staged
 from clusterinfo.postgres.sql import statements
 
@@ -34,7 +34,7 @@ async def merge_chain(connection: Connection, staged: Staged, places: Sequence[i
     """Store the objects at these places of `staged.rows`; `proven` are the lists that this batch completes."""
     numbered = any(staged.records[place].number for place in places)
     await connection.execute(statements()["begin_chain"])
-    rows = [(place, *staged.rows[place][:-1]) for place in places]
+    rows = in_turns((place, *staged.rows[place][:-1]) for place in places)
     await connection.copy_records_to_table("staged_record", records=rows, columns=RECORD_COLUMNS)
     copied: dict[int, Copied] = {}
     copy_s = 0.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -26,8 +26,8 @@ MAX_VALUE_BYTES = 1024 * 1024
 """What is kept of a value at most."""
 
 LOCK_KEY = 0x6C657474  # "lett"
-MAX_SENT = 500
-"""Dead letters sent at once: 8 ms."""
+MAX_SENT, MAX_SENT_BYTES = 250, 512 * 1024
+"""Dead letters sent at once, and what is kept of them, unless one alone has more: 4 ms."""
 MAX_DROPPED = 10_000
 """Dead letters deleted by one statement, which must end in time; a batch adds half as many."""
 
@@ -45,6 +45,13 @@ class DeadLetter:
     value: bytes
     sqlstate: str | None = None
     omitted_bytes: int = 0
+    kept_bytes: int = field(init=False)
+    """Of its key, its headers and its value, as they are kept."""
+
+    def __post_init__(self) -> None:
+        headers = sum(len(name) + len(value or b"") for name, value in self.headers)
+        kept_bytes = len(self.key or b"") + headers + min(len(self.value), MAX_VALUE_BYTES)
+        object.__setattr__(self, "kept_bytes", kept_bytes)
 
     @property
     def size_bytes(self) -> int:
@@ -76,18 +83,18 @@ async def add_dead_letters(connection: Connection, lane: Lane, letters: Sequence
 def _parts(letters: Sequence[DeadLetter]) -> Iterator[list[DeadLetter]]:
     part, size_bytes = list[DeadLetter](), 0
     for letter in letters:
-        part.append(letter)
-        size_bytes += _kept_bytes(letter)
-        if len(part) == MAX_SENT or size_bytes >= MAX_VALUE_BYTES:
+        if part and (len(part) == MAX_SENT or size_bytes + letter.kept_bytes > MAX_SENT_BYTES):
             yield part
             part, size_bytes = [], 0
+        part.append(letter)
+        size_bytes += letter.kept_bytes
     if part:
         yield part
 
 
 async def _add_part(connection: Connection, topic: str, partition: int, letters: Sequence[DeadLetter]) -> list[int]:
     """The offsets of those that are new."""
-    large = sum(map(_kept_bytes, letters)) > LARGE_BYTES
+    large = sum(letter.kept_bytes for letter in letters) > LARGE_BYTES
     rows = await connection.fetch(
         statements()["add_dead_letters"],
         [topic] * len(letters),
@@ -121,7 +128,7 @@ class LetterBound:
         if not letters:
             return
         self._added_rows += len(letters)
-        self._added_bytes += sum(map(_kept_bytes, letters))
+        self._added_bytes += sum(letter.kept_bytes for letter in letters)
         self.is_due |= self._added_rows * 100 >= self._rows or self._added_bytes * 100 >= self._size_bytes
 
     async def drop_oldest(self, connection: Connection) -> int:
@@ -133,11 +140,6 @@ class LetterBound:
         self.is_due = dropped == MAX_DROPPED
         self._added_rows = self._added_bytes = 0
         return dropped
-
-
-def _kept_bytes(letter: DeadLetter) -> int:
-    headers = sum(len(name) + len(value or b"") for name, value in letter.headers)
-    return len(letter.key or b"") + headers + min(len(letter.value), MAX_VALUE_BYTES)
 
 
 def encode_headers(headers: Headers) -> bytes:

@@ -15,7 +15,7 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,7 @@ from clusterinfo.model import Record, RecordType
 from clusterinfo.postgres.connection import Connection, Row
 from clusterinfo.postgres.errors import is_of_the_record, server_message
 from clusterinfo.postgres.merge.bodies import NOTHING, Body, body_of, repaired_body_of
+from clusterinfo.postgres.merge.copy_text import PIECE_BYTES, pieces_of
 from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
 from clusterinfo.postgres.merge.large import LARGE_BYTES, is_large, worked_out
 from clusterinfo.postgres.merge.staging import ObjectRow, Staged
@@ -37,6 +38,8 @@ MAX_ALIKE = 100
 
 ROWS_A_TURN = 200
 """Rows encoded for COPY between two turns of the event loop: 2 to 4 ms."""
+BYTES_A_TURN = 1024 * 1024
+"""The same of bodies: 3 ms. A body of more than half is sent piece by piece."""
 
 WHO_COLUMNS = ("manager", "operation", "subresource", "managed_at")
 COLUMNS = (
@@ -109,6 +112,11 @@ class Copied:
         self._tried = max(2, self._tried)
         self.body, self.error = NOTHING, error
         return self._tried == 2
+
+    @property
+    def size_bytes(self) -> int:
+        """Of its body and original, as far as they are worked out."""
+        return len(self.body.body or b"") + len(self.body.original or b"") if self.body else 0
 
     @property
     def is_lost(self) -> bool:
@@ -239,27 +247,65 @@ async def _copy_until_refused(
     connection: Connection, table: str, rows: list[Copied], columns: Sequence[str], fidelity_at: int
 ) -> tuple[int, asyncpg.PostgresError] | None:
     """COPY all rows or none; of a refusal the line, from 1, and the error. Raises what is about no row."""
+    sent = 0
     try:
         async with savepoint(connection):
-            await _copy_all(connection, table, rows, columns, fidelity_at)
+            for part in _parts(rows):
+                await _send(connection, table, part, columns, fidelity_at)
+                sent += len(part)
     except asyncpg.PostgresError as error:
         if not is_of_the_record(error) or (line := copied_line(error, table)) is None:
             raise
-        return line, error.with_traceback(None)  # which would hold what was sent as long as the error is kept
+        return sent + line, error.with_traceback(None)  # which would hold what was sent as long as the error is kept
     return None
 
 
 async def _copy_all(
     connection: Connection, table: str, rows: list[Copied], columns: Sequence[str], fidelity_at: int
 ) -> None:
-    await connection.copy_records_to_table(table, records=_in_turns(rows, fidelity_at), columns=columns)
+    for part in _parts(rows):
+        await _send(connection, table, part, columns, fidelity_at)
 
 
-async def _in_turns(rows: list[Copied], fidelity_at: int) -> AsyncIterator[tuple[Any, ...]]:
-    """What COPY is sent of each row; asyncpg would encode all of it before anything else of the process goes on."""
+def _parts(rows: list[Copied]) -> Iterator[list[Copied]]:
+    """The rows in order: what is large alone, what stands between together."""
+    begin = 0
+    for place, row in enumerate(rows):
+        if row.size_bytes > BYTES_A_TURN // 2:
+            if place > begin:
+                yield rows[begin:place]
+            yield [row]
+            begin = place + 1
+    if begin < len(rows):
+        yield rows[begin:]
+
+
+async def _send(
+    connection: Connection, table: str, rows: list[Copied], columns: Sequence[str], fidelity_at: int
+) -> None:
+    if len(rows) == 1 and rows[0].size_bytes > BYTES_A_TURN // 2:
+        pieces = _in_pieces(rows[0].values(fidelity_at))
+        await connection.copy_to_table(table, source=pieces, columns=columns, format="text")
+    else:
+        records = in_turns(row.values(fidelity_at) for row in rows)
+        await connection.copy_records_to_table(table, records=records, columns=columns)
+
+
+async def in_turns(rows: Iterable[tuple[Any, ...]]) -> AsyncIterator[tuple[Any, ...]]:
+    """What COPY is sent; asyncpg would encode all of it before anything else of the process goes on."""
+    size_bytes = 0
     for number, row in enumerate(rows, 1):
-        yield row.values(fidelity_at)
-        if number % ROWS_A_TURN == 0:
+        yield row
+        size_bytes += sum(len(value) for value in row[-2:] if isinstance(value, bytes))
+        if number % ROWS_A_TURN == 0 or size_bytes > BYTES_A_TURN:
+            size_bytes = 0
+            await asyncio.sleep(0)
+
+
+async def _in_pieces(row: tuple[Any, ...]) -> AsyncIterator[bytes]:
+    for piece in pieces_of(row, json_at=-2):
+        yield piece
+        if len(piece) >= PIECE_BYTES:
             await asyncio.sleep(0)
 
 

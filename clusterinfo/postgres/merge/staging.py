@@ -181,7 +181,7 @@ def _stage_object(staged: Staged, record: Record, unit: UnitRow, at: dt.datetime
         raise RecordError(f"a namespace, name or uid of more than {MAX_NAME_CHARACTERS} characters")
     fidelity = fidelity_of(record)
     if fidelity == IDENTITY_ONLY and not deleted:
-        reason = f"its body has {len(record.body)} bytes, more than are repaired, and may hold what jsonb cannot"
+        reason = f"its body has {len(record.body)} bytes, more than are repaired, and may be what jsonb cannot hold"
         staged.dead_letters.append(dead_letter(record, reason))
     staged.records.append(record)
     staged.rows.append(

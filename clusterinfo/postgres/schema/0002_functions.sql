@@ -4,11 +4,20 @@
 -- already; these functions guard what is not: casts, jsonb_array_elements, jsonb_object_keys, jsonpath.
 --
 -- Functions in SQL have `begin atomic` bodies: their names are bound here, whatever the caller's search_path says. The
--- planner puts those of one expression, and those that return sets, in line. Those in plpgsql see pg_catalog only.
+-- planner puts those of one expression, and those that return sets, in line. Those in plpgsql use pg_catalog only, which
+-- search_path has in front unless the caller says otherwise: SET would cost a function as much as its work.
 
 create function quantity(value text) returns numeric
-    language plpgsql immutable strict parallel safe cost 10 set search_path = pg_catalog as $$
+    language plpgsql immutable strict parallel safe cost 10 as $$
+declare
+    unit text := ltrim(value, '0123456789');
 begin
+    -- Nearly all are a whole number and one of these, which costs a quarter of what the pattern does.
+    if unit in ('', 'm', 'Ki', 'Mi', 'Gi') and length(value) - length(unit) between 1 and 18 then
+        return case unit when '' then value::numeric
+            when 'm' then trim_scale(left(value, -1)::numeric * 0.001)
+            else left(value, -2)::numeric * case unit when 'Ki' then 1024 when 'Mi' then 1048576 else 1073741824 end end;
+    end if;
     if value !~ '^[+-]?([0-9]{1,40}([.][0-9]{0,40})?|[.][0-9]{1,40})([KMGTPE]i|[numkMGTPE]|[eE][+-]?[0-9]{1,2})?$' then
         return null;
     end if;
@@ -27,7 +36,7 @@ comment on function quantity is
     'A Kubernetes quantity in its base unit: 250m is 0.25, 1Ki is 1024, 1e3 is 1000; NULL for what is none.';
 
 create function whole_bytes(amount numeric) returns bigint
-    language plpgsql immutable strict parallel safe cost 10 set search_path = pg_catalog as $$
+    language plpgsql immutable strict parallel safe cost 10 as $$
 begin
     if amount between -9223372036854775808 and 9223372036854775807 then
         return ceil(amount);
@@ -36,25 +45,6 @@ begin
 end
 $$;
 comment on function whole_bytes is 'Rounded up, as Kubernetes does; NULL beyond 64 bits.';
-
-create function moment(value text) returns timestamptz
-    language plpgsql immutable strict parallel safe cost 10 set search_path = pg_catalog as $$
-declare
-    year smallint;
-begin
-    if value !~ ('^[0-9]{4}-((0[13578]|1[02])-(0[1-9]|[12][0-9]|3[01])|(0[469]|11)-(0[1-9]|[12][0-9]|30)|02-(0[1-9]|[12][0-9]))'
-        'T([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9]([.][0-9]{1,9})?(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])$') then
-        return null;
-    end if;
-    year := left(value, 4);
-    if year = 0 or substr(value, 6, 5) = '02-29' and (year % 4 <> 0 or year % 100 = 0 and year % 400 <> 0) then
-        return null;
-    end if;
-    return value::timestamptz;
-end
-$$;
-comment on function moment is
-    'An RFC 3339 time; NULL for what is none. Immutable because what it casts has an offset and never asks for TimeZone.';
 
 create function as_integer(value text) returns integer
     immutable parallel safe
@@ -105,15 +95,6 @@ begin atomic
     order by 1;
 end;
 comment on function sorted_keys is 'The keys of an object, in byte order; nothing if it is none.';
-
-create function owner_of(metadata jsonb, field text) returns text
-    immutable parallel safe
-begin atomic
-    select coalesce(
-        jsonb_path_query_first(metadata, '$.ownerReferences[*] ? (@.controller == true)', '{}', true) ->> field,
-        metadata #>> array['ownerReferences', '0', field]);
-end;
-comment on function owner_of is 'A field of the reference to the controller that owns the object, else of the first reference.';
 
 -- What follows is about pods.
 

@@ -25,7 +25,7 @@ create function resources_as_of(at timestamptz) returns table (
     cluster text, api_group text, api_version text, resource text, kind text, namespace text, name text, uid text,
     resource_version text, created_at timestamptz, first_observed_at timestamptz, changed_by text,
     changed_at timestamptz, state text, labels jsonb,
-    annotations jsonb, owner_kind text, owner_name text, object jsonb, known_since timestamptz)
+    annotations jsonb, owner_kind text, owner_name text, owner_uid text, object jsonb, known_since timestamptz)
     stable parallel safe
 begin atomic
     select
@@ -36,8 +36,9 @@ begin atomic
         case v.fidelity when 3 then 'whole' when 2 then 'sanitised' when 1 then 'oversize' else 'identity' end,
         case when v.fidelity >= 2 then as_map(b.object #> '{metadata,labels}') end,
         case when v.fidelity >= 2 then as_map(b.object #> '{metadata,annotations}') end,
-        owner_of(b.object -> 'metadata', 'kind'),
-        owner_of(b.object -> 'metadata', 'name'),
+        owner_of(b.object, 'kind'),
+        owner_of(b.object, 'name'),
+        owner_of(b.object, 'uid'),
         b.object,
         v.known_since
     from (

@@ -64,6 +64,7 @@ begin
             ('resources', 'state', 'whole; sanitised: repaired, the bytes that came are in resource.original; oversize: its size and '
                 'SHA-256 alone; identity: nothing else, the rest is a dead letter.'),
             ('resources', 'annotations', 'metadata.annotations, name to value.'),
+            ('resources', 'owner_uid', 'Uid of the object that owns it.'),
             ('resources', 'object', 'The whole manifest, secrets replaced; NULL: oversize or identity.'),
             ('pods', 'phase', 'Pending, Running, Succeeded, Failed or Unknown.'),
             ('pods', 'node_name', 'The node it is bound to; NULL: none yet.'),

@@ -282,6 +282,20 @@ async def test_a_server_without_a_word_is_left(follow: Callable[..., Followed]) 
     assert 60 <= watched.asked[1][1] <= 90, "it sends no bookmarks"
 
 
+async def test_a_silence_is_bounded(follow: Callable[..., Followed], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[float] = []
+    real = Stream.read
+
+    async def read(self: Stream, within_s: float) -> bytes:
+        asked.append(within_s)
+        return await real(self, within_s)
+
+    monkeypatch.setattr(Stream, "read", read)
+    watched = follow([bookmark(11), bookmark(12)])
+    await watched.until(lambda: len(asked) == 3)
+    assert set(asked) == {120.0}, "SILENCE_S, each time anew"
+
+
 async def test_a_word_now_and_then_will_do(follow: Callable[..., Followed]) -> None:
     watched = follow([SILENCE], [bookmark(11), SILENCE], [SILENCE], [bookmark(12)])
     await watched.until(lambda: watched.source.confirmed == 12)

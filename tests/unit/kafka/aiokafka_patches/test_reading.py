@@ -225,7 +225,8 @@ def test_what_is_large_is_unpacked_in_a_thread(codec: str, monkeypatch: pytest.M
     small, large = batch([good(0)], codec), batch([good(0, 3 * MIB), good(1)], codec, 1)
     calls, pauses = one_by_one(small + large, 1)
     assert (calls, pauses) == ([[0], [1], [2], []], 1)
-    assert threads == [("MainThread", MIB), ("MainThread", MIB), ("offload_0", codecs.LIMIT_BYTES)]
+    inline = ("MainThread", reading.INLINE_BYTES)
+    assert threads == [inline, inline, ("offload_0", codecs.LIMIT_BYTES)]
 
 
 def test_what_a_call_has_read_is_not_lost_to_what_is_large_behind_it() -> None:

@@ -13,6 +13,7 @@ import pytest
 from clusterinfo.errors import FatalError
 from clusterinfo.postgres.merge import rows
 from clusterinfo.postgres.merge.bodies import IDENTITY_ONLY, SANITISED, WHOLE
+from clusterinfo.postgres.merge.copy_text import PIECE_BYTES
 from clusterinfo.postgres.merge.rows import MAX_ALIKE, Copied, copied_line, copy
 from clusterinfo.postgres.merge.staging import Staged
 from tests.support.records import Listing
@@ -79,6 +80,20 @@ class Table:
                 raise error_of(self._context and self._context.format(line=line), sqlstate)
             self.stored.append(row)
 
+    async def copy_to_table(
+        self, table: str, *, source: AsyncIterable[bytes], columns: Sequence[str], format: str
+    ) -> None:
+        assert (table, columns, format) == ("resource", COLUMNS, "text")
+        pieces = [piece async for piece in source]
+        assert max(map(len, pieces)) <= 2 * PIECE_BYTES
+        name, fidelity, body, original = b"".join(pieces).removesuffix(b"\n").split(b"\t")
+        row = (name.decode(), int(fidelity), body.replace(rb"\\", b"\\"), None)
+        assert original == rb"\N"
+        if sqlstate := self._refuses(row):
+            raise error_of(self._context and self._context.format(line=1), sqlstate)
+        self.sent += 1
+        self.stored.append(row)
+
 
 async def copied(table: Table, bodies: Sequence[bytes], *, uses_savepoints: bool = True) -> Staged:
     """COPY one object of each body, named 0, 1, 2 ..."""
@@ -118,6 +133,27 @@ async def test_others_have_their_turn_while_many_rows_are_sent() -> None:
 
     assert len(table.stored) == 5 * rows.ROWS_A_TURN
     assert turns.call_count >= 5
+
+
+LARGE = b'["' + rb"\"" * rows.BYTES_A_TURN + b'"]'
+
+
+@pytest.mark.parametrize("uses_savepoints", [False, True])
+async def test_a_large_row_is_sent_piece_by_piece_between_its_neighbours(uses_savepoints: bool) -> None:
+    table = Table(refuses())
+    await copied(table, [FINE, LARGE, FINE, FINE, LARGE], uses_savepoints=uses_savepoints)
+    assert [row[2] for row in table.stored] == [FINE, LARGE, FINE, FINE, LARGE]
+
+
+@pytest.mark.parametrize("refused", range(6))
+async def test_the_one_that_was_refused_is_found_among_large_ones(refused: int) -> None:
+    bodies = [FINE, LARGE, FINE, FINE, LARGE, FINE]
+    table = Table(lambda row: "22P02" if row[0] == str(refused) and row[1] != IDENTITY_ONLY else None)
+    staged = await copied(table, bodies)
+    expected: list[Any] = [(str(n), WHOLE, body, None) for n, body in enumerate(bodies)]
+    expected[refused] = (str(refused), IDENTITY_ONLY, None, None)
+    assert table.stored == expected
+    assert [letter.value for letter in staged.dead_letters] == [bodies[refused]]
 
 
 async def test_what_is_refused_without_savepoints_is_raised() -> None:

@@ -57,7 +57,12 @@ def test_what_was_seen_before_1970_is_as_old_as_can_be() -> None:
 
 
 def test_a_body_that_is_too_large_to_be_repaired_is_a_dead_letter_and_its_object_an_identity() -> None:
-    for last, fidelity in ((b"1", WHOLE), (b"1e9999", IDENTITY_ONLY), (rb'"\u0000"', IDENTITY_ONLY)):
+    for last, fidelity in (
+        (b"1", WHOLE),
+        (b"1 1", IDENTITY_ONLY),
+        (b"1e9999", IDENTITY_ONLY),
+        (rb'"\u0000"', IDENTITY_ONLY),
+    ):
         body = b'["' + b"x" * MAX_REPAIRED_BYTES + b'",' + last + b"]"
         staged = staged_of(Listing("100").item("a", "1", body=body))
         assert [row.fidelity for row in staged.rows] == [fidelity]
