@@ -133,3 +133,20 @@ where v.list = any ($2::uuid[]) and v.reach = '' and w.unit_id = v.unit_id and w
 -- name: drop_progress
 -- Lists that failed prove nothing any more; none of a kind that is not the batch's ($2).
 delete from list_progress where list = any ($1::uuid[]) and unit_id = any ($2::bigint[]);
+
+-- name: trim_seen
+-- Of lists of these kinds ($1) what a later list has named since, which says all that they said of it: a kind that is never
+-- proven keeps no more entries than it has rows.
+update list_seen o set ids = o.ids - n.ids
+from (
+    select e.ctid as at, range_agg(named.ids) as ids
+    from list_seen e
+    join list_seen l on l.unit_id = e.unit_id and (l.epoch, l.live_at) > (e.epoch, e.live_at) and l.seen_at >= e.seen_at
+        and l.ids && e.ids
+    cross join unnest(l.ids) as named (ids)
+    where e.unit_id = any ($1::bigint[]) group by e.ctid
+) n
+where o.ctid = n.at;
+
+-- name: drop_trimmed
+delete from list_seen where unit_id = any ($1::bigint[]) and isempty(ids);

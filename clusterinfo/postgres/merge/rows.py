@@ -148,8 +148,6 @@ async def merge_single(connection: Connection, staged: Staged) -> tuple[Merged, 
         for place, times in _times(rows, classes[name])
     ]
     copy_s = await copy(connection, "resource", written, COLUMNS, staged)
-    if counts["listed"]:
-        await _trim_seen(connection, {row.unit_id for row in rows if row.reach is not None})
     merged = Merged(
         written=sum(not copied.is_lost for copied in written),
         unchanged=counts["listed"] + counts["seen"] + counts["known"],
@@ -159,13 +157,6 @@ async def merge_single(connection: Connection, staged: Staged) -> tuple[Merged, 
         rewritten=[at[place - 1] for name in _CHANGED & classes.keys() for place in classes[name]["places"]],
     )
     return merged, [at[place - 1] for place in classes["chain"]["places"]] if "chain" in classes else []
-
-
-async def _trim_seen(connection: Connection, units: Iterable[int]) -> None:
-    """Forget of earlier lists what these, of those kinds, have named since."""
-    ids = list(units)
-    await connection.execute(statements()["trim_seen"], ids)
-    await connection.execute(statements()["drop_trimmed"], ids)
 
 
 def _times(rows: Sequence[ObjectRow], of_class: Row) -> Iterable[tuple[int, tuple[Any, ...]]]:

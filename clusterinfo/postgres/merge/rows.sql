@@ -73,7 +73,12 @@ with compared as materialized (
 ), named as (
     insert into list_seen (unit_id, reach, epoch, live_at, seen_at, ids)
     select unit_id, reach, epoch, live_at, seen_at, range_agg(int8range(id, id, '[]'))
-    from compared where class = 'listed' group by unit_id, reach, epoch, live_at, seen_at
+    from (
+        select unit_id, reach, epoch, live_at, seen_at, id,
+            row_number() over (partition by unit_id, reach, epoch, live_at, seen_at order by id) / 256 as part
+        from compared where class = 'listed'
+    ) as part
+    group by unit_id, reach, epoch, live_at, seen_at, part
 ), moved as (
     update resource s set
         epoch = c.epoch, live_at = c.live_at, last_observed_at = greatest(c.last_observed_at, c.seen_at)
@@ -101,19 +106,3 @@ select c.class, count(*) as count,
         greatest(c.last_observed_at, c.seen_at)))
         filter (where c.class in ('replaced', 'changed', 'deleted', 'reborn')) as times
 from compared c group by c.class;
-
--- name: trim_seen
--- Of lists of these kinds ($1) what a later list has named since, which says all that they said of it.
-update list_seen o set ids = o.ids - n.ids
-from (
-    select e.ctid as at, range_agg(named.ids) as ids
-    from list_seen e
-    join list_seen l on l.unit_id = e.unit_id and (l.epoch, l.live_at) > (e.epoch, e.live_at) and l.seen_at >= e.seen_at
-        and l.ids && e.ids
-    cross join unnest(l.ids) as named (ids)
-    where e.unit_id = any ($1::bigint[]) group by e.ctid
-) n
-where o.ctid = n.at;
-
--- name: drop_trimmed
-delete from list_seen where unit_id = any ($1::bigint[]) and isempty(ids);

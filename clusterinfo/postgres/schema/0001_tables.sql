@@ -259,8 +259,9 @@ comment on column list_seen.reach is 'The namespace the list is confined to; emp
 comment on column list_seen.epoch is 'CLUSTER_EPOCH of its collector.';
 comment on column list_seen.live_at is 'As of when the list shows its objects.';
 comment on column list_seen.seen_at is 'When the list began.';
-comment on column list_seen.ids is 'resource.id of the rows that it named, without those that a later list has named since.';
+comment on column list_seen.ids is 'resource.id of rows that it named, of 256 at most.';
 create index list_seen_unit on list_seen (unit_id);
+create index list_seen_ids on list_seen using gist (ids);
 
 create table resource_history (
     unit_id bigint not null,
