@@ -546,9 +546,9 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "when 'replaced' then #2",
             "greatest(c.valid_from, c.observed_at)",
         ),
-        SEEN + "test_what_is_unchanged_costs_no_row": ("where class = 'listed'",),
         SEEN + "test_a_deletion_that_a_list_refutes_is_older[True]": ("greatest(s.live_at, max(l.live_at))",),
         SEEN + "test_a_change_of_what_another_was_named_with_is_not": (
+            "where class = 'listed'",
             "and l.ids @> s.id",
             "greatest(s.live_at, max(l.live_at)) #2",
         ),
