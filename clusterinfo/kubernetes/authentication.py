@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clusterinfo.errors import ConfigError
-from clusterinfo.kubernetes.exec_plugin import check_plugin
+from clusterinfo.kubernetes.exec_plugin import check_plugin, is_sendable
 from clusterinfo.kubernetes.kubeconfig import AuthProvider, Entry, User
 
 TOKEN_FILE_S = 60.0
@@ -103,7 +103,7 @@ def basic(username: str, password: str) -> str:
 
 
 class _TokenFile:
-    """A token's file, looked at again every minute; while it cannot be read, what was known before."""
+    """A token's file, looked at again every minute; while it cannot be read or sent, what was known before."""
 
     def __init__(self, token: str, file: str, entry: Entry) -> None:
         self._known = token.strip()
@@ -123,7 +123,9 @@ class _TokenFile:
     def _look(self) -> None:
         self._read_at_s = time.monotonic()
         try:
-            self._known = self._path.read_text("utf-8").strip() or self._known
+            found = self._path.read_text("utf-8").strip()
+            if is_sendable(found) or not self._known:
+                self._known = found or self._known
         except (OSError, UnicodeDecodeError):
             if not self._known:
                 raise

@@ -378,11 +378,11 @@ class KubernetesClient:
         async with self._renewing:
             if self._api is not stale or (self._accepted is stale and await self._accepts(stale)):
                 return
-            self._credentials = await load_credentials(self._settings)
-            fresh = _Sessions(self._credentials)
-            if self._retired is not None:
-                await self._retired.close()
-            self._retired, self._api = self._api, fresh
+            self._credentials = await _load_again(self._settings)
+            # Before anything is awaited: whoever is cancelled here leaves no session behind that nobody closes.
+            retired, self._retired, self._api = self._retired, self._api, _Sessions(self._credentials)
+            if retired is not None:
+                await retired.close()
 
     async def _identify(self) -> ClusterIdentity:
         """Who this is (docs/DESIGN.md, 4). With a CLUSTER_ID nobody has to let us read kube-system."""
@@ -526,6 +526,14 @@ async def _read_body(response: aiohttp.ClientResponse, max_bytes: int, *, cut: b
 async def _read_chunk(response: aiohttp.ClientResponse) -> bytes:
     async with asyncio.timeout(BETWEEN_CHUNKS_S):
         return await response.content.readany()
+
+
+async def _load_again(settings: Settings) -> Credentials:
+    """What has worked once is no mistake of a user's any more: it is tried again, as while a file is written."""
+    try:
+        return await load_credentials(settings)
+    except ConfigError as error:
+        raise TransientError(str(error)) from error
 
 
 async def _within(seconds: float, step: Callable[[], Awaitable[T]], host: str) -> T:

@@ -13,8 +13,10 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -29,6 +31,8 @@ EXEC_INFO = "KUBERNETES_EXEC_INFO"
 API_VERSIONS = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 INTERACTIVE_MODES = ("", "Never", "IfAvailable", "Always")
 """client-go wants one of v1 to be said; unsaid is what it takes for v1beta1: IfAvailable."""
+MAX_PRINTED_BYTES = 1024 * 1024
+"""A token has 1 to 10 kB, a certificate with its chain not much more."""
 _PROGRAM = re.compile(r"[\w./~+-]{1,200}")
 
 
@@ -75,17 +79,25 @@ class ExecPlugin:
             raise self._wrong("it wants to ask a person (`interactiveMode: Always`), and stdin is no terminal")
         process = await self._start(interactive)
         try:
-            stdout, _ = await process.communicate()
-        finally:
-            if process.returncode is None:  # the time for it is over
-                process.kill()
-                await process.wait()
+            stdout = await self._printed(process)
+            await process.wait()
+        except BaseException:  # the time for it is over, or it prints without end
+            await _kill(process, with_children=not interactive)
+            raise
         if process.returncode:
             raise TransientError(
                 f"the exec plugin {self._name} of user {self.user.name!r} failed with exit code "
                 f"{process.returncode}; it tells why on stderr, which may hold secrets and is not shown: run it by hand"
             )
         return stdout
+
+    async def _printed(self, process: asyncio.subprocess.Process) -> bytes:
+        assert process.stdout is not None
+        try:
+            await process.stdout.readexactly(MAX_PRINTED_BYTES + 1)
+        except asyncio.IncompleteReadError as all_of_it:
+            return all_of_it.partial
+        raise self._failed(f"it printed more than {MAX_PRINTED_BYTES} bytes")
 
     async def _start(self, interactive: bool) -> asyncio.subprocess.Process:
         shared = None if interactive and sys.stderr.isatty() else subprocess.DEVNULL
@@ -97,6 +109,7 @@ class ExecPlugin:
                 stdin=None if interactive else subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=shared,
+                start_new_session=not interactive,  # who asks a person stays in the terminal's
             )
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else "its arguments hold a NUL"
@@ -132,6 +145,8 @@ class ExecPlugin:
             raise self._failed("it gave a certificate or a key, not both")
         if not status.token and not status.client_key_data:
             raise self._failed("it gave no token and no certificate")
+        if not is_sendable(status.token):
+            raise self._failed("its token is none that a header can hold")
         return status
 
     @property
@@ -144,6 +159,21 @@ class ExecPlugin:
 
     def _wrong(self, problem: str) -> ConfigError:
         return self.user.wrong(f"exec plugin {self._name}: {problem}")
+
+
+async def _kill(process: asyncio.subprocess.Process, *, with_children: bool) -> None:
+    """A plugin is a script as a rule: what it runs holds its stdout, and would go on."""
+    with suppress(ProcessLookupError):
+        if with_children:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            process.kill()
+    await process.wait()
+
+
+def is_sendable(token: str) -> bool:
+    """Whether a header can hold it, but for the white space around it; what cannot be sent would end the program."""
+    return token.isascii() and token.strip().isprintable()
 
 
 def check_plugin(plugin: Exec, user: Entry) -> None:

@@ -17,13 +17,14 @@ from tests.contract.sink_cases import (
     store_of_the_tests,
 )
 from tests.contract.source_cases import list_source, partition_source, watch_source
-from tests.integration.brokers import broker
+from tests.integration.brokers import broker, no_authorities
 
 __all__ = [
     "broker",
     "kafka_sink",
     "list_source",
     "names_sink",
+    "no_authorities",
     "numbering_lanes",
     "partition_source",
     "postgres_sink_of_a_list",

@@ -325,6 +325,7 @@ async def pipeline(
     consumers: int = 3,
     interval: str = "1s",
     follow: bool = False,
+    legacy: bool = False,
     partitions: int = PARTITIONS,
     session_timeout_s: float = 2.0,
     env: Mapping[str, str] | None = None,
@@ -337,7 +338,8 @@ async def pipeline(
 
     `env` goes to all programs, `collector_env` and `consumer_env` to those; each beats what is set here. Before any
     program starts, the schema is migrated and `prepare` is done to it. The collector lists every `interval`, or follows
-    the cluster, and lists what cannot be followed as often. Nothing churns yet: `world.churn.start()`.
+    the cluster, and lists what cannot be followed as often; where it is `legacy` it writes into PostgreSQL itself. Nothing
+    churns yet: `world.churn.start()`.
     """
     async with contextlib.AsyncExitStack() as stack:
         if ends is None:
@@ -350,7 +352,7 @@ async def pipeline(
                 await prepare(connection)
         collector = Kept(
             "collect",
-            (*PROGRAM, "collect", *(["--watch"] if follow else ["--interval", interval])),
+            (*PROGRAM, "legacy" if legacy else "collect", *(["--watch"] if follow else ["--interval", interval])),
             shared | {"COLLECT_INTERVAL": interval} | dict(collector_env or {}),
             directory,
         )

@@ -1,9 +1,11 @@
-"""A cluster that is followed, under load: `python -m tests.faults.trial [--seconds 600] [--rate 100] [--calm]`.
+"""A cluster that is followed, under load: `python -m tests.faults.trial [--seconds 600] [--rate 100] [--calm | --legacy]`.
 
 5,000 objects of 12 kinds, changes of every sort, Apache Kafka, two consumers. Unless it is to be calm, the ends fail in
 turn: watches are cut, expire, are throttled, fall silent or say garbage; the API, PostgreSQL and twice the broker are
 started again; programs are killed. In the end the database has to equal the cluster; every version that was made has to
 be stored once, unless its kind was not being followed then, and none twice.
+
+With `--legacy` nothing fails, and one program stores what it sees without Kafka.
 
 Each kind is listed again every minute meanwhile, and what a list corrects (drift) has to be nothing.
 
@@ -279,12 +281,15 @@ async def unfollowed(connection: asyncpg.Connection) -> int:
     return int(await connection.fetchval("select count(*) from freshness where state = 'verified' and not following"))
 
 
-async def trial(seconds: float, rate: float, *, calm: bool, seed: int, batch_wait: str) -> dict[str, object]:
+async def trial(
+    seconds: float, rate: float, *, calm: bool, legacy: bool, seed: int, batch_wait: str
+) -> dict[str, object]:
     """Run it; the figures."""
     rng, env = random.Random(seed), {"RESYNC_INTERVAL": RESYNC, "BATCH_WAIT": batch_wait}
+    ways = {"consumers": 0 if legacy else CONSUMERS, "legacy": legacy}
     async with (
         servers(objects=OBJECTS, seed=seed, postgres={"track_commit_timestamp": "on"}) as ends,
-        pipeline(ends, consumers=CONSUMERS, interval="30s", follow=True, seed=seed, env=env) as world,
+        pipeline(ends, interval="30s", follow=True, seed=seed, env=env, **ways) as world,  # type: ignore[arg-type]
     ):
         await world.converged()
         changes = Changes(ends.api.cluster, rate, rng)
@@ -321,13 +326,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--rate", type=float, default=100, help="changes a second")
     parser.add_argument("--calm", action="store_true", help="nothing fails")
+    parser.add_argument("--legacy", action="store_true", help="without Kafka; nothing fails")
     parser.add_argument("--batch-wait", default="20ms", help="BATCH_WAIT of the consumers")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--report", type=Path, help="write the figures to this file")
     given = parser.parse_args()
     with forking():
         figures = asyncio.run(
-            trial(given.seconds, given.rate, calm=given.calm, seed=given.seed, batch_wait=given.batch_wait)
+            trial(
+                given.seconds,
+                given.rate,
+                calm=given.calm or given.legacy,
+                legacy=given.legacy,
+                seed=given.seed,
+                batch_wait=given.batch_wait,
+            )
         )
     text = json.dumps(figures, indent=2)
     print(text)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError
 from clusterinfo.sandbox.broker import EmbeddedBroker
 from clusterinfo.settings import Settings, load
 from tests.kafka.apache import ApacheKafka
+from tests.support.programs import NO_AUTHORITIES
 
 IS_APACHE = os.environ.get("CLUSTERINFO_TEST_KAFKA") == "apache"
 
@@ -64,6 +65,15 @@ async def _coordinator_found(bootstrap: str) -> None:
                 await asyncio.sleep(0.1)
     finally:
         await admin.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_authorities() -> Iterator[None]:
+    """Clients in the tests' own process trust what a test names and nobody else, as programs do."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in NO_AUTHORITIES.items():
+            patch.setenv(name, value)
+        yield
 
 
 @pytest.fixture

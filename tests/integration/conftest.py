@@ -6,7 +6,7 @@ import uuid
 
 import pytest
 
-from tests.integration.brokers import Broker, broker, nothing_left_behind
+from tests.integration.brokers import Broker, broker, no_authorities, nothing_left_behind
 from tests.integration.lists import api, make_settings, many_namespaces, no_waiting, start
 from tests.previous.upgrade import upgrade
 
@@ -16,6 +16,7 @@ __all__ = [
     "kafka_env",
     "make_settings",
     "many_namespaces",
+    "no_authorities",
     "no_waiting",
     "nothing_left_behind",
     "start",

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from clusterinfo.errors import ConfigError
+from clusterinfo.errors import ConfigError, TransientError
 from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.model import GroupVersionResource
 from clusterinfo.sandbox.kubernetes.server import SimulatedKubernetes
@@ -128,8 +128,10 @@ async def test_a_kubeconfig_that_is_half_written_when_it_is_read_again_is_not_qu
         api.faults.unauthorized()
         kubeconfig.write_text(f"users:\n- name: u\n  user: {{token: {SECRET}")
 
-        with pytest.raises(ConfigError, match=r"cannot be read: line 3, .*is it whole\?") as caught:
+        with pytest.raises(TransientError, match=r"cannot be read: line 3, .*is it whole\?") as caught:
             await client.get_page(PODS, limit=10, max_bytes=MIB)
 
     assert SECRET not in str(caught.value)
-    assert caught.value.__cause__ is None
+    assert isinstance(caught.value.__cause__, ConfigError)
+    assert SECRET not in repr(caught.value.__cause__)
+    assert caught.value.__cause__.__cause__ is None

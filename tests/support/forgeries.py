@@ -8,16 +8,18 @@ from typing import Any
 import asyncpg
 from msgspec.structs import replace
 
-from clusterinfo.model import Record
-from tests.support.records import CLUSTER, MINUTE, NOON, Listing
+from clusterinfo.model import MAX_VERSION, Record, RecordType
+from clusterinfo.statements import WatchedUnit, WatchEnded, WatchProgress
+from tests.support.records import CLUSTER, MINUTE, NOON, Listing, watched
 
 OF_CLUSTER = {
     "cluster": "id = {0}",
     "cluster_name": "cluster_id = {0}",
     "snapshot": "cluster_id = {0}",
+    "watch_session": "cluster = (select uid from cluster where id = {0})",
     "unit": "cluster_id = {0}",
     **dict.fromkeys(
-        ("unit_floor", "resource", "resource_history", "list_progress", "unit_partition"),
+        ("unit_floor", "resource", "resource_history", "list_progress", "unit_partition", "coverage"),
         "unit_id in (select id from unit where cluster_id = {0})",
     ),
 }
@@ -63,6 +65,14 @@ FORGED: dict[str, Callable[[Listing], Sequence[Record]]] = {
     ],
     "a kind ordered by the clock": lambda forged: [replace(forged.completed(), ordering="clock")],
     "a kind that is not there": lambda forged: [replace(forged.item("w", "1"), group="forged.example", kind="Forged")],
+    "a list of another kind": lambda forged: [replace(forged.completed(), resource="secrets", kind="Secret")],
+    "the highest version": lambda forged: [replace(forged.completed(), list_version=str(MAX_VERSION))],
+    "a watched change": lambda forged: [watched(forged.item("a", "800", "forged"), 3)],
+    "the highest number of a session": lambda forged: [watched(forged.item("a", "800"), 2**62)],
+    "a progress": lambda forged: [forged.watch(RecordType.WATCH_PROGRESS, 3, WatchProgress(forged.at))],
+    "an end of its watches": lambda forged: [
+        forged.watch(RecordType.WATCH_ENDED, 3, WatchEnded([WatchedUnit("", "configmaps", forged.at)]))
+    ],
     "a statement nobody can read": lambda forged: [replace(forged.snapshot_completed({}), body=b"[]")],
     "a clock far ahead": lambda forged: [replace(forged.snapshot_started(), observed_at=NOON + 10**6 * MINUTE)],
 }
