@@ -67,7 +67,7 @@ async def _data_flows(connection: asyncpg.Connection, env: dict[str, str]) -> No
 
 
 def _without_live_at(found: tuple[list[tuple[object, ...]], int]) -> tuple[list[tuple[object, ...]], int]:
-    """A list without changes moves live_at alone: every row is seen again at the later version."""
+    """A list that changes what is stored in no other way may move live_at."""
     place = 14  # of live_at, see checker.ROWS
     return [row[:place] + row[place + 1 :] for row in found[0]], found[1]
 

@@ -236,14 +236,14 @@ async def test_what_a_batch_says_of_an_object_goes_before_a_list_that_does_not_n
 @pytest.mark.parametrize("times", [1, 2])
 async def test_what_a_slow_list_shows_later_counts_from_what_was_known(bench: Bench, times: int) -> None:
     """Dates never go back, whichever list comes first."""
-    slow = Listing("100", NOON)
-    await bench.store(*[replace(slow.item(name, "1", 1), observed_at=NOON + 5 * MINUTE) for name in "abcd"])
+    slow = Listing("100", NOON + 5 * MINUTE)
+    await bench.store(*[slow.item(name, "1", 1) for name in "abcd"])
     quick = Listing("200", NOON + MINUTE)
     await bench.store(
         *[quick.item("a", "2", 2)] * times, *[quick.item("b", "2", 1)] * times, *[quick.item("c", "1", 1)] * times,
         *[replace(quick.deleted("d", "200"), observed_at=NOON + MINUTE)] * times,
     )  # fmt: skip
-    rows = await bench.connection.fetch("select valid_from, last_observed_at from resource")
+    rows = await bench.connection.fetch("select valid_from, last_observed_at from positioned()")
     assert {tuple(row) for row in rows} == {(NOON + 5 * MINUTE, NOON + 5 * MINUTE)}
     past = await bench.connection.fetch("select valid_from, valid_to from resource_history")
     assert {tuple(row) for row in past} == {(NOON + 5 * MINUTE, NOON + 5 * MINUTE)}

@@ -247,7 +247,7 @@ async def test_an_idle_cluster_is_seen_again(bench: Bench) -> None:
         listing = Listing("100", NOON + minute * MINUTE)
         await bench.store(listing.item("a", "1", "x"), listing.completed())
     assert bench.last(BatchStored).rows_unchanged == 1
-    assert await bench.connection.fetchval("select last_observed_at from resource") == NOON + MINUTE
+    assert await bench.connection.fetchval("select last_observed_at from resources") == NOON + MINUTE
 
 
 @pytest.mark.parametrize(("name", "parameters", "lookups"), [("merge_rows", 12, 1), ("stage_elements", 0, 2)])
@@ -373,7 +373,7 @@ async def test_a_stub_is_replaced_by_the_whole_object_and_not_the_other_way(benc
     assert await bench.connection.fetchval("select fidelity from resource") == 3
     third = Listing("300", NOON + 2 * MINUTE)
     await bench.store(third.item("a", "1", "x", body=stub, state="oversize"), third.completed())
-    row = await bench.connection.fetchrow("select fidelity, live_at from resource")
+    row = await bench.connection.fetchrow("select fidelity, live_at from positioned()")
     assert tuple(row) == (3, 300)
     assert await bench.history() == []
 
@@ -499,7 +499,7 @@ async def test_a_body_postgresql_refuses_is_set_aside_and_counts(bench: Bench) -
         *[again.item(name, "1", body=bodies.get(name)) for name in ("a", "b", "c", "d", "e")], again.completed()
     )
     assert await bench.connection.fetchval("select count(*) from dead_letter") == 2, "known culprits are not sent again"
-    assert await bench.connection.fetchval("select min(live_at) from resource") == 200
+    assert await bench.connection.fetchval("select min(live_at) from positioned()") == 200
 
 
 async def test_a_rejected_message_becomes_a_dead_letter(bench: Bench) -> None:

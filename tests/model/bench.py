@@ -31,7 +31,8 @@ STORED = """
 select c.uid as cluster, u.api_group, u.resource, u.state, u.state_at, u.api_version, u.by_clock,
     (select json_agg(json_build_array(namespace, name, uid, resource_version, epoch, live_at, deleted, normalization,
         fidelity, created, extract(epoch from valid_from)::text, extract(epoch from last_observed_at)::text,
-        deleted and body is not null)) from resource r where r.unit_id = u.id) as rows,
+        exists (select from resource s where (s.unit_id, s.namespace, s.name) = (r.unit_id, r.namespace, r.name)
+            and s.deleted and s.body is not null))) from positioned() r where r.unit_id = u.id) as rows,
     (select json_agg(json_build_array(reach, epoch, live_at, state, extract(epoch from state_at)::text, last_error))
         from unit_floor f where f.unit_id = u.id) as floors,
     (select json_agg(json_build_array(list, count, digest::text, settled)) from list_progress p where p.unit_id = u.id)
@@ -65,7 +66,10 @@ where c.uid = any ($1::text[])
 order by u.id, h.namespace, h.name, h.valid_from, h.valid_to nulls last, h.epoch, h.live_at
 """
 
-TABLES = "cluster, unit, unit_floor, snapshot, resource, resource_history, kafka_offset, dead_letter, list_progress"
+TABLES = (
+    "cluster, unit, unit_floor, snapshot, resource, resource_history, kafka_offset, dead_letter, list_progress, "
+    "list_seen"
+)
 
 
 SORTS = ("lost", "phantom", "wrong", "applied twice", "counts", "offsets", "floor", "history", "state", "stuck")

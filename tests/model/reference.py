@@ -353,13 +353,14 @@ class Reference:
         at = record.observed_at
         shape = record.normalization, fidelity
         hashed = record.content_hash
-        return Row(moment, record.uid, record.resource_version, deleted, content, shape, at, at, hashed, hashed)
+        seen = at if deleted or not record.list else min(at, began(record.list))
+        return Row(moment, record.uid, record.resource_version, deleted, content, shape, at, seen, hashed, hashed)
 
     @staticmethod
     def _counts_for_something(unit: UnitTruth, key: Key, new: Row) -> bool:
         row = unit.rows.get(key)
         if row is None:
-            return new.since >= unit.gone_before and not unit.covered(key[0], new.moment)
+            return new.seen >= unit.gone_before and not unit.covered(key[0], new.moment)
         if new.moment > row.moment:
             return True
         if not new.same_version(row):

@@ -16,7 +16,7 @@ from clusterinfo.postgres.sql import statements
 
 RECORD_COLUMNS = (
     "ord", "unit_id", "namespace", "name", "uid", "resource_version", "epoch", "live_at", "deleted", "fidelity",
-    "normalization", "content_hash", "observed_at",
+    "normalization", "content_hash", "observed_at", "seen_at",
 )  # fmt: skip
 BODY_COLUMNS = ("ord", "fidelity", *WHO_COLUMNS, "body", "original")
 
@@ -34,7 +34,7 @@ async def merge_chain(connection: Connection, staged: Staged, places: Sequence[i
     """Store the objects at these places of `staged.rows`; `proven` are the lists that this batch completes."""
     numbered = any(staged.records[place].number for place in places)
     await connection.execute(statements()["begin_chain"])
-    rows = in_turns((place, *staged.rows[place]) for place in places)
+    rows = in_turns((place, *staged.rows[place][:-1]) for place in places)
     await connection.copy_records_to_table("staged_record", records=rows, columns=RECORD_COLUMNS)
     copied: dict[int, Copied] = {}
     copy_s = 0.0

@@ -10,7 +10,7 @@ create temp table if not exists staged_record (
     ord integer not null, unit_id bigint not null, namespace text not null, name text not null, uid text not null,
     resource_version text not null, epoch bigint not null, live_at bigint not null, deleted boolean not null,
     fidelity smallint not null, normalization smallint not null, content_hash bytea not null,
-    observed_at timestamptz not null
+    observed_at timestamptz not null, seen_at timestamptz not null
 ) on commit delete rows;
 create temp table if not exists staged_element (
     like staged_record, created boolean not null, valid_from timestamptz not null, first_observed_at timestamptz not null
@@ -42,10 +42,10 @@ with candidate as (
     from staged_record r
     join unit u on u.id = r.unit_id
     left join lateral (  -- one by one: no planner knows that staged rows are few; `offset 0` keeps it from joining at once
-        select w.* from resource w
+        select w.* from positioned() w
         where w.unit_id = r.unit_id and w.namespace = r.namespace and w.name = r.name offset 0) s on true
     where case
-        when s.unit_id is null then r.observed_at >= u.gone_before and not exists (  -- (4)
+        when s.unit_id is null then r.seen_at >= u.gone_before and not exists (  -- (4)
             select from unit_floor f
             where f.unit_id = r.unit_id and f.reach in ('', r.namespace)
                 and (f.epoch, f.live_at) >= (r.epoch, r.live_at))
@@ -61,10 +61,10 @@ insert into staged_element
 select c.*, false, observed_at, observed_at from candidate c
 union all
 select -1, s.unit_id, s.namespace, s.name, s.uid, s.resource_version, s.epoch, s.live_at, s.deleted, s.fidelity,
-    s.normalization, s.content_hash, s.last_observed_at, s.created, s.valid_from, s.first_observed_at
+    s.normalization, s.content_hash, s.last_observed_at, s.last_observed_at, s.created, s.valid_from, s.first_observed_at
 from (select distinct unit_id, namespace, name from candidate) c
 cross join lateral (
-    select w.* from resource w
+    select w.* from positioned() w
     where w.unit_id = c.unit_id and w.namespace = c.namespace and w.name = c.name offset 0) s;
 
 -- name: find_ignored
@@ -88,7 +88,7 @@ with compared as (
 )
 insert into staged_link
 select ord, unit_id, namespace, name, uid, resource_version, epoch, live_at, deleted, fidelity, normalization, content_hash,
-    observed_at, created, valid_from, first_observed_at, same_life,
+    observed_at, seen_at, created, valid_from, first_observed_at, same_life,
     count(*) filter (where not same_version) over chain,
     count(*) filter (where not (same_version or same_content)) over chain,
     count(*) filter (where not (same_life or deleted and same_version)) over chain,
@@ -119,7 +119,7 @@ with originated as (
         first_value(epoch) over sighting as first_epoch,
         first_value(live_at) over sighting as first_live_at,
         min(first_observed_at) over (partition by unit_id, namespace, name, life_no) as life_from,
-        max(observed_at) over (partition by unit_id, namespace, name) as last_observed_at
+        max(seen_at) over (partition by unit_id, namespace, name) as last_observed_at
     from originated o
     window best as (partition by unit_id, namespace, name, version_no
             order by origin_normalization desc, origin_fidelity desc, epoch desc, live_at desc, origin_hash, ord desc),
@@ -128,7 +128,7 @@ with originated as (
 )
 insert into staged_run
 select body_ord, ord, unit_id, namespace, name, uid, resource_version, epoch, live_at, deleted, body_fidelity,
-    body_normalization, body_hash, observed_at, run_created, run_from, life_from, last_observed_at, run_no, life_no,
+    body_normalization, body_hash, observed_at, seen_at, run_created, run_from, life_from, last_observed_at, run_no, life_no,
     first_epoch, first_live_at
 from described where next_run_no is distinct from run_no;
 

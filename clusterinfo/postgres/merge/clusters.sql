@@ -59,7 +59,10 @@ select id from unit where cluster_id = $1 order by id for update;
 with progress as (
     delete from list_progress where unit_id = any ($1::bigint[])
 ), rows as (
-    update resource set live_at = -1 where unit_id = any ($1)
+    update resource r set live_at = -1, last_observed_at = s.last_observed_at
+    from positioned() s where r.unit_id = any ($1) and (s.unit_id, s.namespace, s.name) = (r.unit_id, r.namespace, r.name)
+), seen as (
+    delete from list_seen where unit_id = any ($1)
 )
 update unit_floor set
     live_at = -1, state = case when state = 'verified' then 'unverified' else state end,

@@ -90,14 +90,21 @@ async def close_lists(
     if states:
         await _set_states(connection, states)
     if staged.failed_lists:
-        units = [failure.unit_id for failure in staged.failures]
-        await connection.execute(statements()["drop_progress"], staged.failed_lists, units)
+        await _drop_failed(connection, staged)
     deleted = await _delete_absent(connection, accepted, proven)
     ends = [_ended(state, deleted.get(list_id, 0)) for list_id, state in accepted.items()]
     ends += await _follow(connection, accepted, openings, deleted)
     await _drop_covered(connection, accepted, deleted)
     failed = [_failed(state) for state in states[: len(states) - len(accepted)]]
     return ClosedLists(deleted=sum(deleted.values()), observations=[*warnings, *ends, *failed])
+
+
+async def _drop_failed(connection: Connection, staged: Staged) -> None:
+    """Forget lists that failed; what they named stays known, but for what another has named since."""
+    units = [failure.unit_id for failure in staged.failures]
+    await connection.execute(statements()["trim_seen"], units)
+    await connection.execute(statements()["drop_trimmed"], units)
+    await connection.execute(statements()["drop_progress"], staged.failed_lists, units)
 
 
 def _state(tally: Tally, row: Row, clusters: Clusters, *, is_broken: bool) -> State:

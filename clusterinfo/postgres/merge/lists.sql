@@ -68,12 +68,12 @@ cross join lateral (
     select o.epoch, o.live_at from list o
     where o.unit_id = v.unit_id and o.reach in ('', v.reach) and o.completed_at < v.began_at
     union all
-    select r.epoch, r.live_at from resource r
+    select r.epoch, r.live_at from sighting() r
     where r.unit_id = v.unit_id and (v.reach = '' or r.namespace = v.reach)
         and r.epoch > v.epoch and r.last_observed_at < v.began_at
         and v.epoch < (select c.epoch from unit u join cluster c on c.id = u.cluster_id where u.id = v.unit_id)
     union all
-    select r.epoch, r.live_at from resource r
+    select r.epoch, r.live_at from sighting() r
     where r.unit_id = v.unit_id and (v.reach = '' or r.namespace = v.reach)
         and (r.epoch, r.live_at) > (v.epoch, v.live_at) and r.last_observed_at < v.began_at - interval '1 minute'
         and exists (
@@ -121,6 +121,10 @@ with overtaken as (
     delete from list_progress p using list_progress v
     where v.list = any ($1::uuid[]) and p.unit_id = v.unit_id and p.reach = v.reach and p.list <> v.list
         and (p.epoch, p.live_at) <= (v.epoch, v.live_at)
+), seen as (
+    delete from list_seen s using list_progress v
+    where v.list = any ($2) and s.unit_id = v.unit_id and v.reach in ('', s.reach)
+        and (s.epoch, s.live_at) < (v.epoch, v.live_at) and s.seen_at <= list_began_at(v.list, v.completed_at)
 )
 delete from unit_floor f using list_progress v, unit_floor w
 where v.list = any ($2::uuid[]) and v.reach = '' and w.unit_id = v.unit_id and w.reach = ''
@@ -129,3 +133,20 @@ where v.list = any ($2::uuid[]) and v.reach = '' and w.unit_id = v.unit_id and w
 -- name: drop_progress
 -- Lists that failed prove nothing any more; none of a kind that is not the batch's ($2).
 delete from list_progress where list = any ($1::uuid[]) and unit_id = any ($2::bigint[]);
+
+-- name: trim_seen
+-- Of lists of these kinds ($1) what a later list has named since, which says all that they said of it: a kind that is never
+-- proven keeps no more entries than it has rows.
+update list_seen o set ids = o.ids - n.ids
+from (
+    select e.ctid as at, range_agg(named.ids) as ids
+    from list_seen e
+    join list_seen l on l.unit_id = e.unit_id and (l.epoch, l.live_at) > (e.epoch, e.live_at) and l.seen_at >= e.seen_at
+        and l.ids && e.ids
+    cross join unnest(l.ids) as named (ids)
+    where e.unit_id = any ($1::bigint[]) group by e.ctid
+) n
+where o.ctid = n.at;
+
+-- name: drop_trimmed
+delete from list_seen where unit_id = any ($1::bigint[]) and isempty(ids);

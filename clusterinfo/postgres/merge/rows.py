@@ -150,7 +150,7 @@ async def merge_single(connection: Connection, staged: Staged) -> tuple[Merged, 
     copy_s = await copy(connection, "resource", written, COLUMNS, staged)
     merged = Merged(
         written=sum(not copied.is_lost for copied in written),
-        unchanged=counts["seen"] + counts["known"],
+        unchanged=counts["listed"] + counts["seen"] + counts["known"],
         history=counts["changed"] + counts["deleted"],
         copy_s=copy_s,
         older=[at[place - 1] for place in classes["older"]["places"]] if "older" in classes else [],
@@ -163,7 +163,8 @@ def _times(rows: Sequence[ObjectRow], of_class: Row) -> Iterable[tuple[int, tupl
     """(place, created and three times) of each row of a class; one that replaces none begins when it was observed."""
     if of_class["times"] is not None:
         return ((place, tuple(times)) for place, times in zip(of_class["places"], of_class["times"], strict=True))
-    return ((place, (True, *(rows[place - 1].observed_at,) * 3)) for place in of_class["places"])
+    shown = ((place, rows[place - 1]) for place in of_class["places"])
+    return ((place, (True, row.observed_at, row.observed_at, row.seen_at)) for place, row in shown)
 
 
 def _copied(record: Record, row: ObjectRow, times: tuple[Any, ...]) -> Copied:

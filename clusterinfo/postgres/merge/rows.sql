@@ -2,7 +2,7 @@
 -- what it returns is COPYed.
 
 -- name: merge_rows
--- What becomes of each object ($1 to $12, columns of equal length), by the decision table of docs/DESIGN.md, section 4:
+-- What becomes of each object ($1 to $14, columns of equal length), by the decision table of docs/DESIGN.md, section 4:
 --
 --   row present : (epoch, live_at) greater : the record becomes the row; if the version is the same, only live_at moves  (1)
 --                 same epoch and version   : greater (normalization, fidelity), or another hash on the later list,
@@ -11,28 +11,30 @@
 --   row absent  : insert iff (epoch, live_at) > every floor that covers its namespace, and the kind was not gone by then (4)
 --   deleted     : a tombstone row, same comparison                                                                    (5)
 --
--- in these classes: new; seen (the row stays, its position moves); known (it is exactly that row); replaced (written again
--- without a change in the history); changed, deleted, reborn (another content; gone; here again after its tombstone); older;
--- chain (several versions meet in one row, or less of a body may lose: left to the statements in chain.sql). Rows that are to
--- be written again go first. Returned are how many fell to each class; of those that are to be COPYed, or are older, their
--- places, from 1; and
--- of those that replace a row their created, valid_from, first_observed_at and last_observed_at.
+-- in these classes: new; listed (a list names the row as it is: nothing is written but its id, into list_seen; all else is
+-- compared with the newest sighting of the row); seen (the row stays, its position moves); known (it is exactly that row);
+-- replaced (written again without a change in the history); changed, deleted, reborn (another content; gone; here again after
+-- its tombstone); older; chain (several versions meet in one row, or less of a body may lose: left to the statements in
+-- chain.sql). Rows that are to be written again go first. Returned are how many fell to each class; of those that are to be
+-- COPYed, or are older, their places, from 1; and of those that replace a row their created, valid_from, first_observed_at and
+-- last_observed_at.
 with limits as materialized (  -- once a kind, not once an object
     select u.id, u.gone_before, f.epoch, f.live_at,
         exists (select from unit_floor n where n.unit_id = u.id and n.reach <> '') as has_reaches
     from unit u left join unit_floor f on f.unit_id = u.id and f.reach = ''
     where u.id = any (array(select distinct unnest($1::bigint[])))
 ), compared as materialized (
-    select t.*, s.ctid as at, s.created, s.valid_from, s.first_observed_at, s.last_observed_at,
+    select t.*, s.ctid as at, s.id, s.created, s.valid_from, s.first_observed_at, p.last_observed_at,
         case
             when s.unit_id is null then case  -- (4)
-                when t.observed_at >= l.gone_before and not coalesce((l.epoch, l.live_at) >= (t.epoch, t.live_at), false)
+                when t.seen_at >= l.gone_before and not coalesce((l.epoch, l.live_at) >= (t.epoch, t.live_at), false)
                     and not (l.has_reaches and exists (
                         select from unit_floor f
                         where f.unit_id = t.unit_id and f.reach = t.namespace
                             and (f.epoch, f.live_at) >= (t.epoch, t.live_at))) then 'new'
                 else 'older' end
-            when (t.epoch, t.live_at) > (s.epoch, s.live_at) then case  -- (1)
+            when is_listed then 'listed'
+            when (t.epoch, t.live_at) > (s.epoch, p.live_at) then case  -- (1)
                 when same_version and (same_body or (t.normalization, t.fidelity) < (s.normalization, s.fidelity))
                     then 'seen'
                 when same_version and not (t.normalization > s.normalization and t.uid = s.uid and not t.deleted)
@@ -44,18 +46,18 @@ with limits as materialized (  -- once a kind, not once an object
                 when t.content_hash = s.content_hash then 'replaced'
                 else 'changed' end
             when not same_version then 'older'  -- (3)
-            when (t.epoch, t.live_at) = (s.epoch, s.live_at) then case  -- sent again, or two looks at one moment
+            when (t.epoch, t.live_at) = (s.epoch, p.live_at) then case  -- sent again, or two looks at one moment
                 when not same_body then 'chain'
-                when t.observed_at > s.last_observed_at then 'seen'
+                when t.seen_at > p.last_observed_at then 'seen'
                 else 'known' end
             when not t.deleted and (t.normalization, t.fidelity) > (s.normalization, s.fidelity) and not same_body
                 then 'chain'  -- (2)
             else 'older'  -- (3)
         end as class
     from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],
-        $8::boolean[], $9::smallint[], $10::smallint[], $11::bytea[], $12::timestamptz[])
+        $8::boolean[], $9::smallint[], $10::smallint[], $11::bytea[], $12::timestamptz[], $13::timestamptz[], $14::text[])
         with ordinality as t (unit_id, namespace, name, uid, resource_version, epoch, live_at, deleted, fidelity,
-            normalization, content_hash, observed_at, place)
+            normalization, content_hash, observed_at, seen_at, reach, place)
     left join limits l on l.id = t.unit_id
     -- Looked up one by one, whatever the planner takes a table that has just been filled for.
     left join lateral (
@@ -66,9 +68,27 @@ with limits as materialized (  -- once a kind, not once an object
             t.content_hash = s.content_hash and t.normalization = s.normalization
                 and (t.fidelity <= s.fidelity or s.fidelity in (0, 2)) as same_body
     ) as same
+    cross join lateral (
+        select t.reach is not null and same_version and same_body and (t.epoch, t.live_at) >= (s.epoch, s.live_at)
+            as is_listed
+    ) as listed
+    cross join lateral (
+        select greatest(s.live_at, max(l.live_at)) as live_at, greatest(s.last_observed_at, max(l.seen_at)) as last_observed_at
+        from list_seen l
+        where is_listed is not true and l.epoch = s.epoch and l.ids @> s.id
+    ) as p
+), named as (
+    insert into list_seen (unit_id, reach, epoch, live_at, seen_at, ids)
+    select unit_id, reach, epoch, live_at, seen_at, range_agg(int8range(id, id, '[]'))
+    from (
+        select unit_id, reach, epoch, live_at, seen_at, id,
+            row_number() over (partition by unit_id, reach, epoch, live_at, seen_at order by id) / 256 as part
+        from compared where class = 'listed'
+    ) as part
+    group by unit_id, reach, epoch, live_at, seen_at, part
 ), moved as (
     update resource s set
-        epoch = c.epoch, live_at = c.live_at, last_observed_at = greatest(s.last_observed_at, c.observed_at)
+        epoch = c.epoch, live_at = c.live_at, last_observed_at = greatest(c.last_observed_at, c.seen_at)
     from compared c where c.class = 'seen' and s.ctid = c.at
 ), retired as (
     delete from resource s using compared c
@@ -85,11 +105,11 @@ with limits as materialized (  -- once a kind, not once an object
     from retired where class in ('changed', 'deleted')
 )
 select c.class, count(*) as count,
-    array_agg(c.place) filter (where c.class not in ('seen', 'known')) as places,
+    array_agg(c.place) filter (where c.class not in ('listed', 'seen', 'known')) as places,
     array_agg(row (
         case c.class when 'replaced' then c.created else c.class <> 'changed' end,
         case c.class when 'replaced' then c.valid_from else greatest(c.valid_from, c.observed_at) end,
         case when c.class in ('replaced', 'changed') then least(c.first_observed_at, c.observed_at) else c.observed_at end,
-        greatest(c.last_observed_at, c.observed_at)))
+        greatest(c.last_observed_at, c.seen_at)))
         filter (where c.class in ('replaced', 'changed', 'deleted', 'reborn')) as times
 from compared c group by c.class;

@@ -20,6 +20,7 @@ from clusterinfo.postgres.merge.units import UnitRow, Units
 from clusterinfo.statements import ListCompleted, ListFailed, read
 
 _EPOCH, _MICROSECOND = dt.datetime.fromtimestamp(0, dt.UTC), dt.timedelta(microseconds=1)
+_LAST_US = (dt.datetime.max.replace(tzinfo=dt.UTC) - _EPOCH) // _MICROSECOND
 
 ERROR_CHARS = 1000
 """Of an error that a statement gives for the state of its kind."""
@@ -42,6 +43,10 @@ class ObjectRow(NamedTuple):
     normalization: int
     content_hash: bytes
     observed_at: dt.datetime
+    seen_at: dt.datetime
+    """When it was there for certain: what is listed, when its list began."""
+    reach: str | None
+    """The reach of the list that shows it; None: no list does."""
 
 
 @dataclass(slots=True)
@@ -53,6 +58,7 @@ class Tally:
     reach: str
     epoch: int
     live_at: int
+    began_at: dt.datetime
     count: int = 0
     digest: int = 0
     expected_count: int | None = None
@@ -163,11 +169,14 @@ def _live_at(record: Record, unit: UnitRow, observed_at: dt.datetime) -> int:
 def _stage_object(staged: Staged, record: Record, unit: UnitRow, at: dt.datetime) -> None:
     live_at = _live_at(record, unit, at)
     deleted = record.type is RecordType.DELETED
+    seen_at, reach = at, None
     # Counted before it may be refused: the list's count and digest are of all its items, stored or dead-lettered.
     if record.list and not deleted:
         tally = _tally(staged, record, unit, live_at)
         tally.count += 1
         tally.digest += item_digest(record.namespace, record.name, record.resource_version)
+        seen_at = min(at, tally.began_at)
+        reach = record.reach if record.reach in ("", record.namespace) else None
     if max(len(record.namespace), len(record.name), len(record.uid)) > MAX_NAME_CHARACTERS:
         raise RecordError(f"a namespace, name or uid of more than {MAX_NAME_CHARACTERS} characters")
     fidelity = fidelity_of(record)
@@ -189,6 +198,8 @@ def _stage_object(staged: Staged, record: Record, unit: UnitRow, at: dt.datetime
             record.normalization,
             bytes.fromhex(record.content_hash),
             at,
+            seen_at,
+            reach,
         )
     )
 
@@ -196,7 +207,8 @@ def _stage_object(staged: Staged, record: Record, unit: UnitRow, at: dt.datetime
 def _tally(staged: Staged, record: Record, unit: UnitRow, live_at: int) -> Tally:
     tally = staged.tallies.get(record.list)
     if tally is None:
-        tally = Tally(record.unit, unit.id, record.reach, record.epoch, live_at)
+        began_at = _EPOCH + min(list_start_us(record.list), _LAST_US) * _MICROSECOND
+        tally = Tally(record.unit, unit.id, record.reach, record.epoch, live_at, began_at)
         staged.tallies[record.list] = tally
     return tally
 

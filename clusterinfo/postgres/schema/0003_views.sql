@@ -37,7 +37,8 @@ select
     r.resource_version,
     r.created_at,
     r.first_observed_at,
-    r.last_observed_at,
+    greatest(r.valid_from, r.last_observed_at, (
+        select max(l.seen_at) from list_seen l where l.ids @> r.id)) as last_observed_at,
     r.manager as changed_by,
     r.managed_at as changed_at,
     case r.fidelity when 3 then 'whole' when 2 then 'sanitised' when 1 then 'oversize' else 'identity' end as state,

@@ -35,6 +35,26 @@ def test_an_object_is_as_old_as_the_list_that_shows_it() -> None:
     assert staged.records[0].name == "a"
 
 
+def test_what_a_list_shows_was_there_when_the_list_began() -> None:
+    """Whatever its id says, no later than it was observed; what no list shows when it was observed."""
+    listing, old = Listing("100", at=NOON), Listing("100", at=NOON, id="ffffffff-ffff-7000-8000-000000000000")
+    late = [msgspec.structs.replace(one.item("a", "17"), observed_at=NOON + MINUTE) for one in (listing, old)]
+    deletion = msgspec.structs.replace(listing.deleted("b", "99"), observed_at=NOON + MINUTE)
+    staged = staged_of(*late, deletion, now=NOON + MINUTE)
+    assert [(row.seen_at, row.observed_at) for row in staged.rows] == [
+        (NOON, NOON + MINUTE), (NOON + MINUTE, NOON + MINUTE), (NOON + MINUTE, NOON + MINUTE),
+    ]  # fmt: skip
+
+
+def test_a_list_names_rows_within_its_reach_alone() -> None:
+    records = [
+        Listing("100").item("a", "1"), Listing("100", reach="ns").item("b", "1"),
+        Listing("100", reach="other").item("c", "1"), Listing("100").deleted("d", "1"),
+        msgspec.structs.replace(Listing("100").item("e", "1"), list=""),
+    ]  # fmt: skip
+    assert [row.reach for row in staged_of(*records).rows] == ["", "ns", None, None, None]
+
+
 def test_where_versions_order_nothing_it_is_as_old_as_its_list_began() -> None:
     listing = Listing("100", at=NOON)
     late = msgspec.structs.replace(listing.item("a", "17"), observed_at=NOON + MINUTE)
