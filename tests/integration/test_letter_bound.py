@@ -13,7 +13,7 @@ from clusterinfo.model import Rejected
 from clusterinfo.observations import DeadLettered, DeadLettersDropped, Observation
 from clusterinfo.postgres.merge import dead_letters
 from clusterinfo.postgres.sink import PostgresSink
-from tests.conftest import Database
+from tests.conftest import Database, unsorted
 from tests.support.records import LANE, Feed, Listing
 
 pytestmark = pytest.mark.embedded_only
@@ -48,6 +48,7 @@ class Flood:
 async def flood(database: Database, connection: asyncpg.Connection, **limits: int) -> AsyncIterator[Flood]:
     seen: list[Observation] = []
     async with PostgresSink.connect(database.settings(**limits), seen.append) as sink:
+        sink._settings = unsorted(sink._settings)
         await sink.open(LANE)
         yield Flood(sink, connection, seen)
 

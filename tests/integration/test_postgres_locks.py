@@ -14,7 +14,7 @@ import asyncpg
 import pytest
 from msgspec.structs import replace
 
-from tests.conftest import Database
+from tests.conftest import Database, unsorted
 from tests.integration.test_postgres_sink import MINUTE, Bench, bench
 from tests.support.records import NOON, Listing
 
@@ -33,6 +33,7 @@ async def blocker(bench: Bench, database: Database) -> AsyncIterator[asyncpg.Con
     await bench.connection.execute("update unit set kind = kind where resource = 'zebras'")
     for plan in ("indexscan", "bitmapscan", "nestloop"):
         await bench.connection.execute(f"alter database {database.name} set enable_{plan} = off")
+    bench.sink._settings = unsorted(bench.sink._settings)
     await bench.sink._pool.expire_connections()
     connection = await database.connect()
     async with connection.transaction():

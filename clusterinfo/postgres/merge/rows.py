@@ -285,12 +285,12 @@ async def _send(
 async def in_turns(rows: Iterable[tuple[Any, ...]]) -> AsyncIterator[tuple[Any, ...]]:
     """What COPY is sent; asyncpg would encode all of it before anything else of the process goes on.
 
-    What is large in a row, its body, is its last value but one.
+    What is large in a row, its body if it has one, is its last value but one.
     """
     size_bytes = 0
     for number, row in enumerate(rows, 1):
         yield row
-        size_bytes += len(row[-2] or b"")
+        size_bytes += len(row[-2]) if isinstance(row[-2], bytes) else 0
         if number % ROWS_A_TURN == 0 or size_bytes > BYTES_A_TURN:
             size_bytes = 0
             await asyncio.sleep(0)
