@@ -95,7 +95,7 @@ class Places:
             (PostgresSink, "_write"): self.write,
             (Claims, "admit"): self.admit,
             (rows, "copy"): self.copy,
-            (rows, "_copy_all"): self.copy_all,
+            (rows, "_send"): self.send_rows,
             (rows, "_copy_until_refused"): self.copy_until_refused,
             (postgres_sink, "apply"): self.apply,
             (transactions, "commit"): self.commit_transaction,
@@ -153,8 +153,8 @@ class Places:
             self._pass_in_transaction("after_copy", connection, rows=len(copied))
         return seconds
 
-    async def copy_all(self, original: Original, connection: Any, table: str, copied: list[Any], *rest: Any) -> None:
-        """mid_copy: COPY has begun, and not all of it was handed over."""
+    async def send_rows(self, original: Original, connection: Any, table: str, copied: list[Any], *rest: Any) -> None:
+        """mid_copy: COPY has begun, and not all of it was handed over; a large row goes alone, and passes no point."""
 
         def halfway() -> None:
             self._pass_in_transaction("mid_copy", connection, rows=len(copied))
