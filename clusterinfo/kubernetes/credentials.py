@@ -245,7 +245,8 @@ def _kubeconfig_paths(settings: Settings) -> list[str]:
         return found
     looked_for = ", ".join(str(path) for path in paths)
     if settings.kubeconfig:
-        problem = "that is no regular file" if any(path.exists() for path in paths) else "there is no such file"
+        is_there = any(map(os.path.exists, paths))  # a name that is too long has Path.exists() raise
+        problem = "that is no regular file" if is_there else "there is no such file"
         raise ConfigError(f"KUBECONFIG is {given!r}: {problem} ({looked_for}); name a kubeconfig file")
     raise ConfigError(
         f"there is no kubeconfig: KUBECONFIG is not set, {looked_for} does not exist, and this is no Pod with a "

@@ -616,12 +616,19 @@ async def test_nothing_of_the_schema_stands_in_for_what_is_postgresqls(bench: Be
 
 
 async def test_every_function_finds_pg_catalog_first_whoever_calls_it(connection: asyncpg.Connection) -> None:
-    """Bound when it was made, or with a path of its own."""
+    """Bound when it was made, or with a path of its own, or using nothing but what pg_catalog has.
+
+    For each of the latter SET would cost half of what it does; the program's path begins with pg_catalog, and whoever
+    has another one in a session of their own sees what they asked for.
+    """
     rows = await connection.fetch(
         "select proname, prosqlbody is not null as is_bound, proconfig from pg_proc"
         " where pronamespace = 'clusterinfo'::regnamespace"
     )
-    paths = {row["proname"]: row["proconfig"] for row in rows if not row["is_bound"]}
+    of_pg_catalog = {"moment", "quantity", "whole_bytes"}
+    unbound = {row["proname"]: row["proconfig"] for row in rows if not row["is_bound"]}
+    assert of_pg_catalog <= unbound.keys()
+    paths = {name: path for name, path in unbound.items() if name not in of_pg_catalog}
     assert len(rows) > 15
     assert paths
     assert all(path and path[0].startswith("search_path=pg_catalog") for path in paths.values()), paths

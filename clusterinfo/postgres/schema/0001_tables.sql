@@ -240,8 +240,9 @@ comment on column resource.original is 'The bytes as they came, where jsonb coul
 comment on column resource.id is 'What list_seen calls the row by; never used again for another.';
 create index resource_uid on resource (uid);
 create index resource_valid_from on resource (valid_from);
-create index resource_namespace on resource (namespace);  -- by the primary key it is asked for kind by kind
--- Partial, so that the merge does not look up by it: some names are in each namespace of each cluster.
+-- By the primary key they are asked for kind by kind. Partial, so that the merge, which looks up whole keys, never does so by
+-- these: a namespace has thousands of objects, and some names are in each namespace of each cluster.
+create index resource_namespace on resource (namespace) where not deleted;
 create index resource_name on resource (name) where not deleted;
 create index resource_labels on resource using gin (labels jsonb_path_ops);  -- labels @> '{"app": "shop"}'
 
