@@ -33,6 +33,7 @@ INTERACTIVE_MODES = ("", "Never", "IfAvailable", "Always")
 """client-go wants one of v1 to be said; unsaid is what it takes for v1beta1: IfAvailable."""
 MAX_PRINTED_BYTES = 1024 * 1024
 """A token has 1 to 10 kB, a certificate with its chain not much more."""
+DRAIN_S = 1.0
 _PROGRAM = re.compile(r"[\w./~+-]{1,200}")
 
 
@@ -168,6 +169,11 @@ async def _kill(process: asyncio.subprocess.Process, *, with_children: bool) -> 
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
+    # What is left in the pipe is read: until its end has come asyncio keeps it open. A child may hold it longer.
+    with suppress(TimeoutError):
+        async with asyncio.timeout(DRAIN_S):
+            while process.stdout and await process.stdout.read(MAX_PRINTED_BYTES):
+                pass
     await process.wait()
 
 
