@@ -124,8 +124,8 @@ class _TokenFile:
         self._read_at_s = time.monotonic()
         try:
             found = self._path.read_text("utf-8").strip()
-            if is_sendable(found) or not self._known:
-                self._known = found or self._known
+            if not self._known or (found and is_sendable(found)):
+                self._known = found
         except (OSError, UnicodeDecodeError):
             if not self._known:
                 raise

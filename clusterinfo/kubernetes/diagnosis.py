@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import json
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+
+import msgspec
 
 from clusterinfo.errors import TransientError, one_line
 from clusterinfo.findings import Findings, State
@@ -31,6 +32,15 @@ REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 NAMED = 5
 """Kinds in a line."""
 GRANT = "`clusterinfo rbac --discover | kubectl apply -f -` grants them; those that are not wanted belong into EXCLUDE"
+
+
+class _ReviewStatus(msgspec.Struct):
+    allowed: bool
+
+
+class _Review(msgspec.Struct):
+    status: _ReviewStatus
+
 
 Refusals = dict[str, list[str]]
 """Why kinds cannot be listed -> which; "": they may not be."""
@@ -74,15 +84,21 @@ async def _examine_lease(client: KubernetesClient, settings: Settings, findings:
 
 
 async def _may(client: KubernetesClient, verb: str, namespace: str, name: str) -> bool:
-    """What the API answers to who may ask of themselves, as everybody may."""
+    """What the API answers to who may ask of themselves, as everybody may.
+
+    Raises ApiStatusError, TransientError, also for what is no answer.
+    """
     what = {"group": LEASES.group, "resource": LEASES.resource, "verb": verb, "namespace": namespace, "name": name}
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
         "spec": {"resourceAttributes": what},
     }
-    answer = json.loads(await client.write("POST", REVIEWS, review))
-    return answer.get("status", {}).get("allowed") is True
+    answer = await client.write("POST", REVIEWS, review)
+    try:
+        return msgspec.json.decode(answer, type=_Review).status.allowed
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise TransientError(f"the answer to a SelfSubjectAccessReview cannot be read: {one_line(error)}") from error
 
 
 async def _compare_clock(client: KubernetesClient, findings: Findings) -> None:

@@ -599,7 +599,7 @@ async def test_a_plugin_that_takes_too_long_is_ended(server: Server, monkeypatch
         os.kill(int((server.folder / "pid").read_text()), 0)
 
 
-async def test_a_tokens_file_is_looked_at_again_and_kept_while_it_is_away(
+async def test_a_tokens_file_is_looked_at_again_and_kept_while_it_is_away_or_is_none(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     token_file = server.folder / "token-file"
@@ -611,7 +611,7 @@ async def test_a_tokens_file_is_looked_at_again_and_kept_while_it_is_away(
         monkeypatch.setattr(authentication, "TOKEN_FILE_S", 0)
         await client.ping()
         assert server.sent().authorization == "Bearer another"
-        for change in (token_file.unlink, token_file.touch):
+        for change in (token_file.unlink, token_file.touch, lambda: token_file.write_text("half\nof a header")):
             change()
             await client.ping()
             assert server.sent().authorization == "Bearer another"

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 
 from aiokafka import ConsumerRecord
 from aiokafka.errors import CorruptRecordException, KafkaError, RecordTooLargeError
@@ -346,8 +345,5 @@ def _rejected(message: ConsumerRecord, reason: str) -> Rejected:
 
 
 def _size_bytes(message: ConsumerRecord) -> int:
-    try:
-        headers = sum(map(len, chain.from_iterable(message.headers)))
-    except TypeError:  # one is null, as none of ours is
-        headers = sum(len(name) + len(value or b"") for name, value in message.headers)
+    headers = sum(len(name) + len(value or b"") for name, value in message.headers)
     return len(message.key or b"") + len(message.value or b"") + headers

@@ -9,7 +9,6 @@ characters that might otherwise be taken as row or column delimiters."
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -24,18 +23,13 @@ def pieces_of(values: Sequence[Any], json_at: int) -> Iterator[bytes]:
         if place:
             yield b"\t"
         if not isinstance(value, bytes):
-            yield _escaped(_text_of(value)) if value is not None else rb"\N"
+            yield _escaped(str(value).encode()) if value is not None else rb"\N"
         elif place == json_at % len(values):
             yield from map(_escaped, _cut(value))
         else:
             yield rb"\\x"
             yield from (piece.hex().encode() for piece in _cut(value))
     yield b"\n"
-
-
-def _text_of(value: object) -> bytes:
-    """As PostgreSQL reads it, whatever its DateStyle."""
-    return (value.isoformat() if isinstance(value, dt.datetime) else str(value)).encode()
 
 
 def _cut(value: bytes) -> Iterator[bytes]:

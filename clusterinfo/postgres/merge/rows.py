@@ -39,7 +39,9 @@ MAX_ALIKE = 100
 ROWS_A_TURN = 200
 """Rows encoded for COPY between two turns of the event loop: 2 to 4 ms."""
 BYTES_A_TURN = 1024 * 1024
-"""The same of bodies: 3 ms. A body of more than half is sent piece by piece."""
+"""The same of bodies: 3 ms."""
+LARGE_ROW_BYTES = BYTES_A_TURN // 2
+"""What has a larger body is sent piece by piece."""
 
 WHO_COLUMNS = ("manager", "operation", "subresource", "managed_at")
 COLUMNS = (
@@ -262,7 +264,7 @@ def _parts(rows: list[Copied]) -> Iterator[list[Copied]]:
     """The rows in order: what is large alone, what stands between together."""
     begin = 0
     for place, row in enumerate(rows):
-        if row.size_bytes > BYTES_A_TURN // 2:
+        if row.size_bytes > LARGE_ROW_BYTES:
             if place > begin:
                 yield rows[begin:place]
             yield [row]
@@ -274,7 +276,7 @@ def _parts(rows: list[Copied]) -> Iterator[list[Copied]]:
 async def _send(
     connection: Connection, table: str, rows: list[Copied], columns: Sequence[str], fidelity_at: int
 ) -> None:
-    if len(rows) == 1 and rows[0].size_bytes > BYTES_A_TURN // 2:
+    if rows[0].size_bytes > LARGE_ROW_BYTES:  # it is alone
         pieces = _in_pieces(rows[0].values(fidelity_at))
         await connection.copy_to_table(table, source=pieces, columns=columns, format="text")
     else:

@@ -293,7 +293,7 @@ async def test_a_silence_is_bounded(follow: Callable[..., Followed], monkeypatch
     monkeypatch.setattr(Stream, "read", read)
     watched = follow([bookmark(11), bookmark(12)])
     await watched.until(lambda: len(asked) == 3)
-    assert set(asked) == {120.0}, "SILENCE_S, each time anew"
+    assert set(asked) == {120.0}, "SILENCE_S, from each line on"
 
 
 async def test_a_word_now_and_then_will_do(follow: Callable[..., Followed]) -> None:
