@@ -179,21 +179,22 @@ class KubernetesClient:
         *,
         identify: bool = True,
         credentials: Credentials | None = None,
-        within_s: float = CONNECT_WITHIN_S,
+        within_s: float | None = None,
     ) -> AsyncIterator[KubernetesClient]:
         """Find credentials unless they are given, reach the API, learn which cluster it is; close all at the end.
 
-        Unless told to `identify` it, `cluster` is empty: to ask what is served takes no identity. Raises ConfigError
+        Unless told to `identify` it, `cluster` is empty: to ask what is served takes no identity. The first answer has
+        to come within `within_s`, or CONNECT_WITHIN_S. Raises ConfigError
         for settings a user can correct, FatalError if the API cannot be reached or refuses us.
         """
         credentials = credentials or await load_credentials(settings)
         client = cls(settings, credentials)
-        host = credentials.host
+        host, deadline_s = credentials.host, within_s or CONNECT_WITHIN_S
         try:
             if identify:
-                client.cluster = await _within(within_s, client._identify, host)
+                client.cluster = await _within(deadline_s, client._identify, host)
             else:
-                await _within(within_s, client.ping, host)
+                await _within(deadline_s, client.ping, host)
             yield client
         finally:
             await client._close()

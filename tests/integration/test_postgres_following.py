@@ -25,6 +25,8 @@ from tests.integration.test_postgres_sink import MINUTE, Bench, bench
 from tests.integration.test_troubleshooting import ENTRIES
 from tests.support.records import CLUSTER, LANE, NOON, SESSION, Listing, watched
 
+pytestmark = pytest.mark.embedded_only
+
 __all__ = ["bench"]
 
 FAR = 60 * 24 * 365 * 100

@@ -22,6 +22,8 @@ from tests.conftest import Database
 from tests.integration.test_postgres_sink import MINUTE, Bench, bench
 from tests.support.records import LANE, NOON, Feed, Listing, page, uuid7
 
+pytestmark = pytest.mark.embedded_only
+
 __all__ = ["bench"]
 
 

@@ -12,6 +12,8 @@ from clusterinfo.postgres.sql import statements
 from tests.integration.test_postgres_sink import MINUTE, Bench, bench
 from tests.support.records import NOON, Listing
 
+pytestmark = pytest.mark.embedded_only
+
 __all__ = ["bench"]
 
 Entries = list[tuple[int, str]]
