@@ -174,14 +174,14 @@ class Places:
         self._pass_in_transaction("before_commit", connection)
         return applied
 
-    async def commit_transaction(self, original: Original, connection: Any, last: Sequence[str]) -> None:
+    async def commit_transaction(self, original: Original, connection: Any, afterwards: Sequence[str]) -> None:
         """commit_sent_no_reply: COMMIT is on the wire, its answer is not read."""
         write = writing.get()
         if write is None or not write.is_new or not (action := self._points.draw("commit_sent_no_reply")):
-            await original(connection, last)
+            await original(connection, afterwards)
             return
         backend = connection.get_server_pid()
-        committing = await _begun(original(connection, last))
+        committing = await _begun(original(connection, afterwards))
         self._points.strike("commit_sent_no_reply", action, backend=backend, **_detail(write.batch))
         await committing
 
