@@ -27,12 +27,11 @@ from clusterinfo.postgres.migrations import migrate
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from clusterinfo.settings import load
 from tests.bench import TIMEOUT_S, WAIT, Servers, processor_time, servers
-from tests.bench_commits import SERVER, one_lane
+from tests.bench_commits import SERVER, by_lanes
 from tests.support.past import Past, make_past
 from tests.support.programs import Ended, Program, run
 
 SIZES = {"size": [5_000, 50_000], "clusters": [1, 10], "consumers": [1, 2, 4], "history": [0, 1_000_000]}
-BATCHES = 200
 
 
 async def collect(bench: Servers, topic: str, **env: str) -> str:
@@ -119,7 +118,7 @@ async def of_history(versions: int, _: int) -> None:
             objects = max(1000, min(25_000, versions))
             await make_past(admin, Past(50, objects, versions // objects, largest=1))
             await admin.execute("reset search_path")
-            for one in await one_lane(settings, admin, BATCHES):
+            async for one in by_lanes(settings, admin, [0]):
                 cpu = f"CPU of the server {one.server_us:5.0f} us, of the consumer {one.client_us:5.0f} us"
                 print(f"{versions:9,} {one.records:3} changes: {one.p50_ms:6.2f} ms, {cpu}", flush=True)
         finally:

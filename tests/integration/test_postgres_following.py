@@ -743,6 +743,14 @@ async def test_listeners_hear_of_changed_rows_and_of_nothing_else(bench: Bench) 
     assert heard_of.empty()
 
 
+async def test_what_cannot_be_told_is_stored(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a batch wait for the disk beside others that are told: NOTIFY is no part of its transaction."""
+    monkeypatch.setattr("clusterinfo.postgres.merge.apply.notification_of", lambda _: "select 1 / 0")
+    await bench.store(*first_list())
+    assert await bench.connection.fetchval("select count(*) from resources") == 1
+    assert await bench.connection.fetchval("select count(*) from dead_letter") == 0
+
+
 async def test_what_is_watched_is_counted_as_fresh_while_nothing_is_missing(bench: Bench) -> None:
     """By the metric that alerts look at: a kind that is followed is not listed for hours."""
     await bench.store(*first_list(), *first_list(resource="pods"), event(1, "a", "105"), progress(2, 2))
