@@ -77,10 +77,13 @@ class Message(NamedTuple):
     value: bytes | None
     headers: Headers
     checksum: Unread | None
+    size_bytes: int = 0
+    """Of its key, its value and its headers, as far as they were read, and their lengths."""
 
 
 def read_message(data: bytes, pos: int, end: int, offset: int, allowance: Allowance | None) -> Message:
     """The message whose key begins at `pos` (-1: it is none) and that ends at `end`. Raises TooLargeError."""
+    key_at = pos
     try:
         if pos < 0:
             raise ValueError("its offset is none of its batch")
@@ -98,13 +101,17 @@ def read_message(data: bytes, pos: int, end: int, offset: int, allowance: Allowa
             headers = _all_headers(data, pos, end, number)
     except ValueError as error:
         return Message(offset, -1, 0, None, None, [], Unread(f"it is no message of Kafka's format: {error}"))
-    return Message(offset, -1, 0, key, value, headers, unread)
+    size_bytes = end - key_at - (unread.omitted_bytes if unread else 0)
+    return Message(offset, -1, 0, key, value, headers, unread, size_bytes)
 
 
 def read_varint(data: bytes, pos: int, end: int) -> tuple[int, int]:
     """The zigzag number at `pos`, and where it ends. Raises ValueError if it ends beyond `end`, or has over 64 bits."""
     if pos < end and (number := data[pos]) < 0x80:
         return (number >> 1) ^ -(number & 1), pos + 1
+    if pos + 1 < end and (high := data[pos + 1]) < 0x80:
+        number = number & 0x7F | high << 7
+        return (number >> 1) ^ -(number & 1), pos + 2
     shift = number = 0
     while pos < end:
         byte = data[pos]

@@ -40,6 +40,7 @@ def test_sound_headers_are_read_compiled(headers: list[Any], monkeypatch: pytest
     found = read(encoded(headers))
     assert found.headers == [(name.decode(), value) for name, value in headers]
     assert found.checksum is None
+    assert found.size_bytes == len(sized(b"k") + sized(b"v") + encoded(headers))
 
 
 def longer(size: int) -> bytes:
