@@ -94,25 +94,26 @@ def key_of(record: Record) -> bytes:
 def attributes_of(record: Record) -> list[tuple[str, bytes]]:
     """The headers that say all of `record` but its key and body; what is empty is left out.
 
+    What the records of a page have alike comes first: it compresses better, and is read at once.
     Raises UnicodeEncodeError for half a surrogate pair, RecordError for a time without zone.
     """
     texts = (
-        ("ce_id", record_id(record)),
-        ("ce_time", _time(record.observed_at)),
-        ("ce_subject", subject(record.group, record.resource, record.namespace, record.name)),
         ("ce_clustername", record.cluster_name),
         ("ce_snapshot", record.snapshot),
         ("ce_list", record.list),
         ("ce_reach", record.reach),
         ("ce_apiversion", record.api_version),
         ("ce_kind", record.kind),
-        ("ce_uid", record.uid),
-        ("ce_resourceversion", record.resource_version),
-        ("ce_listversion", record.list_version),
         ("ce_ordering", record.ordering),
-        ("ce_contenthash", record.content_hash),
         ("ce_state", record.state),
         ("ce_session", record.session),
+        ("ce_time", _time(record.observed_at)),
+        ("ce_listversion", record.list_version),
+        ("ce_id", record_id(record)),
+        ("ce_subject", subject(record.group, record.resource, record.namespace, record.name)),
+        ("ce_uid", record.uid),
+        ("ce_resourceversion", record.resource_version),
+        ("ce_contenthash", record.content_hash),
         ("ce_manager", record.manager),
         ("ce_operation", record.operation),
         ("ce_subresource", record.subresource),

@@ -30,7 +30,14 @@ from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.legacy_records import LegacyRecordBatch
 
 from clusterinfo.kafka.aiokafka_patches import codecs
-from clusterinfo.kafka.aiokafka_patches.message import Allowance, Message, TooLargeError, read_message, read_varint
+from clusterinfo.kafka.aiokafka_patches.message import (
+    Alike,
+    Allowance,
+    Message,
+    TooLargeError,
+    read_message,
+    read_varint,
+)
 from clusterinfo.offload import offload
 
 UNPACKED_BYTES = 16 * 1024 * 1024
@@ -205,6 +212,7 @@ class Batch:
         self._codec: int = header.compression_type
         self._left: int = _RECORDS.unpack_from(view)[0]
         self._pos = 0
+        self._alike = Alike()
         self._expected = self.base_offset  # offset of the next message, or before it
         self.unpacked: bytes | None = None
         self._failure: UnreadableError | None = None
@@ -222,7 +230,7 @@ class Batch:
             start, end = self._bounds(data)
             offset, pos = self._offset(data, start, end)
             if not (allowance and self.base_offset <= offset < allowance.start < self.next_offset):
-                message = read_message(data, pos, end, offset, allowance)
+                message = read_message(data, pos, end, offset, allowance, alike=self._alike)
                 self._move(offset, end)
                 return message
             self._move(offset, end)
