@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
@@ -38,6 +39,7 @@ MAX_KEY_BYTES = 64 * 1024
 _DIGITS = len(str(MAX_NUMBER))  # of a number that is looked at: `int` refuses 4,301
 MAX_QUOTED_CHARS = 60  # of what a reason quotes: enough to recognise a value, too little to leak one
 _CACHED = 4096  # distinct clusters, ids and times remembered: more than a topic carries, or a run reads side by side
+_CACHED_ALIKE = 64  # pages whose attributes are remembered: those that come side by side; each may have 64 KiB
 
 _ENCODER = msgspec.json.Encoder()
 _KEY = msgspec.json.Decoder(tuple[str, str, str, str, str])
@@ -45,6 +47,11 @@ _HASH = re.compile(rb"[0-9a-f]{32}")
 _UUID7 = re.compile(UUID7.encode())
 _LAST_UUID7 = b"e677d21f-dbff"  # milliseconds of the end of the year 9999, the last that Python and SQL agree on
 _TYPES = {kind.value.encode(): kind for kind in RecordType}
+_ALIKE = (
+    "ce_specversion", "ce_type", "ce_clustername", "ce_time", "ce_epoch", "ce_snapshot", "ce_list", "ce_reach",
+    "ce_apiversion", "ce_kind", "ce_listversion", "ce_ordering", "ce_normalization", "ce_state", "ce_session",
+)  # fmt: skip
+"""Attributes that all records of a page have alike: read once a page."""
 _REQUIRED = {
     RecordType.OBSERVED: ("resource", "name", "api_version", "kind", "content_hash"),
     RecordType.DELETED: ("resource", "name", "list_version"),
@@ -55,6 +62,7 @@ _REQUIRED = {
     RecordType.WATCH_PROGRESS: ("session",),
     RecordType.WATCH_ENDED: ("session",),
 }
+_VALUES = {kind: attrgetter("type", *names) for kind, names in _REQUIRED.items()}  # a tuple, of one name too
 
 
 class Message(NamedTuple):
@@ -86,25 +94,26 @@ def key_of(record: Record) -> bytes:
 def attributes_of(record: Record) -> list[tuple[str, bytes]]:
     """The headers that say all of `record` but its key and body; what is empty is left out.
 
+    What the records of a page have alike comes first: it compresses better, and is read at once.
     Raises UnicodeEncodeError for half a surrogate pair, RecordError for a time without zone.
     """
     texts = (
-        ("ce_id", record_id(record)),
-        ("ce_time", _time(record.observed_at)),
-        ("ce_subject", subject(record.group, record.resource, record.namespace, record.name)),
         ("ce_clustername", record.cluster_name),
         ("ce_snapshot", record.snapshot),
         ("ce_list", record.list),
         ("ce_reach", record.reach),
         ("ce_apiversion", record.api_version),
         ("ce_kind", record.kind),
-        ("ce_uid", record.uid),
-        ("ce_resourceversion", record.resource_version),
-        ("ce_listversion", record.list_version),
         ("ce_ordering", record.ordering),
-        ("ce_contenthash", record.content_hash),
         ("ce_state", record.state),
         ("ce_session", record.session),
+        ("ce_time", _time(record.observed_at)),
+        ("ce_listversion", record.list_version),
+        ("ce_id", record_id(record)),
+        ("ce_subject", subject(record.group, record.resource, record.namespace, record.name)),
+        ("ce_uid", record.uid),
+        ("ce_resourceversion", record.resource_version),
+        ("ce_contenthash", record.content_hash),
         ("ce_manager", record.manager),
         ("ce_operation", record.operation),
         ("ce_subresource", record.subresource),
@@ -175,33 +184,35 @@ def decode(key: bytes | None, value: bytes | None, headers: Headers, offset: int
         raise RecordError("the value is null or empty")
     attributes = _attributes(headers)
     get = attributes.get
-    kind = _type_of(attributes)
-    cluster, group, resource, namespace, name = _identity(key)
     try:
+        alike = _alike(*map(get, _ALIKE))
+        if not get("ce_id"):
+            raise RecordError("ce_id is missing")
+        cluster, group, resource, namespace, name = _identity(key)
         record = Record(
-            type=kind,
+            type=alike.type,
             cluster=cluster,
-            cluster_name=get("ce_clustername", b"").decode(),
-            observed_at=_moment(get("ce_time", b"")),
+            cluster_name=alike.cluster_name,
+            observed_at=alike.observed_at,
             body=value,
-            epoch=_integer("epoch", get("ce_epoch", b"0")),
+            epoch=alike.epoch,
             group=group,
             resource=resource,
             namespace=namespace,
             name=name,
-            snapshot=_uuid7(get("ce_snapshot", b"")),
-            list=_uuid7(get("ce_list", b"")),
-            reach=get("ce_reach", b"").decode(),
-            api_version=get("ce_apiversion", b"").decode(),
-            kind=get("ce_kind", b"").decode(),
+            snapshot=alike.snapshot,
+            list=alike.list,
+            reach=alike.reach,
+            api_version=alike.api_version,
+            kind=alike.kind,
             uid=get("ce_uid", b"").decode(),
             resource_version=get("ce_resourceversion", b"").decode(),
-            list_version=get("ce_listversion", b"").decode(),
-            ordering=get("ce_ordering", b"").decode(),
+            list_version=alike.list_version,
+            ordering=alike.ordering,
             content_hash=_content_hash(get("ce_contenthash", b"")),
-            normalization=_integer("normalization", get("ce_normalization", b"0"), NORMALIZATION_MAX),
-            state=get("ce_state", b"").decode(),
-            session=_uuid7(get("ce_session", b"")),
+            normalization=alike.normalization,
+            state=alike.state,
+            session=alike.session,
             number=_integer("number", get("ce_number", b""), MAX_NUMBER) if "ce_number" in attributes else 0,
             partition=_integer("partition", get("ce_partition", b"")) if "ce_partition" in attributes else -1,
             manager=get("ce_manager", b"").decode(),
@@ -217,15 +228,69 @@ def decode(key: bytes | None, value: bytes | None, headers: Headers, offset: int
     return record
 
 
+class _Alike(NamedTuple):
+    """What the attributes `_ALIKE` say."""
+
+    type: RecordType
+    cluster_name: str
+    observed_at: dt.datetime
+    epoch: int
+    snapshot: str
+    list: str
+    reach: str
+    api_version: str
+    kind: str
+    list_version: str
+    ordering: str
+    normalization: int
+    state: str
+    session: str
+
+
+@lru_cache(_CACHED_ALIKE)
+def _alike(specversion: bytes | None, kind: bytes | None, *texts: bytes | None) -> _Alike:
+    """What these attributes say, None for each that is absent. Raises RecordError, UnicodeDecodeError."""
+    type_ = _type_of(specversion, kind)
+    get = dict(zip(_ALIKE[2:], texts, strict=True)).get
+
+    def text(name: str) -> bytes:
+        return get(name) or b""
+
+    def integer(name: str, most: int) -> int:
+        return 0 if (found := get(f"ce_{name}")) is None else _integer(name, found, most)
+
+    alike = _Alike(
+        type=type_,
+        cluster_name=text("ce_clustername").decode(),
+        observed_at=_moment(text("ce_time")),
+        epoch=integer("epoch", INTEGER_MAX),
+        snapshot=_uuid7(text("ce_snapshot")),
+        list=_uuid7(text("ce_list")),
+        reach=text("ce_reach").decode(),
+        api_version=text("ce_apiversion").decode(),
+        kind=text("ce_kind").decode(),
+        list_version=text("ce_listversion").decode(),
+        ordering=text("ce_ordering").decode(),
+        normalization=integer("normalization", NORMALIZATION_MAX),
+        state=text("ce_state").decode(),
+        session=_uuid7(text("ce_session")),
+    )
+    _check_alike(alike)
+    return alike
+
+
 def _attributes(headers: Headers) -> dict[str, bytes]:
     if len(headers) > MAX_HEADERS:
         raise RecordError(f"it has {len(headers)} headers, more than {MAX_HEADERS}: not read")
     attributes: dict[str, Any] = dict(headers)
     if len(attributes) != len(headers):
         _check_unique([name for name, _ in headers if name.startswith("ce_")])
-    if None in attributes.values():
+    try:
+        values = b"".join(attributes.values())
+    except TypeError:  # one is null, as if it were not there
         attributes = {name: value for name, value in attributes.items() if value is not None}
-    names, values = "".join(attributes), b"".join(attributes.values())
+        values = b"".join(attributes.values())
+    names = "".join(attributes)
     if len(names) + len(values) > MAX_HEADERS_BYTES:
         raise RecordError(f"its headers are larger than {MAX_HEADERS_BYTES} bytes: not read")
     if b"\0" in values:
@@ -249,13 +314,11 @@ def is_text(name: str) -> bool:
     return True
 
 
-def _type_of(attributes: dict[str, bytes]) -> RecordType:
-    if attributes.get("ce_specversion") != b"1.0":
-        raise RecordError(f"no CloudEvent 1.0: ce_specversion is {quoted(attributes.get('ce_specversion'))}")
-    if (kind := _TYPES.get(attributes.get("ce_type", b""))) is None:
-        raise RecordError(f"ce_type is {quoted(attributes.get('ce_type'))}, which is no type of record")
-    if not attributes.get("ce_id"):
-        raise RecordError("ce_id is missing")
+def _type_of(specversion: bytes | None, text: bytes | None) -> RecordType:
+    if specversion != b"1.0":
+        raise RecordError(f"no CloudEvent 1.0: ce_specversion is {quoted(specversion)}")
+    if (kind := _TYPES.get(text or b"")) is None:
+        raise RecordError(f"ce_type is {quoted(text)}, which is no type of record")
     return kind
 
 
@@ -314,19 +377,22 @@ def _check(record: Record, attributes: dict[str, bytes]) -> None:
     expected = subject(record.group, record.resource, record.namespace, record.name)
     if attributes.get("ce_subject", b"") != expected.encode():
         raise RecordError(f"ce_subject is {quoted(attributes.get('ce_subject'))}, but the key has {quoted(expected)}")
-    if record.state not in STATES:
-        raise RecordError(f"ce_state is {quoted(record.state)}, expected oversize or none")
-    if record.ordering not in ORDERINGS:
-        raise RecordError(f"ce_ordering is {quoted(record.ordering)}, expected clock or none")
-    if not record.ordering and is_beyond_versions(record.list_version):
-        raise RecordError(
-            f"ce_listversion is {quoted(record.list_version)}: above 2^62 no version orders anything, and what is "
-            "ordered by the clock says so"
-        )
     if record.session or record.number or record.is_of_watches:
         _check_session(record)
     if missing := _missing(record):
         raise RecordError(f"{missing} is missing from a record of type {record.type.value}")
+
+
+def _check_alike(alike: _Alike) -> None:
+    if alike.state not in STATES:
+        raise RecordError(f"ce_state is {quoted(alike.state)}, expected oversize or none")
+    if alike.ordering not in ORDERINGS:
+        raise RecordError(f"ce_ordering is {quoted(alike.ordering)}, expected clock or none")
+    if not alike.ordering and is_beyond_versions(alike.list_version):
+        raise RecordError(
+            f"ce_listversion is {quoted(alike.list_version)}: above 2^62 no version orders anything, and what is "
+            "ordered by the clock says so"
+        )
 
 
 def _check_session(record: Record) -> None:
@@ -341,8 +407,8 @@ def _check_session(record: Record) -> None:
 
 def _missing(record: Record) -> str:
     """What a record of its type cannot do without and has not; "" if it has everything."""
-    if missing := next((name for name in _REQUIRED[record.type] if not getattr(record, name)), ""):
-        return missing
+    if not all(_VALUES[record.type](record)):
+        return next(name for name in _REQUIRED[record.type] if not getattr(record, name))
     return "" if record.list or record.list_version or not record.is_object else "list or list_version"
 
 

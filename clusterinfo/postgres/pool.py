@@ -20,6 +20,7 @@ from urllib.parse import urlencode
 import asyncpg
 
 from clusterinfo.errors import ClusterinfoError, ConfigError, FatalError, TransientError, one_line, quoted_path
+from clusterinfo.postgres import timestamps
 from clusterinfo.postgres.connection import Connection, Pool
 from clusterinfo.postgres.errors import FOREIGN, READ_ONLY, Next, next_after, server_message, translate
 from clusterinfo.settings import Settings
@@ -154,9 +155,12 @@ async def _keep(connection: asyncpg.Connection) -> None:
 
 
 async def prepare_connection(connection: asyncpg.Connection) -> None:
-    """Let jsonb pass as the bytes it is, in COPY too: a version byte and the text."""
+    """Let jsonb pass as the bytes it is, in COPY too: a version byte and the text. Times are those of `timestamps`."""
     await connection.set_type_codec(
         "jsonb", schema="pg_catalog", encoder=lambda body: b"\x01" + body, decoder=lambda raw: raw[1:], format="binary"
+    )
+    await connection.set_type_codec(
+        "timestamptz", schema="pg_catalog", encoder=timestamps.encode, decoder=timestamps.decode, format="binary"
     )
 
 

@@ -64,13 +64,13 @@ async def messages(bootstrap: str, topic: str, partitions: int) -> list[Message]
         last = await consumer.end_offsets(assigned)
         while any([await consumer.position(partition) < end for partition, end in last.items()]):
             for partition, records in (await consumer.getmany(timeout_ms=POLL_MS)).items():
-                found[partition.partition] += map(_message, records)
+                found[partition.partition] += [_message(partition.partition, record) for record in records]
     return [message for number in range(partitions) for message in found[number]]
 
 
-def _message(record: ConsumerRecord) -> Message:
+def _message(partition: int, record: ConsumerRecord) -> Message:
     headers = {name.removeprefix("ce_"): value.decode() for name, value in record.headers}
-    return Message(record.partition, record.offset, headers, tuple(json.loads(record.key)), record.value)
+    return Message(partition, record.offset, headers, tuple(json.loads(record.key)), record.value)
 
 
 def completions(found: Iterable[Message]) -> dict[str, tuple[str, ...]]:

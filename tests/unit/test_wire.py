@@ -297,6 +297,21 @@ def test_a_version_that_orders_nothing_may_be_of_any_size_where_the_clock_does()
     assert decoded(wire.encode(observed(list_version=str(2**62), ordering=""))).list_version == str(2**62)
 
 
+def test_what_records_have_alike_is_their_own() -> None:
+    """Each attribute of a page's records, which is read once a page, in another one beside it; and what is refused."""
+    others = [
+        observed(ordering=""), observed(state="oversize"), observed(epoch=3), observed(list=""), observed(reach=""),
+        observed(snapshot=""), observed(kind="K"), observed(api_version="v1"), observed(list_version="98"),
+        observed(normalization=4), observed(cluster_name="x"), observed(observed_at=NOON + dt.timedelta(1)),
+        observed(type=RecordType.DELETED),
+    ]  # fmt: skip
+    for _ in range(2):
+        for record in (observed(), *others):
+            assert decoded(wire.encode(record)) == record
+        with pytest.raises(RecordError):
+            decoded(replaced("ce_state", b"small"))
+
+
 def test_headers_of_others_do_no_harm() -> None:
     key, value, headers = wire.encode(observed())
     others: list[tuple[str, bytes | None]] = [*headers, ("traceparent", b"1"), ("traceparent", b"2"), ("empty", None)]

@@ -3,7 +3,7 @@
 aiokafka's own makes whatever a batch claims: two million headers of a byte, 64 messages of any size in one call. At a
 header name that is no UTF-8 it raises, and it never comes to the messages behind it. Here a message of too many headers
 is handed out without the rest of them, and what is no message as an empty one, each with an `Unread` in `checksum`,
-which this format leaves empty and aiokafka passes on. A batch that unpacks to more than 640 KiB is unpacked in a
+which this format leaves empty. A batch that unpacks to more than 640 KiB is unpacked in a
 thread, which whoever reads waits for (`PausedError`). What a call may read in all is its `Allowance`, and the unpacked
 batches of all partitions are held within one bound. `install()` puts the reader in place.
 
@@ -24,14 +24,20 @@ from contextvars import ContextVar
 from itertools import count
 from typing import Any, Self
 
-from aiokafka import ConsumerRecord
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException, KafkaError
 from aiokafka.record.default_records import DefaultRecordBatch
 from aiokafka.record.legacy_records import LegacyRecordBatch
 
 from clusterinfo.kafka.aiokafka_patches import codecs
-from clusterinfo.kafka.aiokafka_patches.message import Allowance, Message, TooLargeError, read_message, read_varint
+from clusterinfo.kafka.aiokafka_patches.message import (
+    Alike,
+    Allowance,
+    Message,
+    TooLargeError,
+    read_message,
+    read_varint,
+)
 from clusterinfo.offload import offload
 
 UNPACKED_BYTES = 16 * 1024 * 1024
@@ -93,7 +99,8 @@ def install() -> None:
 
 
 class Messages(fetcher.PartitionRecords):  # type: ignore[misc]
-    """The messages of one answer. Unlike aiokafka's it does not keep the last one that it handed out, nor transactions.
+    """The messages of one answer. Unlike aiokafka's it does not keep the last one that it handed out, nor transactions,
+    and it makes no ConsumerRecord of them.
 
     After an error there are no more, and the rest is fetched again; what was too large, or took a while, may be tried
     again.
@@ -101,10 +108,10 @@ class Messages(fetcher.PartitionRecords):  # type: ignore[misc]
 
     next_fetch_offset: int
     _batch: Batch | LegacyRecordBatch | None = None
-    _messages: Iterator[Any] = iter(())
+    _messages: Iterator[Message] = iter(())
     _has_failed = False
 
-    def __next__(self) -> ConsumerRecord:
+    def __next__(self) -> Message:
         if self._has_failed:
             raise StopIteration
         try:
@@ -119,17 +126,17 @@ class Messages(fetcher.PartitionRecords):  # type: ignore[misc]
             self._has_failed = True
             raise
 
-    def _next(self) -> ConsumerRecord:
+    def _next(self) -> Message:
         while self._batch is not None or self._records.has_next():
             if self._batch is None:
                 self._batch = self._checked()
-                self._messages = iter(() if self._batch.is_control_batch else self._batch)
+                self._messages = _messages_of(self._batch)
             for message in self._messages:
                 if message.offset >= self.next_fetch_offset:
                     self.next_fetch_offset = message.offset + 1
                     if allowance := _allowance.get():
                         allowance.given += 1
-                    return self._consumer_record(self._tp, message)
+                    return message
             self.next_fetch_offset = self._batch.next_offset
             self._batch = None
         raise StopIteration
@@ -171,6 +178,18 @@ class Batches:
         return length + _AFTER_LENGTH
 
 
+def _messages_of(batch: Batch | LegacyRecordBatch) -> Iterator[Message]:
+    if batch.is_control_batch:
+        return iter(())
+    return batch if isinstance(batch, Batch) else map(_of_legacy, batch)
+
+
+def _of_legacy(record: Any) -> Message:
+    """A message of format 0 or 1, which has no headers; its checksum is a number, and has been compared."""
+    key, value = record.key, record.value
+    return Message(record.offset, -1, 0, key, value, [], None, len(key or b"") + len(value or b""))
+
+
 def _legacy_batch(data: bytes, magic: int) -> LegacyRecordBatch:
     """One of format 0 or 1. aiokafka raises SystemError, or whatever it is, for lengths that are none."""
     try:
@@ -193,6 +212,7 @@ class Batch:
         self._codec: int = header.compression_type
         self._left: int = _RECORDS.unpack_from(view)[0]
         self._pos = 0
+        self._alike = Alike()
         self._expected = self.base_offset  # offset of the next message, or before it
         self.unpacked: bytes | None = None
         self._failure: UnreadableError | None = None
@@ -210,7 +230,7 @@ class Batch:
             start, end = self._bounds(data)
             offset, pos = self._offset(data, start, end)
             if not (allowance and self.base_offset <= offset < allowance.start < self.next_offset):
-                message = read_message(data, pos, end, offset, allowance)
+                message = read_message(data, pos, end, offset, allowance, alike=self._alike)
                 self._move(offset, end)
                 return message
             self._move(offset, end)

@@ -15,13 +15,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from aiokafka import ConsumerRecord
 from aiokafka.errors import CorruptRecordException, KafkaError, RecordTooLargeError
 
 from clusterinfo import wire
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import RecordError, RestartError, one_line
-from clusterinfo.kafka.aiokafka_patches.message import TooLargeError
+from clusterinfo.kafka.aiokafka_patches.message import Message, TooLargeError
 from clusterinfo.kafka.aiokafka_patches.reading import UnreadableError
 from clusterinfo.kafka.consumer.partition import AssignedPartition
 from clusterinfo.kafka.errors import is_final, translate
@@ -212,7 +211,7 @@ class Batcher:
         left = min(self._limits.records - len(batch), (self._limits.size_bytes - batch.size_bytes) // mean_bytes)
         return max(1, min(self._step, left))
 
-    async def _accept(self, batch: PartialBatch, messages: Sequence[ConsumerRecord]) -> None:
+    async def _accept(self, batch: PartialBatch, messages: Sequence[Message]) -> None:
         if not await self._is_expected(batch, messages[0].offset):
             return
         size_bytes = self._add(batch, messages)
@@ -242,7 +241,7 @@ class Batcher:
             self._observe(OffsetGap(lane=str(lane), expected=expected, found=offset))
         return True
 
-    def _add(self, batch: PartialBatch, messages: Sequence[ConsumerRecord]) -> int:
+    def _add(self, batch: PartialBatch, messages: Sequence[Message]) -> int:
         """Decode messages into the batch; returns their bytes: keys, headers and values."""
         reserved_bytes = 0 if batch else batch.held_bytes
         self._begin(batch)
@@ -252,7 +251,7 @@ class Batcher:
                 batch.records.append(wire.decode(message.key, message.value, message.headers, message.offset))
             except RecordError as error:
                 batch.rejected.append(_rejected(message, str(error)))
-        added_bytes = sum(map(_size_bytes, messages))
+        added_bytes = sum([message.size_bytes for message in messages])
         batch.size_bytes += added_bytes
         self._hold(batch, max(0, added_bytes + len(messages) * RECORD_OVERHEAD_BYTES - reserved_bytes))
         batch.end = self.next_offset = messages[-1].offset + 1
@@ -323,13 +322,13 @@ class Batcher:
         batch.end = self.next_offset = end
 
 
-def _check_read(message: ConsumerRecord) -> None:
+def _check_read(message: Message) -> None:
     """Raise RecordError for a message that was not read whole."""
     if message.checksum is not None:
         raise RecordError(message.checksum.reason)
 
 
-def _rejected(message: ConsumerRecord, reason: str) -> Rejected:
+def _rejected(message: Message, reason: str) -> Rejected:
     """The message, as far as it is stored."""
     key, omitted_bytes = message.key, message.checksum.omitted_bytes if message.checksum else 0
     if key and len(key) > wire.MAX_KEY_BYTES:
@@ -343,8 +342,3 @@ def _rejected(message: ConsumerRecord, reason: str) -> Rejected:
         value=message.value or b"",
         omitted_bytes=omitted_bytes,
     )
-
-
-def _size_bytes(message: ConsumerRecord) -> int:
-    headers = sum(len(name) + len(value or b"") for name, value in message.headers)
-    return len(message.key or b"") + len(message.value or b"") + headers

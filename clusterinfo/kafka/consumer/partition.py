@@ -12,11 +12,12 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 
 from clusterinfo.errors import one_line
 from clusterinfo.kafka.aiokafka_patches import reading
+from clusterinfo.kafka.aiokafka_patches.message import Message
 from clusterinfo.kafka.errors import is_final, translate
 from clusterinfo.model import PartitionLane
 from clusterinfo.observations import Observe, Recovered, Retrying
@@ -72,7 +73,7 @@ class AssignedPartition:
                 await self.wait_after(error, "ask for offsets")
         return None
 
-    async def read(self, wait_s: float, most: int, start: int, size_bytes: int) -> Sequence[ConsumerRecord]:
+    async def read(self, wait_s: float, most: int, start: int, size_bytes: int) -> Sequence[Message]:
         """At most `most` messages from offset `start` on that are there, or that come within `wait_s`.
 
         Never cancel it. Raises TooLargeError if they are larger than `size_bytes` together, KafkaError, and whatever
@@ -85,7 +86,7 @@ class AssignedPartition:
             self.is_given_up = True
             return ()
         self._note_success("read")
-        messages: Sequence[ConsumerRecord] = found.get(self._partition, ())
+        messages: Sequence[Message] = found.get(self._partition, ())
         if messages:
             self.waits_since_s = None
         return messages

@@ -14,6 +14,7 @@ import pytest
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchPy
+from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.structs import TopicPartition
 
@@ -42,7 +43,7 @@ def read(data: bytes, reader: Any = None, start: int = 0) -> list[Any]:
 
 
 def fields(messages: list[Any]) -> list[tuple[object, ...]]:
-    return [(one.offset, one.key, one.value, one.headers) for one in messages]
+    return [(one.offset, one.key, one.value, [*one.headers]) for one in messages]
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +86,7 @@ def test_a_header_name_that_is_no_utf8_stands_between_good_messages(codec: str) 
     with pytest.raises(UnicodeDecodeError):
         read(data, MemoryRecords)
     first, second, third = read(data)
-    assert second.headers == (("a\udcff", b"1"), ("b", b"2"))
+    assert second.headers == [("a\udcff", b"1"), ("b", b"2")]
     for one in (first, third):
         assert wire.decode(one.key, one.value, one.headers).name == f"o-{one.offset}"
 
@@ -111,7 +112,7 @@ BROKEN = {
 def test_what_is_no_message_stands_between_good_ones(broken: bytes, codec: str) -> None:
     first, second, third = read(batch([good(0), broken, good(2)], codec, 40))
     assert [one.offset for one in (first, second, third)] == [40, 41, 42]
-    assert (second.key, second.value, second.headers) == (None, None, ())
+    assert (second.key, second.value, second.headers) == (None, None, [])
     assert "no message of Kafka's format" in second.checksum.reason
     assert first.checksum is third.checksum is None
 
@@ -152,6 +153,16 @@ def test_what_is_no_batch_of_an_older_format_is_corrupt(magic: int) -> None:
         read(bytes(whole))
 
 
+@pytest.mark.parametrize("magic", [0, 1])
+def test_a_message_of_an_older_format_is_read_whole(magic: int) -> None:
+    builder = LegacyRecordBatchBuilder(magic, 0, 1000)
+    builder.append(0, 1, b"k", b"v")
+    builder.append(1, 1, None, b"v")
+    found = read(bytes(builder.build()))
+    assert fields(found) == [(0, b"k", b"v", []), (1, None, b"v", [])]
+    assert [(one.checksum, one.size_bytes) for one in found] == [(None, 2), (None, 1)]
+
+
 def test_too_many_headers_are_left_unread() -> None:
     many = (sized(b"a") + sized(b"1") + sized(b"b") + sized(None)) * 500_000
     large = [(b"a", b"1"), (b"a", b"2"), (b"b", b"x" * 70_000), (b"c", b"3")]
@@ -162,11 +173,12 @@ def test_too_many_headers_are_left_unread() -> None:
     first, flood, third, fourth = read(data)
     assert time.process_time() - began < 0.5  # 10 ms, nearly all of it to decompress; aiokafka takes 2 s
     assert first.checksum is None
-    assert flood.headers == (("a", b"1"), ("b", None)) * 32
+    assert flood.headers == [("a", b"1"), ("b", None)] * 32
     assert "1000000 headers" in flood.checksum.reason
     assert flood.checksum.omitted_bytes == 3_500_000 - 32 * 7
-    assert third.headers == (("a", b"1"), ("a", b"2"))
+    assert third.headers == [("a", b"1"), ("a", b"2")]
     assert third.checksum.omitted_bytes > 70_000
+    assert (flood.size_bytes, third.size_bytes) == (4 + 3 + 32 * 7, 4 + 1 + 2 * 4)
     assert len(fourth.headers) == 64
     assert fourth.checksum is None
 

@@ -89,7 +89,10 @@ class FakeConsumer:
 
 def message(offset: int, size_bytes: int = 10) -> Any:
     key, value, headers = wire.encode(item(offset, "pods", LIST, b"x" * size_bytes))
-    return SimpleNamespace(offset=offset, key=key, value=value, headers=tuple(headers), checksum=None)
+    whole_bytes = len(key) + len(value) + sum(len(name) + len(text) for name, text in headers)
+    return SimpleNamespace(
+        offset=offset, key=key, value=value, headers=tuple(headers), checksum=None, size_bytes=whole_bytes
+    )
 
 
 class Lane:
@@ -324,10 +327,10 @@ async def test_stopped_while_a_large_message_waits_it_holds_nothing(lanes: Calla
     assert lane.budget.held_bytes == 0
 
 
-async def test_keys_and_headers_count(lanes: Callable[..., Lane]) -> None:
+async def test_all_of_a_message_counts_and_what_is_kept_of_its_key_is_bounded(lanes: Callable[..., Lane]) -> None:
     consumer = FakeConsumer(range(1))
     consumer.log[0].key = b"k" * 70_000
-    consumer.log[0].headers = (("h", b"v" * 50_000), ("n", None))
+    consumer.log[0].size_bytes = 70_000 + 50_002 + 10
     lane = lanes(consumer)
     await lane.source.open(LANE, None)
     batch = await lane.next()
