@@ -261,8 +261,9 @@ comment on column list_seen.reach is 'The namespace the list is confined to; emp
 comment on column list_seen.epoch is 'CLUSTER_EPOCH of its collector.';
 comment on column list_seen.live_at is 'As of when the list shows its objects.';
 comment on column list_seen.seen_at is 'When the list began.';
-comment on column list_seen.ids is 'resource.id of rows that it named, of 256 at most.';
+comment on column list_seen.ids is 'resource.id of rows that it named: 256 of them, or 64 ranges once the list is proven, at most.';
 create index list_seen_unit on list_seen (unit_id);
+-- 64 ranges are what fits into the row: of more, in TOAST, each look-up would cost 60 us.
 -- Whoever looks for a row asks by its id alone: so the planner does not take the other index, which finds all of the kind.
 create index list_seen_ids on list_seen using gist (ids);
 
