@@ -116,10 +116,11 @@ async def store(sink: PostgresSink, kind: Followed, *records: Record) -> float:
     return time.perf_counter() - began
 
 
-def cpu_us(pid: int) -> float:
-    """Of a process, user and system."""
+def cpu_us(pid: int, *, ended: bool = False) -> float:
+    """Of a process, user and system; or of those of its children that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * TICK_US
+    user, system = fields[13:15] if ended else fields[11:13]
+    return (int(user) + int(system)) * TICK_US
 
 
 @asynccontextmanager
