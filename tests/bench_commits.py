@@ -134,10 +134,11 @@ async def store(sink: PostgresSink, kind: Followed, *records: Record) -> float:
     return time.perf_counter() - began
 
 
-def cpu_us(pids: Sequence[int]) -> float:
-    """Of processes, user and system."""
+def cpu_us(pids: Sequence[int], *, ended: bool = False) -> float:
+    """Of processes, user and system; or of those of their children that have ended."""
     fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
-    return sum(int(of_one[11]) + int(of_one[12]) for of_one in fields) * TICK_US
+    first = 13 if ended else 11
+    return sum(int(of_one[first]) + int(of_one[first + 1]) for of_one in fields) * TICK_US
 
 
 @asynccontextmanager
