@@ -32,7 +32,7 @@ from clusterinfo.postgres.sink import PostgresSink
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from clusterinfo.settings import load
 from clusterinfo.statements import WatchProgress
-from tests.bench_commits import cpu_us, replace_pool
+from tests.bench_commits import cpu_us
 from tests.support.past import BODIES
 from tests.support.records import LANE, Feed, Listing, watched
 
@@ -214,7 +214,8 @@ async def _day(postgres: EmbeddedPostgres, connection: asyncpg.Connection, objec
     bodies = [row["body"].encode() for row in await connection.fetch("select body::text from past_body")]
     pods, events = Kind("pods", 0, pod(bodies), objects), Kind("events", 1, event)
     postmaster = int((Path(postgres.data) / "postmaster.pid").read_text().split()[0])
-    async with PostgresSink.connect(replace_pool(load(postgres.env()), 1), lambda _: None) as sink:
+    settings = load(postgres.env()).model_copy(update={"db_pool_size": 1})
+    async with PostgresSink.connect(settings, lambda _: None) as sink:
         for kind in (pods, events):
             await sink.open(kind.feed.lane)
             await store(sink, kind, kind.listed())
