@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 import aiohttp
 import msgspec
+from isal import isal_zlib
 from yarl import URL
 
 from clusterinfo.errors import ConfigError, FatalError, TransientError, one_line
@@ -39,6 +40,8 @@ from clusterinfo.waiting import retried_within
 
 if TYPE_CHECKING:
     from kubernetes_asyncio.client import ApiClient
+
+aiohttp.set_zlib_backend(isal_zlib)  # unpacks gzip in a third of zlib's time
 
 T = TypeVar("T")
 JSON = dict[str, Any]
