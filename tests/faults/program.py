@@ -36,8 +36,6 @@ from tests.faults.failpoints import Action, Failpoints
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 BEATS_A_SESSION = 4
-FEW_ROWS = 5
-"""More of a batch go by COPY, which has a middle."""
 
 Original = Callable[..., Awaitable[Any]]
 
@@ -89,7 +87,6 @@ class Places:
         """Take those places. Raises AttributeError for a function that is not there (any more)."""
         for place, around in self.taken().items():
             self._replace(*place, around)
-        rows.FEW_ROWS = FEW_ROWS
 
     def taken(self) -> dict[tuple[Any, str], Callable[..., Awaitable[Any]]]:
         """(owner, name) of each function, and what stands in its place."""
