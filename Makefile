@@ -24,7 +24,7 @@ install = echo "Installing into $(VENV), once: $(2)"; began=$$(date +%s); \
 # Every worker and every program would compile what it imports again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help demo test lint bench bench-peers faults install lock clean
+.PHONY: help demo test lint bench bench-peers faults install lock uv clean
 .DELETE_ON_ERROR:
 
 help:
@@ -60,12 +60,15 @@ install: $(DEV)
 LOCK = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --custom-compile-command 'make lock' $(ARGS)
 
-lock: $(BIN)/python
-	@$(PIP_INSTALL) uv==0.13.8
+lock: uv
 	@$(LOCK) pyproject.toml -o requirements/program.txt
 	@$(LOCK) --extra sandbox pyproject.toml -o requirements/sandbox.txt
 	@$(BIN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' \
 	  | $(LOCK) - -o requirements/build.txt
+
+# With which .ci/run installs as well.
+uv: $(BIN)/python
+	@$(PIP_INSTALL) uv==0.13.8
 
 clean:
 	rm -rf $(VENV)

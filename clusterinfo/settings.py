@@ -243,6 +243,11 @@ class Settings(BaseModel):
         default=None, description="kubeconfig file; in-cluster credentials, else ~/.kube/config unless set"
     )
     kube_context: str | None = Field(default=None, description="context of the kubeconfig; its current one unless set")
+    kube_compression: Literal["gzip", "none"] | None = Field(
+        default=None,
+        description="encoding of the API's answers: `gzip` on slow networks, else `none`; unless set as the kubeconfig "
+        "says, gzip by default, and none in the cluster",
+    )
     cluster_id: ClusterId | None = Field(
         default=None,
         description="what the cluster is known by, for ever; the uid of its kube-system namespace unless set",

@@ -40,12 +40,15 @@ _DIGITS = len(str(MAX_NUMBER))  # of a number that is looked at: `int` refuses 4
 MAX_QUOTED_CHARS = 60  # of what a reason quotes: enough to recognise a value, too little to leak one
 _CACHED = 4096  # distinct clusters, ids and times remembered: more than a topic carries, or a run reads side by side
 _CACHED_ALIKE = 64  # pages whose attributes are remembered: those that come side by side; each may have 64 KiB
+_SIDE_BY_SIDE = 128  # lists and watches whose headers are remembered: a stranger's may have 64 kB
 
 _ENCODER = msgspec.json.Encoder()
 _KEY = msgspec.json.Decoder(tuple[str, str, str, str, str])
 _HASH = re.compile(rb"[0-9a-f]{32}")
 _UUID7 = re.compile(UUID7.encode())
 _LAST_UUID7 = b"e677d21f-dbff"  # milliseconds of the end of the year 9999, the last that Python and SQL agree on
+_SHARED = ("ce_snapshot", "ce_list", "ce_reach", "ce_apiversion", "ce_kind", "ce_ordering", "ce_state", "ce_session")
+_VERBS = {kind: kind.value.split(".")[-2] for kind in RecordType}
 _TYPES = {kind.value.encode(): kind for kind in RecordType}
 _ALIKE = (
     "ce_specversion", "ce_type", "ce_clustername", "ce_time", "ce_epoch", "ce_snapshot", "ce_list", "ce_reach",
@@ -97,42 +100,63 @@ def attributes_of(record: Record) -> list[tuple[str, bytes]]:
     What the records of a page have alike comes first: it compresses better, and is read at once.
     Raises UnicodeEncodeError for half a surrogate pair, RecordError for a time without zone.
     """
-    texts = (
-        ("ce_clustername", record.cluster_name),
-        ("ce_snapshot", record.snapshot),
-        ("ce_list", record.list),
-        ("ce_reach", record.reach),
-        ("ce_apiversion", record.api_version),
-        ("ce_kind", record.kind),
-        ("ce_ordering", record.ordering),
-        ("ce_state", record.state),
-        ("ce_session", record.session),
-        ("ce_time", _time(record.observed_at)),
-        ("ce_listversion", record.list_version),
-        ("ce_id", record_id(record)),
-        ("ce_subject", subject(record.group, record.resource, record.namespace, record.name)),
-        ("ce_uid", record.uid),
-        ("ce_resourceversion", record.resource_version),
-        ("ce_contenthash", record.content_hash),
-        ("ce_manager", record.manager),
-        ("ce_operation", record.operation),
-        ("ce_subresource", record.subresource),
-        ("ce_managedat", _time(record.managed_at) if record.managed_at else ""),
-    )
     headers = [
-        SPECVERSION,
-        ("ce_type", record.type.value.encode()),
-        ("ce_source", source(record.cluster)),
-        CONTENT_TYPE,
-        ("ce_epoch", b"%d" % record.epoch),
-        ("ce_normalization", b"%d" % record.normalization),
+        *_shared(
+            record.type,
+            record.cluster,
+            record.cluster_name,
+            record.epoch,
+            record.normalization,
+            record.snapshot,
+            record.list,
+            record.reach,
+            record.api_version,
+            record.kind,
+            record.ordering,
+            record.state,
+            record.session,
+        ),
+        ("ce_time", _time(record.observed_at)),
     ]
-    headers += [(name, text.encode()) for name, text in texts if text]
+    headers += [
+        (name, text.encode())
+        for name, text in (
+            ("ce_listversion", record.list_version),
+            ("ce_id", record_id(record)),
+            ("ce_subject", subject(record.group, record.resource, record.namespace, record.name)),
+            ("ce_uid", record.uid),
+            ("ce_resourceversion", record.resource_version),
+            ("ce_contenthash", record.content_hash),
+            ("ce_manager", record.manager),
+            ("ce_operation", record.operation),
+            ("ce_subresource", record.subresource),
+        )
+        if text
+    ]
+    if record.managed_at:
+        headers.append(("ce_managedat", _time(record.managed_at)))
     if record.number:
         headers.append(("ce_number", b"%d" % record.number))
     if record.partition >= 0:
         headers.append(("ce_partition", b"%d" % record.partition))
     return headers
+
+
+@lru_cache(_SIDE_BY_SIDE)
+def _shared(
+    kind: RecordType, cluster: str, cluster_name: str, epoch: int, normalization: int, *texts: str
+) -> tuple[tuple[str, bytes], ...]:
+    """The headers that all objects of a list, or of a watch, have in common; `texts`: those of `_SHARED`."""
+    named = zip(_SHARED, texts, strict=True)
+    return (
+        SPECVERSION,
+        ("ce_type", kind.value.encode()),
+        ("ce_source", source(cluster)),
+        CONTENT_TYPE,
+        ("ce_epoch", b"%d" % epoch),
+        ("ce_normalization", b"%d" % normalization),
+        *((name, text.encode()) for name, text in (("ce_clustername", cluster_name), *named) if text),
+    )
 
 
 def record_id(record: Record) -> str:
@@ -142,7 +166,7 @@ def record_id(record: Record) -> str:
     sees a version of an object once; a watched version is identified by its key and resourceVersion alone. The deletion
     of what a resourceVersion names may reuse it, hence the verb.
     """
-    verb = record.type.value.rpartition(".v")[0].rpartition(".")[2]
+    verb = _VERBS[record.type]
     if record.is_of_watches:
         return f"{record.session}/{record.partition}/{record.number}/{verb}"
     if not record.is_object:
@@ -163,13 +187,13 @@ def subject(group: str, resource: str, namespace: str, name: str) -> str:
 
 
 @lru_cache(_CACHED)
-def _time(moment: dt.datetime) -> str:
+def _time(moment: dt.datetime) -> bytes:
     """RFC 3339, UTC, always with microseconds. A naive time would be read as local: refuse it."""
     if moment.tzinfo is None:
         raise RecordError("observed_at has no time zone, expected UTC")
     if moment.tzinfo is not dt.UTC:
         moment = moment.astimezone(dt.UTC)
-    return f"{moment.replace(tzinfo=None).isoformat(timespec='microseconds')}Z"
+    return f"{moment.replace(tzinfo=None).isoformat(timespec='microseconds')}Z".encode()
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------

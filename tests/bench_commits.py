@@ -1,8 +1,9 @@
 """What the transaction of a small batch costs: versions of objects that are followed, 1, 10 and 50 at a time.
 
-`python -m tests.bench --commits`. The sink runs in this process, on a server that has fsync. Beside seconds, which say
-much about the machine and what else runs on it, stand what is sent to the server in a batch, its statements and the
-processor's time of both sides.
+`python -m tests.bench --commits`: by one lane and by four, with synchronous_commit and without, on a server that has
+fsync, its files on the disk and in memory. The sink runs in this process. Beside seconds, which say much about the
+machine and what else runs on it, stand what is sent to the server in a batch, its statements and the processor's time
+of both sides.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ import datetime as dt
 import os
 import random
 import statistics
+import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,16 +31,17 @@ from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from clusterinfo.settings import Settings, load
 from clusterinfo.statements import WatchProgress
 from tests.support.records import LANE, Feed, Listing, watched
+from tests.support.scratch import IN_MEMORY
 
 SERVER = {
     "fsync": "on", "full_page_writes": "on", "shared_preload_libraries": "pg_stat_statements",
     "pg_stat_statements.track_planning": "on",
 }  # fmt: skip
 SIZES = (1, 10, 50)
-LANES = 4
+LANES = (1, 4)
 OBJECTS = 2_000
 BODY_LINES = 60  # of 80 bytes: a pod of 5 kB
-WARM_UP, BATCHES = 30, 200
+WARM_UP, BATCHES = 20, 150  # of a lane
 
 STATEMENTS = """
 select sum(calls) as calls,
@@ -52,11 +55,12 @@ TICK_US = 1e6 / os.sysconf("SC_CLK_TCK")
 
 @dataclass(slots=True)
 class Found:
-    """Of a batch of `records`, in milliseconds and microseconds."""
+    """Of a batch of `records`, by so many lanes at once; processor time in microseconds."""
 
     records: int
-    p50_ms: float
-    p95_ms: float
+    lanes: int
+    times_ms: list[float]
+    commits_s: float
     server_us: float
     client_us: float
     sent: float
@@ -64,6 +68,20 @@ class Found:
     statements: float
     slowest: list[tuple[str, float, float, float]]
     """Statement, calls a batch, microseconds of planning and of running it a batch."""
+
+    @property
+    def p50_ms(self) -> float:
+        return statistics.median(self.times_ms)
+
+    def __str__(self) -> str:
+        p99_ms = statistics.quantiles(self.times_ms, n=100)[-1]
+        return (
+            f"{self.records:7} {self.lanes:6} {self.p50_ms:7.2f} ms {p99_ms:7.2f} ms {self.commits_s:10.0f} "
+            f"{self.server_us:6.0f} us {self.client_us:6.0f} us {self.sent:5.1f} {self.statements:11.1f}"
+        )
+
+
+HEADER = "records  lanes        p50        p99  commits/s    server    client  sent  statements"
 
 
 @dataclass(slots=True)
@@ -116,62 +134,36 @@ async def store(sink: PostgresSink, kind: Followed, *records: Record) -> float:
     return time.perf_counter() - began
 
 
-def cpu_us(pid: int) -> float:
-    """Of a process, user and system."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * TICK_US
+def cpu_us(pids: Sequence[int], *, ended: bool = False) -> float:
+    """Of processes, user and system; or of those of their children that have ended."""
+    fields = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
+    first = 13 if ended else 11
+    return sum(int(of_one[first]) + int(of_one[first + 1]) for of_one in fields) * TICK_US
 
 
 @asynccontextmanager
-async def counted(pool: Pool) -> AsyncIterator[tuple[int, list[int]]]:
-    """The one connection of a pool: its backend, and the number of times that something is sent."""
+async def counted(pool: Pool, lanes: int) -> AsyncIterator[tuple[list[int], list[int]]]:
+    """The connections of a pool: their backends, and the number of times that something is sent by them."""
     sent = [0]
-    async with pool.acquire() as connection:
-        pid = await connection.fetchval("select pg_backend_pid()")
-        transport = connection._con._transport  # type: ignore[attr-defined]
-    write = transport.write
+    async with AsyncExitStack() as stack:
+        connections = [await stack.enter_async_context(pool.acquire()) for _ in range(lanes)]
+        pids = [await connection.fetchval("select pg_backend_pid()") for connection in connections]
+        transports = [connection._con._transport for connection in connections]  # type: ignore[attr-defined]
+    for transport in transports:
+        transport.write = _counting(transport.write, sent)
+    try:
+        yield pids, sent
+    finally:
+        for transport in transports:
+            del transport.write
 
+
+def _counting(write: Callable[[bytes], None], sent: list[int]) -> Callable[[bytes], None]:
     def count(data: bytes) -> None:
         sent[0] += 1
         write(data)
 
-    transport.write = count
-    try:
-        yield pid, sent
-    finally:
-        del transport.write
-
-
-async def one_lane(settings: Settings, admin: asyncpg.Connection, batches: int) -> list[Found]:
-    found = []
-    async with PostgresSink.connect(replace_pool(settings, 1), lambda _: None) as sink:
-        kind = await follow(sink, 0)
-        for records in SIZES:
-            for _ in range(WARM_UP):
-                await store(sink, kind, *kind.changes(records))
-            todo = [kind.changes(records) for _ in range(batches)]
-            async with counted(sink._pool) as (pid, sent):
-                await admin.execute("select pg_stat_statements_reset()")
-                sent[0], before_us, client_s = 0, cpu_us(pid), time.process_time()
-                times = [1000 * await store(sink, kind, *changes) for changes in todo]
-                client_s = time.process_time() - client_s
-                server_us = cpu_us(pid) - before_us
-                row = await admin.fetchrow(STATEMENTS)
-            slowest = [
-                (text, calls / batches, 1000 * plan / batches, 1000 * run / batches)
-                for text, calls, plan, run in row["slowest"]
-            ]
-            found.append(
-                Found(
-                    records, statistics.median(times), statistics.quantiles(times, n=20)[-1], server_us / batches,
-                    1e6 * client_s / batches, sent[0] / batches, int(row["calls"]) / batches, slowest,
-                )
-            )  # fmt: skip
-    return found
-
-
-def replace_pool(settings: Settings, size: int) -> Settings:
-    return settings.model_copy(update={"db_pool_size": size})
+    return count
 
 
 async def follow(sink: PostgresSink, number: int) -> Followed:
@@ -182,47 +174,75 @@ async def follow(sink: PostgresSink, number: int) -> Followed:
     return kind
 
 
-async def four_lanes(settings: Settings, batches: int) -> dict[int, float]:
-    """Records of a batch -> commits a second over all lanes."""
-    found = {}
-    async with PostgresSink.connect(replace_pool(settings, LANES), lambda _: None) as sink:
-        kinds = [await follow(sink, 1 + number) for number in range(LANES)]
+Todo = Sequence[tuple[Followed, list[list[Record]]]]
 
-        async def run(kind: Followed, todo: list[list[Record]]) -> None:
-            for changes in todo:
-                await store(sink, kind, *changes)
 
-        for records in SIZES:
-            for count in (WARM_UP, batches):
-                todo = [(kind, [kind.changes(records) for _ in range(count)]) for kind in kinds]
-                began = time.perf_counter()
-                async with asyncio.TaskGroup() as lanes:
-                    for kind, of_kind in todo:
-                        lanes.create_task(run(kind, of_kind))
-            found[records] = LANES * batches / (time.perf_counter() - began)
-    return found
+def changes(kinds: Sequence[Followed], records: int, batches: int) -> Todo:
+    """Batches of so many changes for each lane."""
+    return [(kind, [kind.changes(records) for _ in range(batches)]) for kind in kinds]
+
+
+async def stored(sink: PostgresSink, todo: Todo) -> tuple[list[float], float]:
+    """The time of each batch in milliseconds, of all lanes at once; and the seconds of all."""
+
+    async def run(kind: Followed, batches: list[list[Record]]) -> list[float]:
+        return [1000 * await store(sink, kind, *of_batch) for of_batch in batches]
+
+    began = time.perf_counter()
+    times = await asyncio.gather(*(run(kind, batches) for kind, batches in todo))
+    return [one for of_lane in times for one in of_lane], time.perf_counter() - began
+
+
+async def measured(sink: PostgresSink, admin: asyncpg.Connection, kinds: Sequence[Followed], records: int) -> Found:
+    await stored(sink, changes(kinds, records, WARM_UP))
+    todo, of_all = changes(kinds, records, BATCHES), BATCHES * len(kinds)
+    async with counted(sink._pool, len(kinds)) as (pids, sent):
+        await admin.execute("select pg_stat_statements_reset()")
+        sent[0], server_us, client_s = 0, cpu_us(pids), time.process_time()
+        times_ms, seconds = await stored(sink, todo)
+        client_s = time.process_time() - client_s
+        server_us = cpu_us(pids) - server_us
+        row = await admin.fetchrow(STATEMENTS)
+    slowest = [
+        (text, calls / of_all, 1000 * plan / of_all, 1000 * run / of_all) for text, calls, plan, run in row["slowest"]
+    ]
+    return Found(
+        records, len(kinds), times_ms, of_all / seconds, server_us / of_all, 1e6 * client_s / of_all, sent[0] / of_all,
+        int(row["calls"]) / of_all, slowest,
+    )  # fmt: skip
 
 
 async def commits(*, details: bool) -> None:
     """Print all of it; with `details` also what the server spends on each statement."""
-    async with EmbeddedPostgres(SERVER) as postgres:
-        settings = load(postgres.env())
-        admin = await asyncpg.connect(postgres.dsn(), timeout=10)
-        try:
-            await admin.execute("create extension pg_stat_statements")
-            await migrate(admin, settings.db_schema)
-            await _measure(settings, admin, details=details)
-        finally:
-            await admin.close()
+    for directory in dict.fromkeys((tempfile.gettempdir(), str(IN_MEMORY))):
+        tempfile.tempdir = directory
+        async with EmbeddedPostgres(SERVER) as postgres:
+            settings = load(postgres.env())
+            admin = await asyncpg.connect(postgres.dsn(), timeout=10)
+            try:
+                await admin.execute("create extension pg_stat_statements")
+                await migrate(admin, settings.db_schema)
+                for number, synchronous in enumerate(("on", "off")):
+                    print(f"files in {directory}, synchronous_commit = {synchronous}", HEADER, sep="\n", flush=True)
+                    chosen = settings.model_copy(update={"db_synchronous_commit": synchronous})
+                    await _measure(chosen, admin, first=number * sum(LANES), details=details)
+            finally:
+                await admin.close()
 
 
-async def _measure(settings: Settings, admin: asyncpg.Connection, *, details: bool) -> None:
-    lanes = await four_lanes(settings, BATCHES)
-    print("records      p50      p95   server   client   sent  statements   commits/s of 4 lanes")
-    for one in await one_lane(settings, admin, BATCHES):
-        print(
-            f"{one.records:7} {one.p50_ms:5.2f} ms {one.p95_ms:5.2f} ms {one.server_us:5.0f} us "
-            f"{one.client_us:5.0f} us {one.sent:6.1f} {one.statements:11.1f} {lanes[one.records]:11.0f}"
-        )
-        for text, calls, plan_us, run_us in one.slowest if details else ():
-            print(f"    {calls:5.2f} calls  plan {plan_us:7.1f} us  run {run_us:7.1f} us  {text}")
+async def by_lanes(settings: Settings, admin: asyncpg.Connection, numbers: Sequence[int]) -> AsyncIterator[Found]:
+    """Of each size, by lanes of these numbers at once."""
+    pool = settings.model_copy(update={"db_pool_size": len(numbers)})
+    async with PostgresSink.connect(pool, lambda _: None) as sink:
+        kinds = [await follow(sink, number) for number in numbers]
+        for records in SIZES:
+            yield await measured(sink, admin, kinds, records)
+
+
+async def _measure(settings: Settings, admin: asyncpg.Connection, first: int, *, details: bool) -> None:
+    for lanes in LANES:
+        async for found in by_lanes(settings, admin, range(first, first + lanes)):
+            print(found, flush=True)
+            for text, calls, plan_us, run_us in found.slowest if details else ():
+                print(f"    {calls:5.2f} calls  plan {plan_us:7.1f} us  run {run_us:7.1f} us  {text}")
+        first += lanes

@@ -2,22 +2,24 @@
 
 Pods alone. Collecting: a bare download, and typed lists with kubernetes_asyncio, which keep and send nothing. Storing:
 what a script does with the same topic, key and body into a table with a primary key, upserted, by `executemany` and
-from `unnest`; no versions, history, proofs of lists, labels or deletions.
+from `unnest`; no versions, history, proofs of lists, labels or deletions. With Apache Kafka, where Java and Maven are,
+also by a JDBC sink (`kafka/jdbc_sink`), timed once Java's compiler has warmed up.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import asyncpg
 from aiokafka import AIOKafkaConsumer, ConsumerRecord
-from aiokafka.structs import TopicPartition
 from kubernetes_asyncio.client import ApiClient, Configuration, CoreV1Api
 
 from tests import bench
+from tests.kafka import jdbc_sink
 from tests.support.rounds import Rounds, Run
 
 BATCH = 5000
@@ -56,14 +58,17 @@ WRITERS: dict[str, Write] = {"unnest": by_unnest, "executemany": by_executemany}
 async def write_all(bootstrap: str, topic: str, dsn: str, write: Write) -> float:
     """Seconds from the first message of a topic to the commit of the last, batch by batch."""
     connection = await asyncpg.connect(dsn, timeout=10)
-    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, auto_offset_reset="earliest", enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(
+        topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", enable_auto_commit=False
+    )
     await consumer.start()
     try:
         await connection.execute(TABLE)
-        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
-        consumer.assign(partitions)
+        partitions = consumer.assignment()
         ends = await consumer.end_offsets(partitions)
         began = time.perf_counter()
+        if not any(ends.values()):
+            raise RuntimeError(f"nothing to store in the topic {topic}")
         while any([await consumer.position(partition) < ends[partition] for partition in partitions]):
             found = await consumer.getmany(timeout_ms=1000, max_records=BATCH)
             messages = [message for of_partition in found.values() for message in of_partition]
@@ -79,6 +84,17 @@ async def peer(size: Run, *arguments: str) -> Run:
     with bench.processor_time() as cpu_s:
         seconds = await bench.seconds_of("tests.bench_peers", *arguments)
     return Run(size.rows, size.size_bytes, seconds, cpu_s[0])
+
+
+async def jdbc(servers: bench.Servers, size: Run) -> Run:
+    """What a JDBC sink does, were it warm from its first row on."""
+    dsn = servers.postgres.dsn(await servers.fresh())
+    connection = await asyncpg.connect(dsn, timeout=10)
+    await connection.execute(TABLE)
+    await connection.close()
+    with bench.processor_time() as cpu_s:
+        seconds_a_row = await jdbc_sink.sink_all(servers.bootstrap, "peers", dsn, size.rows)
+    return Run(size.rows, size.size_bytes, seconds_a_row * size.rows, cpu_s[0])
 
 
 async def collecting(objects: int, rounds: int) -> Rounds:
@@ -97,6 +113,9 @@ async def collecting(objects: int, rounds: int) -> Rounds:
 
 async def storing(objects: int, rounds: int) -> Rounds:
     found = Rounds("COPY")
+    has_java = os.environ.get("CLUSTERINFO_TEST_KAFKA") == "apache"
+    if has_java:
+        await jdbc_sink.fetch()
     async with bench.servers(objects) as servers:
         size = await bench.collected(servers, "peers", INCLUDE="pods")
         for _ in range(rounds):
@@ -108,6 +127,8 @@ async def storing(objects: int, rounds: int) -> Rounds:
                 dsn = servers.postgres.dsn(await servers.fresh())
                 arguments = (f"--write={name}", f"--bootstrap={servers.bootstrap}", "--topic=peers", f"--dsn={dsn}")
                 found.add(name, await peer(size, *arguments))
+            if has_java:
+                found.add("JDBC sink", await jdbc(servers, size))
     return found
 
 

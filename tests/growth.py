@@ -1,4 +1,4 @@
-"""What an object costs as everything around it grows: `python -m tests.growth size|clusters|consumers|history N ...`.
+"""What an object costs as everything around it grows: `python -m tests.growth WHAT N ...`.
 
 Beside microseconds, which say much about the machine, stand processor time, memory and bytes, which say less of it: the
 figures of one column are to be the same in all lines. Each line is a database and a topic of its own.
@@ -8,7 +8,9 @@ Processor time has the start of the program in it, about a second: 200 us of eac
 - size: a cluster of N objects: listed and stored, listed again with nothing changed, and with 1 % changed;
 - clusters: `--objects` in N clusters, each of its own CLUSTER_ID, stored by one consumer;
 - consumers: N of them store `--objects` of two clusters from 12 partitions;
-- history: small batches of changes, as `tests.bench --commits` has them, beside N versions.
+- history: small batches of changes, as `tests.bench --commits` has them, beside N versions;
+- bloat: what a day of changes leaves in the tables of N pods, under the storage parameters that `--try` matches;
+- hot: N rows of each small table that batches update (both in `growth_bloat.py`).
 
 CLUSTERINFO_TEST_KAFKA=apache takes Apache Kafka, CLUSTERINFO_TEST_POSTGRES_BIN another PostgreSQL.
 """
@@ -19,6 +21,7 @@ import argparse
 import asyncio
 import datetime as dt
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from itertools import chain
 
 import asyncpg
@@ -27,12 +30,23 @@ from clusterinfo.postgres.migrations import migrate
 from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from clusterinfo.settings import load
 from tests.bench import TIMEOUT_S, WAIT, Servers, processor_time, servers
-from tests.bench_commits import SERVER, one_lane
+from tests.bench_commits import SERVER, by_lanes
+from tests.growth_bloat import of_day, of_hot
 from tests.support.past import Past, make_past
 from tests.support.programs import Ended, Program, run
 
-SIZES = {"size": [5_000, 50_000], "clusters": [1, 10], "consumers": [1, 2, 4], "history": [0, 1_000_000]}
-BATCHES = 200
+SIZES = {
+    "size": [5_000, 50_000], "clusters": [1, 10], "consumers": [1, 2, 4], "history": [0, 1_000_000],
+    "bloat": [5_000], "hot": [500],
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`objects` of clusters and consumers; the storage parameters whose names match `variants`."""
+
+    objects: int
+    variants: str
 
 
 async def collect(bench: Servers, topic: str, **env: str) -> str:
@@ -80,7 +94,7 @@ def _at(line: dict[str, str]) -> dt.datetime:
     return dt.datetime.fromisoformat(line["timestamp"])
 
 
-async def of_size(objects: int, _: int) -> None:
+async def of_size(objects: int, _: Options) -> None:
     async with servers(objects) as bench:
         for what, changes in (("new", 0), ("unchanged", 0), ("1 % changed", objects // 100)):
             if changes:
@@ -93,21 +107,21 @@ async def of_size(objects: int, _: int) -> None:
         print(f"{objects:9,} {'database':12} {size / objects:,.0f} B an object", flush=True)
 
 
-async def of_clusters(clusters: int, objects: int) -> None:
-    async with servers(objects // clusters) as bench:
+async def of_clusters(clusters: int, options: Options) -> None:
+    async with servers(options.objects // clusters) as bench:
         for number in range(clusters):
             await collect(bench, "clusters", CLUSTER_ID=f"cluster-{number}", CLUSTER_NAME=f"c{number}")
         print(f"{clusters:9,} {await consume(bench, 'clusters', 'postgres')}", flush=True)
 
 
-async def of_consumers(consumers: int, objects: int) -> None:
-    async with servers(objects // 2) as bench:
+async def of_consumers(consumers: int, options: Options) -> None:
+    async with servers(options.objects // 2) as bench:
         for number in range(2):
             await collect(bench, "consumers", CLUSTER_ID=f"cluster-{number}", CLUSTER_NAME=f"c{number}")
         print(f"{consumers:9,} {await consume(bench, 'consumers', 'postgres', consumers)}", flush=True)
 
 
-async def of_history(versions: int, _: int) -> None:
+async def of_history(versions: int, _: Options) -> None:
     async with EmbeddedPostgres(
         SERVER | {"max_wal_size": "8GB", "fsync": "off", "full_page_writes": "off"}
     ) as postgres:
@@ -119,21 +133,22 @@ async def of_history(versions: int, _: int) -> None:
             objects = max(1000, min(25_000, versions))
             await make_past(admin, Past(50, objects, versions // objects, largest=1))
             await admin.execute("reset search_path")
-            for one in await one_lane(settings, admin, BATCHES):
+            async for one in by_lanes(settings, admin, [0]):
                 cpu = f"CPU of the server {one.server_us:5.0f} us, of the consumer {one.client_us:5.0f} us"
                 print(f"{versions:9,} {one.records:3} changes: {one.p50_ms:6.2f} ms, {cpu}", flush=True)
         finally:
             await admin.close()
 
 
-GROWTHS: dict[str, Callable[[int, int], Awaitable[None]]] = {
+GROWTHS: dict[str, Callable[[int, Options], Awaitable[None]]] = {
     "size": of_size, "clusters": of_clusters, "consumers": of_consumers, "history": of_history,
+    "bloat": lambda pods, options: of_day(pods, options.variants), "hot": lambda rows, _: of_hot(rows),
 }  # fmt: skip
 
 
-async def grow(what: str, sizes: list[int], objects: int) -> None:
+async def grow(what: str, sizes: list[int], options: Options) -> None:
     for size in sizes:
-        await GROWTHS[what](size, objects)
+        await GROWTHS[what](size, options)
 
 
 def main() -> None:
@@ -141,8 +156,9 @@ def main() -> None:
     parser.add_argument("what", choices=GROWTHS)
     parser.add_argument("sizes", nargs="*", type=int, metavar="N", help="how much of it (small ones)")
     parser.add_argument("--objects", type=int, default=20_000, help="of clusters and consumers (default 20,000)")
-    options = parser.parse_args()
-    asyncio.run(grow(options.what, options.sizes or SIZES[options.what], options.objects))
+    parser.add_argument("--try", dest="variants", default="", metavar="PATTERN", help="of bloat: some of them")
+    asked = parser.parse_args()
+    asyncio.run(grow(asked.what, asked.sizes or SIZES[asked.what], Options(asked.objects, asked.variants)))
 
 
 if __name__ == "__main__":

@@ -23,12 +23,14 @@ CONNECT_TIMEOUT_S = 20.0  # at a start, then exit 1 with one line (docs/DESIGN.m
 RETRY_S = 0.5
 
 
-async def probe(settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+async def probe(settings: Settings, timeout_s: float | None = None) -> None:
     """Return once one of the brokers answers (and accepts the login).
 
     aiokafka's own bootstrap only logs why it failed. Raises FatalError, in one line, at once for a
-    refused login or certificate, else after `timeout_s` seconds; ConfigError for settings that cannot be used.
+    refused login or certificate, else after `timeout_s`, or CONNECT_TIMEOUT_S; ConfigError for settings that cannot be
+    used.
     """
+    timeout_s = timeout_s or CONNECT_TIMEOUT_S
     arguments = client_arguments(settings)
     brokers = collect_hosts(arguments.pop("bootstrap_servers"))
     last: BaseException | None = None
@@ -89,8 +91,10 @@ def unreachable(settings: Settings, timeout_s: float, reason: str, *, remedy: st
 
 
 @contextlib.asynccontextmanager
-async def first_connection(settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S) -> AsyncIterator[None]:
-    """The block must end within `timeout_s`; foreign errors of it leave as ours, in one line, aiokafka silent."""
+async def first_connection(settings: Settings, timeout_s: float | None = None) -> AsyncIterator[None]:
+    """The block must end within `timeout_s`, or CONNECT_TIMEOUT_S; foreign errors of it leave as ours, in one line,
+    aiokafka silent."""
+    timeout_s = timeout_s or CONNECT_TIMEOUT_S
     with quiet():
         try:
             async with asyncio.timeout(timeout_s):

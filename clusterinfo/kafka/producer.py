@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from typing import Any, Self
 
-import cramjam
 import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
@@ -26,6 +25,7 @@ from aiokafka.partitioner import murmur2
 
 from clusterinfo import wire
 from clusterinfo.errors import ClusterinfoError, FatalError, RestartError, TransientError
+from clusterinfo.kafka.aiokafka_patches import codecs
 from clusterinfo.kafka.aiokafka_patches.quiet import quiet
 from clusterinfo.kafka.aiokafka_patches.stopping import STOP_TIMEOUT_S, bounded, drop_producer
 from clusterinfo.kafka.client import client_arguments, refresh_credentials
@@ -327,7 +327,7 @@ class KafkaSink:
 
     def _lower_limit(self, refused: Record) -> None:
         """The broker takes less than its topic says."""
-        self._limit_bytes = min(self._limit_bytes, max(compressed_bytes(refused.body), 1))
+        self._limit_bytes = min(self._limit_bytes, max(len(codecs.zstd_encode(refused.body)), 1))
 
     def _fitting(self, record: Record) -> Record:
         """The record, or its stub if the broker would not take it. Compresses only what is above the limit."""
@@ -339,7 +339,7 @@ class KafkaSink:
         return self._stub(record)
 
     def _compressed_fits(self, body: bytes) -> bool:
-        return compressed_bytes(body) + MESSAGE_OVERHEAD_BYTES <= self._limit_bytes
+        return len(codecs.zstd_encode(body)) + MESSAGE_OVERHEAD_BYTES <= self._limit_bytes
 
     def _stub(self, record: Record) -> Record:
         """What is sent in an object's place. A statement has none: raises FatalError."""
@@ -468,8 +468,3 @@ def _said_on(partition: int, records: Sequence[Record]) -> Sequence[Record]:
     return [
         msgspec.structs.replace(record, partition=partition) if record.is_of_watches else record for record in records
     ]
-
-
-def compressed_bytes(body: bytes) -> int:
-    """Size of `body` as zstd leaves it, at the level aiokafka uses."""
-    return len(bytes(cramjam.zstd.compress(body, level=3)))

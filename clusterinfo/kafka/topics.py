@@ -19,7 +19,7 @@ from clusterinfo.errors import ConfigError, FatalError, one_line
 from clusterinfo.kafka.aiokafka_patches.stopping import STOP_TIMEOUT_S, bounded
 from clusterinfo.kafka.client import REQUEST_TIMEOUT_MS, client_arguments
 from clusterinfo.kafka.errors import translate
-from clusterinfo.kafka.probe import CONNECT_TIMEOUT_S, first_connection, probe
+from clusterinfo.kafka.probe import first_connection, probe
 from clusterinfo.observations import Noted, Observe, Warned
 from clusterinfo.settings import MIB, Settings
 from clusterinfo.topic_names import TopicNames
@@ -72,10 +72,8 @@ async def ensure_topics(settings: Settings, observe: Observe) -> Topics:
 
 
 @contextlib.asynccontextmanager
-async def connected_admin(
-    settings: Settings, timeout_s: float = CONNECT_TIMEOUT_S
-) -> AsyncIterator[AIOKafkaAdminClient]:
-    """An admin client; the first connection, and then the block, must end within `timeout_s` each.
+async def connected_admin(settings: Settings, timeout_s: float | None = None) -> AsyncIterator[AIOKafkaAdminClient]:
+    """An admin client; the first connection, and then the block, must end within `timeout_s`, or CONNECT_TIMEOUT_S.
 
     Raises FatalError in one line if Kafka cannot be reached or refuses, ConfigError for wrong settings.
     """

@@ -7,6 +7,7 @@ which finds by a search of the bytes the objects that need neither: those are ne
 from __future__ import annotations
 
 import datetime as dt
+from collections import deque
 from collections.abc import Mapping, MutableMapping
 from functools import lru_cache
 from typing import Any
@@ -18,6 +19,7 @@ from clusterinfo.errors import RecordError
 from clusterinfo.json_repair import repair
 from clusterinfo.kubernetes.pages import Slice, split_object
 from clusterinfo.kubernetes.redaction.objects import Redaction, without_copies
+from clusterinfo.kubernetes.redaction.patch import Edit, edited
 from clusterinfo.kubernetes.redaction.search import LARGE_BYTES
 from clusterinfo.kubernetes.redaction.walk import label, quote
 from clusterinfo.model import GroupVersionResource
@@ -242,11 +244,9 @@ def _cleaned(
         # The hash leaves the version out, so it must be none of a rule's texts.
         version = bytes(metadata.get("resourceVersion", b'"0"'))
         content = (api_version, kind, content_hash) if version[1:-1].isdigit() else None
-        patched = redaction.patch(body, members, gvr, namespace, content)
-        if patched is body:
-            return body, content_hash
-        if patched is not None:
-            return patched, _hash_of(patched)
+        edits = redaction.edits(body, members, gvr, namespace, content)
+        if edits is not None:
+            return _edited(body, head, *parts, edits) if edits else (body, content_hash)
         del parts, body
     cleaned = _bytes(metadata), _bytes(members)
     members.clear()
@@ -281,6 +281,24 @@ def _content_hash(metadata: Joinable, members: Joinable) -> str:
     return xxhash.xxh3_128_hexdigest(b"\n".join((*inner, b"", *outer)))
 
 
+def _edited(body: bytes, head: bytes, metadata: Joinable, members: Joinable, edits: list[Edit]) -> tuple[bytes, str]:
+    """`body`, which `_assemble` made of the rest, after edits, and its content hash."""
+    at, left = len(head), deque(edits)
+    for parts in (metadata, members):
+        for name, part in parts.items():
+            end, within = at + len(part), []
+            while left and left[0][0] >= at and left[0][1] <= end:
+                within.append(left.popleft())
+            if within:
+                parts[name] = edited(part, within, at)
+            at = end + 1
+        at += 1
+    if not left:
+        return _assemble(head, metadata, members), _content_hash(metadata, members)
+    body = edited(body, edits)  # one reaches over several members
+    return body, _hash_of(body)
+
+
 def _hash_of(body: bytes) -> str:
     """The content hash of what `_assemble` made."""
     members = split_object(body)
@@ -305,9 +323,9 @@ def _bytes(members: Mapping[str, Slice]) -> dict[str, bytes]:
     return {key: bytes(value) for key, value in members.items()}
 
 
-Joinable = Mapping[str, bytes]
+Joinable = dict[str, bytes]
 """Name -> `"name":value`, to be joined by commas."""
 
 
-def _joinable(members: Mapping[str, Slice]) -> dict[str, bytes]:
+def _joinable(members: Mapping[str, Slice]) -> Joinable:
     return {name: label(name) + value for name, value in members.items()}

@@ -165,14 +165,14 @@ async def prepare_connection(connection: asyncpg.Connection) -> None:
 
 
 @asynccontextmanager
-async def open_pool(settings: Settings, within_s: float = FIRST_CONNECTION_S) -> AsyncIterator[Pool]:
+async def open_pool(settings: Settings, within_s: float | None = None) -> AsyncIterator[Pool]:
     """A pool of at most DB_POOL_SIZE connections.
 
-    The first connection is tried for `within_s`; then, or at once where trying again cannot help, FatalError in one
-    line.
+    The first connection is tried for `within_s`, or FIRST_CONNECTION_S; then, or at once where trying again cannot
+    help, FatalError in one line.
     """
     arguments = connection_arguments(settings)
-    pool = await _first_connection(settings, arguments, within_s)
+    pool = await _first_connection(settings, arguments, within_s or FIRST_CONNECTION_S)
     try:
         yield pool
     finally:

@@ -144,14 +144,14 @@ class PostgresSink:
     async def _write(self, batch: Batch, *, uses_savepoints: bool = False) -> None:
         began = time.perf_counter()
         census = await worked_out(is_large(batch.records), Census.of, batch.records)
-        last = list[str]()
-        async with self.transaction(last) as connection:
+        afterwards = list[str]()
+        async with self.transaction(afterwards) as connection:
             admission = await self.claims.admit(connection, batch, census)
             if admission is None:
                 return  # the answer to an earlier commit was lost
             applied = await apply(connection, batch, census, admission, self.carried, uses_savepoints=uses_savepoints)
             if applied.notification:
-                last.append(applied.notification)
+                afterwards.append(applied.notification)
             merged = time.perf_counter()
         # Only what is committed may be remembered or reported.
         self.carried.remember(batch, applied.carried)
@@ -160,16 +160,16 @@ class PostgresSink:
         self._report(batch, applied, merged - began, time.perf_counter() - merged)
 
     @asynccontextmanager
-    async def transaction(self, last: Sequence[str] = ()) -> AsyncIterator[Connection]:
+    async def transaction(self, afterwards: Sequence[str] = ()) -> AsyncIterator[Connection]:
         """A connection inside a transaction that is set up for the merge, with a deadline around all of it.
 
-        `last`: statements that are sent with its COMMIT; a list may be given that the block still adds to.
+        `afterwards`: statements that are sent with its COMMIT, and run after it; the block may still add to a list.
         """
         try:
             async with (
                 asyncio.timeout(WRITE_TIMEOUT_S) as whole,
                 self._pool.acquire(timeout=ACQUIRE_TIMEOUT_S) as connection,
-                transaction(connection, self._settings, last),
+                transaction(connection, self._settings, afterwards),
             ):
                 yield connection
         except RETRIED as error:

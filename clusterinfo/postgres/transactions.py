@@ -1,4 +1,4 @@
-"""A transaction whose settings are sent with its BEGIN, and last statements with its COMMIT; and a savepoint in it.
+"""A transaction whose settings are sent with its BEGIN, and what follows it with its COMMIT; and a savepoint in it.
 
 A small batch takes as long as its round trips: asyncpg's own transactions send BEGIN and COMMIT by themselves.
 """
@@ -16,25 +16,25 @@ BEGIN_TIMEOUT_S = 10.0
 
 
 @asynccontextmanager
-async def transaction(connection: Connection, settings: str, last: Sequence[str] = ()) -> AsyncIterator[None]:
+async def transaction(connection: Connection, settings: str, afterwards: Sequence[str] = ()) -> AsyncIterator[None]:
     """A transaction around a block: rolled back if that raises.
 
-    `settings` (SET LOCAL ..., separated by semicolons) are sent with its BEGIN, the statements `last`, to which the
-    block may still add, with its COMMIT.
+    `settings` (SET LOCAL ..., separated by semicolons) are sent with its BEGIN; with its COMMIT what is to be done once
+    it is committed, the statements `afterwards`, to which the block may still add.
     """
     try:
         async with asyncio.timeout(BEGIN_TIMEOUT_S):
             await connection.execute(f"begin; {settings}")
         yield
-        await commit(connection, last)
+        await commit(connection, afterwards)
     except BaseException:
         await connection.execute("rollback")
         raise
 
 
-async def commit(connection: Connection, last: Sequence[str]) -> None:
-    """Send the statements `last` and COMMIT, at once."""
-    await connection.execute("; ".join([*last, "commit"]))
+async def commit(connection: Connection, afterwards: Sequence[str]) -> None:
+    """Send COMMIT and the statements `afterwards`, which are a transaction of their own, at once."""
+    await connection.execute("; ".join(["commit", *afterwards]))
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from clusterinfo.postgres.sql import statements
 from clusterinfo.sandbox.postgres import BIN_VARIABLE, EmbeddedPostgres
 
 INSTALLED = Path("/usr/lib/postgresql")
@@ -26,3 +27,12 @@ async def test_another_installation_is_driven(monkeypatch: pytest.MonkeyPatch) -
         finally:
             await connection.close()
     assert version.startswith(f"PostgreSQL {max(versions)}.")
+
+
+async def test_it_takes_every_statement(connection: asyncpg.Connection) -> None:
+    """What the rules of the merge decide is no matter of its version, and is tested on the embedded one alone."""
+    await connection.execute(statements()["begin_chain"])
+    for text in statements().values():
+        for part in text.split(";\n"):
+            if part.strip():
+                await connection.prepare(part)

@@ -36,6 +36,8 @@ from tests.faults.failpoints import Action, Failpoints
 
 PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 BEATS_A_SESSION = 4
+FEW_ROWS = 5
+"""More of a batch go by COPY, which has a middle."""
 
 Original = Callable[..., Awaitable[Any]]
 
@@ -87,6 +89,7 @@ class Places:
         """Take those places. Raises AttributeError for a function that is not there (any more)."""
         for place, around in self.taken().items():
             self._replace(*place, around)
+        rows.FEW_ROWS = FEW_ROWS
 
     def taken(self) -> dict[tuple[Any, str], Callable[..., Awaitable[Any]]]:
         """(owner, name) of each function, and what stands in its place."""
@@ -174,14 +177,14 @@ class Places:
         self._pass_in_transaction("before_commit", connection)
         return applied
 
-    async def commit_transaction(self, original: Original, connection: Any, last: Sequence[str]) -> None:
+    async def commit_transaction(self, original: Original, connection: Any, afterwards: Sequence[str]) -> None:
         """commit_sent_no_reply: COMMIT is on the wire, its answer is not read."""
         write = writing.get()
         if write is None or not write.is_new or not (action := self._points.draw("commit_sent_no_reply")):
-            await original(connection, last)
+            await original(connection, afterwards)
             return
         backend = connection.get_server_pid()
-        committing = await _begun(original(connection, last))
+        committing = await _begun(original(connection, afterwards))
         self._points.strike("commit_sent_no_reply", action, backend=backend, **_detail(write.batch))
         await committing
 

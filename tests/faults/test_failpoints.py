@@ -181,7 +181,7 @@ async def test_mid_copy(armed: Range, database: asyncpg.Connection) -> None:
 async def test_after_copy(armed: Range, database: asyncpg.Connection) -> None:
     hit = await armed.stopped_at("after_copy")
     found = await is_open_and_unstored(armed, database, hit)
-    assert found["query"].startswith("COPY ") or "release" in found["query"]
+    assert found["query"].startswith(("COPY ", "-- Few rows")) or "release" in found["query"]
     assert "resource" in await written(database, hit.detail["backend"])
     armed.kill(hit)
 
@@ -207,7 +207,7 @@ async def test_before_commit(armed: Range, database: asyncpg.Connection) -> None
 async def test_commit_sent_no_reply(armed: Range, database: asyncpg.Connection) -> None:
     hit = await armed.stopped_at("commit_sent_no_reply")
     found = await session(database, hit.detail["backend"])
-    assert (found["state"], found["query"].rpartition("; ")[2]) == ("idle", "commit")
+    assert (found["state"], found["query"].partition("; ")[0]) == ("idle", "commit")
     assert unread_bytes(found["client_port"], armed.world.postgres.port) > 0
     assert (await position(database, hit.detail["partition"]))[1] == hit.detail["end"]
     armed.kill(hit)

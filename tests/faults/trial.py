@@ -44,8 +44,6 @@ WARM_UP_S = 20.0
 FAULT_EVERY_S = 40.0
 STEP_S = 0.01
 AFTERMATH_S = 1.0
-CAUGHT_UP = 50
-"""Messages of a partition that may wait."""
 SHOWN = 20
 RESYNC = "60s"
 WANTED_P99_S = 0.25
@@ -55,6 +53,10 @@ OPERATIONS = {"update": 7, "recreate": 1, "delete": 1, "create": 1}
 STORED = """
 select uid, resource_version::bigint as version, extract(epoch from pg_xact_commit_timestamp(xmin))::float8 as at
 from resource_history where resource_version ~ '^\\d{1,18}$'
+"""
+NEWEST = """
+select concat_ws('.', unit.resource, nullif(unit.api_group, '')), max(resource.resource_version::bigint)
+from resource join unit on unit.id = resource.unit_id where resource_version ~ '^\\d{1,18}$' group by 1
 """
 PRESENT = "select resource_version::bigint from resource where body is not null and resource_version ~ '^\\d{1,18}$'"
 
@@ -69,6 +71,8 @@ class Changes:
     made: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
     deletions: set[int] = field(default_factory=set)
     kinds: dict[int, str] = field(default_factory=dict)
+    newest: dict[str, int] = field(default_factory=dict)
+    """Kind -> its newest version, deletions aside."""
     operations: Counter[str] = field(default_factory=Counter)
 
     async def run(self) -> None:
@@ -105,6 +109,7 @@ class Changes:
             place = {"namespace": stored.namespace} if stored.namespace else {}
             made = cluster.create(resource, {**body, "metadata": kept | place | {"name": name}})
         self._note(resource, made.uid, int(made.resource_version), at)
+        self.newest[resource] = int(made.resource_version)
 
     def _note(self, resource: str, uid: str, version: int, at: float) -> None:
         self.made.setdefault(uid, []).append((version, at))
@@ -124,8 +129,9 @@ class Span:
 class Faults:
     """What goes wrong, one after the other."""
 
-    def __init__(self, world: World, kinds: list[str], rng: random.Random) -> None:
+    def __init__(self, world: World, changes: Changes, kinds: list[str], rng: random.Random) -> None:
         self.world = world
+        self.changes = changes
         self.random = rng
         self.kinds = kinds
         self.spans: list[Span] = []
@@ -145,17 +151,20 @@ class Faults:
             span = Span(fault.__name__, time.time())
             self.spans.append(span)
             await fault()
+            await asyncio.sleep(AFTERMATH_S)
             async with self.world.database() as connection:
-                await self._until_caught_up(connection)
+                await self._until_caught_up(connection, dict(self.changes.newest))
             span.ends = time.time() + AFTERMATH_S
             print(f"  {span.name}: {span.ends - AFTERMATH_S - span.begins:.1f} s until all is followed", flush=True)
 
-    async def _until_caught_up(self, connection: asyncpg.Connection) -> None:
-        """Until every kind is followed, and what is stored was changed just now."""
+    async def _until_caught_up(self, connection: asyncpg.Connection, newest: dict[str, int]) -> None:
+        """Until every kind is followed, and what was changed after the fault is stored: kind -> its version then."""
         query = "select count(*) from freshness where state = 'verified' and not following"
         while True:
             try:
-                if await connection.fetchval(query) == 0 and max((await self.world.lag()).values()) < CAUGHT_UP:
+                stored = dict(await connection.fetch(NEWEST))
+                is_stored = all(stored.get(kind, 0) >= version for kind, version in newest.items())
+                if is_stored and await connection.fetchval(query) == 0:
                     return
             except (asyncpg.PostgresError, OSError, asyncpg.InterfaceError):
                 connection = await asyncpg.connect(self.world.postgres.dsn())
@@ -294,7 +303,7 @@ async def trial(
         await world.converged()
         changes = Changes(ends.api.cluster, rate, rng)
         kinds = [name for name in ends.api.cluster.resources() if ends.api.cluster.count(name)]
-        faults = Faults(world, kinds, rng)
+        faults = Faults(world, changes, kinds, rng)
         async with world.database() as connection:
             while await unfollowed(connection):
                 await asyncio.sleep(0.2)

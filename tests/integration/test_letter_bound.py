@@ -12,7 +12,7 @@ import pytest
 from clusterinfo.model import Rejected
 from clusterinfo.observations import DeadLettered, DeadLettersDropped, Observation
 from clusterinfo.postgres.merge import dead_letters
-from clusterinfo.postgres.sink import PostgresSink
+from clusterinfo.postgres.sink import LOCK_TIMEOUT, PostgresSink
 from tests.conftest import Database, unsorted
 from tests.support.records import LANE, Feed, Listing
 
@@ -78,6 +78,7 @@ async def test_what_is_stored_waits_for_no_letter_and_no_letter_for_a_replay(
 ) -> None:
     async with flood(database, connection, dead_letter_rows=2) as strangers:
         await strangers.send(5)
+        strangers.sink._settings = strangers.sink._settings.replace(LOCK_TIMEOUT, "5s")  # without the guard: in vain
         async with connection.transaction():
             await connection.execute("select from dead_letter where record_offset = 1 for update")
             listing = Listing("100")

@@ -18,6 +18,8 @@ from clusterinfo.postgres.merge.chain import RECORD_COLUMNS
 from clusterinfo.postgres.merge.staging import ObjectRow
 from clusterinfo.postgres.sql import statements
 
+pytestmark = pytest.mark.embedded_only
+
 NOON = dt.datetime(2026, 11, 22, 12, 0, tzinfo=dt.UTC)
 MINUTE = dt.timedelta(minutes=1)
 EARLIER, LATER = NOON - MINUTE, NOON + MINUTE

@@ -25,6 +25,8 @@ from tests.integration.test_postgres_sink import MINUTE, Bench, bench
 from tests.integration.test_troubleshooting import ENTRIES
 from tests.support.records import CLUSTER, LANE, NOON, SESSION, Listing, watched
 
+pytestmark = pytest.mark.embedded_only
+
 __all__ = ["bench"]
 
 FAR = 60 * 24 * 365 * 100
@@ -739,6 +741,14 @@ async def test_listeners_hear_of_changed_rows_and_of_nothing_else(bench: Bench) 
     async with asyncio.timeout(10):
         assert [await heard_of.get() for _ in range(2)] == [f'[["{CLUSTER}","","configmaps"]]'] * 2
     assert heard_of.empty()
+
+
+async def test_what_cannot_be_told_is_stored(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor does a batch wait for the disk beside others that are told: NOTIFY is no part of its transaction."""
+    monkeypatch.setattr("clusterinfo.postgres.merge.apply.notification_of", lambda _: "select 1 / 0")
+    await bench.store(*first_list())
+    assert await bench.connection.fetchval("select count(*) from resources") == 1
+    assert await bench.connection.fetchval("select count(*) from dead_letter") == 0
 
 
 async def test_what_is_watched_is_counted_as_fresh_while_nothing_is_missing(bench: Bench) -> None:

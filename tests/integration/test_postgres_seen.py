@@ -12,6 +12,8 @@ from clusterinfo.postgres.sql import statements
 from tests.integration.test_postgres_sink import MINUTE, Bench, bench
 from tests.support.records import NOON, Listing
 
+pytestmark = pytest.mark.embedded_only
+
 __all__ = ["bench"]
 
 Entries = list[tuple[int, str]]
@@ -42,6 +44,17 @@ async def test_what_is_unchanged_costs_no_row(bench: Bench) -> None:
     assert [row[0] for row in await bench.connection.fetch("select ids::text from list_seen")] == ["{[1,4)}"]
     seen = await bench.connection.fetch("select distinct last_observed_at from resources")
     assert [row[0] for row in seen] == [NOON + MINUTE]
+
+
+async def test_what_pages_named_is_found_in_one_entry_once_the_list_is_proven(bench: Bench) -> None:
+    """Pages are in the order of names: by that of ids an object would lie within the bounds of every page's entry."""
+    await _list(bench, Listing("100"), "a", "c", "b", "d")
+    second = Listing("200", NOON + MINUTE)
+    for page in ("ab", "cd"):
+        await bench.store(*(second.item(name, "1", 1) for name in page))
+    assert await _entries(bench) == [(200, "ab"), (200, "cd")]
+    await bench.store(second.completed())
+    assert await _entries(bench) == [(200, "abcd")]
 
 
 async def test_what_only_an_older_list_named_is_gone(bench: Bench) -> None:

@@ -24,7 +24,7 @@ from clusterinfo.sandbox.processes import Process, give, unprivileged_account
 from clusterinfo.settings import Settings
 from tests.conftest import Database
 from tests.support import checker
-from tests.support.programs import QUIET, Api, run, run_all, running, simulated_api
+from tests.support.programs import QUIET, Api, run, run_all, running, simulated_api, tuned
 from tests.support.proxy import Proxy
 from tests.support.records import LANE, Feed, Listing
 
@@ -187,7 +187,7 @@ async def test_every_command_says_in_one_line_that_it_met_a_standby(
     replica: Replica, standing: Database, api: Api, kafka_env: dict[str, str]
 ) -> None:
     await replica.demote()
-    env = api.env | standing.env | kafka_env | QUIET
+    env = api.env | standing.env | kafka_env | QUIET | tuned({"clusterinfo.postgres.pool.FIRST_CONNECTION_S": 8})
     for ended in await run_all(*COMMANDS, env=env, timeout_s=COMMAND_TIMEOUT_S):
         (error,) = ended.expect(1).errors()
         assert f"{READ_ONLY}; name the primary in DB_HOST, or promote this server" in error

@@ -20,6 +20,8 @@ from tests.integration.test_postgres_sink import Bench, bench
 from tests.support.forgeries import FORGED, run, stored
 from tests.support.records import CLUSTER, LANE, NOON, Feed, Listing, page
 
+pytestmark = pytest.mark.embedded_only
+
 __all__ = ["bench"]
 
 THEIRS = PartitionLane(LANE.kafka_cluster, "theirs", 0, LANE.group_id)

@@ -17,7 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from clusterinfo.sandbox.processes import free_port
 from tests.conftest import Database
 from tests.support import checker
-from tests.support.programs import Api, Ended, run, running, simulated_api
+from tests.support.programs import NO_KAFKA, Api, Ended, run, running, simulated_api, tuned
 
 pytestmark = pytest.mark.embedded_only
 
@@ -65,7 +65,7 @@ async def scene(database: Database, kafka_env: dict[str, str]) -> Any:
 
 
 async def kafka_away(scene: Scene) -> Ended:
-    return (await run("consume", env=scene.env | {"KAFKA_BROKERS": f"127.0.0.1:{free_port()}"})).expect(1)
+    return (await run("consume", env=scene.env | NO_KAFKA | {"KAFKA_BROKERS": f"127.0.0.1:{free_port()}"})).expect(1)
 
 
 async def api_away(scene: Scene) -> Ended:
@@ -184,7 +184,8 @@ async def second_group(scene: Scene) -> Ended:
 
 
 async def database_away(scene: Scene) -> Ended:
-    return (await run("legacy", "--once", env=scene.direct | {"DB_PORT": str(free_port())})).expect(1)
+    impatient = tuned({"clusterinfo.postgres.pool.FIRST_CONNECTION_S": 3})
+    return (await run("legacy", "--once", env=scene.direct | impatient | {"DB_PORT": str(free_port())})).expect(1)
 
 
 async def wrong_password(scene: Scene) -> Ended:

@@ -781,6 +781,15 @@ RESIZED: list[tuple[str, list[Any], list[Any], dict[str, Any], dict[str, Any], s
     ("a sidecar", [resized("1", "1", "1")], [resized("1", "3", "3", "s")], RESTARTS, {}, "4", "4"),
     ("an init container is not resized", [resized("1", "1", "1")], [resized("2", "5", "5", "s")], {}, {}, "2", "2"),
     ("a status of another name", [(container("c", cpu="1"), resized("1", "9", "9", "d")[1])], [], {}, {}, "1", "1"),
+    (
+        "statuses in another order",
+        [(container("c", cpu="1"), resized("2", "1", "1", "d")[1]), (container("d"), resized("1", "3", "3")[1])],
+        [],
+        {},
+        {},
+        "4",
+        "4",
+    ),
     ("null and odd", [(container("c", cpu="1"), {"name": "c", "resources": None})], [], {}, {}, "1", "1"),
     (
         "as a whole, shrinking, with overhead",
@@ -830,7 +839,7 @@ async def test_of_a_pod_that_is_resized_the_most_of_what_it_asks_for_and_has_is_
         sort = {key: value for key, value in more_spec.items() if key == "restartPolicy"}
         spec = {
             "containers": [one for one, _ in containers],
-            "initContainers": [one | sort for one, _ in inits],
+            **({"initContainers": [one | sort for one, _ in inits]} if inits else {}),
             **{key: value for key, value in more_spec.items() if key not in sort},
         }
         status = {"containerStatuses": [s for _, s in containers], "initContainerStatuses": [s for _, s in inits]}

@@ -351,8 +351,8 @@ class Mortal(PostgresSink):
     dies_at = 0
 
     @asynccontextmanager
-    async def transaction(self, last: Sequence[str] = ()) -> AsyncIterator[Connection]:
-        async with super().transaction(last) as connection:
+    async def transaction(self, afterwards: Sequence[str] = ()) -> AsyncIterator[Connection]:
+        async with super().transaction(afterwards) as connection:
             yield cast(Connection, Doomed(connection, self.dies_at)) if self.dies_at else connection
         if self.dies_at:
             raise Killed  # the answer to its commit was lost

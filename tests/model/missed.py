@@ -894,6 +894,13 @@ UNMISSED: Mapping[str, Mapping[str, str]] = {
     "bury": {
         "where l.unit_id = t.unit_id": "no row of another kind has such an id",
     },
+    "drop_covered": {
+        "where v.list = any ($2) #2": "it cuts more entries anew than it has to",
+        "and s.unit_id = v.unit_id #2": "it cuts more entries anew than it has to",
+        "and s.reach = v.reach": "it cuts more entries anew than it has to",
+        "and (s.epoch, s.live_at) = (v.epoch, v.live_at)": "it cuts more entries anew than it has to",
+        "order by r.ids": "cut in any order, entries hold the same; looking an id up takes longer",
+    },
     "trim_seen": {
         "on l.unit_id = e.unit_id": "no row of another kind has such an id",
         "and l.ids && e.ids": "it spares taking away what is not there",

@@ -137,7 +137,7 @@ class Link:
         self._actor, self._lost = actor, False
 
     async def execute(self, query: str, *arguments: Any) -> Any:
-        if query.endswith("commit"):
+        if query.startswith("commit"):
             return await self._step("commit", self._commit, query)
         if query.startswith(("savepoint", "release", "rollback")):
             return await self._plain(query)

@@ -44,6 +44,8 @@ BESIDE = (
 """What programs import of others only when they need it."""
 ENDED = "ended"
 """The file in a program's directory that holds its exit code once it has ended."""
+TUNED = "TESTS_TUNED"
+"""Variable of a program's environment: JSON, constants of the product by their full names, and what they are to be."""
 POLL_S = 0.01
 END_S = 5.0
 
@@ -211,6 +213,7 @@ def become(request: Mapping[str, Any]) -> None:
         os.dup2(os.open(path, flags | os.O_NOCTTY), number)
     os.environ.clear()
     os.environ.update(request["env"])
+    _tune(json.loads(os.environ.pop(TUNED, "{}")))
     os.chdir(directory)
     try:
         if argv[0] == str(EXECUTABLE):
@@ -222,6 +225,13 @@ def become(request: Mapping[str, Any]) -> None:
     except SystemExit as end:
         _end(end)
     _end(SystemExit())
+
+
+def _tune(constants: Mapping[str, Any]) -> None:
+    for name, value in constants.items():
+        module, _, constant = name.rpartition(".")
+        getattr(sys.modules[module], constant)  # one that is there no more would tune nothing
+        setattr(sys.modules[module], constant, value)
 
 
 def _end(end: SystemExit) -> NoReturn:

@@ -163,6 +163,15 @@ def environment(env: Mapping[str, str], home: Path) -> dict[str, str]:
     return kept | NO_AUTHORITIES | {"HOME": str(home), "PYTHONUNBUFFERED": "1"} | dict(env)
 
 
+def tuned(constants: Mapping[str, float]) -> dict[str, str]:
+    """Environment of a program with other constants, by their full names; the fork server sees to it."""
+    return {"TESTS_TUNED": orjson.dumps(dict(constants)).decode()}
+
+
+NO_KAFKA = tuned({"clusterinfo.kafka.probe.CONNECT_TIMEOUT_S": 3})
+"""A Kafka that is not there is not waited for, as long as 20 s."""
+
+
 Launch = Callable[[tuple[str, ...], Mapping[str, str], Path], Program]
 
 

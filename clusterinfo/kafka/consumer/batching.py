@@ -199,6 +199,7 @@ class Batcher:
         else:
             batch.has_all = len(messages) < most
             if messages:
+                await asyncio.sleep(0)  # unpacking them was this turn's work, decoding is the next one's
                 await self._accept(batch, messages)
         await asyncio.sleep(0)  # with a full buffer getmany does not give way to other lanes
 

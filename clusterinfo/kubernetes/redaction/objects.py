@@ -8,7 +8,7 @@ from functools import lru_cache, partial
 from clusterinfo.kubernetes.discovery import matches
 from clusterinfo.kubernetes.pages import Slice, split_object
 from clusterinfo.kubernetes.redaction.fingerprints import Place, fingerprint
-from clusterinfo.kubernetes.redaction.patch import find, patch, rewrite, rewritten
+from clusterinfo.kubernetes.redaction.patch import Edit, edits_of, find, rewrite, rewritten
 from clusterinfo.kubernetes.redaction.paths import NONE, Path, Wanted
 from clusterinfo.kubernetes.redaction.places import (
     CLOSED_KINDS,
@@ -20,6 +20,7 @@ from clusterinfo.kubernetes.redaction.places import (
     is_judged,
     secret_maps,
 )
+from clusterinfo.kubernetes.redaction.replicas import Replicas
 from clusterinfo.kubernetes.redaction.search import LARGE_BYTES
 from clusterinfo.kubernetes.redaction.walk import Rules, fingerprint_map, label
 from clusterinfo.model import GroupVersionResource
@@ -58,6 +59,7 @@ class Redaction:
         self._configmap_values = configmap_values
         self._redact, self._keep = tuple(redact), tuple(keep)
         self._clean = memoryview(bytearray(_SLOTS * 8)).cast("q")
+        self._replicas = Replicas()
         self._rewrite_short = lru_cache(maxsize=2048)(self._rewrite)
         self._wanted_of = lru_cache(maxsize=1024)(self._find_wanted)
         self._is_always_cleaned = lru_cache(maxsize=1024)(self._find_always_cleaned)
@@ -66,17 +68,18 @@ class Redaction:
         """The text that stands for `value` in the `field` of an object."""
         return fingerprint(self._key, Place(self._cluster, namespace, kind, field), value)
 
-    def patch(
+    def edits(
         self,
         body: bytes,
         members: Collection[str],
         gvr: GroupVersionResource,
         namespace: str,
         content: tuple[str, ...] | None = None,
-    ) -> bytes | None:
-        """The JSON of an object after all rules; None if it has to be taken apart. `members`: the topmost names.
+    ) -> list[Edit] | None:
+        """What all rules replace in the JSON of an object, in order; None if it has to be taken apart. `members`: the
+        topmost names.
 
-        The same bytes if no rule changes anything. That is remembered of `content`, which names what stands in `body`.
+        That it is nothing is remembered of `content`, which names what stands in `body`.
         """
         if len(body) > LARGE_BYTES or self._is_always_cleaned(gvr.resource, gvr.group):
             return None
@@ -84,20 +87,25 @@ class Redaction:
             return None
         key = hash(content)
         if content is not None and self._clean[key % _SLOTS] == key:
-            return body
-        pieces, numbers = find(body)
-        if numbers:
-            return patch(pieces, numbers, partial(self._rewritten, gvr=gvr, namespace=namespace))
-        if content is not None:
+            return []
+        search = partial(self._search, gvr=gvr, namespace=namespace)
+        edits = self._replicas.edits(body, (gvr.group, gvr.resource, namespace), search)
+        if edits is None:
+            edits = search(body)
+        if content is not None and edits == []:
             self._clean[key % _SLOTS] = key
-        return body
+        return edits
 
-    def _rewritten(self, piece: bytes, gvr: GroupVersionResource, namespace: str) -> bytes | None:
+    def _search(self, data: bytes, gvr: GroupVersionResource, namespace: str) -> list[Edit] | None:
+        spans = find(data)
+        return edits_of(data, spans, partial(self._rewritten, gvr=gvr, namespace=namespace)) if spans else []
+
+    def _rewritten(self, piece: bytes, gvr: GroupVersionResource, namespace: str) -> tuple[int, bytes] | None:
         """A piece after all rules. Environments are the same from replica to replica and from change to change."""
         is_short = len(piece) <= _SHORT_BYTES
         return (self._rewrite_short if is_short else self._rewrite)(piece, gvr, namespace)
 
-    def _rewrite(self, piece: bytes, gvr: GroupVersionResource, namespace: str) -> bytes | None:
+    def _rewrite(self, piece: bytes, gvr: GroupVersionResource, namespace: str) -> tuple[int, bytes] | None:
         return rewritten(piece, self._rules(gvr, namespace, "", NONE))
 
     def clean(self, metadata: Members, members: Members, gvr: GroupVersionResource, namespace: str) -> None:

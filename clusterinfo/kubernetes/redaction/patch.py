@@ -7,7 +7,7 @@ itself: what its ancestors say of it they say in pieces that matter, too, and th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from clusterinfo.kubernetes.redaction import values
@@ -17,11 +17,13 @@ from clusterinfo.kubernetes.redaction.places import UNJUDGED_BELOW, plain
 from clusterinfo.kubernetes.redaction.search import (
     LARGE_BYTES,
     VARIABLE,
+    Span,
     concerned,
     is_harmless,
     may_concern,
     may_concern_text,
     may_concern_values,
+    span_around,
     with_hints,
 )
 from clusterinfo.kubernetes.redaction.walk import Rules, decode, quote, rewrite_string, walk
@@ -42,57 +44,71 @@ def rewrite(data: bytes, name: str, rules: Rules) -> bytes:
         return walk(data, name, rules) if may_concern_values(data) else data
     if len(data) > LARGE_BYTES:
         return walk(data, name, rules) if may_concern(data) else data
-    pieces, numbers = find(data)
-    if not numbers:
+    spans = find(data)
+    if not spans:
         return data
-    patched = patch(pieces, numbers, partial(rewritten, rules=rules))
-    return walk(data, name, rules) if patched is None else patched
+    edits = edits_of(data, spans, partial(rewritten, rules=rules))
+    return walk(data, name, rules) if edits is None else edited(data, edits)
 
 
-def find(data: bytes) -> tuple[list[bytes], list[int]]:
-    """The pieces between the `{` of an object's JSON, and the numbers of those that a rule may change.
+def find(data: bytes) -> list[Span]:
+    """The pieces between the `{` of an object's JSON that a rule may change.
 
     The names in it are judged, and no path counts.
     """
-    hinting, holds_userinfo = with_hints(data), may_hold_userinfo(data)
-    if not (hinting or holds_userinfo):
-        return [], []
-    pieces = data.split(b"{")
-    numbers = concerned(pieces, hinting)
-    if holds_userinfo:
-        numbers = sorted({*numbers, *_numbers(data, ats(data))})
-    return pieces, numbers
+    spans = concerned(data, with_hints(data))
+    if may_hold_userinfo(data):
+        spans = sorted({*spans, *_around(data, ats(data))})
+    return spans
 
 
-def _numbers(data: bytes, places: Iterable[int]) -> Iterator[int]:
-    """The numbers of the pieces in which `places`, in order, are."""
-    number = done = 0
+def _around(data: bytes, places: Iterable[int]) -> Iterator[Span]:
+    """The pieces in which `places`, in order, are."""
+    end = 0
     for at in places:
-        number += data.count(b"{", done, at)
-        done = at
-        yield number
+        if at >= end:
+            begin, end = span_around(data, at, end)
+            yield begin, end
 
 
-Rewritten = Callable[[bytes], bytes | None]
+Edit = tuple[int, int, bytes]
+"""From where to where, and what stands there instead."""
+Rewritten = Callable[[bytes], tuple[int, bytes] | None]
+"""How many bytes of a piece, from its beginning, are replaced, and by what."""
 
 
-def patch(pieces: list[bytes], numbers: list[int], rewrite_piece: Rewritten) -> bytes | None:
-    """The pieces joined again, those of the given numbers rewritten; None if one of them is no object by itself."""
-    if numbers[0] < 1 or len(numbers) > _MANY:
+def edits_of(data: bytes, spans: Sequence[Span], rewrite_piece: Rewritten) -> list[Edit] | None:
+    """What is replaced in the pieces at `spans`, in order; None if one of them is no object by itself."""
+    if not spans[0][0] or len(spans) > _MANY:
         return None
     quotes = done = 0
-    shown = pieces.copy()
-    for number in numbers:
-        before = b"".join(pieces[done:number])
+    edits = []
+    for begin, end in spans:
+        before = data[done:begin]
         if any(name in before for name in _UNJUDGED):
             return None
         quotes += _quotes(before)
-        done = number
-        piece = None if quotes % 2 else rewrite_piece(pieces[number])
-        if piece is None:
+        done = begin
+        replaced = None if quotes % 2 else rewrite_piece(data[begin:end])
+        if replaced is None:
             return None
-        shown[number] = piece
-    return b"{".join(shown)
+        edits.append((begin, begin + replaced[0], replaced[1]))
+    return edits
+
+
+def is_judged_behind(before: bytes) -> bool:
+    """True if what stands behind `before` in an object's JSON is no part of a text, and its names are judged."""
+    return _quotes(before) % 2 == 0 and not any(name in before for name in _UNJUDGED)
+
+
+def edited(data: bytes, edits: Iterable[Edit], start: int = 0) -> bytes:
+    """`data`, which begins at `start`, after `edits`."""
+    parts: list[bytes] = []
+    done = start
+    for begin, end, shown in edits:
+        parts += data[done - start : begin - start], shown
+        done = end
+    return b"".join((*parts, data[done - start :]))
 
 
 def _quotes(text: bytes) -> int:
@@ -100,8 +116,8 @@ def _quotes(text: bytes) -> int:
     return (_ESCAPE.sub(b"", text) if b"\\" in text else text).count(b'"')
 
 
-def rewritten(piece: bytes, rules: Rules) -> bytes | None:
-    """A piece that is a whole object, and what stands behind it, after the rules; None if it is none."""
+def rewritten(piece: bytes, rules: Rules) -> tuple[int, bytes] | None:
+    """What the rules make of a piece that is a whole object, and what stands behind it; None if it is none."""
     whole = VARIABLE.match(piece)
     shown = None if whole is None else _variable(whole, rules)
     if shown is None and (whole := _FLAT.match(piece)):
@@ -109,7 +125,8 @@ def rewritten(piece: bytes, rules: Rules) -> bytes | None:
     if whole is None or shown is None:
         return None
     rest = piece[whole.end() :]
-    return shown + rest if not may_hold_userinfo(rest) and is_harmless(b"}" + rest, b"") else None
+    is_sure = not may_hold_userinfo(rest) and is_harmless(b"}" + rest, b"")
+    return (whole.end(), shown) if is_sure else None
 
 
 def _variable(whole: re.Match[bytes], rules: Rules) -> bytes | None:

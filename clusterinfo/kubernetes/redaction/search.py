@@ -11,7 +11,7 @@ It may say yes too often, which costs a pass of `walk.py`, and never no too ofte
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 from clusterinfo.kubernetes.redaction import manifests, texts, values
@@ -68,23 +68,30 @@ def may_concern(data: bytes) -> bool:
         return True
     if len(data) > LARGE_BYTES:
         return _hints_in_parts(data)
-    return bool(concerned(data.split(b"{"), with_hints(data)))
+    return bool(concerned(data, with_hints(data)))
 
 
-def with_hints(data: bytes) -> list[int]:
-    """The numbers of the pieces between the `{` of an object's JSON that hold a hint, and are not known as harmless."""
-    found: list[int] = []
-    number = begin = end = 0
+Span = tuple[int, int]
+"""Where a piece begins and ends: behind a `{`, and before the next one."""
+
+
+def with_hints(data: bytes) -> list[Span]:
+    """The pieces between the `{` of an object's JSON that hold a hint, and are not known as harmless."""
+    found: list[Span] = []
+    end = 0
     for at in _HINT.ends(data.lower()):
         if at <= end:
             continue  # in the same piece as the last
-        number += data.count(b"{", begin, at)
-        begin = data.rfind(b"{", begin, at) + 1 or begin
-        end = data.find(b"{", at)
-        end = end if end >= 0 else len(data)
+        begin, end = span_around(data, at, end)
         if data[begin:end] not in _harmless:
-            found.append(number)
+            found.append((begin, end))
     return found
+
+
+def span_around(data: bytes, at: int, after: int = 0) -> Span:
+    """The piece that `at` is in, which begins no earlier than `after`."""
+    end = data.find(b"{", at)
+    return data.rfind(b"{", after, at) + 1, end if end >= 0 else len(data)
 
 
 def may_concern_text(raw: bytes) -> bool:
@@ -142,23 +149,32 @@ _SIGNATURE = re.compile(rb"(?i:sig|signature)=")
 _LETTER_ESCAPED = re.compile(rb"\\u00(?!3[cCeE]|26|0|1)")
 
 
-def concerned(pieces: list[bytes], hinting: Iterable[int]) -> list[int]:
+def concerned(data: bytes, hinting: Iterable[Span]) -> list[Span]:
     """Which of the pieces that `with_hints` named a rule may change, apart from userinfo in URLs."""
     found = []
     harmless = set()
-    for number in hinting:
-        piece = pieces[number]
+    for begin, end in hinting:
+        piece = data[begin:end]
         if piece in harmless:
             continue
         is_concerned, is_always_harmless = _names_variable(piece), False
         if not is_concerned:
-            is_concerned, is_always_harmless = _judge(*pieces[number : number + 3])
+            is_concerned, is_always_harmless = _judge(piece, *_two_behind(data, end))
         if is_concerned:
-            found.append(number)
+            found.append((begin, end))
         elif is_always_harmless:
             harmless.add(piece)
     _remember(_harmless, harmless)
     return found
+
+
+def _two_behind(data: bytes, end: int) -> Iterator[bytes]:
+    """The two pieces behind the one that ends there, or as many as there are."""
+    for _ in range(2):
+        if end == len(data):
+            return
+        begin, end = span_around(data, end + 1, end)
+        yield data[begin:end]
 
 
 VARIABLE = re.compile(rb'"name":"([^"\\]++)","value":("(?:[^"\\]++|\\.)*+")\}', re.DOTALL)

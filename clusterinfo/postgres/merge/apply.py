@@ -56,7 +56,7 @@ class Applied:
     """Of what was admitted."""
     deleted: int = 0
     notification: str = ""
-    """The statement that tells of it, to be sent with the COMMIT; "": nothing has changed."""
+    """The statement that tells of it, to be run after the COMMIT; "": nothing has changed."""
     observations: list[Observation] = field(default_factory=list)
 
 

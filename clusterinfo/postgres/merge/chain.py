@@ -51,14 +51,14 @@ async def merge_chain(connection: Connection, staged: Staged, places: Sequence[i
             break
         await connection.execute(statements()["replan"], list(learnt), list(learnt.values()))
     older = [row["ord"] for row in await connection.fetch(statements()["find_ignored"])] if numbered else []
-    await connection.execute(statements()["apply_plan"])
+    await connection.fetch(statements()["apply_plan"])
     return Merged(older=older, written=plan.written, unchanged=plan.unchanged, history=plan.history, copy_s=copy_s)
 
 
 async def _plan(connection: Connection, proven: list[str]) -> Plan:
-    await connection.execute(statements()["stage_elements"])
-    await connection.execute(statements()["link_elements"])
-    await connection.execute(statements()["describe_runs"])
+    await connection.fetch(statements()["stage_elements"])  # by `execute`, without arguments, it were planned each time
+    await connection.fetch(statements()["link_elements"])
+    await connection.fetch(statements()["describe_runs"])
     await connection.execute(statements()["plan_rows"], proven)
     row: Any = await connection.fetchrow(statements()["read_plan"])
     return Plan(*row)

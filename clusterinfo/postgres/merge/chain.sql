@@ -178,30 +178,31 @@ update staged_record r set fidelity = l.fidelity
 from unnest($1::integer[], $2::smallint[]) as l (ord, fidelity) where r.ord = l.ord;
 
 -- name: apply_plan
--- History first, while the stored bodies are still there; then the rows.
-insert into resource_history (
-    unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
-    created, deleted, valid_from, valid_to, first_observed_at, body, original, manager, operation, subresource, managed_at)
-select p.unit_id, p.namespace, p.name, p.uid, p.resource_version, p.epoch, p.live_at, p.fidelity, p.normalization,
-    p.content_hash, p.created, p.ended_deleted, p.valid_from, p.valid_to, p.first_observed_at,
-    case when p.body_ord = -1 then s.body else b.body end,
-    case when p.body_ord = -1 then s.original else b.original end,
-    case when p.body_ord = -1 then s.manager else b.manager end,
-    case when p.body_ord = -1 then s.operation else b.operation end,
-    case when p.body_ord = -1 then s.subresource else b.subresource end,
-    case when p.body_ord = -1 then s.managed_at else b.managed_at end
-from staged_plan p
-left join staged_body b on b.ord = p.body_ord
-left join resource s
-    on p.body_ord = -1 and s.unit_id = p.unit_id and s.namespace = p.namespace and s.name = p.name
-where p.valid_to is not null and not p.deleted;
-
-update resource s set
-    live_at = p.live_at, epoch = p.epoch, last_observed_at = p.last_observed_at
-from staged_plan p
-where p.valid_to is null and p.body_ord = -1
-    and s.unit_id = p.unit_id and s.namespace = p.namespace and s.name = p.name;
-
+-- The history, whose stored bodies are those from before this statement; and the rows, each of which is moved or written.
+with superseded as (
+    insert into resource_history (
+        unit_id, namespace, name, uid, resource_version, epoch, live_at, fidelity, normalization, content_hash,
+        created, deleted, valid_from, valid_to, first_observed_at, body, original, manager, operation, subresource, managed_at)
+    select p.unit_id, p.namespace, p.name, p.uid, p.resource_version, p.epoch, p.live_at, p.fidelity, p.normalization,
+        p.content_hash, p.created, p.ended_deleted, p.valid_from, p.valid_to, p.first_observed_at,
+        case when p.body_ord = -1 then s.body else b.body end,
+        case when p.body_ord = -1 then s.original else b.original end,
+        case when p.body_ord = -1 then s.manager else b.manager end,
+        case when p.body_ord = -1 then s.operation else b.operation end,
+        case when p.body_ord = -1 then s.subresource else b.subresource end,
+        case when p.body_ord = -1 then s.managed_at else b.managed_at end
+    from staged_plan p
+    left join staged_body b on b.ord = p.body_ord
+    left join resource s
+        on p.body_ord = -1 and s.unit_id = p.unit_id and s.namespace = p.namespace and s.name = p.name
+    where p.valid_to is not null and not p.deleted
+), moved as (
+    update resource s set
+        live_at = p.live_at, epoch = p.epoch, last_observed_at = p.last_observed_at
+    from staged_plan p
+    where p.valid_to is null and p.body_ord = -1
+        and s.unit_id = p.unit_id and s.namespace = p.namespace and s.name = p.name
+)
 insert into resource (
     unit_id, namespace, name, uid, resource_version, epoch, live_at, deleted, fidelity, normalization, content_hash,
     created, valid_from, first_observed_at, last_observed_at, manager, operation, subresource, managed_at, body, original)

@@ -1,8 +1,10 @@
 """Changes: telling whoever listens that rows have changed, and how long it took.
 
-One NOTIFY `clusterinfo` a batch, sent with its COMMIT, which takes a lock of the whole database for it until that is
-done. Its payload is the JSON array of the batch's kinds, `[[cluster's identity, group, resource], ...]`; an empty one
-says that they are too many to be named.
+One NOTIFY `clusterinfo` a batch, run after its COMMIT and sent with it: a transaction that notifies holds a lock of the
+whole server until it is on the disk, so that of many batches each would wait for the disk by itself; a transaction that
+does nothing else waits for no disk. It is lost with its backend, if that ends between the two; what was stored is not,
+and who lists (`freshness`) sees it. Its payload is the JSON array of the batch's kinds, `[[cluster's identity, group,
+resource], ...]`; an empty one says that they are too many to be named.
 """
 
 from __future__ import annotations

@@ -116,7 +116,8 @@ returning v.list, f.unit_id, f.reach, f.epoch, f.live_at;
 
 -- name: drop_covered
 -- Lists that a proven one ($1) has overtaken need no bookkeeping any more. What is proven everywhere ($2: lists that raised
--- their floors) needs no floors of single namespaces: one that is no longer listed alone would age forever.
+-- their floors) needs no floors of single namespaces: one that is no longer listed alone would age forever. What it named is
+-- cut anew in the order of ids: pages are in that of names, so that an id would lie within the bounds of an entry of each page.
 with overtaken as (
     delete from list_progress p using list_progress v
     where v.list = any ($1::uuid[]) and p.unit_id = v.unit_id and p.reach = v.reach and p.list <> v.list
@@ -125,6 +126,20 @@ with overtaken as (
     delete from list_seen s using list_progress v
     where v.list = any ($2) and s.unit_id = v.unit_id and v.reach in ('', s.reach)
         and (s.epoch, s.live_at) < (v.epoch, v.live_at) and s.seen_at <= list_began_at(v.list, v.completed_at)
+), loose as (
+    delete from list_seen s using list_progress v
+    where v.list = any ($2) and s.unit_id = v.unit_id and s.reach = v.reach
+        and (s.epoch, s.live_at) = (v.epoch, v.live_at)
+    returning s.*
+), packed as (
+    insert into list_seen (unit_id, reach, epoch, live_at, seen_at, ids)
+    select unit_id, reach, epoch, live_at, seen_at, range_agg(ids)
+    from (
+        select l.unit_id, l.reach, l.epoch, l.live_at, l.seen_at, r.ids,
+            row_number() over (partition by l.unit_id, l.reach, l.epoch, l.live_at, l.seen_at order by r.ids) / 64 as part
+        from loose l cross join unnest(l.ids) as r (ids)
+    ) as part
+    group by unit_id, reach, epoch, live_at, seen_at, part
 )
 delete from unit_floor f using list_progress v, unit_floor w
 where v.list = any ($2::uuid[]) and v.reach = '' and w.unit_id = v.unit_id and w.reach = ''

@@ -42,6 +42,8 @@ BYTES_A_TURN = 1024 * 1024
 """The same of bodies: 3 ms."""
 LARGE_ROW_BYTES = BYTES_A_TURN // 2
 """What has a larger body is sent piece by piece."""
+FEW_ROWS, FEW_BYTES = 50, 256 * 1024
+"""So many rows at most are inserted by one statement; COPY takes two round trips, and says which row it refuses."""
 
 WHO_COLUMNS = ("manager", "operation", "subresource", "managed_at")
 COLUMNS = (
@@ -256,8 +258,20 @@ async def _copy_until_refused(
 async def _copy_all(
     connection: Connection, table: str, rows: list[Copied], columns: Sequence[str], fidelity_at: int
 ) -> None:
+    if table == "resource" and _are_few(rows):
+        await _insert(connection, rows, fidelity_at)
+        return
     for part in _parts(rows):
         await _send(connection, table, part, columns, fidelity_at)
+
+
+def _are_few(rows: Sequence[Copied]) -> bool:
+    return len(rows) <= FEW_ROWS and sum(len(row.record.body) for row in rows) <= FEW_BYTES
+
+
+async def _insert(connection: Connection, rows: Sequence[Copied], fidelity_at: int) -> None:
+    values = zip(*(row.values(fidelity_at) for row in rows), strict=True)
+    await connection.execute(statements()["insert_resource"], *map(list, values))
 
 
 def _parts(rows: list[Copied]) -> Iterator[list[Copied]]:

@@ -113,3 +113,13 @@ select c.class, count(*) as count,
         greatest(c.last_observed_at, c.seen_at)))
         filter (where c.class in ('replaced', 'changed', 'deleted', 'reborn')) as times
 from compared c group by c.class;
+
+-- name: insert_resource
+-- Few rows, which are compared already ($1 to $21, columns of equal length).
+insert into resource (
+    unit_id, namespace, name, uid, resource_version, epoch, live_at, deleted, fidelity, normalization, content_hash,
+    created, valid_from, first_observed_at, last_observed_at, manager, operation, subresource, managed_at, body, original)
+select * from unnest(
+    $1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::boolean[], $9::smallint[],
+    $10::smallint[], $11::bytea[], $12::boolean[], $13::timestamptz[], $14::timestamptz[], $15::timestamptz[], $16::text[],
+    $17::text[], $18::text[], $19::timestamptz[], $20::jsonb[], $21::bytea[]);

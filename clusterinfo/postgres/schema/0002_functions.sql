@@ -213,6 +213,65 @@ end;
 comment on function pod_amount is
     'What the scheduler reckons a pod requests (sort: requests) or may use (limits) of cpu, memory...; NULL: nothing set.';
 
+create function container_status(container jsonb, place bigint, status jsonb, field text) returns table (element jsonb)
+    immutable parallel safe
+begin atomic
+    select case
+        when status #> array[field, (place - 1)::text, 'name'] = container -> 'name'
+            then status #> array[field, (place - 1)::text]
+        else (select e.element from elements(status, field) e where e.element -> 'name' = container -> 'name' limit 1)
+    end;
+end;
+comment on function container_status is
+    'What a pod''s status says of a container, mostly at the place that it has in the spec; NULL: nothing.';
+
+-- All four at once, since most pods are a sum: the containers are taken apart once, and where a status says what the spec does
+-- nothing else is looked at. What is not wanted of it is not reckoned.
+create function pod_amounts(spec jsonb, status jsonb) returns table (
+    cpu_request numeric, cpu_limit numeric, memory_request numeric, memory_limit numeric)
+    immutable parallel safe
+begin atomic
+    select
+        case when p.is_more then (select n from pod_amount(spec, status, 'requests', 'cpu') as n)
+            else trim_scale(t.cpu_request) end,
+        case when p.is_more then (select n from pod_amount(spec, status, 'limits', 'cpu') as n)
+            else trim_scale(t.cpu_limit) end,
+        case when p.is_more then (select n from pod_amount(spec, status, 'requests', 'memory') as n)
+            else trim_scale(t.memory_request) end,
+        case when p.is_more then (select n from pod_amount(spec, status, 'limits', 'memory') as n)
+            else trim_scale(t.memory_limit) end
+    from (select spec ?| array['resources', 'overhead', 'initContainers'] as is_more having true) as p
+    left join lateral (
+        select
+            sum(case when c.is_as_asked then quantity(c.element #>> '{resources,requests,cpu}')
+                else (select a.amount from container_amount(c.element, status, 'containerStatuses', 'requests', 'cpu') a) end)
+                as cpu_request,
+            sum(case when c.is_as_asked then quantity(c.element #>> '{resources,limits,cpu}')
+                else (select a.amount from container_amount(c.element, status, 'containerStatuses', 'limits', 'cpu') a) end)
+                as cpu_limit,
+            sum(case when c.is_as_asked then quantity(c.element #>> '{resources,requests,memory}')
+                else (select a.amount from container_amount(c.element, status, 'containerStatuses', 'requests', 'memory') a) end)
+                as memory_request,
+            sum(case when c.is_as_asked then quantity(c.element #>> '{resources,limits,memory}')
+                else (select a.amount from container_amount(c.element, status, 'containerStatuses', 'limits', 'memory') a) end)
+                as memory_limit
+        from (
+            select e.element,
+                coalesce(jsonb_typeof(given.resources) <> 'object', true)
+                    or coalesce(given.resources = e.element -> 'resources' and (
+                        given.promised is null or given.promised = e.element #> '{resources,requests}'), false) as is_as_asked
+            from elements(case when not p.is_more then spec end, 'containers') e
+            left join lateral (
+                select s.element -> 'resources' as resources, s.element -> 'allocatedResources' as promised
+                from container_status(e.element, e.place, status, 'containerStatuses') s
+                offset 0
+            ) as given on true
+            offset 0
+        ) as c
+    ) as t on true;
+end;
+comment on function pod_amounts is 'pod_amount of what the view pods shows.';
+
 -- Source: printPod of kubectl's printers (pkg/printers/internalversion/printers.go), for this function and the next two.
 create function pod_init(spec jsonb, status jsonb) returns table (reason text, restarts bigint)
     immutable parallel safe

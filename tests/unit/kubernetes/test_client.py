@@ -175,9 +175,29 @@ async def test_in_a_cluster_the_service_account_is_used_and_read_again(
     credentials = await load_credentials(Settings())
 
     assert credentials.configuration.host == "https://10.0.0.1:443"
+    assert credentials.headers == [("Accept-Encoding", "identity")], "the network is fast there"
     assert await _token(credentials) == "Bearer abc"
     (tmp_path / "token").write_text("def\n")
     assert await _token(credentials) == "Bearer def"
+
+
+@pytest.mark.parametrize(
+    ("setting", "cluster", "encoding"),
+    [
+        (None, {}, "gzip"),
+        (None, {"disable-compression": True}, "identity"),
+        ("gzip", {"disable-compression": True}, "gzip"),
+        ("none", {}, "identity"),
+    ],
+)
+async def test_a_setting_goes_before_what_the_kubeconfig_says_of_compression(
+    tmp_path: Path, setting: str | None, cluster: dict[str, Any], encoding: str
+) -> None:
+    kubeconfig = _kubeconfig(tmp_path / "config", {}, **cluster).kubeconfig
+
+    credentials = await load_credentials(load({"KUBE_COMPRESSION": setting or ""}, kubeconfig=str(kubeconfig)))
+
+    assert credentials.headers == [("Accept-Encoding", encoding)]
 
 
 async def test_a_named_kubeconfig_beats_the_service_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

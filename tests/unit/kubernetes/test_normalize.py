@@ -17,6 +17,7 @@ from clusterinfo.json_repair import MAX_DEPTH
 from clusterinfo.kubernetes import pages
 from clusterinfo.kubernetes.normalize import NormalizedObject, _decoded, _searched, normalize
 from clusterinfo.kubernetes.pages import parse_page, scan_object
+from clusterinfo.kubernetes.redaction import replicas
 from clusterinfo.kubernetes.redaction.names import looks_secret
 from clusterinfo.kubernetes.redaction.objects import Redaction
 from clusterinfo.kubernetes.redaction.patch import find
@@ -739,10 +740,66 @@ def test_what_is_patched_is_what_is_taken_apart(monkeypatch: pytest.MonkeyPatch)
     ]
     raw = compact(named(spec={"containers": [{"name": "main", "env": environment}]}))
     patched = normalize(raw, PODS, Redaction(b"k"))
-    monkeypatch.setattr(Redaction, "patch", lambda *_: None)
+    monkeypatch.setattr(Redaction, "edits", lambda *_: None)
 
     assert patched == normalize(raw, PODS, Redaction(b"k"))
     assert b"hunter2" not in patched.body
+
+
+def _replica(volume: str = "kube-api-access-bcdfg", **others: Any) -> dict[str, Any]:
+    """What stands in the `spec` of a Pod, `others` around its containers."""
+    mount = {"name": volume, "readOnly": True, "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}
+    variable = {"name": "DB_PASSWORD", "value": "hunter2"}
+    container = {"name": "main", "env": [variable], "volumeMounts": [mount], "resizePolicy": []}
+    return {"containers": [container], "restartPolicy": "Always"} | others
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "another token": _replica("kube-api-access-zzzzz"),
+    "a password that is called as a token's volume is": {
+        "containers": [{"env": [{"name": "kube-api-access-z-pwd", "value": "hunter3"}]}],
+        "restartPolicy": "Always",
+    },
+    "no token": _replica("data"),
+    "a secret behind": _replica(hostname="https://u:hunter3@h"),
+    "a schema": {"openAPIV3Schema": _replica()},
+    "a member of something secret": {"credentials": _replica()},
+    "elements of something secret": {"tokens": [_replica()]},
+    "a policy within a container": {
+        "initContainers": [
+            {"args": ["-x"], "restartPolicy": "Always", "env": [{"name": "PASSWORD", "value": "hunter2"}]}
+        ],
+        **_replica(),
+    },
+    "a value behind a name": {"name": "DB_PASSWORD", "value": [_replica(), "hunter3"]},
+    "in a text": {"note": json.dumps(_replica(), separators=(",", ":"))},
+    "twice": {"a": _replica(), "b": _replica("kube-api-access-22222")},
+}
+
+
+@pytest.mark.parametrize("spec", OTHERS.values(), ids=OTHERS)
+def test_what_is_remembered_of_a_replica_changes_no_other(
+    spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    redaction = Redaction(b"k")
+    first, raw = compact(named(spec=_replica())), compact(named(spec=spec))
+    assert b"hunter2" not in normalize(first, PODS, redaction).body
+    found = normalize(raw, PODS, redaction)
+    assert found == normalize(raw, PODS, redaction)
+    monkeypatch.setattr(Redaction, "edits", lambda *_: None)
+
+    assert found == normalize(raw, PODS, Redaction(b"k"))
+
+
+def test_a_replica_is_searched_where_it_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    redaction, searched = Redaction(b"k"), Mock(side_effect=find)
+    monkeypatch.setattr(replicas, "find", searched)
+    normalize(compact(named(spec=_replica())), PODS, redaction)
+    monkeypatch.setattr(Redaction, "_search", lambda *_, **__: pytest.fail("all of it"))
+
+    normalize(compact(named(spec=_replica("kube-api-access-22222"))), PODS, redaction)
+
+    assert [b"hunter2" in call.args[0] for call in searched.call_args_list] == [False, False]
 
 
 def test_a_member_without_a_name_is_none_that_says_where_a_secret_is() -> None:
@@ -754,9 +811,9 @@ def test_a_member_without_a_name_is_none_that_says_where_a_secret_is() -> None:
 def test_what_is_remembered_of_one_namespace_or_kind_is_not_taken_for_another() -> None:
     variable = {"name": "DB_PASSWORD", "value": "hunter2!"}
     redaction, found = Redaction(b"k" * 16), set()
-    for gvr, namespace in itertools.product((PODS, DEPLOYMENTS, PODS), "ab"):
-        raw = compact({"metadata": {"name": "x", "namespace": namespace}, "spec": {"env": [variable]}})
+    for spec, gvr, namespace in itertools.product(({"env": [variable]}, _replica()), (PODS, DEPLOYMENTS, PODS), "ab"):
+        raw = compact({"metadata": {"name": "x", "namespace": namespace}, "spec": spec})
         body = normalize(raw, gvr, redaction).body
         assert body == normalize(raw, gvr, Redaction(b"k" * 16)).body
-        found.add(json.loads(body)["spec"]["env"][0]["value"])
-    assert len(found) == 4
+        found.add(body.split(b'"DB_PASSWORD","value":')[1][:60])
+    assert len(found) == 8

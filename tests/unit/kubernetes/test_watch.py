@@ -26,6 +26,8 @@ WIDGETS = GroupVersionResource("shop.example.com", "v1", "widgets", "Widget", na
 SESSION = "019ab000-0000-7000-8000-000000000000"
 LANE = WatchLane(Unit("c", WIDGETS.group, WIDGETS.resource), "", SESSION)
 START = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+PATIENCE_S = 8.0
+"""For what takes milliseconds: without a guard, which the gate takes out, it is waited for in vain."""
 SILENCE, END = "silence", b""
 
 Answer = Exception | list[Any]
@@ -99,7 +101,7 @@ class Followed:
         return [version for version, _ in self.asked]
 
     async def read(self, *, ack: bool = True) -> Batch:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             batch = await self.source.read()
         assert batch is not None
         if ack:
@@ -107,7 +109,7 @@ class Followed:
         return batch
 
     async def until(self, holds: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_S):
             while not holds():
                 await asyncio.sleep(0.005)
 

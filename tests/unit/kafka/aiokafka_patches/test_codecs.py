@@ -1,4 +1,4 @@
-"""Decompression has a bound, and the readers that are in use keep to it."""
+"""Decompression has a bound, which the readers that are in use keep to, and compression a level."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ ENCODERS = {
     "lz4": (3, codec.lz4_encode),
     "zstd": (4, codec.zstd_encode),
 }
+
+HEADER_BYTES = 61
+"""Of a batch of records, before what is compressed."""
 
 
 def batch_of(value: bytes, compression: int) -> bytes:
@@ -70,3 +73,10 @@ def test_what_failed_holds_nothing(name: str) -> None:
         assert tracemalloc.get_traced_memory()[0] < 1024 * 1024
     finally:
         tracemalloc.stop()
+
+
+def test_a_batch_is_compressed_at_our_level() -> None:
+    manifests = b"".join(b'{"name":"pod-%d","uid":"%x"}' % (n, n * n * 7919) for n in range(2000))
+    records = batch_of(manifests, 0)[HEADER_BYTES:]
+
+    assert batch_of(manifests, 4)[HEADER_BYTES:] == codecs.zstd_encode(records) != codec.zstd_encode(records)

@@ -16,6 +16,7 @@ from clusterinfo.postgres.merge.bodies import IDENTITY_ONLY, SANITISED, WHOLE
 from clusterinfo.postgres.merge.copy_text import PIECE_BYTES
 from clusterinfo.postgres.merge.rows import MAX_ALIKE, Copied, copied_line, copy
 from clusterinfo.postgres.merge.staging import Staged
+from clusterinfo.postgres.sql import statements
 from tests.support.records import Listing
 
 COLUMNS = "name", "fidelity", "body", "original"
@@ -58,12 +59,16 @@ class Table:
         self.stored: list[tuple[Any, ...]] = []
         self.sent = 0
         self.savepoints = 0
+        self.copies = 0
         self._before: list[tuple[Any, ...]] = []
         self._refuses = refuses
         self._context = context
 
-    async def execute(self, statement: str) -> None:
-        if statement.startswith("savepoint"):
+    async def execute(self, statement: str, *columns: list[Any]) -> None:
+        if columns:
+            assert statement is statements()["insert_resource"]
+            self._insert(list(zip(*columns, strict=True)))
+        elif statement.startswith("savepoint"):
             self.savepoints += 1
             self._before = list(self.stored)
         elif statement.startswith("rollback to"):
@@ -73,7 +78,10 @@ class Table:
         self, table: str, *, records: AsyncIterable[tuple[Any, ...]], columns: Sequence[str]
     ) -> None:
         assert (table, columns) == ("resource", COLUMNS)
-        sent = [row async for row in records]  # all of it is on its way before the server says a word
+        self.copies += 1
+        self._insert([row async for row in records])  # all of it is on its way before the server says a word
+
+    def _insert(self, sent: list[tuple[Any, ...]]) -> None:
         self.sent += len(sent)
         for line, row in enumerate(sent, 1):
             if sqlstate := self._refuses(row):
@@ -117,6 +125,24 @@ async def test_what_is_not_refused_is_copied_at_once(uses_savepoints: bool) -> N
     staged = await copied(table, [FINE] * 7, uses_savepoints=uses_savepoints)
     assert table.stored == [(str(n), WHOLE, FINE, None) for n in range(7)]
     assert (table.sent, table.savepoints, staged.dead_letters) == (7, int(uses_savepoints), [])
+
+
+@pytest.mark.parametrize(
+    ("bodies", "uses_savepoints", "copies"),
+    [
+        ([FINE] * rows.FEW_ROWS, False, 0),
+        ([FINE] * rows.FEW_ROWS, True, 1),
+        ([FINE] * (rows.FEW_ROWS + 1), False, 1),
+        ([b'["' + b"x" * rows.FEW_BYTES + b'"]', FINE], False, 1),
+    ],
+)
+async def test_few_rows_are_inserted_unless_one_of_them_was_refused(
+    bodies: list[bytes], uses_savepoints: bool, copies: int
+) -> None:
+    """COPY takes a round trip more, and says which row it refuses."""
+    table = Table(refuses())
+    await copied(table, bodies, uses_savepoints=uses_savepoints)
+    assert (table.copies, len(table.stored)) == (copies, len(bodies))
 
 
 async def test_others_have_their_turn_while_many_rows_are_sent() -> None:
