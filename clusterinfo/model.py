@@ -9,6 +9,7 @@ import datetime as dt
 import uuid
 from dataclasses import dataclass
 from enum import StrEnum
+from operator import attrgetter
 
 import msgspec
 import xxhash
@@ -175,6 +176,19 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def is_of_watches(self) -> bool:
         """True for a statement about a session's watches, which is about no unit of its own."""
         return self.type is RecordType.WATCH_PROGRESS or self.type is RecordType.WATCH_ENDED
+
+
+_OF_PAGE = attrgetter(
+    "list", "list_version", "observed_at", "cluster", "group", "resource", "kind", "api_version", "epoch", "reach",
+    "ordering",
+)  # fmt: skip
+
+
+def page_of(record: Record) -> tuple[object, ...] | None:
+    """What the items of a page have alike beside what is their own; None of what is no item of a list."""
+    if record.list and not record.number and record.type is RecordType.OBSERVED:
+        return _OF_PAGE(record)
+    return None
 
 
 class Rejected(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -3,9 +3,9 @@
 aiokafka's own makes whatever a batch claims: two million headers of a byte, 64 messages of any size in one call. At a
 header name that is no UTF-8 it raises, and it never comes to the messages behind it. Here a message of too many headers
 is handed out without the rest of them, and what is no message as an empty one, each with an `Unread` in `checksum`,
-which this format leaves empty. A batch that unpacks to more than 640 KiB is unpacked in a
-thread, which whoever reads waits for (`PausedError`). What a call may read in all is its `Allowance`, and the unpacked
-batches of all partitions are held within one bound. `install()` puts the reader in place.
+which this format leaves empty. A batch that unpacks to more than 640 KiB is unpacked in a thread, which whoever reads
+waits for (`PausedError`). What a call may read in all is its `Allowance`, and the unpacked batches of all partitions
+are held within one bound. `install()` puts the reader in place.
 
 No issue is known. It can go when aiokafka bounds what it makes of a batch and of a call, and gets past what it cannot
 read.

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from clusterinfo.errors import RecordError
-from clusterinfo.model import CLOCK, Record, RecordType, Unit, version_number
+from clusterinfo.model import CLOCK, Record, RecordType, Unit, page_of, version_number
 from clusterinfo.postgres.merge.bodies import plain
 from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
 from clusterinfo.postgres.merge.numbers import Said
@@ -74,7 +74,12 @@ class Census:
     def of(cls, records: Iterable[Record]) -> Census:
         """Take in the records, each once."""
         census = cls()
+        last: object = None
         for record in records:
+            # An item says nothing that the one before it on its page did not; of its kind's scope it might.
+            if (page := page_of(record)) and (page := (*page, not record.namespace)) == last:
+                continue
+            last = page
             newest = census.newest.get(record.cluster)
             if newest is None:
                 census.clusters[record.cluster] = census.newest[record.cluster] = record

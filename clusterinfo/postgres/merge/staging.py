@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from clusterinfo.errors import RecordError
-from clusterinfo.model import Batch, Record, RecordType, Rejected, Unit, item_digest, list_start_us, version_number
+from clusterinfo.model import (
+    Batch,
+    Record,
+    RecordType,
+    Rejected,
+    Unit,
+    item_digest,
+    list_start_us,
+    page_of,
+    version_number,
+)
 from clusterinfo.observations import ForeignRecords, Observation
 from clusterinfo.postgres.merge.admission import Admission, Foreign, foreign_reason
 from clusterinfo.postgres.merge.bodies import IDENTITY_ONLY, fidelity_of, plain
@@ -112,8 +122,14 @@ def stage(
 ) -> Staged:
     """Turn a batch into rows. `units` has every unit that admitted records are about, none of `foreign` clusters."""
     staged = Staged(uses_savepoints=uses_savepoints, dead_letters=[_letter(message) for message in batch.rejected])
+    last: tuple[object, ...] | None = None
+    of_last: _Sighting | None = None
     for record in batch.records:
         try:
+            if (page := page_of(record)) and page == last and of_last:  # admitted as the one before it was
+                _stage_object(staged, record, of_last)
+                continue
+            last, of_last = page, None
             admission.check_epoch(record)
             if admission.forgotten and not admission.admits(record):
                 continue
@@ -124,7 +140,8 @@ def stage(
             if record.is_object:
                 unit = units[record.unit]
                 if not (record.number and unit.by_clock):  # what orders such a unit is when its lists began
-                    _stage_object(staged, record, unit, at)
+                    of_last = _sighting(staged, record, unit, at)
+                    _stage_object(staged, record, of_last)
             elif record.type is RecordType.LIST_COMPLETED:
                 _stage_completion(staged, record, units[record.unit], at)
             elif record.type is RecordType.LIST_FAILED:
@@ -166,16 +183,32 @@ def _live_at(record: Record, unit: UnitRow, observed_at: dt.datetime) -> int:
     return min(list_start_us(record.list), observed_us) if record.list else observed_us
 
 
-def _stage_object(staged: Staged, record: Record, unit: UnitRow, at: dt.datetime) -> None:
+class _Sighting(NamedTuple):
+    """Which kind was looked at, and when: the same for all items of a page."""
+
+    unit_id: int
+    at: dt.datetime
+    live_at: int
+    seen_at: dt.datetime
+    tally: Tally | None
+    """Of the list that counts it; None: none does."""
+
+
+def _sighting(staged: Staged, record: Record, unit: UnitRow, at: dt.datetime) -> _Sighting:
     live_at = _live_at(record, unit, at)
+    if not record.list or record.type is RecordType.DELETED:
+        return _Sighting(unit.id, at, live_at, at, None)
+    tally = _tally(staged, record, unit, live_at)
+    return _Sighting(unit.id, at, live_at, min(at, tally.began_at), tally)
+
+
+def _stage_object(staged: Staged, record: Record, seen: _Sighting) -> None:
     deleted = record.type is RecordType.DELETED
-    seen_at, reach = at, None
+    reach = None
     # Counted before it may be refused: the list's count and digest are of all its items, stored or dead-lettered.
-    if record.list and not deleted:
-        tally = _tally(staged, record, unit, live_at)
+    if (tally := seen.tally) is not None:
         tally.count += 1
         tally.digest += item_digest(record.namespace, record.name, record.resource_version)
-        seen_at = min(at, tally.began_at)
         reach = record.reach if record.reach in ("", record.namespace) else None
     if max(len(record.namespace), len(record.name), len(record.uid)) > MAX_NAME_CHARACTERS:
         raise RecordError(f"a namespace, name or uid of more than {MAX_NAME_CHARACTERS} characters")
@@ -186,19 +219,19 @@ def _stage_object(staged: Staged, record: Record, unit: UnitRow, at: dt.datetime
     staged.records.append(record)
     staged.rows.append(
         ObjectRow(
-            unit.id,
+            seen.unit_id,
             record.namespace,
             record.name,
             record.uid,
             record.resource_version,
             record.epoch,
-            live_at,
+            seen.live_at,
             deleted,
             fidelity,
             record.normalization,
             bytes.fromhex(record.content_hash),
-            at,
-            seen_at,
+            seen.at,
+            seen.seen_at,
             reach,
         )
     )
