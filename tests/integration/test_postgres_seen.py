@@ -57,6 +57,16 @@ async def test_what_pages_named_is_found_in_one_entry_once_the_list_is_proven(be
     assert await _entries(bench) == [(200, "abcd")]
 
 
+async def test_of_two_lists_that_one_batch_proves_the_overtaken_leaves_no_entry(bench: Bench) -> None:
+    await _list(bench, Listing("100"), "a")
+    whole, part = Listing("300", NOON + 2 * MINUTE), Listing("200", NOON + MINUTE, reach="ns")
+    items = [listing.item("a", "1", 1) for listing in (part, whole)]
+    await bench.store(items[0])
+    await bench.store(items[1])
+    await bench.store(part.completed(), whole.completed())
+    assert await _entries(bench) == [(300, "a")]
+
+
 async def test_what_only_an_older_list_named_is_gone(bench: Bench) -> None:
     await _list(bench, Listing("100"), "a", "b")
     await _list(bench, Listing("200", NOON + MINUTE), "a", "b")

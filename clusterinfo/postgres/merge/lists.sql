@@ -126,10 +126,11 @@ with overtaken as (
     delete from list_seen s using list_progress v
     where v.list = any ($2) and s.unit_id = v.unit_id and v.reach in ('', s.reach)
         and (s.epoch, s.live_at) < (v.epoch, v.live_at) and s.seen_at <= list_began_at(v.list, v.completed_at)
+    returning s.ctid as at
 ), loose as (
     delete from list_seen s using list_progress v
     where v.list = any ($2) and s.unit_id = v.unit_id and s.reach = v.reach
-        and (s.epoch, s.live_at) = (v.epoch, v.live_at)
+        and (s.epoch, s.live_at) = (v.epoch, v.live_at) and s.ctid <> all (array(select at from seen))
     returning s.*
 ), packed as (
     insert into list_seen (unit_id, reach, epoch, live_at, seen_at, ids)
