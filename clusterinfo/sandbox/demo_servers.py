@@ -6,6 +6,7 @@ operations, and the truth, from the simulated API.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
 import shlex
@@ -30,6 +31,7 @@ SCHEMA = "clusterinfo"
 API_TIMEOUT_S = 120.0  # 500,000 objects take about a minute to make
 CONTROL_TIMEOUT_S = 30.0
 QUERY_TIMEOUT_S = 60.0
+CHECKS, CHECK_S = 10, 0.1
 
 _NONE = (None, Path())
 
@@ -129,6 +131,12 @@ class Servers:
             if pid is not None and _has_ended(pid):
                 raise SandboxError(f"{name} has ended; its log ends: {last_lines(log)}")
 
+    async def _check_until_gone(self) -> None:
+        """`check`, with time for a server to be gone: whoever is connected to it may know first."""
+        for _ in range(CHECKS):
+            self.check()
+            await asyncio.sleep(CHECK_S)
+
     @asynccontextmanager
     async def database(self) -> AsyncIterator[asyncpg.Connection]:
         """A connection that finds the views. Raises SandboxError for whatever fails on it inside the block."""
@@ -145,7 +153,7 @@ class Servers:
             finally:
                 connection.terminate()
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:  # TimeoutError is an OSError
-            self.check()
+            await self._check_until_gone()
             raise SandboxError(f"PostgreSQL did not answer the demo: {error!r}") from error
 
 
