@@ -898,10 +898,10 @@ UNMISSED: Mapping[str, Mapping[str, str]] = {
         "where l.unit_id = t.unit_id": "no row of another kind has such an id",
     },
     "drop_covered": {
-        "where v.list = any ($2) #2": "it cuts more entries anew than it has to",
-        "and s.unit_id = v.unit_id #2": "it cuts more entries anew than it has to",
-        "and s.reach = v.reach": "it cuts more entries anew than it has to",
-        "and (s.epoch, s.live_at) = (v.epoch, v.live_at)": "it cuts more entries anew than it has to",
+        "where v.list = any ($2) #2": "it divides more entries again than it has to",
+        "and s.unit_id = v.unit_id #2": "it divides more entries again than it has to",
+        "and s.reach = v.reach": "it divides more entries again than it has to",
+        "and (s.epoch, s.live_at) = (v.epoch, v.live_at)": "it divides more entries again than it has to",
         "order by r.ids": "cut in any order, entries hold the same; looking an id up takes longer",
     },
     "trim_seen": {

@@ -117,7 +117,7 @@ returning v.list, f.unit_id, f.reach, f.epoch, f.live_at;
 -- name: drop_covered
 -- Lists that a proven one ($1) has overtaken need no bookkeeping any more. What is proven everywhere ($2: lists that raised
 -- their floors) needs no floors of single namespaces: one that is no longer listed alone would age forever. What it named is
--- cut anew in the order of ids: pages are in that of names, so that an id would lie within the bounds of an entry of each page.
+-- divided again in the order of ids: pages are in that of names, so that an id would lie within the bounds of an entry of each page.
 with overtaken as (
     delete from list_progress p using list_progress v
     where v.list = any ($1::uuid[]) and p.unit_id = v.unit_id and p.reach = v.reach and p.list <> v.list
