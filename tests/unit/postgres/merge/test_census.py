@@ -32,6 +32,14 @@ def test_the_newest_statement_about_a_kind_counts() -> None:
     assert (news.kind, news.api_version, news.namespaced) == ("New", "v1", False)
 
 
+def test_items_of_one_page_may_tell_that_their_kind_has_another_scope() -> None:
+    listing = Listing("100")
+    inside, outside = listing.item("a", "1"), listing.item("a", "2", namespace="")
+    for items, namespaced in (([inside, outside], False), ([outside, inside], True)):
+        (news,) = Census.of(items).units.values()
+        assert news.namespaced is namespaced
+
+
 def test_a_kind_is_ordered_by_the_clock_once_one_record_says_so() -> None:
     listing = Listing("100")
     said = msgspec.structs.replace(listing.item("a", "1"), ordering=CLOCK)
