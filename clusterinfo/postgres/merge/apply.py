@@ -6,9 +6,9 @@ Theory of operation. This order is what makes any number of writers safe side by
    forgotten is read, and locked with that;
 2. missing clusters are made, and belong to the batch's topic; what it says of clusters that belong to another is a dead
    letter from here on;
-3. missing units are made, the batch's units are locked in id order, then the sessions that it names: from here on nobody
-   else changes their rows, since whoever does holds the same locks; the batch becomes rows, with the dates that are
-   believed and without what was forgotten;
+3. missing units are made, the batch's units are locked in id order, then the sessions that it names: from here on
+   nobody else changes their rows, since whoever does holds the same locks; the batch becomes rows, with the dates that
+   are believed and without what was forgotten;
 4. what was said by watching is heard; what arrived is counted for each list, which shows the lists that are proven now;
 5. objects are compared with their rows, written, and what they replace goes into history;
 6. what sessions said is stored; states are written; what proven lists do not name is deleted; snapshots are applied;

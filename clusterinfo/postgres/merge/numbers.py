@@ -16,9 +16,10 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
-from msgspec import structs
+import msgspec
+from msgspec.structs import replace
 
 from clusterinfo.model import Record
 from clusterinfo.postgres.merge.bodies import plain
@@ -37,8 +38,7 @@ Said = tuple[Record, ListCompleted | WatchProgress | WatchEnded | None]
 """A record that is numbered, or completes a list of a unit that is followed, with the statement that it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(msgspec.Struct, frozen=True):
     """A session on a partition: the numbers that came, and what its newest progress said."""
 
     id: int
@@ -49,7 +49,7 @@ class Session:
     """Of its newest progress."""
     behind: str = "[]"
     """JSON, as the column holds it."""
-    ended: Mapping[str, int] = field(default_factory=dict)
+    ended: Mapping[str, int] = {}
     """Group/resource/reach of a watch -> the number under which it last ended."""
     interval_s: float = 0.0
     is_unverified: bool = False
@@ -237,7 +237,7 @@ def _count(heard: Heard, record: Record, statement: WatchProgress | WatchEnded |
         if session is not before:  # one that comes again was said before the holes that came since
             heard.events.append(Progressed(session, number, min(record.observed_at, now)))
     elif isinstance(statement, WatchEnded):
-        units = [structs.replace(unit, since=min(unit.since, now)) for unit in statement.units]
+        units = [replace(unit, since=min(unit.since, now)) for unit in statement.units]
         session = session.without(number, units)
         heard.events.append(Ended(session, number, units))
     heard.sessions[key] = session

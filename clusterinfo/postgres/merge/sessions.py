@@ -7,8 +7,8 @@ Then, in order, holes cut intervals, ends close them, progress lets them begin a
 (`lists.py`).
 
 Locks: units, then sessions (both by `lock_units`), then coverage in the order of ids. A session whose numbers come as
-they are due goes on as it is locked, and is written again only if the batch says more of it. A batch that says nothing by
-watching sends nothing.
+they are due goes on as it is locked, and is written again only if the batch says more of it. A batch that says nothing
+by watching sends nothing.
 """
 
 from __future__ import annotations
