@@ -396,7 +396,7 @@ SQL_GUARDS = (
     (
         "sessions are kept apart by Kafka cluster, topic and partition",
         "lock_units",
-        "where (s.kafka_cluster, s.topic, s.partition)",
+        "where (w.kafka_cluster, w.topic, w.partition",
     ),
     ("of several sessions each has its row", "open_coverage", "on conflict (unit_id, reach, session_id) where"),
     ("a list begun before a mark opens nothing", "find_openings", "or list_began_at(p.list, p.completed_at) <= u.unv"),

@@ -710,12 +710,12 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         FOLLOWING + "test_a_list_corrects_only_what_is_followed[another]": ("where c.unit_id = u.id",),
         FOLLOWING + "test_a_list_corrects_only_what_is_followed[over]": ("and c.is_open",),
         FOLLOWING + "test_each_partition_and_each_session_counts_for_itself": (
-            "where (s.kafka_cluster, s.topic, s.partition) = ($4, $5, $6)",
+            "where (w.kafka_cluster, w.topic, w.partition, w.cluster, w.session) = ($4, $5, $6, ...",
         ),
         FOLLOWING + "test_what_comes_too_late_of_a_kind_that_was_never_heard_of_cuts_as_well": (
-            "and cardinality($1) = (...)",
+            "where cardinality($1) = (...) #2",
         ),
-        FOLLOWING + "test_two_batches_of_one_session_take_turns[True]": ("for update of s",),
+        FOLLOWING + "test_two_batches_of_one_session_take_turns[True]": ("for update",),
         FOLLOWING + "test_a_number_that_is_due_moves_no_other_session": ("where s.id = t.id",),
     },
     "lock_completed": {
@@ -927,7 +927,6 @@ UNMISSED: Mapping[str, Mapping[str, str]] = {
         "and (r.epoch, r.live_at) > (v.epoch, v.live_at)": "it spares sorting what is older, which refutes nothing",
     },
     "lock_units": {
-        "order by s.id": "batches of one partition follow one another, and without Kafka a batch names one session",
         "and t.next_number = t.first_number": "of a session whose number was not due all is written afterwards",
         "on s.place = u.place": "units and sessions are two lists in one answer, which none compares",
     },

@@ -13,8 +13,8 @@ on conflict (cluster_id, api_group, resource) do nothing;
 
 -- name: lock_units
 -- The batch's units, locked in id order until commit, none of them if some are missing; then the sessions of one partition
--- ($4 to $6) that it names ($7, $8), in id order as well. place: which of them it is. A session of which the number comes
--- first ($9) that is due goes on to the one after those that follow it ($10); returned is what it was before.
+-- ($4 to $6) that it names ($7, $8), in the order of their keys. place: which of them it is. A session of which the number
+-- comes first ($9) that is due goes on to the one after those that follow it ($10); returned is what it was before.
 with wanted as (
     select * from unnest($1::bigint[], $2::text[], $3::text[])
         with ordinality as t (cluster_id, api_group, resource, place)
@@ -30,10 +30,12 @@ with wanted as (
     order by u.id for update of u
 ), speaking as materialized (
     select n.place, n.first_number, n.after_number, s.*
-    from watch_session s
-    join named n using (cluster, session)
-    where (s.kafka_cluster, s.topic, s.partition) = ($4, $5, $6) and cardinality($1) = (select count(*) from held)
-    order by s.id for update of s
+    from named n
+    cross join lateral (  -- one by one: a partition may have many, and no planner knows that few are named
+        select * from watch_session w
+        where (w.kafka_cluster, w.topic, w.partition, w.cluster, w.session) = ($4, $5, $6, n.cluster, n.session)
+        for update) s
+    where cardinality($1) = (select count(*) from held)
 ), advanced as (
     update watch_session s set next_number = t.after_number, is_unverified = false, updated_at = now()
     from speaking t where s.id = t.id and t.next_number = t.first_number
