@@ -189,6 +189,21 @@ async def test_each_partition_and_each_session_counts_for_itself(bench: Bench) -
     assert await heard(bench) == at(2)
 
 
+async def test_a_number_that_is_due_moves_no_other_session(bench: Bench) -> None:
+    await bench.store(*first_list(), event(1, "a", "105"), event(1, "b", "106", session=OTHER))
+    await bench.store(event(2, "b", "107", session=OTHER))
+    rows = await bench.connection.fetch("select next_number from watch_session order by session")
+    assert [row["next_number"] for row in rows] == [2, 3]
+
+
+async def test_what_comes_too_late_of_a_kind_that_was_never_heard_of_cuts_as_well(bench: Bench) -> None:
+    """Its number comes for the first time, although the kind has to be made before anything is locked."""
+    await bench.store(*first_list(), progress(1, 1), Listing("100", at(5)).snapshot_completed({}))
+    await bench.store(event(2, "a", "105", 2, resource="pods"))
+    row = await bench.connection.fetchrow("select next_number, cut_number from watch_session")
+    assert tuple(row) == (3, 2)
+
+
 async def test_each_topic_counts_for_itself(bench: Bench) -> None:
     """A cluster that was moved is followed by no session of its old topic, whatever that says."""
     await bench.store(*first_list(), progress(1, 1))
@@ -198,6 +213,7 @@ async def test_each_topic_counts_for_itself(bench: Bench) -> None:
     await other.store(progress(2, 5))
     assert await heard(bench) == at(1)
     assert await bench.connection.fetchval("select count(*) from dead_letter") == 1
+    assert await bench.connection.fetchval("select count(*) from watch_session") == 1, "it makes no session either"
 
 
 @pytest.mark.parametrize(

@@ -380,7 +380,7 @@ CODE_GUARDS = (
     ),
     CodeGuard(
         "a replay counts none",
-        "clusterinfo.postgres.merge.apply:apply", "said if hears else []", "said",
+        "clusterinfo.postgres.merge.apply:apply", "if hears else []", "",
         MERGE + "test_a_replay_counts_no_number",
     ),
     CodeGuard(
@@ -395,8 +395,8 @@ SQL_GUARDS = (
     ("rows that were watched above a list refute it", "find_backwards", "and exists (...)"),
     (
         "sessions are kept apart by Kafka cluster, topic and partition",
-        "lock_sessions",
-        "where (kafka_cluster, topic, pa",
+        "lock_units",
+        "where (w.kafka_cluster, w.topic, w.partition",
     ),
     ("of several sessions each has its row", "open_coverage", "on conflict (unit_id, reach, session_id) where"),
     ("a list begun before a mark opens nothing", "find_openings", "or list_began_at(p.list, p.completed_at) <= u.unv"),

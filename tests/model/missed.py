@@ -709,6 +709,14 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
         "crowded": ("for update of u",),
         FOLLOWING + "test_a_list_corrects_only_what_is_followed[another]": ("where c.unit_id = u.id",),
         FOLLOWING + "test_a_list_corrects_only_what_is_followed[over]": ("and c.is_open",),
+        FOLLOWING + "test_each_partition_and_each_session_counts_for_itself": (
+            "where (w.kafka_cluster, w.topic, w.partition, w.cluster, w.session) = ($4, $5, $6, ...",
+        ),
+        FOLLOWING + "test_what_comes_too_late_of_a_kind_that_was_never_heard_of_cuts_as_well": (
+            "where cardinality($1) = (...) #2",
+        ),
+        FOLLOWING + "test_two_batches_of_one_session_take_turns[True]": ("for update",),
+        FOLLOWING + "test_a_number_that_is_due_moves_no_other_session": ("where s.id = t.id",),
     },
     "lock_completed": {
         LOCKS + "test_a_completed_snapshot_waits_for_no_kind_that_it_is_not_about": (
@@ -871,12 +879,6 @@ MISSED_BY: Mapping[str, Mapping[str, tuple[str, ...]]] = {
             "where e.ord = r.ord",
         ),
     },
-    "lock_sessions": {
-        FOLLOWING + "test_each_partition_and_each_session_counts_for_itself": (
-            "where (kafka_cluster, topic, partition) = ($1, $2, $3)",
-        ),
-        FOLLOWING + "test_two_batches_of_one_session_take_turns[True]": ("for update",),
-    },
     "make_sessions": {
         FOLLOWING + "test_two_batches_of_one_session_take_turns[False]": (
             "on conflict (kafka_cluster, topic, partition, cluster, session) do nothing",
@@ -924,9 +926,9 @@ UNMISSED: Mapping[str, Mapping[str, str]] = {
     "find_backwards": {
         "and (r.epoch, r.live_at) > (v.epoch, v.live_at)": "it spares sorting what is older, which refutes nothing",
     },
-    "lock_sessions": {
-        "and (cluster, session) in (...)": "it locks more sessions than it has to",
-        "order by id": "batches of one partition follow one another, and without Kafka a batch names one session",
+    "lock_units": {
+        "and t.next_number = t.first_number": "of a session whose number was not due all is written afterwards",
+        "on s.place = u.place": "units and sessions are two lists in one answer, which none compares",
     },
     "find_clusters": {
         "where uid = any ($1::text[])": "it reads more clusters than it has to",

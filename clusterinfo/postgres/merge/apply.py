@@ -6,9 +6,9 @@ Theory of operation. This order is what makes any number of writers safe side by
    forgotten is read, and locked with that;
 2. missing clusters are made, and belong to the batch's topic; what it says of clusters that belong to another is a dead
    letter from here on;
-3. missing units are made, the batch's units are locked in id order: from here on nobody else changes their rows, since
-   whoever does holds the same locks; the batch becomes rows, with the dates that are believed and without what was
-   forgotten;
+3. missing units are made, the batch's units are locked in id order, then the sessions that it names: from here on
+   nobody else changes their rows, since whoever does holds the same locks; the batch becomes rows, with the dates that
+   are believed and without what was forgotten;
 4. what was said by watching is heard; what arrived is counted for each list, which shows the lists that are proven now;
 5. objects are compared with their rows, written, and what they replace goes into history;
 6. what sessions said is stored; states are written; what proven lists do not name is deleted; snapshots are applied;
@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from clusterinfo.model import Batch, PartitionLane
+from clusterinfo.model import Batch, PartitionLane, Record
 from clusterinfo.observations import Observation
 from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.merge.admission import Admission, Clusters, Foreign, foreign_among
@@ -38,7 +38,7 @@ from clusterinfo.postgres.merge.gaps import CarriedUnits, mark_gap_unverified
 from clusterinfo.postgres.merge.large import is_large, worked_out
 from clusterinfo.postgres.merge.lists import close_lists, count_lists
 from clusterinfo.postgres.merge.rows import Merged, merge_single
-from clusterinfo.postgres.merge.sessions import hear, store_sessions
+from clusterinfo.postgres.merge.sessions import hear, speaking_of, store_sessions
 from clusterinfo.postgres.merge.snapshots import apply_snapshots
 from clusterinfo.postgres.merge.staging import Staged, stage
 from clusterinfo.postgres.merge.units import Units, lock_units
@@ -78,6 +78,10 @@ class _Known:
     foreign: Foreign
     observations: list[Observation]
 
+    def hears(self, record: Record, admission: Admission) -> bool:
+        """False for what is a dead letter whatever it says."""
+        return record.cluster not in self.foreign and not admission.leaps(record)
+
 
 async def _know(connection: Connection, batch: Batch, census: Census, admission: Admission, *, large: bool) -> _Known:
     """Make the clusters that are missing, and leave out of the census what is not to be merged."""
@@ -108,11 +112,12 @@ async def apply(
     Without `counts` its objects belong to no list's count; without `hears` its numbers are not counted.
     `uses_savepoints`: what PostgreSQL refuses is stored with less; otherwise it aborts the transaction.
     """
-    said = census.said
     large = is_large(batch.records) or len(batch.rejected) > MAX_SENT
     known = await _know(connection, batch, census, admission, large=large)
+    said = [one for one in census.said if known.hears(one[0], admission)] if hears else []
     census, observations = known.census, known.observations
-    units = await lock_units(connection, census, known.clusters, admission.now)
+    speaking = speaking_of(batch.lane, said)
+    units, sessions = await lock_units(connection, census, known.clusters, speaking, admission.now)
     new = await carried.store(connection, batch, units)
     staged = await worked_out(large, stage, batch, units, admission, known.foreign, uses_savepoints=uses_savepoints)
     observations = [*observations, *staged.foreign_records(admission.topic)]
@@ -120,7 +125,7 @@ async def apply(
     if not counts:
         staged.tallies.clear()
     said = [one for one in said if id(one[0]) not in staged.refused]
-    heard = await hear(connection, batch.lane, said if hears else [], admission.now)
+    heard = hear(said, speaking, sessions, admission.now)
     proven = await count_lists(connection, staged, heard)
     merged, left = await merge_single(connection, staged)
     if staged.repeated or left:

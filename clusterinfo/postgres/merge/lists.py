@@ -72,6 +72,8 @@ async def close_lists(
     connection: Connection, staged: Staged, proven: Proven, clusters: Clusters, heard: Heard
 ) -> ClosedLists:
     """Delete what proven lists do not name, and write the states. Runs after the rows are merged."""
+    if not staged.tallies and not staged.failures:
+        return ClosedLists()
     refuted, warnings = await _find_refuted(connection, staged, proven) if proven else ({}, [])
     following = [one for one, row in proven.items() if one in heard.named or row["session_id"]]
     openings = await find_openings(connection, following)

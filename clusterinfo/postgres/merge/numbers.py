@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 
-from msgspec import structs
+import msgspec
+from msgspec.structs import replace
 
 from clusterinfo.model import Record
 from clusterinfo.postgres.merge.bodies import plain
@@ -37,8 +38,7 @@ Said = tuple[Record, ListCompleted | WatchProgress | WatchEnded | None]
 """A record that is numbered, or completes a list of a unit that is followed, with the statement that it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Session:
+class Session(msgspec.Struct, frozen=True):
     """A session on a partition: the numbers that came, and what its newest progress said."""
 
     id: int
@@ -49,7 +49,7 @@ class Session:
     """Of its newest progress."""
     behind: str = "[]"
     """JSON, as the column holds it."""
-    ended: Mapping[str, int] = field(default_factory=dict)
+    ended: Mapping[str, int] = {}
     """Group/resource/reach of a watch -> the number under which it last ended."""
     interval_s: float = 0.0
     is_unverified: bool = False
@@ -116,6 +116,44 @@ def _shown(unit: WatchedUnit, now: dt.datetime) -> dict[str, str]:
 # --- a batch ---------------------------------------------------------------------------------------------------------
 
 
+Place = tuple[str, str, int]
+"""(Kafka cluster, topic, partition)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Speaking:
+    """The sessions that a batch names on a partition, and the numbers by which they may go on where they are locked."""
+
+    place: Place
+    runs: Mapping[SessionKey, tuple[int, int]]
+    """Of each the first number that it says, and the one after those that follow that; (0, 0): it says none."""
+
+    @classmethod
+    def of(cls, place: Place, said: Iterable[Said]) -> Speaking:
+        """What a batch says there."""
+        runs: dict[SessionKey, tuple[int, int]] = {}
+        for record, statement in said:
+            key, number = key_of(record, statement), record.number
+            first, after = runs.get(key, (number, number))
+            runs[key] = (first, after + 1) if number == after and number else (first, after)
+        return cls(place, runs)
+
+    def __bool__(self) -> bool:
+        return bool(self.runs)
+
+    def without(self, sessions: Collection[SessionKey]) -> Speaking:
+        """The others."""
+        return Speaking(self.place, {key: run for key, run in self.runs.items() if key not in sessions})
+
+    def moved(self, sessions: Mapping[SessionKey, Session]) -> dict[SessionKey, Session]:
+        """Those of these, as they were, whose first number was due: as they are stored since they were locked."""
+        return {
+            key: replace(sessions[key], next_number=after, is_unverified=False)
+            for key, (first, after) in self.runs.items()
+            if sessions[key].next_number == first
+        }
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """A hole opens: the intervals of all that this session follows end with what it has said so far."""
@@ -163,6 +201,8 @@ class Heard:
     """In their order."""
     named: dict[str, Named] = field(default_factory=dict)
     """By list."""
+    stored: Mapping[SessionKey, Session] = field(default_factory=dict)
+    """Those that are written already, as they are."""
 
     def cut(self, late: Record) -> None:
         """A record came too late to be kept: what is followed from its number on begins with a progress."""
@@ -197,7 +237,7 @@ def _count(heard: Heard, record: Record, statement: WatchProgress | WatchEnded |
         if session is not before:  # one that comes again was said before the holes that came since
             heard.events.append(Progressed(session, number, min(record.observed_at, now)))
     elif isinstance(statement, WatchEnded):
-        units = [structs.replace(unit, since=min(unit.since, now)) for unit in statement.units]
+        units = [replace(unit, since=min(unit.since, now)) for unit in statement.units]
         session = session.without(number, units)
         heard.events.append(Ended(session, number, units))
     heard.sessions[key] = session

@@ -6,15 +6,16 @@ known which of those that came for the first time were too old to be kept: for t
 Then, in order, holes cut intervals, ends close them, progress lets them begin again; completed lists open them last
 (`lists.py`).
 
-Locks: units, then sessions, then coverage in the order of ids. A batch that says nothing by watching sends nothing.
+Locks: units, then sessions (both by `lock_units`), then coverage in the order of ids. A session whose numbers come as
+they are due goes on as it is locked, and is written again only if the batch says more of it. A batch that says nothing
+by watching sends nothing.
 """
 
 from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from clusterinfo.model import Lane, PartitionLane, Unit
 from clusterinfo.observations import Observation, UnitsFollowed
@@ -24,20 +25,16 @@ from clusterinfo.postgres.merge.numbers import (
     Cut,
     Ended,
     Heard,
+    Place,
     Progressed,
     Said,
     Session,
     SessionKey,
-    key_of,
+    Speaking,
     listen,
 )
 from clusterinfo.postgres.merge.staging import ObjectRow, Staged
 from clusterinfo.postgres.sql import statements
-
-Place = tuple[str, str, int]
-"""(Kafka cluster, topic, partition)."""
-
-NOTHING = Heard({})
 
 
 def place_of(lane: Lane) -> Place:
@@ -47,41 +44,16 @@ def place_of(lane: Lane) -> Place:
     return "", f"{lane.unit.dotted}/{lane.reach}", 0
 
 
-async def hear(connection: Connection, lane: Lane, said: Sequence[Said], now: dt.datetime) -> Heard:
-    """Lock the sessions that a batch names, and take in what it says. Nothing is changed yet."""
-    if not said:
-        return NOTHING
-    wanted = sorted({key_of(record, statement) for record, statement in said})
-    place = place_of(lane)
-    sessions = await _lock(connection, place, wanted)
-    if len(sessions) < len(wanted):
-        await connection.execute(statements()["make_sessions"], *place, *_columns(wanted))
-        sessions = await _lock(connection, place, wanted)
-    return listen(said, sessions, now)
+def speaking_of(lane: Lane, said: Sequence[Said]) -> Speaking:
+    """What a batch of this lane names."""
+    return Speaking.of(place_of(lane), said)
 
 
-async def _lock(connection: Connection, place: Place, keys: Sequence[SessionKey]) -> Mapping[SessionKey, Session]:
-    rows: Sequence[Any] = await connection.fetch(statements()["lock_sessions"], *place, *_columns(keys))
-    return {
-        (row["cluster"], row["session"]): Session(
-            row["id"],
-            row["next_number"],
-            tuple((gap.lower, gap.upper) for gap in row["missing"]),
-            row["heard"],
-            row["heard_number"],
-            row["behind"],
-            json.loads(row["ended"]),
-            row["interval_s"],
-            row["is_unverified"],
-            row["cut_number"],
-        )
-        for row in rows
-    }
-
-
-def _columns(keys: Iterable[SessionKey]) -> tuple[list[str], list[str]]:
-    chosen = list(keys)
-    return [cluster for cluster, _ in chosen], [session for _, session in chosen]
+def hear(said: Sequence[Said], speaking: Speaking, sessions: Mapping[SessionKey, Session], now: dt.datetime) -> Heard:
+    """Take in what a batch says, to `sessions` as they were when they were locked. Pure."""
+    heard = listen(said, sessions, now)
+    heard.stored = speaking.moved(sessions)
+    return heard
 
 
 async def store_sessions(
@@ -98,7 +70,8 @@ async def store_sessions(
         elif isinstance(event, Ended):
             await _save(connection, [event.session])
             await end_coverage(connection, event)
-    await _save(connection, list(heard.sessions.values()))
+    if changed := [session for key, session in heard.sessions.items() if session != heard.stored.get(key)]:
+        await _save(connection, changed)
     return [] if late else await _begin(connection, heard)
 
 

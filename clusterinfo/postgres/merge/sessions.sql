@@ -1,18 +1,4 @@
--- Sessions: the numbers that came, by partition; see numbers.py for what they mean.
-
--- name: lock_sessions
--- Those of one partition ($1 to $3) that a batch names ($4, $5), locked until it commits.
-select id, cluster, session::text, next_number, missing, heard, heard_number, behind::text, ended::text, interval_s, is_unverified,
-    cut_number
-from watch_session
-where (kafka_cluster, topic, partition) = ($1, $2, $3)
-    and (cluster, session) in (select * from unnest($4::text[], $5::uuid[]))
-order by id for update;
-
--- name: make_sessions
-insert into watch_session (kafka_cluster, topic, partition, cluster, session)
-select $1, $2, $3, * from unnest($4::text[], $5::uuid[])
-on conflict (kafka_cluster, topic, partition, cluster, session) do nothing;
+-- Sessions: the numbers that came, by partition; see numbers.py for what they mean. `lock_units` locks them.
 
 -- name: save_sessions
 update watch_session s set

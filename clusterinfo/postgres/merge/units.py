@@ -1,16 +1,19 @@
-"""Units: making the rows a batch needs, and locking them in one order."""
+"""Units: making the rows a batch needs, and locking them in one order, with the sessions that it names behind them."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from clusterinfo.model import Unit
 from clusterinfo.postgres.connection import Connection
 from clusterinfo.postgres.merge.admission import Clusters
 from clusterinfo.postgres.merge.census import Census, UnitNews
 from clusterinfo.postgres.merge.coverage import mark_units_unverified
+from clusterinfo.postgres.merge.numbers import Session, SessionKey, Speaking
 from clusterinfo.postgres.sql import statements
 
 
@@ -30,22 +33,32 @@ class UnitRow:
 Units = dict[Unit, UnitRow]
 
 
-async def lock_units(connection: Connection, census: Census, clusters: Clusters, now: dt.datetime) -> Units:
-    """Make the units that are missing, lock those of the batch in id order, and describe them again.
+Sessions = dict[SessionKey, Session]
+"""As they were when they were locked."""
 
-    What is missing is made before any unit is locked, so that no two batches deadlock.
+
+async def lock_units(
+    connection: Connection, census: Census, clusters: Clusters, speaking: Speaking, now: dt.datetime
+) -> tuple[Units, Sessions]:
+    """Make the units that are missing, lock those of the batch in id order, and describe them again; then its sessions.
+
+    What is missing is made before any unit is locked, so that no two batches deadlock; sessions are of one partition,
+    whose batches follow one another.
     """
     news = census.units
     if completed := census.completed_clusters():
         await _make_units(connection, census.named_units(), clusters)
         ids = sorted(clusters[uid].id for uid in completed)
         await connection.execute(statements()["lock_completed"], ids, *_keys(news, clusters))
-    units = await _lock(connection, news, clusters)
+    units, sessions = await _lock(connection, news, clusters, speaking)
     if len(units) < len(news):
         await _make_units(connection, news, clusters)
-        units = await _lock(connection, news, clusters)
+        units, sessions = await _lock(connection, news, clusters, speaking)
+    if missing := speaking.without(sessions):
+        await connection.execute(statements()["make_sessions"], *missing.place, *_columns(missing))
+        sessions |= (await _lock(connection, {}, clusters, missing))[1]
     await _describe(connection, news, units, now)
-    return units
+    return units, sessions
 
 
 def _keys(units: Iterable[Unit], clusters: Clusters) -> tuple[list[int], list[str], list[str]]:
@@ -58,18 +71,47 @@ def _keys(units: Iterable[Unit], clusters: Clusters) -> tuple[list[int], list[st
     )
 
 
-async def _lock(connection: Connection, news: dict[Unit, UnitNews], clusters: Clusters) -> Units:
-    """All of them, or none if some are missing."""
-    if not news:
-        return {}
-    rows = await connection.fetch(statements()["lock_units"], *_keys(news, clusters))
-    units = list(news)
-    return {
-        units[row["place"] - 1]: UnitRow(
-            row["id"], row["kind"], row["api_version"], row["namespaced"], row["by_clock"], row["is_followed"]
-        )
-        for row in rows
-    }
+def _columns(speaking: Speaking) -> tuple[list[str], list[str]]:
+    """Clusters, sessions."""
+    keys = sorted(speaking.runs)
+    return [cluster for cluster, _ in keys], [session for _, session in keys]
+
+
+async def _lock(
+    connection: Connection, news: dict[Unit, UnitNews], clusters: Clusters, speaking: Speaking
+) -> tuple[Units, Sessions]:
+    """All units, or none if some are missing; then the sessions that are there."""
+    if not news and not speaking:
+        return {}, {}
+    units, keys = list(news), sorted(speaking.runs)
+    runs = [speaking.runs[key] for key in keys]
+    rows: Sequence[Any] = await connection.fetch(
+        statements()["lock_units"],
+        *_keys(news, clusters),
+        *speaking.place,
+        *_columns(speaking),
+        [first for first, _ in runs],
+        [after for _, after in runs],
+    )
+    return (
+        {units[row["place"] - 1]: UnitRow(*row[1:7]) for row in rows if row["place"]},
+        {keys[row["session_place"] - 1]: _session(row) for row in rows if row["session_place"]},
+    )
+
+
+def _session(row: Any) -> Session:
+    return Session(
+        row["session_id"],
+        row["next_number"],
+        tuple((gap.lower, gap.upper) for gap in row["missing"]),
+        row["heard"],
+        row["heard_number"],
+        row["behind"],
+        json.loads(row["ended"]),
+        row["interval_s"],
+        row["is_unverified"],
+        row["cut_number"],
+    )
 
 
 async def _make_units(connection: Connection, news: dict[Unit, UnitNews], clusters: Clusters) -> None:

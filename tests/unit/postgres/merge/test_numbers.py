@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clusterinfo.model import Record, RecordType
-from clusterinfo.postgres.merge.numbers import MAX_GAPS, Cut, Ended, Named, Progressed, Said, Session, listen
+from clusterinfo.postgres.merge.numbers import MAX_GAPS, Cut, Ended, Named, Progressed, Said, Session, Speaking, listen
 from clusterinfo.statements import ListCompleted, WatchedUnit, WatchEnded, WatchProgress
 from tests.support.records import CLUSTER, NOON, SESSION, Listing, watched
 
@@ -109,3 +109,23 @@ def test_what_came_too_late_is_kept_by_its_number() -> None:
         record: Record = event(number)[0]
         heard.cut(record)
     assert heard.sessions[KEY].cut_number == 2
+
+
+@given(st.integers(1, 9), st.lists(st.integers(1, 9), min_size=1, max_size=6))
+def test_a_session_goes_on_where_it_is_locked_if_what_is_due_comes_first(due: int, numbers: list[int]) -> None:
+    session = Session(1, next_number=due, is_unverified=True)
+    moved = Speaking.of(("kafka", "topic", 0), [event(number) for number in numbers]).moved({KEY: session})
+    assert moved.keys() == ({KEY} if numbers[0] == due else set())
+    assert not any(of_key.is_unverified for of_key in moved.values())
+
+
+@given(st.integers(1, 9), st.integers(1, 9))
+def test_nothing_is_left_to_be_written_of_a_session_whose_numbers_come_as_they_are_due(due: int, count: int) -> None:
+    said, sessions = [event(number) for number in range(due, due + count)], {KEY: Session(1, due, is_unverified=True)}
+    assert Speaking.of(("kafka", "topic", 0), said).moved(sessions) == listen(said, sessions, NOW).sessions
+
+
+def test_a_list_that_names_a_session_does_not_move_it() -> None:
+    speaking = Speaking.of(("kafka", "topic", 0), [completed(1)])
+    assert speaking.runs == {KEY: (0, 0)}
+    assert speaking.moved({KEY: Session(1)}) == {}
