@@ -19,9 +19,10 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
+from msgspec.structs import replace
 
 from clusterinfo.errors import RecordError
-from clusterinfo.model import CLOCK, MAX_NUMBER, UUID7, Record, RecordType, in_utc, is_beyond_versions
+from clusterinfo.model import CLOCK, MAX_NUMBER, UUID7, Record, RecordType, in_utc, is_beyond_versions, page_of
 
 Headers = Sequence[tuple[str, bytes | None]]
 
@@ -44,7 +45,9 @@ _SIDE_BY_SIDE = 128  # lists and watches whose headers are remembered: a strange
 
 _ENCODER = msgspec.json.Encoder()
 _KEY = msgspec.json.Decoder(tuple[str, str, str, str, str])
+_OWN_KEY = msgspec.json.Decoder(tuple[str, str])
 _HASH = re.compile(rb"[0-9a-f]{32}")
+_HASH_DIGITS, _HEXADECIMAL = 32, b"0123456789abcdef"
 _UUID7 = re.compile(UUID7.encode())
 _LAST_UUID7 = b"e677d21f-dbff"  # milliseconds of the end of the year 9999, the last that Python and SQL agree on
 _SHARED = ("ce_snapshot", "ce_list", "ce_reach", "ce_apiversion", "ce_kind", "ce_ordering", "ce_state", "ce_session")
@@ -55,6 +58,11 @@ _ALIKE = (
     "ce_apiversion", "ce_kind", "ce_listversion", "ce_ordering", "ce_normalization", "ce_state", "ce_session",
 )  # fmt: skip
 """Attributes that all records of a page have alike: read once a page."""
+OWN = (
+    "ce_id", "ce_subject", "ce_uid", "ce_resourceversion", "ce_contenthash", "ce_manager", "ce_operation",
+    "ce_subresource", "ce_managedat",
+)  # fmt: skip
+"""Attributes that an item of a page has for itself, in the order of its headers."""
 _REQUIRED = {
     RecordType.OBSERVED: ("resource", "name", "api_version", "kind", "content_hash"),
     RecordType.DELETED: ("resource", "name", "list_version"),
@@ -242,7 +250,7 @@ def decode(key: bytes | None, value: bytes | None, headers: Headers, offset: int
             manager=get("ce_manager", b"").decode(),
             operation=get("ce_operation", b"").decode(),
             subresource=get("ce_subresource", b"").decode(),
-            managed_at=_moment(get("ce_managedat", b""), "managedat") if "ce_managedat" in attributes else None,
+            managed_at=_moment_of(get("ce_managedat", b""), "managedat") if "ce_managedat" in attributes else None,
             offset=offset,
         )
     except UnicodeDecodeError as error:
@@ -250,6 +258,63 @@ def decode(key: bytes | None, value: bytes | None, headers: Headers, offset: int
     # Last, as it compares source and subject with an identity that has been read.
     _check(record, attributes)
     return record
+
+
+class Page:
+    """What the items of a page have alike, known from one of them. Of others it makes what `decode` would, or none."""
+
+    __slots__ = ("_first", "_key", "_subject")
+
+    def __init__(self, first: Record) -> None:
+        self._first = replace(first, body=b"")
+        self._key = _ENCODER.encode((first.cluster, first.group, first.resource))[:-1] + b","
+        self._subject = f"{first.group or 'core'}/{first.resource}"
+
+    @classmethod
+    def of(cls, key: bytes | None, value: bytes | None, shared: Headers, own: Headers) -> Page | None:
+        """The page of a message whose `shared` headers its neighbours have; None if it is no item of one."""
+        if not (set(dict(own)).issubset(OWN) and set(dict(shared)).isdisjoint(OWN)):
+            return None
+        try:
+            first = decode(key, value, [*shared, *own])
+        except RecordError:
+            return None
+        return cls(first) if page_of(first) else None
+
+    def item(self, key: bytes, value: bytes, own: Sequence[bytes], offset: int) -> Record | None:
+        """The record of a message that has the same headers, and `own`: values of `OWN`, b"" for what is absent.
+
+        Of a message within the bounds of `decode`, whose values hold no NUL. None if anything is unusual.
+        """
+        id_, subject_, uid, version, content_hash, manager, operation, subresource, managed_at = own
+        if not (value and id_ and key.startswith(self._key)) or b"\\" in key or b"\0" in key:
+            return None
+        try:
+            namespace, name = _OWN_KEY.decode(b"[" + key[len(self._key) :])
+            if (
+                not name
+                or len(key) > MAX_KEY_BYTES
+                or len(content_hash) != _HASH_DIGITS
+                or content_hash.translate(None, _HEXADECIMAL)
+                or subject_ != f"{self._subject}/{namespace or '-'}/{name}".encode()
+            ):
+                return None
+            return replace(
+                self._first,
+                body=value,
+                namespace=namespace,
+                name=name,
+                uid=uid.decode(),
+                resource_version=version.decode(),
+                content_hash=content_hash.decode(),
+                manager=manager.decode(),
+                operation=operation.decode(),
+                subresource=subresource.decode(),
+                managed_at=_moment_of(managed_at, "managedat") if managed_at else None,
+                offset=offset,
+            )
+        except (msgspec.DecodeError, UnicodeDecodeError, RecordError):
+            return None
 
 
 class _Alike(NamedTuple):
@@ -364,6 +429,10 @@ def _identity(key: bytes | None) -> tuple[str, str, str, str, str]:
 
 @lru_cache(_CACHED)
 def _moment(text: bytes, name: str = "time") -> dt.datetime:
+    return _moment_of(text, name)
+
+
+def _moment_of(text: bytes, name: str) -> dt.datetime:
     try:
         moment = dt.datetime.fromisoformat(text.decode("ascii"))
     except ValueError as error:

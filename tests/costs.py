@@ -32,9 +32,12 @@ from unittest import mock
 
 import asyncpg
 import msgspec
+from aiokafka.structs import TopicPartition
 from msgspec.structs import replace
 
 from clusterinfo import wire
+from clusterinfo.kafka.aiokafka_patches import reading
+from clusterinfo.kafka.aiokafka_patches.message import Item
 from clusterinfo.kubernetes.list_state import ListState
 from clusterinfo.kubernetes.normalize import normalize
 from clusterinfo.kubernetes.pages import Slice, parse_page
@@ -47,6 +50,7 @@ from clusterinfo.sandbox.kubernetes.populate import populate
 from clusterinfo.sandbox.kubernetes.state import SimulatedCluster
 from clusterinfo.sandbox.postgres import BIN_VARIABLE, EmbeddedPostgres
 from clusterinfo.settings import load
+from tests.support.batches import batch, record
 from tests.support.records import CLUSTER, NOON, Feed, uuid7
 
 BASELINE = Path(__file__).with_name("costs.json")
@@ -163,6 +167,18 @@ def records_of(items: Sequence[Slice], version: str) -> list[Record]:
     return [wire.decode(message.key, message.value, message.headers) for message in map(maker(version), items)]
 
 
+def read_as_a_step(data: bytes, most: int) -> list[Record]:
+    """What a consumer makes of a batch of Kafka's."""
+    messages = reading.Messages(TopicPartition("t", 0), reading.Batches(data), [], 0, None, None, True, 0)
+    with reading.at_most(len(data), 0, most):
+        return [
+            message.record
+            if isinstance(message, Item)
+            else wire.decode(message.key, message.value, message.headers, message.offset)
+            for message in messages
+        ]
+
+
 def changed(record: Record) -> Record:
     """Its next version."""
     return replace(record, resource_version=record.resource_version + "1", content_hash="0" * 32)
@@ -175,29 +191,38 @@ async def consuming(sink: PostgresSink, admin: asyncpg.Connection, body: bytes) 
     with counted(found, "consume, a message", len(messages)):
         for message in messages:
             wire.decode(message.key, message.value, message.headers)
+    data = batch(
+        [
+            record(number, key, value, [(name.encode(), text) for name, text in headers])
+            for number, (key, value, headers) in enumerate(messages)
+        ]
+    )
+    read_as_a_step(data, len(messages))
+    with counted(found, "consume, an item of a page", len(messages)):
+        read_as_a_step(data, len(messages))
     first, again = records_of(items, "9000"), records_of(items, "9001")
     await sink.open(feed.lane)
-    for record in (first[0], first[0], changed(first[0])):  # what is made or prepared the first time
-        await sink.write(feed.batch(record))
+    for one in (first[0], first[0], changed(first[0])):  # what is made or prepared the first time
+        await sink.write(feed.batch(one))
     for name, records in (
         ("new", first[1:]),
         ("unchanged", again[1:]),
-        ("changed", [changed(record) for record in records_of(items[1:51], "9002")]),
+        ("changed", [changed(one) for one in records_of(items[1:51], "9002")]),
     ):
-        batch = feed.batch(*records)
+        written = feed.batch(*records)
         await admin.execute("select pg_stat_statements_reset()")
         with counted(found, f"consume, an object that is {name}", len(records)):
-            await sink.write(batch)
+            await sink.write(written)
         spent = await admin.fetchrow(SPENT)
         found[f"consume, a batch that is {name}: statements"] = spent["statements"]
         found[f"consume, a row that is {name}: bytes of WAL"] = round(int(spent["bytes"]) / len(records))
         found[f"consume, a row that is {name}: records of WAL"] = round(spent["records"] / len(records), 2)
     with tracing():
         of_batches = []
-        for record in records_of(items[51:61], "9003"):
-            batch = feed.batch(changed(record))
+        for one in records_of(items[51:61], "9003"):
+            changes = feed.batch(changed(one))
             with needed() as of_batch:
-                await sink.write(batch)
+                await sink.write(changes)
             of_batches.append(of_batch[0])
     found["consume, a batch of one: bytes it needs"] = sorted(of_batches)[len(of_batches) // 2]
     return found

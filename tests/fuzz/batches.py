@@ -18,10 +18,12 @@ from aiokafka.structs import TopicPartition
 from clusterinfo import wire
 from clusterinfo.errors import RecordError
 from clusterinfo.kafka.aiokafka_patches import codecs, reading
+from clusterinfo.kafka.aiokafka_patches.message import Item, Message
 from tests.fuzz.making import mutated
-from tests.fuzz.messages import garbled
+from tests.fuzz.messages import TEXTS, garbled
 from tests.fuzz.outcome import Failure, Judged, Outcome, expect
 from tests.support.batches import CODECS, batch, framed, record, sized, varint
+from tests.support.records import Listing
 
 MOST_S = 2.0
 """For one batch, on a machine that does much else; the largest take 30 ms."""
@@ -50,6 +52,21 @@ def _message(random: Random, delta: int) -> bytes:
     return random.choice((framed(b""), varint(random.choice(NUMBERS)) + b"x", b"\xff" * 12, b""))
 
 
+def _page(random: Random, first: int) -> list[bytes]:
+    """Items of a page, of which some are garbled in what they have of their own."""
+    page, records = Listing("48987", resource="pods", kind="Pod"), []
+    for delta in range(first, first + 6):
+        key, value, headers = wire.encode(page.item(f"app-{delta}", str(delta), uid=f"u-{delta}"))
+        encoded: list[tuple[bytes, bytes | None]] = [(name.encode(), text) for name, text in headers]
+        if random.random() < 0.4:
+            at = random.randrange(len(encoded) // 2, len(encoded))
+            encoded[at] = encoded[at][0], random.choice((None, *TEXTS))
+        if random.random() < 0.2:
+            key = mutated(random, key)
+        records.append(record(delta, key, value, encoded))
+    return records
+
+
 def _span(random: Random, data: bytes | None) -> bytes:
     """Bytes with their length in front, or with another."""
     return sized(data) if random.random() < 0.7 else varint(random.choice(NUMBERS)) + (data or b"")
@@ -59,6 +76,9 @@ def made(random: Random) -> bytes:
     """A batch, as Kafka may have it, or none at all."""
     count = random.choice((1, 1, 2, 3, 8))
     records = [_message(random, delta) for delta in range(count)]
+    if random.random() < 0.3:
+        records += _page(random, count)
+        count = len(records)
     number = random.choice((*NUMBERS[3:9], count)) if random.random() < 0.05 else count
     data = bytearray(batch(records, random.choice([*CODECS]), random.choice((0, 0, 7, 2**62)), number=number))
     if random.random() < 0.15:
@@ -78,10 +98,10 @@ _HEADER_BYTES = 61
 def judge(data: bytes, start: int) -> tuple[int, str]:
     """How many messages were read, and why it ended. Raises Judged for what should not be."""
     began = time.process_time()
-    messages = reading.Messages(TopicPartition("t", 0), reading.Batches(data), [], start, None, None, True, 0)
     read, last = 0, start - 1
     try:
-        for message in messages:
+        for message in _messages(data, start):
+            assert isinstance(message, Message)
             expect(message.offset > last, "offsets do not rise")
             last, read = message.offset, read + 1
             headers = message.headers
@@ -101,6 +121,21 @@ def judge(data: bytes, start: int) -> tuple[int, str]:
     return read, end
 
 
+def _messages(data: bytes, start: int) -> reading.Messages:
+    return reading.Messages(TopicPartition("t", 0), reading.Batches(data), [], start, None, None, True, 0)
+
+
+def judge_items(data: bytes) -> int:
+    """How many messages a consumer reads as items of their page: as what decoding makes of them. Raises Judged."""
+    plain = {message.offset: message for message in _messages(data, 0) if isinstance(message, Message)}
+    with reading.at_most(1 << 40, 0, 1 << 20):
+        items = [message for message in _messages(data, 0) if isinstance(message, Item)]
+    for item in items:
+        whole = plain[item.offset]
+        expect(item.record == wire.decode(whole.key, whole.value, whole.headers, whole.offset), "an item is another")
+    return len(items)
+
+
 def run(random: Random, size: int, chunk: int) -> Outcome:
     """`size` batches."""
     codecs.install()
@@ -109,10 +144,12 @@ def run(random: Random, size: int, chunk: int) -> Outcome:
         data = made(random)
         try:
             read, end = judge(data, random.choice((0, 0, 0, 1, 7)))
+            items = judge_items(data) if end == "to the end" else 0
         except Exception as error:  # noqa: BLE001 - whatever escapes is what is looked for
             reason = str(error) if isinstance(error, Judged) else f"{type(error).__name__}: {error}"
             outcome.failures.append(Failure("batches", chunk, reason, data))
             continue
         outcome.counts[f"batches read {end}"] += 1
+        outcome.counts["items of pages"] += items
         outcome.counts["messages of batches"] += read
     return outcome

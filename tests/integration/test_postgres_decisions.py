@@ -15,6 +15,7 @@ import pytest
 
 from clusterinfo.postgres.merge.bodies import IDENTITY_ONLY, SANITISED, STUB, WHOLE
 from clusterinfo.postgres.merge.chain import RECORD_COLUMNS
+from clusterinfo.postgres.merge.rows import parameters_of
 from clusterinfo.postgres.merge.staging import ObjectRow
 from clusterinfo.postgres.sql import statements
 
@@ -120,7 +121,7 @@ CLASSES: Mapping[str, tuple[Changes | None, Changes, str]] = {
 
 async def _merge(connection: asyncpg.Connection, *rows: ObjectRow) -> dict[str, tuple[int, Any, Any]]:
     """Class -> (count, places, times)."""
-    found = await connection.fetch(statements()["merge_rows"], *map(list, zip(*rows, strict=True)))
+    found = await connection.fetch(statements()["merge_rows"], *parameters_of(rows))
     return {row["class"]: tuple(row)[1:] for row in found}
 
 

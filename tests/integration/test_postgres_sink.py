@@ -250,7 +250,7 @@ async def test_an_idle_cluster_is_seen_again(bench: Bench) -> None:
     assert await bench.connection.fetchval("select last_observed_at from resources") == NOON + MINUTE
 
 
-@pytest.mark.parametrize(("name", "parameters", "lookups"), [("merge_rows", 14, 1), ("stage_elements", 0, 2)])
+@pytest.mark.parametrize(("name", "parameters", "lookups"), [("merge_rows", 15, 1), ("stage_elements", 0, 2)])
 async def test_no_plan_made_of_an_empty_table_reads_it_whole_once_it_is_full(
     bench: Bench, name: str, parameters: int, lookups: int
 ) -> None:

@@ -3,7 +3,8 @@
 The headers of a harmless message are read by aiokafka's compiled reader, which takes 3 µs for 19 of them where Python
 takes 13: it gets them as a batch of their own, so that it can neither make more than their bytes nor read beyond them.
 Whatever it refuses is read here, which finds what is wrong with it. The first headers, which a page's messages have the
-same to the byte, are read once (`Alike`). For why and until when, see `reading`.
+same to the byte, are read once (`Alike`); an item of such a page is a record as soon as it is read (`Item`). For why
+and until when, see `reading`.
 
 Source: https://kafka.apache.org/documentation/#record
 """
@@ -18,7 +19,8 @@ from typing import NamedTuple
 from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import DefaultRecordBatch
 
-from clusterinfo.wire import MAX_HEADERS, MAX_HEADERS_BYTES
+from clusterinfo.model import Record
+from clusterinfo.wire import MAX_HEADERS, MAX_HEADERS_BYTES, OWN, Page
 
 Headers = list[tuple[str, bytes | None]]
 
@@ -27,6 +29,8 @@ _BATCH_OF_ONE = struct.pack(">16xB40xi", 2, 1)  # a batch's header, of which onl
 _NOTHING_BUT_HEADERS = b"\0\0\0\1\1"  # a message's attributes, time and offset, its key and its value: both null
 PASSED_AT_ONCE = 1000
 """Messages: 2 ms. Kafka takes a million of eight bytes as one batch."""
+_OWN = [(place, bytes((2 * len(name),)) + name.encode(), len(name) + 1) for place, name in enumerate(OWN)]
+"""Place, name as a header has it, its length in front, and the bytes of both."""
 _WORTH = 4  # headers that come again, from which on a message is read in two parts
 _CACHED = 1024  # lengths of headers whose beginning is remembered
 
@@ -49,12 +53,13 @@ class TooLargeError(KafkaError):  # type: ignore[misc]
 class Allowance:
     """What a call may still read, in bytes; the messages before offset `start` are passed over.
 
-    `given`: messages that it has read.
+    `most`: messages that it takes, 0 if that is not known; `given`: those that it has read.
     """
 
-    def __init__(self, size_bytes: int, start: int) -> None:
+    def __init__(self, size_bytes: int, start: int, most: int = 0) -> None:
         self.left_bytes = size_bytes
         self.start = start
+        self.most = most
         self.given = 0
         self._passed = 0
 
@@ -71,11 +76,9 @@ class Allowance:
 
 
 class Message(NamedTuple):
-    """What aiokafka's consumer wants to know of a message; nobody here needs its time."""
+    """What is wanted of a message; nobody here needs its time."""
 
     offset: int
-    timestamp: int
-    timestamp_type: int
     key: bytes | None
     value: bytes | None
     headers: Headers
@@ -84,30 +87,82 @@ class Message(NamedTuple):
     """Of its key, its value and its headers, as far as they were read, and their lengths."""
 
 
+class Item(NamedTuple):
+    """A message that is an item of a page, and was read as such."""
+
+    offset: int
+    size_bytes: int
+    record: Record
+
+
 class Alike:
     """The first headers of a message, if the one before had the same: they need not be read where they come again.
 
-    Attributes: `headers`; `encoded`, the bytes that they are, of which b"" are none.
+    Attributes: `headers`; `encoded`, the bytes that they are, of which b"" are none; `page`, if that message was an
+    item of one.
     """
 
     def __init__(self) -> None:
         self.headers: Headers = []
         self.encoded = b""
+        self.page: Page | None = None
         self._last: Headers = []
 
-    def learn(self, data: bytes, pos: int, headers: Headers) -> None:
-        """Take in a message with other first headers: all that it has, which begin at `pos`."""
-        number = sum(1 for _ in takewhile(_are_equal, zip(headers, self._last, strict=False)))
-        self._last, self.headers, self.encoded = headers, [], b""
+    def learn(self, data: bytes, pos: int, headers: Headers, key: bytes | None, value: bytes | None) -> None:
+        """Take in a message with other first headers: all that it has, which begin at `pos`, its key and its value."""
+        last, has_changed = self._last, bool(self.encoded)
+        self._last, self.headers, self.encoded, self.page = headers, [], b"", None
+        if has_changed:  # another page begins, of which the next message has more
+            return
+        number = sum(1 for _ in takewhile(_are_equal, zip(headers, last, strict=False)))
         if number >= _WORTH:
             end = pos
             for _ in range(number):
                 _, end = _header(data, end, len(data))
             self.headers, self.encoded = headers[:number], data[pos:end]
+            self.page = Page.of(key, value, self.headers, headers[number:])
 
 
 def _are_equal(pair: tuple[object, object]) -> bool:
     return pair[0] == pair[1]
+
+
+def read_item(data: bytes, pos: int, end: int, offset: int, alike: Alike) -> Item | None:
+    """The item of `alike.page` whose key begins at `pos` and that ends at `end`; None for any other message."""
+    size_bytes = end - pos
+    try:
+        key, pos = _span(data, pos, end)
+        value, pos = _span(data, pos, end)
+        number, pos = read_varint(data, pos, end)
+        if not key or not value or _too_much(number, end - pos) or not data.startswith(alike.encoded, pos, end):
+            return None
+        own = _own_values(data, pos + len(alike.encoded), end, number - len(alike.headers))
+    except (ValueError, IndexError):  # it is cut short
+        return None
+    record = alike.page.item(key, value, own, offset) if own and alike.page else None
+    return Item(offset, size_bytes, record) if record else None
+
+
+def _own_values(data: bytes, pos: int, end: int, number: int) -> list[bytes] | None:
+    """The values of `OWN` at `pos`, b"" for what is absent, if these are `number` headers, none empty, up to `end`."""
+    if data.find(b"\0", pos, end) >= 0:  # in a value; or the length of one that is empty
+        return None
+    found = [b""] * len(_OWN)
+    for place, name, name_bytes in _OWN:
+        if not data.startswith(name, pos):
+            continue
+        pos += name_bytes
+        length, pos = data[pos], pos + 1
+        if length & _LONG:
+            length, pos = read_varint(data, pos - 1, end)
+            if length < 0:  # null
+                return None
+            length <<= 1
+        after = pos + (length >> 1)
+        found[place] = data[pos:after]
+        pos = after
+        number -= 1
+    return None if number or pos != end else found
 
 
 def read_message(
@@ -134,13 +189,13 @@ def read_message(
         elif (found := _compiled_headers(data[headers_at:end])) is not None:
             headers = found
             if alike:
-                alike.learn(data, pos, headers)
+                alike.learn(data, pos, headers, key, value)
         else:
             headers = _all_headers(data, pos, end, number)
     except ValueError as error:
-        return Message(offset, -1, 0, None, None, [], Unread(f"it is no message of Kafka's format: {error}"))
+        return Message(offset, None, None, [], Unread(f"it is no message of Kafka's format: {error}"))
     size_bytes = end - key_at - (unread.omitted_bytes if unread else 0)
-    return Message(offset, -1, 0, key, value, headers, unread, size_bytes)
+    return Message(offset, key, value, headers, unread, size_bytes)
 
 
 def read_varint(data: bytes, pos: int, end: int) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from itertools import count
-from typing import Any, Self
+from typing import Any
 
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException, KafkaError
@@ -33,8 +33,10 @@ from clusterinfo.kafka.aiokafka_patches import codecs
 from clusterinfo.kafka.aiokafka_patches.message import (
     Alike,
     Allowance,
+    Item,
     Message,
     TooLargeError,
+    read_item,
     read_message,
     read_varint,
 )
@@ -83,9 +85,12 @@ _allowance: ContextVar[Allowance | None] = ContextVar("allowance", default=None)
 
 
 @contextmanager
-def at_most(size_bytes: int, start: int) -> Iterator[None]:
-    """What is awaited inside reads messages of that many bytes at most. Raises TooLargeError for more, PausedError."""
-    token = _allowance.set(Allowance(size_bytes, start))
+def at_most(size_bytes: int, start: int, most: int = 0) -> Iterator[None]:
+    """What is awaited inside reads messages of that many bytes at most. Raises TooLargeError for more, PausedError.
+
+    `most`: how many it takes, if that is known; it must take them all.
+    """
+    token = _allowance.set(Allowance(size_bytes, start, most))
     try:
         yield
     finally:
@@ -107,42 +112,53 @@ class Messages(fetcher.PartitionRecords):  # type: ignore[misc]
     """
 
     next_fetch_offset: int
-    _batch: Batch | LegacyRecordBatch | None = None
-    _messages: Iterator[Message] = iter(())
+    _batch: Batch | LegacyBatch | None = None
     _has_failed = False
 
-    def __next__(self) -> Message:
-        if self._has_failed:
-            raise StopIteration
+    def __iter__(self) -> Iterator[Message | Item]:
+        """Over those of one call, which are read at once if it says how many it takes."""
+        allowance = _allowance.get()
+        return iter(self._read(allowance, allowance.most)) if allowance and allowance.most else self
+
+    def __next__(self) -> Message | Item:
+        for message in self._read(_allowance.get(), 1):
+            return message
+        raise StopIteration
+
+    def _read(self, allowance: Allowance | None, most: int) -> list[Message | Item]:
+        """The next `most` messages, or all there are."""
+        found: list[Message | Item] = []
         try:
-            return self._next()
-        except (StopIteration, TooLargeError):
+            while len(found) < most and (batch := self._next_batch()):
+                if batch.read(found, most, self.next_fetch_offset, allowance):
+                    self.next_fetch_offset = batch.next_offset
+                    self._batch = None
+        except TooLargeError:
             raise
         except PausedError:
-            if (allowance := _allowance.get()) and allowance.given:
-                raise StopIteration from None  # those that the call has are not lost; the rest is fetched again
-            raise
+            if not (found or (allowance and allowance.given)):
+                raise
+            # Those that the call has are not lost; the rest is fetched again.
         except BaseException:
             self._has_failed = True
             raise
+        finally:
+            if found:  # after an error, too: whoever goes on elsewhere fetches again
+                self.next_fetch_offset = max(self.next_fetch_offset, found[-1].offset + 1)
+        if allowance:
+            allowance.given += len(found)
+        return found
 
-    def _next(self) -> Message:
-        while self._batch is not None or self._records.has_next():
-            if self._batch is None:
-                self._batch = self._checked()
-                self._messages = _messages_of(self._batch)
-            for message in self._messages:
-                if message.offset >= self.next_fetch_offset:
-                    self.next_fetch_offset = message.offset + 1
-                    if allowance := _allowance.get():
-                        allowance.given += 1
-                    return message
-            self.next_fetch_offset = self._batch.next_offset
-            self._batch = None
-        raise StopIteration
+    def _next_batch(self) -> Batch | LegacyBatch | None:
+        """The one that is read, or the next; None if there are no more."""
+        if self._has_failed:
+            return None
+        if self._batch is None and self._records.has_next():
+            self._batch = self._checked()
+        return self._batch
 
-    def _checked(self) -> Batch | LegacyRecordBatch:
-        batch = self._records.next_batch()
+    def _checked(self) -> Batch | LegacyBatch:
+        batch: Batch | LegacyBatch = self._records.next_batch()
         if self._check_crcs and not batch.validate_crc():
             raise CorruptRecordException(f"Invalid CRC - {self._tp}")
         return batch
@@ -162,7 +178,7 @@ class Batches:
         left = len(self._view) - self._pos
         return left > _MAGIC_AT and left >= self._next_bytes()
 
-    def next_batch(self) -> Batch | LegacyRecordBatch | None:
+    def next_batch(self) -> Batch | LegacyBatch | None:
         """None after the last. Raises CorruptRecordException for what is no batch."""
         if not self.has_next():
             return None
@@ -171,35 +187,45 @@ class Batches:
             raise CorruptRecordException(f"a batch of {size_bytes} bytes is none")
         found = self._view[self._pos : self._pos + size_bytes]
         self._pos += size_bytes
-        return Batch(found) if magic >= 2 else _legacy_batch(bytes(found), magic)
+        return Batch(found) if magic >= 2 else LegacyBatch(bytes(found), magic)
 
     def _next_bytes(self) -> int:
         length: int = _LENGTH.unpack_from(self._view, self._pos)[0]
         return length + _AFTER_LENGTH
 
 
-def _messages_of(batch: Batch | LegacyRecordBatch) -> Iterator[Message]:
-    if batch.is_control_batch:
-        return iter(())
-    return batch if isinstance(batch, Batch) else map(_of_legacy, batch)
+class LegacyBatch:
+    """A batch of format 0 or 1, left to aiokafka's reader."""
+
+    def __init__(self, data: bytes, magic: int) -> None:
+        try:
+            self._batch = LegacyRecordBatch(data, magic)
+        except Exception as error:  # noqa: BLE001 - aiokafka raises SystemError, or whatever it is, for lengths that are none
+            raise CorruptRecordException(f"a batch of format {magic} cannot be read: {error}") from None
+        self._messages = map(_of_legacy, self._batch)
+        self.next_offset: int = self._batch.next_offset
+
+    def validate_crc(self) -> bool:
+        return bool(self._batch.validate_crc())
+
+    def read(self, found: list[Message | Item], most: int, start: int, _: Allowance | None) -> bool:
+        """As `Batch.read`."""
+        for message in self._messages:
+            if message.offset >= start:
+                found.append(message)
+            if len(found) >= most:
+                return False
+        return True
 
 
 def _of_legacy(record: Any) -> Message:
     """A message of format 0 or 1, which has no headers; its checksum is a number, and has been compared."""
     key, value = record.key, record.value
-    return Message(record.offset, -1, 0, key, value, [], None, len(key or b"") + len(value or b""))
-
-
-def _legacy_batch(data: bytes, magic: int) -> LegacyRecordBatch:
-    """One of format 0 or 1. aiokafka raises SystemError, or whatever it is, for lengths that are none."""
-    try:
-        return LegacyRecordBatch(data, magic)
-    except Exception as error:  # noqa: BLE001 - see above
-        raise CorruptRecordException(f"a batch of format {magic} cannot be read: {error}") from None
+    return Message(record.offset, key, value, [], None, len(key or b"") + len(value or b""))
 
 
 class Batch:
-    """A batch of format 2, an iterator of its messages. Its header and its checksum are left to aiokafka's reader."""
+    """A batch of format 2. Its header and its checksum are left to aiokafka's reader."""
 
     def __init__(self, view: memoryview) -> None:
         self._header = header = DefaultRecordBatch(view)
@@ -220,26 +246,43 @@ class Batch:
     def validate_crc(self) -> bool:
         return bool(self._header.validate_crc())
 
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> Message:
-        allowance = _allowance.get()
+    def read(self, found: list[Message | Item], most: int, start: int, allowance: Allowance | None) -> bool:
+        """Append its next messages from offset `start` on, until there are `most`; True once there are no more."""
+        if self.is_control_batch:
+            return True
         data = self._unpack(INLINE_BYTES if allowance else None) if self.unpacked is None else self.unpacked
         while self._left > 0:
-            start, end = self._bounds(data)
-            offset, pos = self._offset(data, start, end)
-            if not (allowance and self.base_offset <= offset < allowance.start < self.next_offset):
-                message = read_message(data, pos, end, offset, allowance, alike=self._alike)
+            if len(found) >= most:
+                return False
+            begin, end = self._bounds(data)
+            offset, pos = self._offset(data, begin, end)
+            if allowance and self.base_offset <= offset < allowance.start < self.next_offset:
                 self._move(offset, end)
-                return message
+                if not allowance.pass_over():
+                    raise PausedError
+                continue
+            message = self._message(data, pos, end, offset, allowance)
             self._move(offset, end)
-            if not allowance.pass_over():
-                raise PausedError
+            if offset >= start:
+                found.append(message)
         if self._pos != len(data):
             raise self._unreadable(f"{len(data) - self._pos} bytes after its last message")
         self.unpacked = None
-        raise StopIteration
+        return True
+
+    def _message(self, data: bytes, pos: int, end: int, offset: int, allowance: Allowance | None) -> Message | Item:
+        """The one whose key begins at `pos`; as an item of a page only for who says how many messages it takes."""
+        if (
+            self._alike.page
+            and allowance
+            and allowance.most
+            and pos >= 0
+            and end - pos <= allowance.left_bytes
+            and (item := read_item(data, pos, end, offset, self._alike))
+        ):
+            allowance.left_bytes -= item.size_bytes
+            return item
+        return read_message(data, pos, end, offset, allowance, alike=self._alike)
 
     def _move(self, offset: int, end: int) -> None:
         self._expected = offset + 1

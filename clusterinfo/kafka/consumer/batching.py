@@ -20,7 +20,7 @@ from aiokafka.errors import CorruptRecordException, KafkaError, RecordTooLargeEr
 from clusterinfo import wire
 from clusterinfo.budget import ByteBudget
 from clusterinfo.errors import RecordError, RestartError, one_line
-from clusterinfo.kafka.aiokafka_patches.message import Message, TooLargeError
+from clusterinfo.kafka.aiokafka_patches.message import Item, Message, TooLargeError
 from clusterinfo.kafka.aiokafka_patches.reading import UnreadableError
 from clusterinfo.kafka.consumer.partition import AssignedPartition
 from clusterinfo.kafka.errors import is_final, translate
@@ -211,7 +211,7 @@ class Batcher:
         left = min(self._limits.records - len(batch), (self._limits.size_bytes - batch.size_bytes) // mean_bytes)
         return max(1, min(self._step, left))
 
-    async def _accept(self, batch: PartialBatch, messages: Sequence[Message]) -> None:
+    async def _accept(self, batch: PartialBatch, messages: Sequence[Message | Item]) -> None:
         if not await self._is_expected(batch, messages[0].offset):
             return
         size_bytes = self._add(batch, messages)
@@ -241,11 +241,14 @@ class Batcher:
             self._observe(OffsetGap(lane=str(lane), expected=expected, found=offset))
         return True
 
-    def _add(self, batch: PartialBatch, messages: Sequence[Message]) -> int:
+    def _add(self, batch: PartialBatch, messages: Sequence[Message | Item]) -> int:
         """Decode messages into the batch; returns their bytes: keys, headers and values."""
         reserved_bytes = 0 if batch else batch.held_bytes
         self._begin(batch)
         for message in messages:
+            if isinstance(message, Item):
+                batch.records.append(message.record)
+                continue
             try:
                 _check_read(message)
                 batch.records.append(wire.decode(message.key, message.value, message.headers, message.offset))

@@ -17,7 +17,7 @@ from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 
 from clusterinfo.errors import one_line
 from clusterinfo.kafka.aiokafka_patches import reading
-from clusterinfo.kafka.aiokafka_patches.message import Message
+from clusterinfo.kafka.aiokafka_patches.message import Item, Message
 from clusterinfo.kafka.errors import is_final, translate
 from clusterinfo.model import PartitionLane
 from clusterinfo.observations import Observe, Recovered, Retrying
@@ -73,7 +73,7 @@ class AssignedPartition:
                 await self.wait_after(error, "ask for offsets")
         return None
 
-    async def read(self, wait_s: float, most: int, start: int, size_bytes: int) -> Sequence[Message]:
+    async def read(self, wait_s: float, most: int, start: int, size_bytes: int) -> Sequence[Message | Item]:
         """At most `most` messages from offset `start` on that are there, or that come within `wait_s`.
 
         Never cancel it. Raises TooLargeError if they are larger than `size_bytes` together, KafkaError, and whatever
@@ -86,7 +86,7 @@ class AssignedPartition:
             self.is_given_up = True
             return ()
         self._note_success("read")
-        messages: Sequence[Message] = found.get(self._partition, ())
+        messages: Sequence[Message | Item] = found.get(self._partition, ())
         if messages:
             self.waits_since_s = None
         return messages
@@ -94,7 +94,7 @@ class AssignedPartition:
     async def _getmany(self, timeout_ms: int, most: int, start: int, size_bytes: int) -> Any:
         while True:
             try:
-                with reading.at_most(size_bytes, start):
+                with reading.at_most(size_bytes, start, most):
                     return await self._consumer.getmany(self._partition, timeout_ms=timeout_ms, max_records=most)
             except reading.PausedError as pause:
                 await pause.end()

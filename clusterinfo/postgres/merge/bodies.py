@@ -116,7 +116,11 @@ def is_suspect(body: bytes) -> bool:
 
     A body without a backslash, as most are, costs one memchr: 0.1 µs for 6 kB; the search behind it 3 µs.
     """
-    return b"\\" in body and any(_REFUSED.search(body, start, end) for start, end in _parts(body))
+    if b"\\" not in body:
+        return False
+    if len(body) <= _AT_ONCE:
+        return _REFUSED.search(body) is not None
+    return any(_REFUSED.search(body, start, end) for start, end in _parts(body))
 
 
 def has_wild_number(body: bytes) -> bool:

@@ -50,6 +50,8 @@ COLUMNS = (
     *WHO_COLUMNS, "body", "original",
 )  # fmt: skip
 
+_OWN = ("name", "uid", "resource_version", "content_hash")
+"""Columns that `merge_rows` gets of each row; of the others each combination once."""
 _WRITTEN = frozenset({"new", "replaced", "changed", "deleted", "reborn"})
 _CHANGED = frozenset({"new", "changed", "reborn"})
 _LINE = re.compile(r"\d+")
@@ -140,7 +142,7 @@ async def merge_single(connection: Connection, staged: Staged) -> tuple[Merged, 
     rows = staged.rows if places is None else [staged.rows[place] for place in places]
     if not rows:
         return Merged(), []
-    found = await connection.fetch(statements()["merge_rows"], *map(list, zip(*rows, strict=True)))
+    found = await connection.fetch(statements()["merge_rows"], *parameters_of(rows))
     classes = {row["class"]: row for row in found}
     counts = Counter({name: row["count"] for name, row in classes.items()})
     at = places or range(len(rows))
@@ -159,6 +161,15 @@ async def merge_single(connection: Connection, staged: Staged) -> tuple[Merged, 
         rewritten=[at[place - 1] for name in _CHANGED & classes.keys() for place in classes[name]["places"]],
     )
     return merged, [at[place - 1] for place in classes["chain"]["places"]] if "chain" in classes else []
+
+
+def parameters_of(rows: Sequence[ObjectRow]) -> list[list[Any]]:
+    """The parameters of `merge_rows`: columns of what rows have alike, each once; of each row which one; its own."""
+    columns = dict(zip(ObjectRow._fields, zip(*rows, strict=True), strict=True))
+    own = [list(columns.pop(name)) for name in _OWN]
+    alike: dict[tuple[Any, ...], int] = {}
+    pages = [alike.setdefault(page, len(alike) + 1) for page in zip(*columns.values(), strict=True)]
+    return [*map(list, zip(*alike, strict=True)), pages, *own]
 
 
 def _times(rows: Sequence[ObjectRow], of_class: Row) -> Iterable[tuple[int, tuple[Any, ...]]]:

@@ -2,7 +2,7 @@
 -- what it returns is COPYed.
 
 -- name: merge_rows
--- What becomes of each object ($1 to $14, columns of equal length), by the decision table of docs/DESIGN.md, section 4:
+-- What becomes of each object, by the decision table of docs/DESIGN.md, section 4:
 --
 --   row present : (epoch, live_at) greater : the record becomes the row; if the version is the same, only live_at moves  (1)
 --                 same epoch and version   : greater (normalization, fidelity), or another hash on the later list,
@@ -54,10 +54,15 @@ with limits as materialized (  -- once a kind, not once an object
                 then 'chain'  -- (2)
             else 'older'  -- (3)
         end as class
-    from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[],
-        $8::boolean[], $9::smallint[], $10::smallint[], $11::bytea[], $12::timestamptz[], $13::timestamptz[], $14::text[])
-        with ordinality as t (unit_id, namespace, name, uid, resource_version, epoch, live_at, deleted, fidelity,
-            normalization, content_hash, observed_at, seen_at, reach, place)
+    from (
+        select *
+        from unnest($11::integer[], $12::text[], $13::text[], $14::text[], $15::bytea[])
+            with ordinality as object (page, name, uid, resource_version, content_hash, place)
+        join unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::boolean[], $6::smallint[], $7::smallint[],
+            $8::timestamptz[], $9::timestamptz[], $10::text[])
+            with ordinality as alike (unit_id, namespace, epoch, live_at, deleted, fidelity, normalization, observed_at,
+                seen_at, reach, page) using (page)
+    ) as t
     left join limits l on l.id = t.unit_id
     -- Looked up one by one, whatever the planner takes a table that has just been filled for.
     left join lateral (

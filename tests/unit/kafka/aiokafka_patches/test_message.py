@@ -6,10 +6,16 @@ import random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from clusterinfo import wire
+from clusterinfo.errors import RecordError
 from clusterinfo.kafka.aiokafka_patches import message
+from clusterinfo.model import Record
 from clusterinfo.wire import MAX_HEADERS, MAX_HEADERS_BYTES
 from tests.support.batches import Headers, sized, varint
+from tests.support.kafka import item, new_list
+from tests.support.records import NOON
 
 FOLLOWS = b"\x02a\x02b" * 100  # what stands behind the message: headers that would fit
 MOST = [(b"h%02d" % number, b"v" * 1000) for number in range(MAX_HEADERS - 1)]
@@ -111,3 +117,68 @@ def test_headers_that_come_again_are_the_same(monkeypatch: pytest.MonkeyPatch) -
         headers = headers if source.random() < 0.7 else mangled(headers, source)
         assert read(headers, alike) == read(headers)
     assert 400 < used < 1800
+
+
+def of_page(number: int, page: str, **attributes: object) -> bytes:
+    """An item as a message from its key on."""
+    key, value, headers = wire.encode(replace(item(number, "pods", page), **attributes))
+    return sized(key) + sized(value) + encoded([(name.encode(), text) for name, text in headers])
+
+
+WHO = {"manager": "kubectl", "operation": "Update", "subresource": "scale", "managed_at": NOON}
+
+
+def both(data: bytes, alike: message.Alike) -> tuple[Record | None, Record | None]:
+    """What a message is as an item of the page, and what decoding makes of it, if it is not refused."""
+    assert alike.page is not None
+    quick = message.read_item(data + FOLLOWS, 0, len(data), 7, alike)
+    whole = message.read_message(data + FOLLOWS, 0, len(data), 7, None)
+    assert quick is None or quick.size_bytes == whole.size_bytes
+    try:
+        record = None if whole.checksum else wire.decode(whole.key, whole.value, whole.headers, 7)
+    except RecordError:
+        record = None
+    return quick.record if quick else None, record
+
+
+def learnt(page: str) -> message.Alike:
+    alike = message.Alike()
+    for number in range(2):
+        data = of_page(number, page)
+        message.read_message(data, 0, len(data), number, None, alike=alike)
+    return alike
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{}, WHO, {"namespace": ""}, {"name": "ä😀" * 30}, {"uid": "x" * 200}, {"body": b"x" * 9000}, {"uid": ""}],
+    ids=["as they come", "with who wrote", "of a cluster", "in other letters", "with a long uid", "large", "no uid"],
+)
+def test_an_item_of_a_page_is_read_at_once(attributes: dict[str, object]) -> None:
+    page = new_list()
+    quick, record = both(of_page(2, page, **attributes), learnt(page))
+    assert quick == record is not None
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"resource": "secrets"}, {"reach": "ns"}, {"epoch": 1}, {"cluster": "c2"}, {"list": "", "snapshot": ""}],
+    ids=["of another kind", "of another reach", "of another epoch", "of another cluster", "of no list"],
+)
+def test_what_is_of_another_page_is_no_item_of_this_one(attributes: dict[str, object]) -> None:
+    page = new_list()
+    quick, record = both(of_page(2, page, **attributes), learnt(page))
+    assert quick is None
+    assert record is not None
+
+
+def test_whatever_is_changed_in_an_item_it_is_what_decoding_makes_of_it_or_none() -> None:
+    source, page = random.Random(22), new_list()
+    alike = learnt(page)
+    found = []
+    for number in range(6000):
+        data = of_page(number, page, **(WHO if number % 2 else {}))
+        found.append(both(mangled(data, source) if source.random() < 0.8 else data, alike))
+    assert all(quick in (None, record) for quick, record in found)
+    assert 1500 < sum(quick is not None for quick, _ in found) < 5000
+    assert sum(record is None for _, record in found) > 1000

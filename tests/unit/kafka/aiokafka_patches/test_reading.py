@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from itertools import islice
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ from aiokafka.structs import TopicPartition
 
 from clusterinfo import wire
 from clusterinfo.kafka.aiokafka_patches import codecs, reading
-from clusterinfo.kafka.aiokafka_patches.message import PASSED_AT_ONCE, TooLargeError
+from clusterinfo.kafka.aiokafka_patches.message import PASSED_AT_ONCE, Item, TooLargeError
 from clusterinfo.offload import THREAD
 from tests.support.batches import CODECS, batch, framed, record, sized, varint
 from tests.support.kafka import item, new_list
@@ -199,10 +200,45 @@ def test_unpacked_batches_are_held_within_a_bound(monkeypatch: pytest.MonkeyPatc
     batches = [reading.Batch(memoryview(data)) for data in datas]
     for expected in (0, 1):
         for number, one in enumerate(batches):
-            assert next(one).offset == number * 2 + expected
+            found: list[Any] = []
+            assert one.read(found, 1, 0, None) == (expected == 1)
+            assert [message.offset for message in found] == [number * 2 + expected]
             assert sum(len(other.unpacked or b"") for other in batches) < 3 * MIB
-    with pytest.raises(StopIteration):
-        next(batches[0])
+
+
+def in_steps(data: bytes, most: int) -> Iterator[list[Any]]:
+    """What calls of a consumer that takes `most` messages at once give it."""
+    state = SimpleNamespace(paused=False, position=0)
+    state.consumed_to = lambda offset: setattr(state, "position", offset)
+    records = fetcher.PartitionRecords(None, fetcher.MemoryRecords(data), [], 0, None, None, True, 0)
+    assignment = SimpleNamespace(active=True, state_value=lambda _: state)
+    result = fetcher.FetchResult(None, assignment=assignment, partition_records=records, backoff=0)
+    while result.has_more():
+        with reading.at_most(64 * MIB, state.position, most):
+            yield result.getall(most)
+
+
+@pytest.mark.parametrize("most", [1, 7, 64])
+def test_items_of_a_page_are_the_records_that_decoding_makes_of_them(most: int) -> None:
+    pages = [[good(delta, 10 + delta) for delta in range(20)] for _ in range(3)]
+    strange = record(20, b"k", b"v", [(b"a\xff", b"1")])
+    data = b"".join(batch([*page, strange], "zstd", 21 * number) for number, page in enumerate(pages))
+    plain = read(data)
+    found = [message for step in in_steps(data, most) for message in step]
+    assert [one.offset for one in found] == [one.offset for one in plain] == list(range(63))
+    items = [(one, whole) for one, whole in zip(found, plain, strict=True) if isinstance(one, Item)]
+    assert len(items) == 3 * 18  # two of each batch are read before it is known what they have alike
+    for item_, whole in items:
+        assert item_.record == wire.decode(whole.key, whole.value, whole.headers, whole.offset)
+        assert item_.size_bytes == whole.size_bytes
+
+
+def test_a_step_that_is_too_large_is_read_again_from_where_it_began() -> None:
+    data = batch([good(number, 1000) for number in range(9)])
+    messages = fetcher.PartitionRecords(None, fetcher.MemoryRecords(data), [], 0, None, None, True, 0)
+    with reading.at_most(8000, 0, 64), pytest.raises(TooLargeError):
+        list(messages)
+    assert messages.next_fetch_offset > 0  # not where the consumer is: it fetches again
 
 
 def one_by_one(data: bytes, most: int, start: int = 0) -> tuple[list[list[int]], int]:
