@@ -26,6 +26,7 @@ def run(main: Main, grace_s: float, last_s: float = LAST_S) -> int:
     Cancelled (a second signal, or out of patience) it has `last_s` to end; then the process ends with exit code 1.
     """
     gc.freeze()  # what was imported stays: to visit it in a collection takes 50 ms
+    gc.enable()
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         return runner.run(_until_signalled(main, grace_s, last_s))
 

@@ -10,7 +10,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
 from typing import Any
 
-from clusterinfo.commands.database import open_sink
 from clusterinfo.errors import ConfigError
 from clusterinfo.exit_codes import EXIT_ATTENTION, EXIT_DONE, EXIT_STOPPED
 from clusterinfo.kubernetes.client import KubernetesClient
@@ -71,6 +70,8 @@ async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event,
 
 async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, *, how: Pace, do_migrate: bool) -> int:
     """List or follow everything straight into the database."""
+    from clusterinfo.commands.database import open_sink
+
     observe(Warned(message=LEGACY_NOTICE, remedy=LEGACY_REMEDY))
     observe = unverified = UnverifiedLists(_observed(observe, how))
     lease = _lease(settings, how)
@@ -193,6 +194,7 @@ async def consume(
             "KAFKA_ENABLED is false, but `clusterinfo consume` reads from Kafka: set it to true, or run "
             "`clusterinfo legacy` to store directly"
         )
+    from clusterinfo.commands.database import open_sink
     from clusterinfo.kafka.consumer.group import ConsumerGroup
 
     give_large_blocks_back()

@@ -1,29 +1,27 @@
 """Credentials for a Kubernetes API: of the Pod's service account, or of a kubeconfig; and how they stay fresh.
 
-What a kubeconfig means is the business of `kubeconfig.py`, `endpoint.py`, `authentication.py` and `exec_plugin.py`;
-kubernetes_asyncio, which makes the session, is imported only when it is needed: it takes 37 MB.
+What a kubeconfig means is the business of `kubeconfig.py`, `endpoint.py`, `authentication.py` and `exec_plugin.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
-from collections.abc import Awaitable, Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clusterinfo.errors import ClusterinfoError, ConfigError, TransientError, one_line, without_userinfo
 from clusterinfo.kubernetes import authentication, endpoint
-from clusterinfo.kubernetes.authentication import Header, Pair
+from clusterinfo.kubernetes.authentication import Pair, TokenFile
 from clusterinfo.kubernetes.exec_plugin import ExecPlugin, told_of_cluster
+from clusterinfo.kubernetes.http import Configuration, Header
 from clusterinfo.kubernetes.impersonation import Headers, impersonation_headers
 from clusterinfo.kubernetes.kubeconfig import Cluster, Entry, Kubeconfig, User, is_file, read_kubeconfig
 from clusterinfo.settings import Settings
-
-if TYPE_CHECKING:
-    from kubernetes_asyncio.client import Configuration
 
 CREDENTIALS_S = 30.0
 """For a kubeconfig's exec plugin to print a token."""
@@ -33,7 +31,7 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 @dataclass(slots=True)
 class Credentials:
-    """A configuration of kubernetes_asyncio, and how it stays fresh."""
+    """How the API is reached, and what is known of it besides."""
 
     configuration: Configuration
     cluster_name: str = ""
@@ -44,7 +42,7 @@ class Credentials:
     @property
     def host(self) -> str:
         """The API's address, for a message."""
-        return without_userinfo(str(self.configuration.host))
+        return without_userinfo(self.configuration.host)
 
 
 async def load_credentials(settings: Settings) -> Credentials:
@@ -82,42 +80,30 @@ def _in_cluster() -> bool:
 
 
 def _load_in_cluster(settings: Settings) -> Credentials:
-    from kubernetes_asyncio.config import ConfigException
-    from kubernetes_asyncio.config.incluster_config import InClusterConfigLoader
-
-    configuration = _new_configuration()
-    loader = InClusterConfigLoader(str(SERVICE_ACCOUNT / "token"), str(SERVICE_ACCOUNT / "ca.crt"))
+    """Source: client-go, rest/config.go, InClusterConfig."""
     try:
-        loader.load_and_set(configuration)
-    except (ConfigException, OSError) as error:
+        token = TokenFile(SERVICE_ACCOUNT / "token")
+        authority = SERVICE_ACCOUNT / "ca.crt"
+        if token.is_empty or not authority.read_bytes():
+            raise OSError(f"{SERVICE_ACCOUNT} has an empty token or ca.crt")
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"the Pod's service account cannot be used: {error}; or set KUBECONFIG") from error
-    _strip_token(configuration)
-    address = endpoint.api_address(str(configuration.host), ConfigError)
-    configuration.proxy = endpoint.proxy_of_environment(address)
-    reread: Callable[[Configuration], object] = configuration.refresh_api_key_hook  # type: ignore[assignment]
-
-    def refresh(current: Configuration) -> None:
-        reread(current)  # reads the file again when a minute has passed
-        _strip_token(current)
-
-    configuration.refresh_api_key_hook = refresh
+    address = endpoint.api_address(_address_of_environment(), ConfigError)
+    configuration = Configuration(
+        host=address.url,
+        authority=str(authority),
+        proxy=endpoint.proxy_of_environment(address),
+        authorization=token.header,
+    )
     return Credentials(configuration, headers=_compression(settings, unless_set="none"))
 
 
-def _new_configuration() -> Configuration:
-    from kubernetes_asyncio.client import Configuration
-
-    configuration = Configuration()
-    # As kubectl does: Go accepts certificate authorities without the extensions that RFC 5280 asks for, Python 3.13 and
-    # later only with this switch. Signatures, names and dates are checked all the same.
-    configuration.disable_strict_ssl_verification = True
-    return configuration
-
-
-def _strip_token(configuration: Configuration) -> None:
-    """A token file often ends in a newline, which no HTTP header may hold."""
-    if token := configuration.api_key.get("BearerToken"):
-        configuration.api_key["BearerToken"] = token.strip()
+def _address_of_environment() -> str:
+    """Raises ConfigError."""
+    host, port = (os.environ.get(f"KUBERNETES_SERVICE_{name}") for name in ("HOST", "PORT"))
+    if not host or not port:
+        raise ConfigError("KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT is not set; or set KUBECONFIG")
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
 
 
 async def _load_kubeconfig(settings: Settings) -> Credentials:
@@ -152,12 +138,13 @@ async def _of_entries(cluster: Entry, user: Entry, settings: Settings) -> Creden
 
 
 def _configured(given: Cluster, url: str, proxy: str | None, authority: bytes) -> Configuration:
-    configuration = _new_configuration()
-    configuration.host, configuration.proxy = url, proxy
-    configuration.verify_ssl = not given.insecure_skip_tls_verify
-    configuration.tls_server_name = given.tls_server_name or None
-    configuration.ssl_ca_cert = _as_file(authority) if authority else None
-    return configuration
+    return Configuration(
+        host=url,
+        proxy=proxy,
+        verifies=not given.insecure_skip_tls_verify,
+        tls_server_name=given.tls_server_name or None,
+        authority=_as_file(authority) if authority else None,
+    )
 
 
 def _header(address: endpoint.Address, asker: User, user: Entry) -> Header | None:
@@ -190,10 +177,8 @@ def _authority(given: Cluster, cluster: Entry) -> bytes:
 
 def _authenticate(configuration: Configuration, own: Pair | None, header: Header | None) -> None:
     if own is not None:
-        configuration.cert_file, configuration.key_file = _as_file(own.certificate), _as_file(own.key)
-    if header is not None:
-        configuration.api_key["BearerToken"] = ""  # without it nobody asks the hook
-        configuration.refresh_api_key_hook = _asked_each_time(header)
+        configuration.certificate = _as_file(own.certificate), _as_file(own.key)
+    configuration.authorization = header
 
 
 async def _ask_plugin(configuration: Configuration, plugin: ExecPlugin) -> None:
@@ -219,13 +204,8 @@ def _plugin_header(plugin: ExecPlugin) -> Header:
     return header
 
 
-def _asked_each_time(header: Header) -> Callable[[Configuration], Awaitable[None]]:
-    """What kubernetes_asyncio calls before each request."""
-
-    async def refresh(configuration: Configuration) -> None:
-        configuration.api_key["BearerToken"] = await header()
-
-    return refresh
+_FILES: dict[bytes, str] = {}
+"""Content -> the file that holds it."""
 
 
 def _as_file(content: bytes | str) -> str:
@@ -235,9 +215,18 @@ def _as_file(content: bytes | str) -> str:
     """
     if isinstance(content, str):
         return content
-    from kubernetes_asyncio.config.kube_config import FileOrData
+    if content not in _FILES:
+        if not _FILES:
+            atexit.register(_remove_files)
+        with tempfile.NamedTemporaryFile(prefix="clusterinfo-", delete=False) as file:
+            _FILES[content] = file.name
+            file.write(content)
+    return _FILES[content]
 
-    return str(FileOrData({"data": content}, "file", "data", base64_file_content=False).as_file())
+
+def _remove_files() -> None:
+    for name in _FILES.values():
+        Path(name).unlink(missing_ok=True)
 
 
 def _kubeconfig_paths(settings: Settings) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -19,8 +19,19 @@ from clusterinfo.budget import ByteBudget, Share
 from clusterinfo.errors import FatalError, RecordError, TransientError
 from clusterinfo.kubernetes.errors import ApiStatusError, ApiTransientError, PageTooLargeError
 from clusterinfo.kubernetes.list_state import ListState, Verdict, too_long
-from clusterinfo.kubernetes.normalize import NormalizedObject, normalize
-from clusterinfo.kubernetes.pages import MAX_ITEMS, ListPage, Slice, count_items, is_dense, parse_page
+from clusterinfo.kubernetes.normalize import NormalizedObject, normalize, normalize_members
+from clusterinfo.kubernetes.pages import (
+    MAX_ITEMS,
+    ListPage,
+    Members,
+    Slice,
+    SplitPage,
+    count_items,
+    is_crowded,
+    is_dense,
+    parse_page,
+    split_page,
+)
 from clusterinfo.kubernetes.recording import Recorder
 from clusterinfo.kubernetes.redaction.objects import Redaction
 from clusterinfo.model import Batch, GroupVersionResource, Lane, ListLane, Outcome, Position, Receipt, Record
@@ -317,11 +328,11 @@ class ListSource:
             body = await self._next_body()
             page = await self._parsed(body)
             size_bytes = len(body)
-            del body  # the page's slices keep it alive until they are records
             if self._list.version is None:
                 self._seen = self._context.now()
                 await self._begun(page.resource_version)
-            items = await self._normalized(page)
+            items = await self._normalized(page, body)
+            del body  # the page's slices keep it alive until they are records
             if not self._list.admit(page):
                 return []
             self._count_page(page, size_bytes)
@@ -337,20 +348,20 @@ class ListSource:
             self._permit.give_back()
         await self._beside.began(version, self._seen)
 
-    def _count_page(self, page: ListPage, size_bytes: int) -> None:
+    def _count_page(self, page: ListPage | SplitPage, size_bytes: int) -> None:
         self._size_bytes += size_bytes
         self._page_estimate_bytes = max(self._page_estimate_bytes, size_bytes)
         self._context.observe(
             PageListed(resource=self.gvr.dotted, reach=self.lane.reach, items=len(page.items), size_bytes=size_bytes)
         )
 
-    async def _parsed(self, body: bytes) -> ListPage:
+    async def _parsed(self, body: bytes) -> ListPage | SplitPage:
         """The page that `body` is. Raises TransientError, and _NoPageError if it has too many items."""
         is_large = len(body) > LARGE_PAGE_BYTES
         if is_dense(body) and await asyncio.to_thread(count_items, body) > MAX_ITEMS:
             raise _NoPageError(f"{self._ignores_limit()}: more than {MAX_ITEMS} objects came in one page")
-        read = asyncio.to_thread(parse_page, body, self.gvr.kind) if is_large else None
-        page = await read if read else parse_page(body, self.gvr.kind)
+        parse: Callable[[bytes, str], ListPage | SplitPage] = parse_page if is_crowded(body) else split_page
+        page = await asyncio.to_thread(parse, body, self.gvr.kind) if is_large else parse(body, self.gvr.kind)
         if len(page.items) > MAX_ITEMS:
             raise _NoPageError(f"{self._ignores_limit()}: {len(page.items)} objects came in one page")
         return page
@@ -358,24 +369,37 @@ class ListSource:
     def _ignores_limit(self) -> str:
         return f"the server ignores `limit`, which was {self._limit}"
 
-    async def _normalized(self, page: ListPage) -> list[NormalizedObject | str]:
+    async def _normalized(self, page: ListPage | SplitPage, body: bytes) -> list[NormalizedObject | str]:
         """The page's items, or why one cannot be read (not as an error, which would keep its item alive)."""
         items: list[NormalizedObject | str] = []
+        whole: list[Slice] = []
         rested_s = time.perf_counter()
-        for number, raw in enumerate(page.items, start=1):
-            if number % OBJECTS_IN_A_ROW == 0 or time.perf_counter() - rested_s > IN_A_ROW_S:
+        found_in: Sequence[Slice | Members] = page.items
+        for number, item in enumerate(found_in):
+            if (number + 1) % OBJECTS_IN_A_ROW == 0 or time.perf_counter() - rested_s > IN_A_ROW_S:
                 await asyncio.sleep(0)
                 rested_s = time.perf_counter()
-            try:
-                items.append(await self._normalized_item(raw))
-            except RecordError as error:
-                items.append(str(error))
+            found = await self._normalized_item(item)
+            if found is None:
+                whole = whole or (await asyncio.to_thread(parse_page, body, self.gvr.kind)).items
+                found = await self._normalized_item(whole[number])
+            items.append(found or "")
         return items
 
-    async def _normalized_item(self, raw: Slice) -> NormalizedObject:
-        if memoryview(raw).nbytes > LARGE_ITEM_BYTES:
-            return await asyncio.to_thread(normalize, raw, self.gvr, self._context.redaction)
-        return normalize(raw, self.gvr, self._context.redaction)
+    async def _normalized_item(self, item: Slice | Members) -> NormalizedObject | str | None:
+        size_bytes = sum(map(len, item.values())) if isinstance(item, dict) else memoryview(item).nbytes
+        return (
+            await asyncio.to_thread(self._normalize, item) if size_bytes > LARGE_ITEM_BYTES else self._normalize(item)
+        )
+
+    def _normalize(self, item: Slice | Members) -> NormalizedObject | str | None:
+        """The item, or why it cannot be read; None of one that was split and has to be read as a whole."""
+        if isinstance(item, dict):
+            return normalize_members(item, self.gvr, self._context.redaction)
+        try:
+            return normalize(item, self.gvr, self._context.redaction)
+        except RecordError as error:
+            return str(error)
 
     def _records(self, items: Iterable[NormalizedObject | str], observed_at: dt.datetime) -> list[Record]:
         """A page's items as records; one that cannot be read or came before is skipped: its list will not complete."""

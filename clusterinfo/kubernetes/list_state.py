@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from clusterinfo.kubernetes.listed_keys import ListedKeys
-from clusterinfo.kubernetes.pages import ListPage
+from clusterinfo.kubernetes.pages import ListPage, SplitPage
 from clusterinfo.model import CLOCK, GroupVersionResource, ListLane, Outcome, digest_hex, item_digest, version_number
 from clusterinfo.statements import ListCompleted, ListFailed
 
@@ -84,7 +84,7 @@ class ListState:
 
     # --- what came ---------------------------------------------------------------------------------------------------
 
-    def admit(self, page: ListPage) -> bool:
+    def admit(self, page: ListPage | SplitPage) -> bool:
         """Take note of a whole page; False if it cannot belong to this list, whose items are then not to be sent."""
         self._failures = 0
         if self.version is None and version_number(page.resource_version) is None:
@@ -111,7 +111,7 @@ class ListState:
         """Take note of an item that could not be read: the list will not complete."""
         self.defect = self.defect or reason
 
-    def _why_endless(self, page: ListPage) -> str:
+    def _why_endless(self, page: ListPage | SplitPage) -> str:
         """Why no page should be asked for after this one, although the server offers one; "" if that is in order."""
         if not page.continue_token:
             return ""

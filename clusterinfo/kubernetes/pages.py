@@ -11,6 +11,7 @@ import json
 import random
 import re
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import msgspec
 
@@ -18,6 +19,8 @@ from clusterinfo.errors import RecordError, TransientError
 
 Slice = msgspec.Raw | bytes
 """JSON of one value, as it was received."""
+Members = dict[str, Slice]
+"""An object, split one level deep."""
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
@@ -27,8 +30,11 @@ MAX_ITEMS = 50_000
 """Of one page: PAGE_SIZE is 10,000 at most, and what fills PAGE_BYTES has 300 bytes an item by then."""
 _DENSE = 16
 """Bytes for each comma: a page with fewer has values of a few bytes, and 64 bytes of memory for each."""
+_CROWDED, _CROWDED_OBJECTS = 20, 200
+"""Bytes for each comma, or for each object beside another: a page of built-in kinds has at least 25, and 320."""
 _SAMPLES, _SAMPLE_BYTES = 100, 500
 _ITEMS = re.compile(rb'"items"\s*+:\s*+\Z')
+_BESIDE = re.compile(rb"\}\s*+,\s*+\{")
 _BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+"){0,500}+[{}\[\]]?+', re.DOTALL)
 # A string, or one of the characters that give structure. A quote that begins no whole string is a lone quote.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],:"]', re.DOTALL)
@@ -48,12 +54,26 @@ class _List(msgspec.Struct, gc=False):
     kind: str | None = None
 
 
+class _SplitList(msgspec.Struct, gc=False):
+    metadata: ListMeta | msgspec.UnsetType | None = msgspec.UNSET
+    items: list[dict[str, msgspec.Raw]] | msgspec.UnsetType | None = msgspec.UNSET
+    kind: str | None = None
+
+
 class ListPage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One page of a list: `items` as raw JSON; `continue_token` is "" on the last page."""
 
     resource_version: str
     continue_token: str
     items: list[Slice]
+
+
+class SplitPage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The same with its `items` split, which were looked through once for both."""
+
+    resource_version: str
+    continue_token: str
+    items: list[Members]
 
 
 class Status(msgspec.Struct, frozen=True, gc=False):
@@ -65,6 +85,7 @@ class Status(msgspec.Struct, frozen=True, gc=False):
 
 
 _PAGE = msgspec.json.Decoder(_List)
+_SPLIT_PAGE = msgspec.json.Decoder(_SplitList)
 _KIND = msgspec.json.Decoder(str | None)
 _META = msgspec.json.Decoder(ListMeta)
 _META_MEMBERS = frozenset(field.encode_name for field in msgspec.structs.fields(ListMeta))
@@ -84,13 +105,35 @@ def parse_page(body: bytes, kind: str = "") -> ListPage:
     return _page(page.kind, kind, page.metadata, page.items)
 
 
+def split_page(body: bytes, kind: str = "") -> ListPage | SplitPage:
+    """Like `parse_page`, its items split as well unless one of them is something else than an object."""
+    try:
+        page = _SPLIT_PAGE.decode(body)
+    except _UNSPLITTABLE:
+        return parse_page(body, kind)
+    version, token = _about(page.kind, kind, page.metadata, page.items)
+    items: list[Any] = page.items or []
+    return SplitPage(resource_version=version, continue_token=token, items=items)
+
+
 def _page(
     found: str | None,
     kind: str,
     metadata: ListMeta | msgspec.UnsetType | None,
     items: Sequence[Slice] | msgspec.UnsetType | None,
 ) -> ListPage:
-    """A page, if `metadata` and `items` stand there or `found`, its kind, says that it is the list that was asked for.
+    version, token = _about(found, kind, metadata, items)
+    return ListPage(resource_version=version, continue_token=token, items=list(items or ()))
+
+
+def _about(
+    found: str | None,
+    kind: str,
+    metadata: ListMeta | msgspec.UnsetType | None,
+    items: object,
+) -> tuple[str, str]:
+    """A page's version and token, if `metadata` and `items` stand there or `found`, its kind, says that it is the list
+    that was asked for.
 
     An answer that is something else (a Status, a document of discovery) has no `items` either, and taken for an empty
     list it would prove that all is gone. The kind alone does not decide: a custom resource names its list as it likes.
@@ -101,11 +144,7 @@ def _page(
         what = f"its kind is {found[:100]!r}" if found else "it has no kind"
         raise TransientError(f"the answer is no list that can be read: {what}, and no {' and no '.join(lacks)}")
     meta = metadata or ListMeta()
-    return ListPage(
-        resource_version=meta.resource_version or "",
-        continue_token=meta.continue_token or "",
-        items=list(items or ()),
-    )
+    return meta.resource_version or "", meta.continue_token or ""
 
 
 def _scan_page(body: bytes, kind: str, cause: Exception) -> ListPage:
@@ -136,9 +175,22 @@ def is_dense(body: bytes) -> bool:
     if len(body) <= MAX_ITEMS:
         return False
     # Counting in all of it takes as long as half of splitting it. Nobody knows where these samples are.
-    starts = [random.randrange(len(body) - _SAMPLE_BYTES) for _ in range(_SAMPLES)]  # noqa: S311 - no secret
-    found = sum(body.count(b",", start, start + _SAMPLE_BYTES) for start in starts)
+    found = _samples(body).count(b",")
     return found * _DENSE * 4 > _SAMPLES * _SAMPLE_BYTES * 3 and body.count(b",") * _DENSE > len(body)
+
+
+def is_crowded(body: bytes) -> bool:
+    """True if a page's objects, or their members, may be so small that all of them split take many times its bytes."""
+    if len(body) <= MAX_ITEMS:
+        return False
+    samples = _samples(body)
+    objects = sum(1 for _ in _BESIDE.finditer(samples))
+    return samples.count(b",") * _CROWDED > len(samples) or objects * _CROWDED_OBJECTS > len(samples)
+
+
+def _samples(body: bytes) -> bytes:
+    starts = [random.randrange(len(body) - _SAMPLE_BYTES) for _ in range(_SAMPLES)]  # noqa: S311 - no secret
+    return b"".join([body[start : start + _SAMPLE_BYTES] for start in starts])
 
 
 def count_items(body: bytes) -> int:

@@ -38,8 +38,7 @@ PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 MODULES = ("clusterinfo", "clusterinfo.sandbox.kubernetes", "tests.faults.program")
 """What is forked as `python -m MODULE`, beside the executable."""
 BESIDE = (
-    "_strptime", "aiohttp.web", "importlib.readers", "kubernetes_asyncio.client", "kubernetes_asyncio.config",
-    "pydantic.type_adapter", "yaml",
+    "_strptime", "aiohttp.web", "importlib.readers", "pydantic.type_adapter", "yaml",
 )  # fmt: skip
 """What programs import of others only when they need it."""
 ENDED = "ended"

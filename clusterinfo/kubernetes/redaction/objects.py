@@ -155,13 +155,13 @@ def without_copies(annotations: bytes) -> bytes:
             break
     else:
         return annotations
-    kept = {key: value for key, value in split_object(annotations).items() if not _is_copy(key, bytes(value))}
+    kept = {key: value for key, value in split_object(annotations).items() if not (is_copy(key) and _is_text(value))}
     return _joined(kept)
 
 
-def _is_copy(key: str, value: bytes) -> bool:
-    return is_copy(key) and value[:1] == b'"'
+def _is_text(value: Slice) -> bool:
+    return bytes(value)[:1] == b'"'
 
 
 def _joined(members: Mapping[str, Slice]) -> bytes:
-    return b"{" + b",".join([label(name) + bytes(value) for name, value in members.items()]) + b"}"
+    return b"{" + b",".join([label(name) + value for name, value in members.items()]) + b"}"

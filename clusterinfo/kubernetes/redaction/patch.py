@@ -30,6 +30,7 @@ from clusterinfo.kubernetes.redaction.walk import Rules, decode, quote, rewrite_
 from clusterinfo.userinfo import ats, may_hold_userinfo
 
 _FLAT = re.compile(rb'(?:[^"{}\[\]\\]++|"(?:[^"\\]++|\\.)*+"|\[[^"{}\[\]]*+\])*+\}', re.DOTALL)
+_ENDS = b",]} "
 _MANY = 50
 """More pieces than that are walked together."""
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
@@ -125,7 +126,7 @@ def rewritten(piece: bytes, rules: Rules) -> tuple[int, bytes] | None:
     if whole is None or shown is None:
         return None
     rest = piece[whole.end() :]
-    is_sure = not may_hold_userinfo(rest) and is_harmless(b"}" + rest, b"")
+    is_sure = not rest.strip(_ENDS) or (not may_hold_userinfo(rest) and is_harmless(b"}" + rest, b""))
     return (whole.end(), shown) if is_sure else None
 
 

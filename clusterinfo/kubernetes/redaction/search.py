@@ -80,11 +80,11 @@ def with_hints(data: bytes) -> list[Span]:
     found: list[Span] = []
     end = 0
     for at in _HINT.ends(data.lower()):
-        if at <= end:
-            continue  # in the same piece as the last
-        begin, end = span_around(data, at, end)
-        if data[begin:end] not in _harmless:
-            found.append((begin, end))
+        if at > end:  # in another piece than the last
+            begin, end = data.rfind(b"{", end, at) + 1, data.find(b"{", at)  # as `span_around`, which takes as long
+            end = end if end >= 0 else len(data)
+            if data[begin:end] not in _harmless:
+                found.append((begin, end))
     return found
 
 
@@ -202,7 +202,7 @@ def _judge_any(piece: bytes, *behind: bytes) -> tuple[bool, bool]:
     names_on = _names_on(piece)
     if not is_harmless(piece, behind[0] if behind else b"") or (names_on and _value_follows(*behind)):
         return True, False
-    return False, not names_on and is_harmless(piece, b"")
+    return False, not names_on and not _holds_member(piece, b"")
 
 
 def _value_follows(*behind: bytes) -> bool:

@@ -18,7 +18,7 @@ from clusterinfo.kubernetes import list_source
 from clusterinfo.kubernetes.errors import PageTooLargeError
 from clusterinfo.kubernetes.list_source import LARGE_ITEM_BYTES, Alone, Beside, ListContext, ListSource
 from clusterinfo.kubernetes.list_state import EMPTY_PAGES
-from clusterinfo.kubernetes.normalize import normalize
+from clusterinfo.kubernetes.normalize import normalize_members
 from clusterinfo.kubernetes.pages import MAX_ITEMS
 from clusterinfo.kubernetes.recording import Recorder
 from clusterinfo.model import Batch, GroupVersionResource, ListLane, Outcome, Receipt, Unit
@@ -334,9 +334,9 @@ async def test_a_large_object_is_normalised_beside_the_event_loop(monkeypatch: p
             threads.append(asyncio.get_running_loop() is loop)
         except RuntimeError:
             threads.append(False)
-        return normalize(*arguments)
+        return normalize_members(*arguments)
 
-    monkeypatch.setattr(list_source, "normalize", noted)
+    monkeypatch.setattr(list_source, "normalize_members", noted)
 
     async def answer(_: int, __: int, ___: str) -> bytes:
         return page(widget("small"), widget("large", annotations={"a": "x" * LARGE_ITEM_BYTES}))
