@@ -10,16 +10,19 @@ from __future__ import annotations
 import base64
 import json
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from clusterinfo.errors import ConfigError
 from clusterinfo.kubernetes.exec_plugin import check_plugin, is_sendable
-from clusterinfo.kubernetes.http import Header
 from clusterinfo.kubernetes.kubeconfig import AuthProvider, Entry, User
 
 TOKEN_FILE_S = 60.0
 """From one look at a token's file to the next. Source: client-go, transport/token_source.go."""
+
+Header = Callable[[], Awaitable[str]]
+"""The value of Authorization as it is now; "" for none."""
 
 _GONE = {
     "gcp": "the exec plugin gke-gcloud-auth-plugin took its place (`gcloud container clusters get-credentials`)",
@@ -75,7 +78,7 @@ def _content(member: str, file: str, data: str, entry: Entry) -> bytes | str:
 def own_header(user: User, entry: Entry) -> Header | None:
     """Of the ways that need no plugin the first there is; None without any. Raises ConfigError, PermissionError."""
     if user.token_file:
-        return _token_file(user.token.strip(), user.token_file, entry).header
+        return _TokenFile(user.token, user.token_file, entry).header
     if user.token:
         return fixed(f"Bearer {user.token.strip()}")
     if user.username:
@@ -99,34 +102,20 @@ def basic(username: str, password: str) -> str:
     return f"Basic {base64.b64encode(f'{username}:{password}'.encode()).decode()}"
 
 
-def _token_file(token: str, file: str, entry: Entry) -> TokenFile:
-    if not token:
-        entry.file("tokenFile", file)
-    found = TokenFile(Path(entry.path).parent / file, token)
-    if found.is_empty:
-        raise entry.wrong("the file that `tokenFile` names holds no token, and there is no other")
-    return found
+class _TokenFile:
+    """A token's file, looked at again every minute; while it cannot be read or sent, what was known before."""
 
-
-class TokenFile:
-    """A token's file, looked at again every minute; while it cannot be read or sent, what was `known` before.
-
-    Raises OSError or UnicodeDecodeError if it cannot be read and nothing is known.
-    """
-
-    def __init__(self, path: Path, known: str = "") -> None:
-        self._path = path
-        self._known = known
+    def __init__(self, token: str, file: str, entry: Entry) -> None:
+        self._known = token.strip()
+        self._path = Path(entry.path).parent / file
         self._read_at_s = float("-inf")
+        if not self._known:
+            entry.file("tokenFile", file)
         self._look()
-
-    @property
-    def is_empty(self) -> bool:
-        """No token is known."""
-        return not self._known
+        if not self._known:
+            raise entry.wrong("the file that `tokenFile` names holds no token, and there is no other")
 
     async def header(self) -> str:
-        """A `Header`."""
         if time.monotonic() - self._read_at_s >= TOKEN_FILE_S:
             self._look()
         return f"Bearer {self._known}"

@@ -1,7 +1,7 @@
 """Authenticated HTTP to one Kubernetes API: answers as raw bytes, their size capped, a deadline on every wait.
 
-`credentials.py` finds the credentials, `errors.py` what a failure means, `http.py` makes the aiohttp session. What a
-list means is `list_source.py`'s business.
+`credentials.py` finds the credentials, `errors.py` what a failure means, kubernetes_asyncio makes the aiohttp session.
+What a list means is `list_source.py`'s business.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 from isal import isal_zlib
+from yarl import URL
 
 from clusterinfo.errors import ConfigError, FatalError, TransientError, one_line
 from clusterinfo.kubernetes import discovery
@@ -32,7 +33,7 @@ from clusterinfo.kubernetes.errors import (
     status_error,
     translated,
 )
-from clusterinfo.kubernetes.http import BUFFER_BYTES, CONNECTIONS, ApiSession, redirect_of
+from clusterinfo.kubernetes.without_models import ApiClient
 from clusterinfo.model import GroupVersionResource
 from clusterinfo.settings import Settings
 from clusterinfo.spelling import did_you_mean
@@ -44,7 +45,7 @@ T = TypeVar("T")
 JSON = dict[str, Any]
 
 WATCH_BUFFER_BYTES = 64 * 1024
-"""Of a watch, read from its socket and not taken yet: 2 MiB as of a list would be kept by each of hundreds."""
+"""Of a watch, read from its socket and not taken yet: the client's 2 MiB would be kept by each of hundreds."""
 TLS_BUFFER_BYTES = 16 * 1024
 """A TLS record is no longer (RFC 8446, 5.1)."""
 CONNECT_WITHIN_S = 20.0
@@ -59,6 +60,8 @@ RETRY_PAUSE_S = 0.5
 SMALL_ANSWER_BYTES = 16 * 1024 * 1024
 """Cap on answers that are no pages: discovery of 1,000 custom resources takes 1 MB."""
 ERROR_BODY_BYTES = 64 * 1024
+REDIRECTS = 5
+"""Followed in a row, within one origin."""
 
 AGGREGATED = (
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,"
@@ -138,10 +141,10 @@ class _Sessions:
     def __init__(self, credentials: Credentials) -> None:
         self._credentials = credentials
         self.api = _open_api(credentials)
-        self._watches: ApiSession | None = None
+        self._watches: ApiClient | None = None
 
     @property
-    def watches(self) -> ApiSession:
+    def watches(self) -> ApiClient:
         """Opened when it is used: who lists needs none."""
         if self._watches is None:
             self._watches = _open_api(self._credentials, watches=True)
@@ -424,27 +427,80 @@ def resource_path(gvr: GroupVersionResource, namespace: str = "") -> str:
     return f"{version_path(gvr.group, gvr.version)}{within}/{quote(gvr.resource, safe='')}"
 
 
-async def _request(api: ApiSession, asked: _Asked, *, read_s: float | None) -> aiohttp.ClientResponse:
+async def _request(api: ApiClient, asked: _Asked, *, read_s: float | None) -> aiohttp.ClientResponse:
     """The answer, its body still to be read: each part of it within `read_s`."""
-    timeout = aiohttp.ClientTimeout(total=None, connect=TCP_CONNECT_S, sock_connect=TCP_CONNECT_S, sock_read=read_s)
-    return await api.request(
-        asked.method, asked.path, asked.query, accept=asked.accept, json=asked.body, timeout=timeout
+    response: aiohttp.ClientResponse = await api.call_api(
+        asked.path,
+        asked.method,
+        query_params=asked.query,
+        header_params={"Accept": asked.accept},
+        body=asked.body,
+        auth_settings=["BearerToken"],
+        _preload_content=False,
+        _request_timeout=aiohttp.ClientTimeout(
+            total=None, connect=TCP_CONNECT_S, sock_connect=TCP_CONNECT_S, sock_read=read_s
+        ),
     )
+    return response
 
 
-def _open_api(credentials: Credentials, *, watches: bool = False) -> ApiSession:
+def _open_api(credentials: Credentials, *, watches: bool = False) -> ApiClient:
     """A session; for `watches` of any number of connections, each of which keeps little."""
     with config_errors("the certificates of the kubeconfig cannot be used"):
-        return ApiSession(
-            credentials.configuration,
-            credentials.headers,
-            connections=0 if watches else CONNECTIONS,
-            buffer_bytes=WATCH_BUFFER_BYTES if watches else BUFFER_BYTES,
-        )
+        api = ApiClient(credentials.configuration)
+    api.user_agent = "clusterinfo"
+    session = api.rest_client.pool_manager
+    if watches and session.connector is not None:
+        session.connector._limit = 0  # unlimited; the client takes what is 0 in its configuration for unset
+        session._read_bufsize = WATCH_BUFFER_BYTES
+    # The proxy is known by now; ~/.netrc would be read at every request, and each that has a token refused if it names
+    # the API's host.
+    session._trust_env = False
+    session.headers.extend(credentials.headers)  # the client's own are a dict: no name twice
+    api.rest_client.pool_manager = _SameOrigin(session)  # type: ignore[assignment]  # what the client uses of it
+    return api
+
+
+class _SameOrigin:
+    """A session that follows redirects within their origin only.
+
+    Elsewhere nobody was asked to read this cluster, and whatever answers there is not its API: aiohttp would follow,
+    with the headers of impersonation and the client certificate.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession) -> None:
+        self._session = session
+
+    async def request(self, *, url: str, **arguments: Any) -> aiohttp.ClientResponse:
+        """The answer; one that leads to another origin is returned as it is."""
+        for _ in range(REDIRECTS):
+            response = await self._session.request(url=url, allow_redirects=False, **arguments)
+            target = _target(response)
+            if target is None or target.origin() != response.url.origin():
+                break
+            response.release()
+            url = str(target)
+        return response
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the session's."""
+        return getattr(self._session, name)
+
+
+def _target(response: aiohttp.ClientResponse) -> URL | None:
+    """Where a redirect leads; None if it is none, or leads nowhere."""
+    location = response.headers.get("Location")
+    if response.status not in (301, 302, 303, 307, 308) or not location:
+        return None
+    try:
+        target = response.url.join(URL(location))
+        return target if target.host else None
+    except ValueError:
+        return None
 
 
 async def _read_answer(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    if target := redirect_of(response):
+    if target := _target(response):
         host = one_line(str(target.origin()))
         raise ApiStatusError(response.status, "Redirect", f"it leads to {host}, which is another server: not followed")
     if not 200 <= response.status < 300:

@@ -6,21 +6,19 @@ What a kubeconfig means is the business of `kubeconfig.py`, `endpoint.py`, `auth
 from __future__ import annotations
 
 import asyncio
-import atexit
 import os
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clusterinfo.errors import ClusterinfoError, ConfigError, TransientError, one_line, without_userinfo
 from clusterinfo.kubernetes import authentication, endpoint
-from clusterinfo.kubernetes.authentication import Pair, TokenFile
+from clusterinfo.kubernetes.authentication import Header, Pair
 from clusterinfo.kubernetes.exec_plugin import ExecPlugin, told_of_cluster
-from clusterinfo.kubernetes.http import Configuration, Header
 from clusterinfo.kubernetes.impersonation import Headers, impersonation_headers
 from clusterinfo.kubernetes.kubeconfig import Cluster, Entry, Kubeconfig, User, is_file, read_kubeconfig
+from clusterinfo.kubernetes.without_models import ConfigException, Configuration, FileOrData, InClusterConfigLoader
 from clusterinfo.settings import Settings
 
 CREDENTIALS_S = 30.0
@@ -31,7 +29,7 @@ SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 @dataclass(slots=True)
 class Credentials:
-    """How the API is reached, and what is known of it besides."""
+    """A configuration of kubernetes_asyncio, and how it stays fresh."""
 
     configuration: Configuration
     cluster_name: str = ""
@@ -42,7 +40,7 @@ class Credentials:
     @property
     def host(self) -> str:
         """The API's address, for a message."""
-        return without_userinfo(self.configuration.host)
+        return without_userinfo(str(self.configuration.host))
 
 
 async def load_credentials(settings: Settings) -> Credentials:
@@ -80,30 +78,37 @@ def _in_cluster() -> bool:
 
 
 def _load_in_cluster(settings: Settings) -> Credentials:
-    """Source: client-go, rest/config.go, InClusterConfig."""
+    configuration = _new_configuration()
+    loader = InClusterConfigLoader(str(SERVICE_ACCOUNT / "token"), str(SERVICE_ACCOUNT / "ca.crt"))
     try:
-        token = TokenFile(SERVICE_ACCOUNT / "token")
-        authority = SERVICE_ACCOUNT / "ca.crt"
-        if token.is_empty or not authority.read_bytes():
-            raise OSError(f"{SERVICE_ACCOUNT} has an empty token or ca.crt")
-    except (OSError, UnicodeDecodeError) as error:
+        loader.load_and_set(configuration)
+    except (ConfigException, OSError) as error:
         raise ConfigError(f"the Pod's service account cannot be used: {error}; or set KUBECONFIG") from error
-    address = endpoint.api_address(_address_of_environment(), ConfigError)
-    configuration = Configuration(
-        host=address.url,
-        authority=str(authority),
-        proxy=endpoint.proxy_of_environment(address),
-        authorization=token.header,
-    )
+    _strip_token(configuration)
+    address = endpoint.api_address(str(configuration.host), ConfigError)
+    configuration.proxy = endpoint.proxy_of_environment(address)
+    reread: Callable[[Configuration], object] = configuration.refresh_api_key_hook  # type: ignore[assignment]
+
+    def refresh(current: Configuration) -> None:
+        reread(current)  # reads the file again when a minute has passed
+        _strip_token(current)
+
+    configuration.refresh_api_key_hook = refresh
     return Credentials(configuration, headers=_compression(settings, unless_set="none"))
 
 
-def _address_of_environment() -> str:
-    """Raises ConfigError."""
-    host, port = (os.environ.get(f"KUBERNETES_SERVICE_{name}") for name in ("HOST", "PORT"))
-    if not host or not port:
-        raise ConfigError("KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT is not set; or set KUBECONFIG")
-    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+def _new_configuration() -> Configuration:
+    configuration = Configuration()
+    # As kubectl does: Go accepts certificate authorities without the extensions that RFC 5280 asks for, Python 3.13 and
+    # later only with this switch. Signatures, names and dates are checked all the same.
+    configuration.disable_strict_ssl_verification = True
+    return configuration
+
+
+def _strip_token(configuration: Configuration) -> None:
+    """A token file often ends in a newline, which no HTTP header may hold."""
+    if token := configuration.api_key.get("BearerToken"):
+        configuration.api_key["BearerToken"] = token.strip()
 
 
 async def _load_kubeconfig(settings: Settings) -> Credentials:
@@ -138,13 +143,12 @@ async def _of_entries(cluster: Entry, user: Entry, settings: Settings) -> Creden
 
 
 def _configured(given: Cluster, url: str, proxy: str | None, authority: bytes) -> Configuration:
-    return Configuration(
-        host=url,
-        proxy=proxy,
-        verifies=not given.insecure_skip_tls_verify,
-        tls_server_name=given.tls_server_name or None,
-        authority=_as_file(authority) if authority else None,
-    )
+    configuration = _new_configuration()
+    configuration.host, configuration.proxy = url, proxy
+    configuration.verify_ssl = not given.insecure_skip_tls_verify
+    configuration.tls_server_name = given.tls_server_name or None
+    configuration.ssl_ca_cert = _as_file(authority) if authority else None
+    return configuration
 
 
 def _header(address: endpoint.Address, asker: User, user: Entry) -> Header | None:
@@ -177,8 +181,10 @@ def _authority(given: Cluster, cluster: Entry) -> bytes:
 
 def _authenticate(configuration: Configuration, own: Pair | None, header: Header | None) -> None:
     if own is not None:
-        configuration.certificate = _as_file(own.certificate), _as_file(own.key)
-    configuration.authorization = header
+        configuration.cert_file, configuration.key_file = _as_file(own.certificate), _as_file(own.key)
+    if header is not None:
+        configuration.api_key["BearerToken"] = ""  # without it nobody asks the hook
+        configuration.refresh_api_key_hook = _asked_each_time(header)
 
 
 async def _ask_plugin(configuration: Configuration, plugin: ExecPlugin) -> None:
@@ -204,8 +210,13 @@ def _plugin_header(plugin: ExecPlugin) -> Header:
     return header
 
 
-_FILES: dict[bytes, str] = {}
-"""Content -> the file that holds it."""
+def _asked_each_time(header: Header) -> Callable[[Configuration], Awaitable[None]]:
+    """What kubernetes_asyncio calls before each request."""
+
+    async def refresh(configuration: Configuration) -> None:
+        configuration.api_key["BearerToken"] = await header()
+
+    return refresh
 
 
 def _as_file(content: bytes | str) -> str:
@@ -215,18 +226,7 @@ def _as_file(content: bytes | str) -> str:
     """
     if isinstance(content, str):
         return content
-    if content not in _FILES:
-        if not _FILES:
-            atexit.register(_remove_files)
-        with tempfile.NamedTemporaryFile(prefix="clusterinfo-", delete=False) as file:
-            _FILES[content] = file.name
-            file.write(content)
-    return _FILES[content]
-
-
-def _remove_files() -> None:
-    for name in _FILES.values():
-        Path(name).unlink(missing_ok=True)
+    return str(FileOrData({"data": content}, "file", "data", base64_file_content=False).as_file())
 
 
 def _kubeconfig_paths(settings: Settings) -> list[str]:

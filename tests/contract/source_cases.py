@@ -165,7 +165,7 @@ class ListCase(SourceCase):
 
     def held(self) -> list[str]:
         pages: Any = self._context.pages
-        requests = pages._api.api.session.connector._acquired
+        requests = pages._api.api.rest_client.pool_manager.connector._acquired
         permits = [] if self._context.permits._value == PERMITS else ["a permit"]
         return [*super().held(), *permits, *(f"a connection: {one}" for one in requests)]
 
@@ -222,7 +222,7 @@ class WatchCase(SourceCase):
         return bool(self._watch._pending)  # it reads for as long as it is open
 
     def held(self) -> list[str]:
-        connections = self._sessions.watches.session.connector._acquired
+        connections = self._sessions.watches.rest_client.pool_manager.connector._acquired
         return [*super().held(), *(f"a connection: {one}" for one in connections)]
 
 

@@ -123,8 +123,7 @@ async def test_of_several_files_the_broken_one_is_named_and_the_first_entry_of_a
     broken.write_text("current-context: other\nusers: [{name: u, user: {token: second}}]\n")
     both = load({"KUBECONFIG": f"{whole}{os.pathsep}{broken}"})
     credentials = await load_credentials(both)
-    assert credentials.configuration.authorization
-    assert await credentials.configuration.authorization() == "Bearer first"
+    assert await credentials.configuration.get_api_key_with_prefix("BearerToken") == "Bearer first"
 
     broken.write_text(f"users: [{SECRET}: {SECRET}: x]\n")
 
