@@ -65,7 +65,7 @@ class Servers:
     async def fresh(self) -> str:
         """A new database."""
         name = f"bench_{uuid.uuid4().hex[:8]}"
-        admin = await asyncpg.connect(self.postgres.dsn(), timeout=10)
+        admin = await asyncpg.connect(self.postgres.dsn(), timeout=60)
         await admin.execute(f"create database {name}")
         await admin.close()
         return name

@@ -218,7 +218,7 @@ async def commits(*, details: bool) -> None:
         tempfile.tempdir = directory
         async with EmbeddedPostgres(SERVER) as postgres:
             settings = load(postgres.env())
-            admin = await asyncpg.connect(postgres.dsn(), timeout=10)
+            admin = await asyncpg.connect(postgres.dsn(), timeout=60)
             try:
                 await admin.execute("create extension pg_stat_statements")
                 await migrate(admin, settings.db_schema)

@@ -57,7 +57,7 @@ WRITERS: dict[str, Write] = {"unnest": by_unnest, "executemany": by_executemany}
 
 async def write_all(bootstrap: str, topic: str, dsn: str, write: Write) -> float:
     """Seconds from the first message of a topic to the commit of the last, batch by batch."""
-    connection = await asyncpg.connect(dsn, timeout=10)
+    connection = await asyncpg.connect(dsn, timeout=60)
     consumer = AIOKafkaConsumer(
         topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest", enable_auto_commit=False
     )
@@ -89,7 +89,7 @@ async def peer(size: Run, *arguments: str) -> Run:
 async def jdbc(servers: bench.Servers, size: Run) -> Run:
     """What a JDBC sink does, were it warm from its first row on."""
     dsn = servers.postgres.dsn(await servers.fresh())
-    connection = await asyncpg.connect(dsn, timeout=10)
+    connection = await asyncpg.connect(dsn, timeout=60)
     await connection.execute(TABLE)
     await connection.close()
     with bench.processor_time() as cpu_s:

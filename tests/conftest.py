@@ -21,6 +21,7 @@ from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from clusterinfo.settings import Settings, load
 from tests.support.forkserver import ForkServer, forking
 from tests.support.scheduling import Scheduling, longest_first
+from tests.support.scram import verifier
 from tests.support.scratch import use_memory
 
 TEMPLATE = "clusterinfo_template"
@@ -86,7 +87,7 @@ class Database:
 
     async def connect(self) -> asyncpg.Connection:
         """A connection with search_path set to the schema; close it yourself."""
-        connection = await asyncpg.connect(self.dsn, server_settings={"search_path": "clusterinfo"}, timeout=10)
+        connection = await asyncpg.connect(self.dsn, server_settings={"search_path": "clusterinfo"}, timeout=60)
         await prepare_connection(connection)
         return connection
 
@@ -95,9 +96,10 @@ class Database:
 async def postgres() -> AsyncIterator[EmbeddedPostgres]:
     """A PostgreSQL server with a migrated template database."""
     async with EmbeddedPostgres() as server:
-        admin = await asyncpg.connect(server.dsn(), timeout=10)
+        admin = await asyncpg.connect(server.dsn(), timeout=60)
+        await admin.execute(f"alter role {server.user} password '{verifier(server.password)}'")
         await admin.execute(f"create database {TEMPLATE}")
-        template = await asyncpg.connect(server.dsn(TEMPLATE), timeout=10)
+        template = await asyncpg.connect(server.dsn(TEMPLATE), timeout=60)
         await migrate(template, "clusterinfo")
         await template.close()
         await admin.close()
@@ -108,7 +110,7 @@ async def postgres() -> AsyncIterator[EmbeddedPostgres]:
 async def fresh_database(postgres: EmbeddedPostgres) -> AsyncIterator[Database]:
     """A migrated database, dropped afterwards."""
     name = f"test_{uuid.uuid4().hex[:12]}"
-    admin = await asyncpg.connect(postgres.dsn(), timeout=10)
+    admin = await asyncpg.connect(postgres.dsn(), timeout=60)
     await admin.execute(f"create database {name} template {TEMPLATE} strategy file_copy")
     yield Database(name, postgres.env(name), postgres.dsn(name))
     await admin.execute(f"drop database {name} with (force)")

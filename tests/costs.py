@@ -243,7 +243,7 @@ async def measure(*, index: bool = False) -> Figures:
     body = page()
     async with EmbeddedPostgres(SERVER) as postgres:
         settings = load(postgres.env()).model_copy(update={"db_pool_size": 1})
-        admin = await asyncpg.connect(postgres.dsn(), timeout=10)
+        admin = await asyncpg.connect(postgres.dsn(), timeout=60)
         try:
             await admin.execute("create extension pg_stat_statements")
             await migrate(admin, settings.db_schema)

@@ -67,7 +67,7 @@ async def consume(bench: Servers, topic: str, database: str, consumers: int = 1)
     """Until nothing is left, by so many consumers; what it cost an object, the most that one had, and bytes of WAL."""
     env = bench.env(topic, database) | WAIT
     place = "select pg_current_wal_insert_lsn()"
-    connection = await asyncpg.connect(bench.postgres.dsn(database), timeout=10)
+    connection = await asyncpg.connect(bench.postgres.dsn(database), timeout=60)
     try:
         before = await connection.fetchval(place)
         with processor_time() as cpu_s:
@@ -101,7 +101,7 @@ async def of_size(objects: int, _: Options) -> None:
                 await bench.api.control("churn", changes=changes)
             collected = await collect(bench, "size")
             print(f"{objects:9,} {what:12} {collected}; {await consume(bench, 'size', 'postgres')}", flush=True)
-        connection = await asyncpg.connect(bench.postgres.dsn(), timeout=10)
+        connection = await asyncpg.connect(bench.postgres.dsn(), timeout=60)
         size = await connection.fetchval("select pg_database_size(current_database())")
         await connection.close()
         print(f"{objects:9,} {'database':12} {size / objects:,.0f} B an object", flush=True)
@@ -126,7 +126,7 @@ async def of_history(versions: int, _: Options) -> None:
         SERVER | {"max_wal_size": "8GB", "fsync": "off", "full_page_writes": "off"}
     ) as postgres:
         settings = load(postgres.env())
-        admin = await asyncpg.connect(postgres.dsn(), timeout=10)
+        admin = await asyncpg.connect(postgres.dsn(), timeout=60)
         try:
             await admin.execute("create extension pg_stat_statements")
             await migrate(admin, settings.db_schema)

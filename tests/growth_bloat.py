@@ -190,7 +190,7 @@ async def a_day(sink: PostgresSink, pods: Kind, events: Kind, versions: int) -> 
 @asynccontextmanager
 async def migrated() -> AsyncIterator[tuple[EmbeddedPostgres, asyncpg.Connection]]:
     async with EmbeddedPostgres(SERVER) as postgres:
-        connection = await asyncpg.connect(postgres.dsn(), timeout=10)
+        connection = await asyncpg.connect(postgres.dsn(), timeout=60)
         try:
             await migrate(connection, "clusterinfo")
             await connection.execute("set search_path = clusterinfo")

@@ -41,7 +41,7 @@ QUESTIONS = (
 
 async def measure(past: Past) -> None:
     async with EmbeddedPostgres({"shared_buffers": "512MB", "max_wal_size": "8GB"}) as server:
-        connection = await asyncpg.connect(server.dsn(), timeout=10)
+        connection = await asyncpg.connect(server.dsn(), timeout=60)
         await migrate(connection, "clusterinfo")
         await make_past(connection, past, lambda text: print(text, file=sys.stderr, flush=True))
         await connection.execute("set jit = off")

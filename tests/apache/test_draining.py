@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager, contextmanager
 import pytest
 
 from tests.conftest import Database
-from tests.integration.test_draining import AT_ONCE_S, GRACE_S, ONCE, QUIET, converges, stopped
+from tests.integration.test_draining import AT_ONCE_S, GRACE_S, ONCE, PATIENT, QUIET, converges, stopped
 from tests.kafka.apache import ApacheKafka
 from tests.support.programs import Api, Program, run, running, simulated_api
 
@@ -67,7 +67,7 @@ async def test_a_stopped_broker_keeps_nobody(
 ) -> None:
     (await run(*ONCE["collect"], env=env)).expect(0)
     async with at_work_as_it_stops(env, own.pid) as (consumer, collector):
-        first, second = await asyncio.gather(stopped(consumer, GRACE_S + 3.0), stopped(collector, GRACE_S + 3.0))
+        first, second = await asyncio.gather(stopped(consumer, 2 * GRACE_S), stopped(collector, 2 * GRACE_S))
     first.expect(0)
     second.expect(0)
     await converges(api, database, env, "collect", "consume")
@@ -76,7 +76,7 @@ async def test_a_stopped_broker_keeps_nobody(
 async def test_asked_twice_a_stopped_broker_keeps_nobody_at_all(
     own: ApacheKafka, api: Api, database: Database, env: dict[str, str]
 ) -> None:
-    async with at_work_as_it_stops(env, own.pid) as (consumer, collector):
+    async with at_work_as_it_stops(env | PATIENT, own.pid) as (consumer, collector):
         ends = await asyncio.gather(*(stopped(one, AT_ONCE_S, 2) for one in (consumer, collector)))
     assert all(ended.code in (0, 1) for ended in ends)
     await converges(api, database, env, "collect", "consume")

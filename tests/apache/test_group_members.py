@@ -34,7 +34,7 @@ async def test_members_hold_the_partitions_until_they_leave(broker: ApacheKafka)
     settings, store = kafka_settings(broker), Store()
     await fill(settings)
     async with running(settings, into(store)), running(settings, into(store)):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while (group := await describe(settings)).members < 2:
                 await asyncio.sleep(0.1)
         assert (group.state, group.held) == ("Stable", all_of(settings))
@@ -48,7 +48,7 @@ async def test_partitions_of_another_topic_do_not_count(broker: ApacheKafka) -> 
     other = settings.model_copy(update={"kafka_topic": f"other-{uuid.uuid4().hex[:8]}"})
     await ensure_topic(other, unobserved)
     async with running(other, into(Store())) as member:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not (await describe(other)).held:
                 await asyncio.sleep(0.1)
         assert member is not None
@@ -77,7 +77,7 @@ async def test_a_rebalance_is_named_and_waited_for(broker: ApacheKafka) -> None:
     await first.start()
     joining = asyncio.ensure_future(second.start())
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (group := await describe(settings, rests_within_s=0)).state not in REBALANCING:
                 await asyncio.sleep(0.05)
         assert group.error == ""

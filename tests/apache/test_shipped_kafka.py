@@ -58,7 +58,7 @@ async def test_it_starts_and_serves_the_pipeline(
     async with ShippedKafka(variables) as kafka, simulated_api(100) as api:
         env = {"KAFKA_ENABLED": "true", "KAFKA_BROKERS": f"localhost:{kafka.port}", "KAFKA_PARTITION": "auto"} | QUIET
         (await run("collect", "--once", env=env | api.env)).expect(0)
-        (await run("consume", "--until-idle", "2s", env=env | database.env, timeout_s=90)).expect(0)
+        (await run("consume", "--until-idle", "2s", env=env | database.env)).expect(0)
     assert await connection.fetchval("select count(distinct partition) from kafka_offset") == 12
     states = await connection.fetch("select distinct state from freshness where state <> 'excluded'")
     assert [row["state"] for row in states] == ["verified"]

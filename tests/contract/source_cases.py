@@ -48,7 +48,7 @@ SOURCES: dict[type, str] = {
 """Each class and the fixture that makes a case of it."""
 
 PERMITS = 2
-SHORT_S = 0.5
+SHORT_S = 1.5
 PAUSE_S = 0.02
 """Between two fetches that bring nothing: the embedded broker holds none back, and a core would do nothing else."""
 

@@ -20,6 +20,7 @@ import pytest
 import pytest_asyncio
 
 from clusterinfo.sandbox.kubernetes import SimulatedCluster, SimulatedKubernetes
+from tests.contract.contract import until
 
 JSON = dict[str, Any]
 RECORDED = Path(__file__).parent.parent / "recorded"
@@ -142,7 +143,7 @@ async def replay(api: SimulatedKubernetes, exchange: Exchange, **changed: str) -
     """Ask what was asked then. `changed`: parameters that must differ, as tokens and timeouts do."""
     headers = {"Accept": exchange.accept, "Authorization": f"Bearer {TOKENS[exchange.user]}"}
     query = {**exchange.query, **changed}
-    timeout = aiohttp.ClientTimeout(total=20)
+    timeout = aiohttp.ClientTimeout(total=60)
     async with (
         aiohttp.ClientSession(headers=headers, timeout=timeout) as session,
         session.get(api.base_url + exchange.path, params=query) as response,
@@ -250,8 +251,9 @@ async def test_streaming_list(api: SimulatedKubernetes) -> None:
 
 async def test_watch(api: SimulatedKubernetes, cluster: SimulatedCluster) -> None:
     exchange = Exchange.read("watch-widgets")
-    watching = asyncio.create_task(replay(api, exchange, timeoutSeconds="1", resourceVersion=str(cluster.revision)))
-    await asyncio.sleep(0.1)
+    watching = asyncio.create_task(replay(api, exchange, timeoutSeconds="3", resourceVersion=str(cluster.revision)))
+    table = cluster.table(cluster.catalog.preferred("widgets.shop.example.com"))
+    await until(lambda: table.subscriptions)
     added, modified, _, recreated = [line["object"] for line in exchange.lines[:4]]
     widgets = "widgets.shop.example.com"
     cluster.create(widgets, {**added, "metadata": {**added["metadata"]}})

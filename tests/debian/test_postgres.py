@@ -21,7 +21,7 @@ async def test_another_installation_is_driven(monkeypatch: pytest.MonkeyPatch) -
     assert versions, "no PostgreSQL of Debian's here: apt-get install postgresql"
     monkeypatch.setenv(BIN_VARIABLE, str(INSTALLED / str(max(versions)) / "bin"))
     async with EmbeddedPostgres() as postgres:
-        connection = await asyncpg.connect(postgres.dsn(), timeout=10)
+        connection = await asyncpg.connect(postgres.dsn(), timeout=60)
         try:
             version = await connection.fetchval("select version()")
         finally:

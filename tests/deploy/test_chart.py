@@ -46,7 +46,7 @@ def helm(what: str, values: dict[str, Any]) -> Any:
     """What Helm makes of these values. Raises AssertionError with its words where it refuses them."""
     assert shutil.which("python"), "see deployment_files in .ci/run"
     asked = ["python", str(HELM), what]
-    done = subprocess.run(asked, input=json.dumps(values), capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(asked, input=json.dumps(values), capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr.splitlines()[-1]
     return json.loads(done.stdout)
 

@@ -87,7 +87,7 @@ async def logged_in(
         yield connection
     finally:
         await connection.close()
-        admin = await asyncpg.connect(postgres.dsn(), timeout=10)
+        admin = await asyncpg.connect(postgres.dsn(), timeout=60)
         await admin.execute(f"drop role {login}")
         await admin.close()
 

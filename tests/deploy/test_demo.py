@@ -44,6 +44,6 @@ async def test_what_it_prints_can_be_typed(temporary: Path, tmp_path: Path) -> N
 async def _seen(kept: Kept, home: Path) -> None:
     """Until the last command shows what the one before deleted; the collector follows."""
     changes = kept.breaking[-1]
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(240):
         while not re.search(r"deleted +\| deployments/", (await typed(changes, kept.environment, home))[1]):
             await asyncio.sleep(1)

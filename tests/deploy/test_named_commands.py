@@ -48,7 +48,7 @@ def checked(name: str) -> list[str]:
 async def code_of(argv: Iterable[str | Path], **env: str) -> tuple[int, str]:
     """Exit code, and everything it says."""
     done = await asyncio.to_thread(
-        subprocess.run, list(argv), capture_output=True, text=True, timeout=100, check=False, env=os.environ | env
+        subprocess.run, list(argv), capture_output=True, text=True, timeout=240, check=False, env=os.environ | env
     )
     return done.returncode, done.stdout + done.stderr
 

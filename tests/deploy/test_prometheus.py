@@ -104,7 +104,7 @@ async def test_every_query_runs_and_those_of_dashboards_show_something(tmp_path:
     async with (
         telemetry.served(settings, wanted=True),
         scraping({"collector": address, "consumer": address}, tmp_path) as server,
-        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,
+        aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session,
     ):
         async with asyncio.timeout(60):
             while not await ask(session, server, "count_over_time(clusterinfo_batches_total[1m]) > 4"):

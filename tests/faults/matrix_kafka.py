@@ -23,7 +23,7 @@ STAYS_S = 0.7
 """A member that comes and goes stays so long; with those that join meanwhile the group is never at rest."""
 IN_FLIGHT_S = 0.5
 """A fetch waits 100 ms at the broker: what it answers later, nobody has asked for yet."""
-COLLECTED_TIMEOUT_S = 30.0
+COLLECTED_TIMEOUT_S = 120.0
 SET_ASIDE_TIMEOUT_S = 120.0
 FEW_PARTITIONS, MORE_PARTITIONS = 4, 12
 

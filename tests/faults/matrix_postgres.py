@@ -25,7 +25,7 @@ LATENCY_S = 0.02
 ROUND_TRIPS = 10
 """Of a batch, at least."""
 FULL_S = 3.0
-MET_TIMEOUT_S = 60.0
+MET_TIMEOUT_S = 120.0
 DISK_MIB = 256
 """The table takes some of it: 2 MiB more each round."""
 MOVE_ATTEMPTS = 5

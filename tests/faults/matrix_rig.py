@@ -29,7 +29,7 @@ GROUP = "faults-matrix"
 """One database has one consumer group, and all pipelines of a run share the database."""
 RECOVERY_TIMEOUT_S = 200.0
 """The longest of the program's own deadlines is that of a database command, 90 s; two may follow one another."""
-START_TIMEOUT_S = 60.0
+START_TIMEOUT_S = 150.0
 INTERVAL = "2s"
 """Of the collector: what recovery is measured against. Shorter, and two cores are busy with lists alone."""
 LOOK_S = 0.25

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from tests.support.programs import POLL_S, Launching, Program
+from tests.support.programs import PATIENCE_S, POLL_S, Launching, Program
 
 PAUSE_AFTER_FAILURE_S = 0.5
 """Before a program that ended by itself is started again; one that was killed starts at once."""
 SOON_S = 10.0
-STOP_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 60.0
 TAIL_CHARACTERS = 2000
 
 
@@ -68,7 +68,7 @@ class Kept:
         self._keeper = asyncio.create_task(self._keep(), name=f"keep {self.name}")
 
     async def stop(self, number: signal.Signals = signal.SIGTERM) -> int | None:
-        """End it and leave it ended; its exit code. After 30 s it is killed."""
+        """End it and leave it ended; its exit code. After a minute it is killed."""
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.wait({self._keeper})
@@ -99,7 +99,7 @@ class Kept:
         finally:
             self.signal(signal.SIGCONT)
 
-    async def wait_for_output(self, text: str, timeout_s: float = 30) -> None:
+    async def wait_for_output(self, text: str, timeout_s: float = PATIENCE_S) -> None:
         """Wait until its present life has `text` on stderr."""
         assert self._program is not None
         await self._program.wait_for_output(text, timeout_s)

@@ -35,7 +35,7 @@ async def run_chunk(chunk: Chunk, dsn: str) -> Outcome:
         return batches.run(random, chunk.size, chunk.number)
     if chunk.target == "pages":
         return pages.run(random, chunk.size, chunk.number)
-    connection = await asyncpg.connect(dsn, timeout=10)
+    connection = await asyncpg.connect(dsn, timeout=60)
     try:
         await prepare_connection(connection)
         if chunk.target == "messages":

@@ -84,7 +84,7 @@ class Image:
     def environment(self, more: Mapping[str, str]) -> dict[str, str]:
         return {"PATH": f"/opt/clusterinfo/bin:{os.environ['PATH']}", "HOME": "/", "TMPDIR": "/tmp", **more}
 
-    async def run(self, *command: str, timeout_s: float = 60, mounts: str = "", **env: str) -> Ended:
+    async def run(self, *command: str, timeout_s: float = 150, mounts: str = "", **env: str) -> Ended:
         async with started(self.argv(*command, mounts=mounts), self.environment(env)) as program:
             return await program.ended(timeout_s)
 
@@ -205,7 +205,7 @@ async def test_collector_and_consumer_do_their_work(collector: Image, consumer: 
         async with started(consumer.argv(), consumer.environment(env | database.env)) as program:
             connection = await database.connect()
             try:
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     while await connection.fetchval("select count(*) from pods") == 0:
                         await asyncio.sleep(0.1)
             finally:
@@ -242,11 +242,11 @@ async def health(image: Image, address: str) -> int:
 async def stopped(program: Program) -> None:
     """Ended by SIGTERM, as a container is: with 0."""
     program.signal(signal.SIGTERM)
-    (await program.ended(30)).expect(0)
+    (await program.ended()).expect(0)
 
 
 async def test_the_sandbox_shows_its_demonstration(sandbox: Image) -> None:
     """It alone needs a place to write: its PostgreSQL and its broker live in /tmp."""
-    ended = await sandbox.run("clusterinfo", "demo", "--objects", "100", mounts=TMPFS, timeout_s=120)
+    ended = await sandbox.run("clusterinfo", "demo", "--objects", "100", mounts=TMPFS)
     ended.expect(0)
     assert "pods" in ended.stdout

@@ -57,7 +57,7 @@ async def _coordinator_found(bootstrap: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 with contextlib.suppress(GroupCoordinatorNotAvailableError):
                     await admin.find_coordinator("first")

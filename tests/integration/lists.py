@@ -199,7 +199,7 @@ def fetching() -> list[asyncio.Task[Any]]:
     return [task for task in asyncio.all_tasks() if "page " in task.get_name()]
 
 
-async def until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
+async def until(condition: Callable[[], object], timeout_s: float = 60.0) -> None:
     """Wait for `condition`. Raises TimeoutError."""
     async with asyncio.timeout(timeout_s):
         while not condition():

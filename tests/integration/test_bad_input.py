@@ -21,11 +21,12 @@ from clusterinfo.sandbox.postgres import EmbeddedPostgres
 from clusterinfo.sandbox.processes import free_port, give, unprivileged_account
 from tests.conftest import TEMPLATE, Database
 from tests.integration.brokers import Broker
-from tests.support.programs import Api, Ended, Program, run, running, simulated_api, started
+from tests.integration.test_draining import someone_waits
+from tests.support.programs import QUIET, Api, Ended, Program, run, running, simulated_api, started
 
 pytestmark = pytest.mark.embedded_only
 
-WITHIN_S = 60.0
+WITHIN_S = 120.0
 AT_ONCE, STARTING_S = 2, 2.0
 """So many programs start side by side; one that still runs after so many seconds waits for something, 20 s perhaps."""
 
@@ -153,7 +154,7 @@ async def place(
     postgres: EmbeddedPostgres, broker: Broker, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Place]:
     name = f"test_{uuid.uuid4().hex[:12]}"
-    admin = await asyncpg.connect(postgres.dsn(), timeout=10)
+    admin = await asyncpg.connect(postgres.dsn(), timeout=60)
     await admin.execute(f"create database {name} template {TEMPLATE}")
     await admin.execute(f"create role {name} login password '{postgres.password}'")
     await admin.execute(f"revoke all on database {name} from public; grant connect on database {name} to {name}")
@@ -269,7 +270,7 @@ async def test_a_kubeconfig_of_another_user_is_named_and_the_remedy(hidden: str)
 
 
 async def test_two_consumers_on_one_machine_do_not_quarrel(database: Database, kafka_env: dict[str, str]) -> None:
-    env = database.env | kafka_env
+    env = database.env | kafka_env | PATIENT
     async with running("consume", env=env) as one, running("consume", env=env) as other:
         await asyncio.gather(one.wait_for_output("Partition claimed"), other.wait_for_output("Partition claimed"))
         ends = [await _stopped(program) for program in (one, other)]
@@ -284,7 +285,7 @@ async def test_two_consumers_on_one_machine_do_not_quarrel(database: Database, k
 
 async def test_metrics_are_served_where_the_user_says(database: Database, kafka_env: dict[str, str]) -> None:
     port = free_port()
-    env = database.env | kafka_env | {"METRICS_ADDRESS": f"127.0.0.1:{port}"}
+    env = database.env | kafka_env | PATIENT | {"METRICS_ADDRESS": f"127.0.0.1:{port}"}
     async with running("consume", env=env) as program:
         await program.wait_for_output("Partition claimed")
         answers = [await _get(port, path) for path in ("metrics", "livez", "readyz")]
@@ -296,7 +297,7 @@ async def test_metrics_are_served_where_the_user_says(database: Database, kafka_
 async def _get(port: int, path: str) -> str:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(f"GET /{path} HTTP/1.0\r\n\r\n".encode())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         answer = await reader.read()
     writer.close()
     await writer.wait_closed()
@@ -305,7 +306,9 @@ async def _get(port: int, path: str) -> str:
 
 # --- being stopped ---------------------------------------------------------------------------------------------------
 
-SOON_S = 10.0  # far below SHUTDOWN_GRACE_S (25), far above what a busy machine needs
+SOON_S = 60.0
+PATIENT = {"SHUTDOWN_GRACE_S": "100"}
+"""Far above SOON_S, which is far above what a busy machine needs."""
 
 
 async def _stopped(program: Program, number: signal.Signals = signal.SIGTERM) -> Ended:
@@ -322,7 +325,7 @@ async def test_asked_to_stop_they_drain_and_stop(
     number: signal.Signals, code: int, database: Database, kafka_env: dict[str, str]
 ) -> None:
     async with simulated_api(100) as api:
-        env = api.env | database.env | kafka_env | {"METRICS_ADDRESS": ""}
+        env = api.env | database.env | kafka_env | PATIENT | QUIET
 
         async def stop(command: str, working: str) -> Ended:
             async with running(command, env=env) as program:
@@ -340,7 +343,7 @@ async def test_asked_to_stop_while_nothing_answers_yet_they_do(
     once: tuple[str, ...], code: int, database: Database
 ) -> None:
     async with simulated_api(24) as api:
-        env = api.env | database.env | {"DB_PORT": str(free_port()), "METRICS_ADDRESS": ""}
+        env = api.env | database.env | PATIENT | QUIET | {"DB_PORT": str(free_port())}
         async with running("legacy", *once, env=env) as program:
             await program.wait_for_output("deprecated")
             (await _stopped(program)).expect(code)
@@ -352,7 +355,7 @@ async def test_stopped_within_a_list_it_proves_nothing(
 ) -> None:
     async with simulated_api(200) as api:
         await api.control("stall", resource="pods", seconds=60, times=None)
-        env = api.env | database.env | kafka_env | {"METRICS_ADDRESS": ""}
+        env = api.env | database.env | kafka_env | PATIENT | QUIET
 
         async def stop(command: str) -> Ended:
             async with running(command, *once, env=env) as program:
@@ -370,13 +373,13 @@ async def test_stopped_within_a_list_it_proves_nothing(
 
 async def test_a_second_signal_ends_it_now(database: Database, kafka_env: dict[str, str]) -> None:
     async with simulated_api(200) as api, _connected(database) as blocker:
-        env = api.env | database.env | kafka_env | {"METRICS_ADDRESS": ""}
+        env = api.env | database.env | kafka_env | PATIENT | QUIET
         (await run("collect", "--once", env=env)).expect(0)
         async with blocker.transaction():
             await blocker.execute("lock table resource in access exclusive mode")
             async with running("consume", env=env) as program:
                 await program.wait_for_output("Partition claimed")
-                await asyncio.sleep(2)  # its first batches wait for the lock
+                await someone_waits(blocker)
                 program.signal(signal.SIGTERM)
                 await asyncio.sleep(1)
                 assert program.is_running, "it drains"

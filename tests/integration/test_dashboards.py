@@ -20,7 +20,7 @@ async def test_every_query_runs_and_shows_something(database: Database) -> None:
         (await run("legacy", "--once", env=api.env | database.env | QUIET)).expect(0)
         await api.control("create_namespace", name="new")
         (await run("legacy", "--once", env=api.env | database.env | QUIET)).expect(0)
-        connection = await asyncpg.connect(database.dsn, timeout=10)
+        connection = await asyncpg.connect(database.dsn, timeout=60)
         try:
             await connection.execute("set role clusterinfo_reader")
             names = [

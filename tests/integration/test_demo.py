@@ -40,7 +40,7 @@ pytestmark = pytest.mark.embedded_only
 
 OBJECTS = 200
 MARK = "CLUSTERINFO_TEST_MARK"
-DEADLINE_S = 90
+DEADLINE_S = 240
 ELSEWHERE = {"KAFKA_PARTITION": "x", "DB_HOST": "db.invalid", "db_schema": "other", "KUBECONFIG": "/nowhere"}
 NO_PROXY_THERE = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "https_proxy"), "http://127.0.0.1:9")
 """Nobody listens there: only what is not reached through a proxy is reached."""
@@ -122,7 +122,7 @@ def held(cluster: SimulatedCluster) -> Counter[str]:
 
 def printed(output: str) -> Counter[str]:
     """Kind -> objects, as the table says."""
-    rows = re.findall(r"^(\w+) .*?([\d,]+) +followed +\d+s$", output, re.MULTILINE)
+    rows = re.findall(r"^(\w+) .*?([\d,]+) +followed +\d+[sm]$", output, re.MULTILINE)
     return Counter({kind: int(count.replace(",", "")) for kind, count in rows})
 
 
@@ -169,7 +169,7 @@ def test_stopped_in_the_middle_it_leaves_nothing(machine: Machine, signals: list
     assert len(machine.processes()) > 5
     for number in signals:
         running.send_signal(number)
-    assert running.wait(30) == (130 if signal.SIGINT in signals else 1)
+    assert running.wait(DEADLINE_S) == (130 if signal.SIGINT in signals else 1)
     assert machine.is_clean()
     assert "Traceback" not in machine.output("stderr")
 
@@ -183,7 +183,7 @@ def test_a_child_that_dies_ends_it_with_one_line(machine: Machine, victim: str, 
     machine.wait_for(r"servers: ready", "stderr", running)
     (pid,) = [pid for pid, line in machine.processes().items() if victim in line]
     os.kill(pid, signal.SIGKILL)
-    assert running.wait(30) == 1
+    assert running.wait(DEADLINE_S) == 1
     assert machine.is_clean()
     assert reported in machine.output("stderr").splitlines()[-1]
     assert "Traceback" not in machine.output("stderr")

@@ -25,7 +25,7 @@ from tests.integration.brokers import Broker
 JSON = dict[str, Any]
 CONNECT_S, WITHIN_S = 20.0, 60.0
 """Of a busy machine, so that what fails does so for the reason that is given."""
-SHORT_S = 1.0
+SHORT_S = 5.0
 """For ends that are not reached whatever the patience."""
 
 

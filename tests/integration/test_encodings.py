@@ -18,7 +18,7 @@ pytestmark = pytest.mark.embedded_only
 async def encoded(postgres: EmbeddedPostgres, request: pytest.FixtureRequest) -> AsyncIterator[Database]:
     """An empty database of that encoding, named after it."""
     name = f"test_{request.param.lower()}"
-    admin = await asyncpg.connect(postgres.dsn(), timeout=10)
+    admin = await asyncpg.connect(postgres.dsn(), timeout=60)
     await admin.execute(f"create database {name} template template0 encoding '{request.param}' locale 'C'")
     yield Database(name, postgres.env(name), postgres.dsn(name))
     await admin.execute(f"drop database {name} with (force)")
@@ -37,6 +37,6 @@ async def test_a_database_that_cannot_hold_every_character_is_refused_with_the_r
             )
             assert "expected UTF8; create another one (createdb -E UTF8 -T template0 NAME) and set DB_NAME" in error
             assert "Traceback" not in ended.stderr
-    connection = await asyncpg.connect(encoded.dsn, timeout=10)
+    connection = await asyncpg.connect(encoded.dsn, timeout=60)
     assert await connection.fetchval("select count(*) from pg_namespace where nspname = 'clusterinfo'") == 0
     await connection.close()

@@ -41,13 +41,13 @@ async def test_the_database_equals_the_api_by_either_way(
     api: Api, database: Database, other: Database, kafka_env: dict[str, str]
 ) -> None:
     env = api.env | kafka_env | database.env | PAGES
-    collected = await run("collect", "--once", env=env, timeout_s=120)
+    collected = await run("collect", "--once", env=env)
     collected.expect(0)
-    consuming = [run("consume", "--until-idle", "5s", env=env, timeout_s=120) for _ in range(CONSUMERS)]
+    consuming = [run("consume", "--until-idle", "5s", env=env) for _ in range(CONSUMERS)]
     consumers = await asyncio.gather(*consuming)
     for consumer in consumers:
         consumer.expect(0)
-    direct = await run("legacy", "--once", env=api.env | other.env | PAGES, timeout_s=120)
+    direct = await run("legacy", "--once", env=api.env | other.env | PAGES)
     direct.expect(0)
 
     truth = await checker.truth(api.url, api.token)

@@ -142,7 +142,7 @@ class Consumed:
         for record in records:
             key, value, headers = wire.encode(record)
             sent = await self.producer.send_and_wait(self.topic, value, key, partition=0, headers=headers)
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while (await self.connection.fetchval("select max(next_offset) from kafka_offset") or 0) <= sent.offset:
                     await asyncio.sleep(0.01)
         letters = await self.connection.fetch("select reason from dead_letter order by id offset $1", before)

@@ -176,7 +176,7 @@ async def test_it_waits_for_the_batch_under_way(keeper: Keeper, database: Databa
 
 async def _waiting(connection: asyncpg.Connection, number: int) -> None:
     """Until so many connections wait for a lock."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await connection.fetchval("select count(distinct pid) from pg_locks where not granted") < number:
             await asyncio.sleep(0.02)
 

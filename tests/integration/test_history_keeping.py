@@ -27,7 +27,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[Observation]:
 
 
 async def until_made(connection: asyncpg.Connection) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await connection.fetchval("select to_regclass($1)", THIS_MONTH) is None:
             await asyncio.sleep(0.05)
 
@@ -66,12 +66,12 @@ async def test_it_goes_on_once_the_database_can_be_logged_in_to_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(database_command, "HISTORY_INTERVAL_S", 0.1)
-    admin = await asyncpg.connect(postgres.dsn(), timeout=10)
+    admin = await asyncpg.connect(postgres.dsn(), timeout=60)
     async with database_command.open_sink(database.settings(), seen.append, do_migrate=False):
         await connection.execute(f"drop table {THIS_MONTH}")
         await admin.execute(f"alter database {database.name} allow_connections false")
         await admin.execute("select pg_terminate_backend(pid) from pg_stat_activity where datname = $1", database.name)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not any("not currently accepting connections" in message for message in warnings(seen)):
                 await asyncio.sleep(0.05)
         await admin.execute(f"alter database {database.name} allow_connections true")

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.embedded_only
 
 
 async def test_empty_fetches_are_paced_and_full_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pacing, "QUIET_AFTER_S", 0.5)
+    monkeypatch.setattr(pacing, "QUIET_AFTER_S", 1.0)
     fetches: list[Any] = []
     async with EmbeddedBroker() as broker, AIOKafkaProducer(bootstrap_servers=broker.bootstrap) as producer:
         await producer.send_and_wait("topic", b"first")
@@ -33,13 +33,13 @@ async def test_empty_fetches_are_paced_and_full_ones_are_not(monkeypatch: pytest
             consumer.assign([TopicPartition("topic", 0)])
             assert (await consumer.getone()).value == b"first"
             fetches.clear()
-            assert await consumer.getmany(timeout_ms=1100) == {}
-            assert 1 <= len(fetches) <= 7
+            assert await consumer.getmany(timeout_ms=3000) == {}
+            assert 1 <= len(fetches) <= 17
             waits = [request._max_wait_ms for request in fetches]
             assert (waits[0], waits[-1]) == (200, 500), "where nothing has come for a while, a fetch may wait"
             await producer.send_and_wait("topic", b"second")
-            async with asyncio.timeout(2):
+            async with asyncio.timeout(60):
                 assert (await consumer.getone()).value == b"second"
             fetches.clear()
-            assert await consumer.getmany(timeout_ms=500) == {}
+            assert await consumer.getmany(timeout_ms=900) == {}
             assert 200 in [request._max_wait_ms for request in fetches], "where something came, it is not to"

@@ -55,7 +55,7 @@ async def test_all_topics_of_a_list_are_consumed_each_from_its_own_offset(broker
     one, other = (named(settings, f"{settings.kafka_topic}-{name}") for name in ("one", "other"))
     both, stores = named(settings, f"{one.kafka_topic},{other.kafka_topic}"), Stores()
     sent = {one.kafka_topic: await fill(one, 4), other.kafka_topic: await fill(other, 2, 30)}
-    async with asyncio.timeout(30), ConsumerGroup.connect(both, unobserved) as member:
+    async with asyncio.timeout(60), ConsumerGroup.connect(both, unobserved) as member:
         await member.run(into(stores), asyncio.Event(), until_idle_s=0.5)  # type: ignore[arg-type]
     assert {topic: store.names() for topic, store in stores.of.items()} == sent
     ends = await end_offsets(both)
@@ -74,7 +74,7 @@ async def test_all_topics_of_a_list_are_consumed_each_from_its_own_offset(broker
 async def test_a_named_topic_that_is_missing_is_made(broker: Broker) -> None:
     settings = kafka_settings(broker, kafka_topic_partitions=1)
     both = named(settings, f"{settings.kafka_topic}-a,{settings.kafka_topic}-b")
-    async with asyncio.timeout(30), ConsumerGroup.connect(both, unobserved) as member:
+    async with asyncio.timeout(60), ConsumerGroup.connect(both, unobserved) as member:
         await member.run(into(Store()), asyncio.Event(), until_idle_s=0.1)
     assert len(await end_offsets(both)) == 2
 
@@ -122,7 +122,7 @@ async def test_no_topic_that_matches_is_no_error_and_said_once(broker: Broker) -
     settings = kafka_settings(broker)
     seen: list[Observation] = []
     async with (
-        asyncio.timeout(30),
+        asyncio.timeout(60),
         ConsumerGroup.connect(named(settings, f"{settings.kafka_topic}-*"), seen.append) as member,
     ):
         await member.run(into(Store()), asyncio.Event(), until_idle_s=0.5)

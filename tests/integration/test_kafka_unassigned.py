@@ -74,7 +74,7 @@ async def test_one_that_gets_nothing_of_what_nobody_holds_is_not_ready(broker: B
             assert telemetry.metrics.assigned._value.get() == 0
             await leader.stop()
             await until([])
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while Holding(partitions=6) not in seen:
                     await asyncio.sleep(0.05)
             assert telemetry.metrics.assigned._value.get() == 6
@@ -87,7 +87,7 @@ async def test_one_that_is_spare_is_ready(broker: Broker) -> None:
     settings = kafka_settings(broker, kafka_topic_partitions=1)
     await fill(settings)
     async with running(settings, into(Store())) as first, running(settings, into(Store())) as second:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while [one.group._membership.assigned is None for one in (first, second)] != [False, False] or (
                 len((await group_members.describe(settings)).held) < 1
             ):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left_behind")
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "CHECK_S", 0.2)
-    monkeypatch.setattr(watchdog, "STALLED_S", 0.8)
+    monkeypatch.setattr(watchdog, "STALLED_S", 3.0)
 
 
 def stuck(consumer: AIOKafkaConsumer) -> None:
@@ -36,13 +36,13 @@ async def test_a_consumer_that_is_stuck_is_replaced_and_nothing_is_lost(broker: 
         await until(lambda: store.names() == sent)
         before: Any = member.consumer
         stuck(before)
-        await asyncio.sleep(2)
+        await asyncio.sleep(4)
         assert member.consumer is before, "nothing to fetch is no reason"
         sent = sorted(sent + await fill(settings, resources=2))
         await until(lambda: store.names() == sent)
         assert member.consumer not in (None, before)
     [warning] = [one.message for one in seen if isinstance(one, Warned)]
-    assert "nothing came for 0.8 s" in warning
+    assert "nothing came for 3 s" in warning
     assert not [one for one in seen if isinstance(one, Stuck)]
 
 
@@ -66,10 +66,10 @@ async def test_liveness_fails_once_other_consumers_are_stuck_too_and_only_then(
         health.observe(observation)
 
     async with running(settings, into(store, observe), observe):
-        await until(lambda: len(health.stuck) == 1, 60)
+        await until(lambda: len(health.stuck) == 1)
         assert len([one for one in seen if isinstance(one, Warned)]) == watchdog.REBUILDS_TRIED
         is_stuck = False
-        await until(lambda: store.names() == sent and not health.stuck, 30)
+        await until(lambda: store.names() == sent and not health.stuck)
     reported = [type(one) for one in seen if isinstance(one, Stuck | Freed)]
     assert (reported[0], reported[-1]) == (Stuck, Freed)
 
@@ -84,7 +84,7 @@ async def test_a_store_that_is_away_is_not_taken_for_a_consumer_that_is_stuck(br
     store.is_away = True
     async with running(settings, into(store), seen.append):
         await until(lambda: bool(store.claims))
-        await asyncio.sleep(3)
+        await asyncio.sleep(4)
         store.is_away = False
         await until(lambda: store.names() == sent)
     assert not [one for one in seen if isinstance(one, Warned)]

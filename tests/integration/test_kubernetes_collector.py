@@ -55,7 +55,7 @@ class Collecting:
     async def once(self) -> RunResult:
         """One run; what was stored before is forgotten."""
         self.sink.batches.clear()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             result = await self.collector.run(self.stopping, once=True)
         assert result is not None
         return result

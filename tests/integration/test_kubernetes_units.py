@@ -61,11 +61,11 @@ async def test_namespaces_take_no_longer_together_than_a_list_may(
     async def slow(batch: Batch) -> None:
         written.append(batch)
         reaches = {one.records[0].reach for one in written}
-        await asyncio.sleep(0.6 if len(reaches) == 3 else 0)  # the whole list has failed, and two namespaces came
+        await asyncio.sleep(3.1 if len(reaches) == 3 else 0)  # the whole list has failed, and two namespaces came
 
     sink.before_write = slow
     unit = run.unit("configmaps", sink)
-    unit._within_s = 0.5
+    unit._within_s = 3
 
     result = await unit.run()
 
@@ -73,7 +73,7 @@ async def test_namespaces_take_no_longer_together_than_a_list_may(
     stated = statements_of(sink.batches)
     failure = stated.pop("")[1]["reason"]
     done = f"{len(stated)} of {len(many_namespaces)} namespaces"
-    assert failure == f"only {done} were listed within 0.5 s (LIST_TIMEOUT)"
+    assert failure == f"only {done} were listed within 3 s (LIST_TIMEOUT)"
     assert 0 < len(stated) < len(many_namespaces)
     assert {kind for kind, _ in stated.values()} == {RecordType.LIST_COMPLETED}
 

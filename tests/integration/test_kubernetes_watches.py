@@ -102,7 +102,7 @@ async def test_a_tls_connection_that_waits_keeps_little_and_brings_much_all_the_
                 protocol: Any = watch._response.connection.transport._ssl_protocol  # type: ignore[union-attr]
                 cluster.create("configmaps", configmap("large", 1_000_000, "default"))
                 received = b""
-                async with asyncio.timeout(20):
+                async with asyncio.timeout(60):
                     while not received.endswith(b"\n"):
                         received += await watch.read(10)
                 assert b"x" * 1_000_000 in received

@@ -41,7 +41,7 @@ async def api() -> AsyncIterator[Api]:
         yield served
 
 
-async def until(holds: Callable[[], Awaitable[object]], within_s: float = 90) -> None:
+async def until(holds: Callable[[], Awaitable[object]], within_s: float = 150) -> None:
     async with asyncio.timeout(within_s):
         while not await holds():
             await asyncio.sleep(0.1)

@@ -88,7 +88,7 @@ class Live:
 
     async def until(self, holds: Callable[[], Awaitable[bool]], what: Callable[[], Awaitable[Any]]) -> None:
         try:
-            async with asyncio.timeout(40):
+            async with asyncio.timeout(120):
                 while not await holds():
                     await asyncio.sleep(0.05)
         except TimeoutError:

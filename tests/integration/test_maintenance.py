@@ -191,7 +191,7 @@ async def test_a_consumer_that_runs_reads_all_of_it_again_and_changes_nothing(
                 await asyncio.sleep(0.1)
         (await run("consume", "--until-idle", "1s", env=env)).expect()
         consumer.signal(signal.SIGTERM)
-        (await consumer.ended(30)).expect()
+        (await consumer.ended()).expect()
     assert await _objects(connection) == objects
     assert await connection.fetchval("select count(*) from resource_history") == 0
     counts = await connection.fetch("select units_completed, units_failed, objects from snapshot order by id")

@@ -103,7 +103,7 @@ async def test_what_two_clusters_mixed_is_corrected_once_one_has_an_identity_of_
 
 async def waiting(connection: asyncpg.Connection, number: int) -> None:
     """Until so many connections wait for a lock."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await connection.fetchval("select count(distinct pid) from pg_locks where not granted") < number:
             await asyncio.sleep(0.02)
 

@@ -573,7 +573,7 @@ async def test_of_two_groups_that_come_first_at_once_one_is_refused(
     """The second does not see the first before it waits for it."""
     claim, one, another = statements()["claim_partition"], await database.connect(), await database.connect()
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             async with one.transaction():
                 assert await one.fetchrow(claim, "kafka", "topic", 0, "one")
                 waiting = asyncio.create_task(another.fetchrow(claim, "kafka", "topic", 0, "another"))
@@ -737,7 +737,7 @@ async def test_a_gap_waits_for_nothing_that_other_lanes_carry(bench: Bench, data
     await _carried_elsewhere(bench)
     await bench.store(Listing("200").completed())
     blocker = await database.connect()
-    async with blocker.transaction(), asyncio.timeout(5):
+    async with blocker.transaction(), asyncio.timeout(20):
         await blocker.execute("select from unit where resource = $1 for update", resource)
         await _after_a_gap(bench, 5)
     await blocker.close()

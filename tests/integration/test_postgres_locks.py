@@ -52,7 +52,7 @@ async def _holds_none(
     """While it waits for the first unit, or for what else is blocked, these are free."""
     task = asyncio.create_task(writing)
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not await blocker.fetchval("select count(*) from pg_locks where not granted"):
                 assert not task.done(), "it waits for nobody"
                 await asyncio.sleep(0.01)
@@ -103,7 +103,7 @@ async def test_a_completed_snapshot_waits_for_no_kind_that_it_is_not_about(
     bench: Bench, blocker: asyncpg.Connection
 ) -> None:
     ended = replace(_listing("pears", 1).snapshot_completed({}), cluster="other", cluster_name="other")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await bench.store(ended, _listing("apples", 1).item("a", "2"))
 
 

@@ -572,10 +572,10 @@ async def test_a_record_that_is_refused_without_its_body_too_is_a_dead_letter_al
 
 async def test_a_batch_that_takes_too_long_is_bisected(bench: Bench) -> None:
     await bench.connection.execute(
-        "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.2); return new; end'"
+        "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(0.5); return new; end'"
     )
     await bench.connection.execute("create trigger slow before insert on resource for each row execute function slow()")
-    bench.sink._settings += "; set local statement_timeout = '700ms'"
+    bench.sink._settings += "; set local statement_timeout = '2s'"
     listing = Listing("100")
     await bench.store(*[listing.item(name, "1") for name in "abcde"], listing.completed())
     assert set(await bench.live()) == set("abcde")
@@ -599,7 +599,7 @@ async def test_a_batch_that_takes_too_long_as_a_whole_is_bisected(
 
 async def _waiting(connection: asyncpg.Connection, number: int) -> None:
     """Until so many connections wait for a lock."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await connection.fetchval("select count(distinct pid) from pg_locks where not granted") < number:
             await asyncio.sleep(0.02)
 

@@ -122,7 +122,7 @@ async def write_at_once(bench: Bench, database: Database, batches: Sequence[Batc
     async with blocker.transaction():
         await blocker.execute("lock table cluster in exclusive mode")
         writing = [asyncio.create_task(bench.sink.write(batch)) for batch in batches]
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await blocker.fetchval("select count(*) from pg_locks where not granted") < len(batches):
                 await asyncio.sleep(0.02)
     await asyncio.gather(*writing)

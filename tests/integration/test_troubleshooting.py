@@ -75,7 +75,7 @@ async def api_away(scene: Scene) -> Ended:
         scene.api.program.kill()
         ended, _ = await asyncio.gather(
             run("legacy", "--once", env=scene.direct),
-            collecting.wait_for_output("Run of lists failed and starts again", timeout_s=120),  # five tries a kind
+            collecting.wait_for_output("Run of lists failed and starts again"),  # five tries a kind
         )
     return ended.expect(1)
 

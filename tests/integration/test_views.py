@@ -209,7 +209,7 @@ class Store:
 
 @pytest.fixture
 async def store(database: Database) -> AsyncIterator[Store]:
-    connection = await asyncpg.connect(database.dsn, timeout=10)
+    connection = await asyncpg.connect(database.dsn, timeout=60)
     await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
     yield Store(connection)
     await connection.close()
@@ -1451,7 +1451,7 @@ READER_SQL, _ = ROLES_SQL.split("-- The months of the history")
 
 
 async def test_without_the_right_to_make_the_role_the_migration_goes_on(database: Database) -> None:
-    owner = await asyncpg.connect(database.dsn, timeout=10)
+    owner = await asyncpg.connect(database.dsn, timeout=60)
     notices: list[str] = []
     owner.add_log_listener(lambda _, message: notices.append(message.message))
     # The role of the other databases of this server must stay: another name stands for the missing one.
@@ -1469,15 +1469,15 @@ async def test_without_the_right_to_make_the_role_the_migration_goes_on(database
 
 async def test_two_databases_may_make_the_role_at_once(database: Database) -> None:
     sql = READER_SQL.replace("clusterinfo_reader", "clusterinfo_rival")
-    first, second = [await asyncpg.connect(database.dsn, timeout=10) for _ in range(2)]
+    first, second = [await asyncpg.connect(database.dsn, timeout=60) for _ in range(2)]
     await first.execute("set search_path = clusterinfo")
     await second.execute("create schema other; set search_path = other")
     try:
-        async with asyncio.timeout(20), first.transaction():
+        async with asyncio.timeout(60), first.transaction():
             await first.execute(sql)
             waiting_one = asyncio.create_task(second.execute(sql))
             await asyncio.sleep(0.2)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await waiting_one
         for schema in ("clusterinfo", "other"):
             assert await first.fetchval("select has_schema_privilege('clusterinfo_rival', $1, 'usage')", schema)

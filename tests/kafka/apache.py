@@ -28,8 +28,8 @@ JARS = HERE / "target" / "jars"
 ARCHIVE = HERE / "target" / "classes.jsa"
 FORMATTED = HERE / "target" / "formatted"
 """A data directory that was formatted and not used: what a broker's begins as, but for the ids."""
-START_TIMEOUT_S = 60.0
-STOP_GRACE_S = 20.0
+START_TIMEOUT_S = 150.0
+STOP_GRACE_S = 60.0
 _HEAP = ["-Xmx512m", "-Xms128m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
 _SHARED = ["-Xshare:auto", f"-XX:SharedArchiveFile={ARCHIVE}", "-Xlog:disable"]
 """Another JVM's archive, or none, is no error: classes are loaded as ever, and nothing is printed of it."""

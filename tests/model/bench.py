@@ -119,7 +119,7 @@ class Bench:
 
     async def connect(self) -> Any:
         """A connection as the sink's pool makes them."""
-        connection = await asyncpg.connect(self._dsn, server_settings={"search_path": "clusterinfo"}, timeout=10)
+        connection = await asyncpg.connect(self._dsn, server_settings={"search_path": "clusterinfo"}, timeout=60)
         await prepare_connection(connection)
         return connection
 

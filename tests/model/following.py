@@ -680,7 +680,7 @@ def main() -> None:
 async def _play_all(numbers: Iterable[int], seed: int) -> Counter[str]:
     counts = Counter[str]()
     async with EmbeddedPostgres(SERVER) as server:
-        connection = await asyncpg.connect(server.dsn(), timeout=10)
+        connection = await asyncpg.connect(server.dsn(), timeout=60)
         await migrate(connection, "clusterinfo")
         await connection.execute("set search_path = clusterinfo")
         settings = load({}, **{name.lower(): value for name, value in server.env().items()})

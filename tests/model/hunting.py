@@ -167,7 +167,7 @@ def on_a_server() -> Iterator[Bench]:
 
 
 async def _migrate(dsn: str) -> None:
-    connection = await asyncpg.connect(dsn, timeout=10)
+    connection = await asyncpg.connect(dsn, timeout=60)
     try:
         await migrate(connection, "clusterinfo")
     finally:

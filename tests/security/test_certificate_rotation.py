@@ -92,7 +92,7 @@ async def test_postgres_certificates_are_read_again(
 ) -> None:
     monkeypatch.setenv(BIN_VARIABLE, str(logins.DEBIAN))
     async with logins.server(used.server, logins.CERTIFIED, used) as postgres:
-        administrator = await asyncpg.connect(postgres.dsn(), ssl=False, timeout=10)
+        administrator = await asyncpg.connect(postgres.dsn(), ssl=False, timeout=60)
         await administrator.execute(f"create role {logins.USER} superuser login password '{logins.PASSWORD}'")
         await administrator.execute("set search_path = clusterinfo")
         files = logins.CA | logins.PAIR

@@ -130,7 +130,7 @@ async def servers(certificates: Certificates) -> AsyncIterator[dict[str, Embedde
 
 
 async def _make_user(running: EmbeddedPostgres) -> None:
-    administrator = await asyncpg.connect(running.dsn(), ssl=False, timeout=10)
+    administrator = await asyncpg.connect(running.dsn(), ssl=False, timeout=60)
     await administrator.execute(f"create role {USER} login password '{PASSWORD}'")
     await administrator.close()
 

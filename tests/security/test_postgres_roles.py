@@ -40,7 +40,7 @@ class Apart:
             password=PASSWORD,
             database=self.name,
             server_settings={"search_path": "clusterinfo"},
-            timeout=10,
+            timeout=60,
         )
 
 
@@ -49,7 +49,7 @@ async def apart(postgres: EmbeddedPostgres) -> AsyncIterator[Apart]:
     unique = uuid.uuid4().hex[:8]
     users = {role: f"{role}_{unique}" for role in ("owner", "writer", "reader")}
     database = Apart(postgres, f"apart_{unique}", users)
-    administrator = await asyncpg.connect(postgres.dsn(), timeout=10)
+    administrator = await asyncpg.connect(postgres.dsn(), timeout=60)
     for user in users.values():
         await administrator.execute(f"create role {user} login password '{PASSWORD}'")
     await administrator.execute(f"create database {database.name} owner {users['owner']}")

@@ -270,7 +270,7 @@ ASKS: dict[str, Callable[[World, str], Awaitable[None]]] = {
 async def test_what_is_asked_of_kafka(world: World, what: str, whose: str) -> None:
     expected = ASKED[what][whose != "own"]
     topic = world.north if whose == "own" else world.south
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         if expected == "allowed":
             await ASKS[what](world, topic)
         else:

@@ -179,7 +179,7 @@ OVERLAPS = """
 
 async def connect(dsn: str, schema: str = "clusterinfo") -> asyncpg.Connection:
     """A connection that finds the tables; the caller closes it."""
-    return await asyncpg.connect(dsn, server_settings={"search_path": schema}, timeout=10, command_timeout=120)
+    return await asyncpg.connect(dsn, server_settings={"search_path": schema}, timeout=60, command_timeout=120)
 
 
 def compare(truth: Iterable[Identity], copy: Iterable[Identity]) -> Difference:

@@ -72,7 +72,7 @@ def _cell(text: str | None) -> str:
 
 async def _write() -> None:
     async with EmbeddedPostgres() as server:
-        connection = await asyncpg.connect(server.dsn(), timeout=10)
+        connection = await asyncpg.connect(server.dsn(), timeout=60)
         await migrate(connection, SCHEMA)
         for region in await regions(connection):
             region.write()

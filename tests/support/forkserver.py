@@ -46,7 +46,7 @@ ENDED = "ended"
 TUNED = "TESTS_TUNED"
 """Variable of a program's environment: JSON, constants of the product by their full names, and what they are to be."""
 POLL_S = 0.01
-END_S = 5.0
+END_S = 60.0
 
 
 class Forked:

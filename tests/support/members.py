@@ -43,6 +43,7 @@ class Store:
         self.batches: list[Batch] = []
         self.delay_s = delay_s
         self.is_away = False
+        self.is_writing = False
 
     async def open(self, lane: PartitionLane) -> int | None:
         self.claims[lane.partition] = self.claims.get(lane.partition, 0) + 1
@@ -51,6 +52,7 @@ class Store:
     async def write(self, batch: Batch) -> Receipt:
         assert isinstance(batch.lane, PartitionLane)
         partition = batch.lane.partition
+        self.is_writing = True
         await asyncio.sleep(self.delay_s)
         if self.is_away:
             raise TransientError("the database is away")
@@ -111,7 +113,7 @@ async def running(
             await run
 
 
-async def until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+async def until(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
     """Wait for `condition`. Raises TimeoutError."""
     async with asyncio.timeout(timeout_s):
         while not condition():

@@ -124,7 +124,7 @@ class Program:
         await self._until(printed, timeout_s, "print")
         return self.stdout().splitlines()[0]
 
-    def wait(self, timeout_s: float = 60) -> int:
+    def wait(self, timeout_s: float = PATIENCE_S) -> int:
         """Block until it ends; the exit code. Raises TimeoutError."""
         try:
             return int(self._child.wait(timeout_s))
@@ -135,7 +135,7 @@ class Program:
         """End it now, if it still runs."""
         if self._child.poll() is None:
             self._child.kill()
-        self._child.wait(10)
+        self._child.wait(60)
 
     async def _until(self, reached: Callable[[], bool], timeout_s: float, what: str) -> None:
         deadline = time.monotonic() + timeout_s

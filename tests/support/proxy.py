@@ -16,7 +16,7 @@ from typing import Self
 from clusterinfo.sandbox.processes import free_port
 
 CHUNK_BYTES = 64 * 1024
-CONNECT_TIMEOUT_S = 5.0
+CONNECT_TIMEOUT_S = 60.0
 RESET = struct.pack("ii", 1, 0)  # socket(7), SO_LINGER: on, for 0 s; closing then resets the connection
 
 

@@ -118,7 +118,7 @@ async def on_terminal(
 
 async def _holds(program: Program, terminal: str) -> None:
     """Wait until it has opened its terminal, or it has ended: who closes it last ends what is read of it."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while program.is_running:
             with contextlib.suppress(FileNotFoundError, PermissionError):  # it is just ending
                 if str(Path(f"/proc/{program.pid}/fd/2").readlink()) == terminal:

@@ -16,18 +16,18 @@ async def test_a_holder_waits_until_there_is_room() -> None:
     await asyncio.sleep(0)
     assert not waiting.done()
     budget.give_back(60)
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, 60)
     assert budget.held_bytes == 50
 
 
 async def test_what_is_larger_than_the_budget_is_let_in_alone() -> None:
     budget = ByteBudget(100)
-    await asyncio.wait_for(budget.take(500), 1)
+    await asyncio.wait_for(budget.take(500), 60)
     small = asyncio.create_task(budget.take(1))
     await asyncio.sleep(0)
     assert not small.done()
     budget.give_back(500)
-    await asyncio.wait_for(small, 1)
+    await asyncio.wait_for(small, 60)
 
 
 async def test_first_come_first_served() -> None:
@@ -42,7 +42,7 @@ async def test_first_come_first_served() -> None:
     tasks = [asyncio.create_task(take(1, 90)), asyncio.create_task(take(2, 10))]
     await asyncio.sleep(0)
     budget.give_back(100)
-    await asyncio.wait_for(asyncio.gather(*tasks), 1)
+    await asyncio.wait_for(asyncio.gather(*tasks), 60)
     assert order == [1, 2]
 
 

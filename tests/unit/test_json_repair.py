@@ -101,12 +101,14 @@ def test_nothing_that_is_searched_at_once_takes_long() -> None:
     ]
     bodies += [b"[" + b"1," * (size // 2) + b"1e9999]", b"[" * size, b"9" * size]
     with ThreadPoolExecutor(1) as pool:
-        for body in bodies:
-            working, last, longest_s = pool.submit(repair, body), time.process_time(), 0.0
-            while not working.done():
-                now = time.process_time()
-                last, longest_s = now, max(longest_s, now - last)
-            assert longest_s < 0.1, (
-                body[:20],
-                longest_s,
-            )  # measured: 15 ms; 60 to 300 ms when all was searched at once
+        for body in bodies:  # measured: 15 ms; 60 to 300 ms when all was searched at once
+            assert any(longest_turn_s(pool, body) < 0.1 for _ in range(5)), body[:20]
+
+
+def longest_turn_s(pool: ThreadPoolExecutor, body: bytes) -> float:
+    """How long this thread waits at most while another repairs it. A busy machine makes it longer, never shorter."""
+    working, last, longest_s = pool.submit(repair, body), time.process_time(), 0.0
+    while not working.done():
+        now = time.process_time()
+        last, longest_s = now, max(longest_s, now - last)
+    return longest_s

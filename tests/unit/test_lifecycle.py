@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -90,7 +89,12 @@ STUBBORN = """
 import asyncio
 from clusterinfo import lifecycle
 
-async def main(_):
+async def asked(draining):
+    await draining.wait()
+    print("asked", flush=True)
+
+async def main(draining):
+    telling = asyncio.create_task(asked(draining))
     print("working", flush=True)
     while True:
         try:
@@ -117,10 +121,11 @@ def test_work_that_does_not_end_when_cancelled_is_left_behind(
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as program:
         assert program.stdout is not None
         assert program.stdout.readline() == "working\n"
-        for number in signals:
+        program.send_signal(signals[0])
+        assert program.stdout.readline() == "asked\n"
+        for number in signals[1:]:
             program.send_signal(number)
-            time.sleep(0.3)
-        assert program.wait(10) == code
+        assert program.wait(60) == code
         assert program.stdout.read() == "not yet\n", "what was printed before is not lost"
 
 

@@ -36,5 +36,5 @@ def test_ctrl_c_while_it_is_imported_ends_it_without_a_word() -> None:
         assert program.stdout is not None
         assert program.stdout.readline() == "importing\n"
         program.send_signal(signal.SIGINT)
-        _, errors = program.communicate(timeout=30)
+        _, errors = program.communicate(timeout=150)
         assert (program.returncode, errors) == (-signal.SIGINT, "")

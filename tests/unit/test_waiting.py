@@ -64,7 +64,7 @@ async def test_unless_cancels_the_work_and_waits_for_its_end_when_stopped() -> N
         return 1
 
     asyncio.get_running_loop().call_later(0.02, stopping.set)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await unless(stopping, work()) is None
     assert ended == [True]
 
@@ -73,7 +73,7 @@ async def test_unless_leaves_shielded_work_running() -> None:
     stopping = asyncio.Event()
     task = asyncio.create_task(asyncio.Event().wait())
     asyncio.get_running_loop().call_later(0.01, stopping.set)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await unless(stopping, asyncio.shield(task)) is None
     assert not task.done()
     task.cancel()
@@ -84,7 +84,7 @@ async def test_cancelled_itself_unless_cancels_the_work() -> None:
     waiting = asyncio.create_task(unless(asyncio.Event(), work))
     await asyncio.sleep(0.01)
     waiting.cancel()
-    await asyncio.wait({waiting}, timeout=5)
+    await asyncio.wait({waiting}, timeout=60)
     assert waiting.cancelled()
     assert work.cancelled()
 
@@ -94,7 +94,7 @@ async def test_sleep_unless_ends_with_the_time_or_when_stopped() -> None:
     assert await sleep_unless(stopping, 0.01) is False
     assert await sleep_unless(None, 0.01) is False
     asyncio.get_running_loop().call_later(0.01, stopping.set)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await sleep_unless(stopping, 60) is True
         assert await sleep_unless(stopping, 0) is True
 

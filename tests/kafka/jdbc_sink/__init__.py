@@ -42,7 +42,7 @@ async def sink_all(bootstrap: str, topic: str, dsn: str, rows: int) -> float:
     }
     route = f"-Dcamel.main.routesIncludePattern=file:{HERE / 'route.yaml'}"
     command = ("java", "-Xmx512m", "-cp", f"{JARS}/*", route, "org.apache.camel.main.Main")
-    connection = await asyncpg.connect(dsn, timeout=10)
+    connection = await asyncpg.connect(dsn, timeout=60)
     java = await asyncio.create_subprocess_exec(*command, env=os.environ | env, stderr=asyncio.subprocess.DEVNULL)
     try:
         warm = await _stored(connection, java, int(rows * WARM))

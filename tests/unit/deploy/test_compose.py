@@ -134,7 +134,7 @@ def is_ignored(path: str) -> bool:
         lines = (ROOT / ".gitignore").read_text().splitlines()
         return any(PurePosixPath(path).match(line) for line in lines if line and not line.startswith("#"))
     asked = ["git", "-c", "safe.directory=*", "check-ignore", "--quiet", "--no-index", path]
-    code = subprocess.run(asked, cwd=ROOT, timeout=30, check=False).returncode
+    code = subprocess.run(asked, cwd=ROOT, timeout=150, check=False).returncode
     assert code in (0, 1), "git could not say"
     return code == 0
 

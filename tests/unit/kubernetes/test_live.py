@@ -6,7 +6,6 @@ import pytest
 
 from clusterinfo.kubernetes.live import FOLLOWED, TABLE, Action, Event, State, Step, advance
 
-PAIRS = list(product(State, Event))
 LISTS = frozenset({State.LISTING, State.RESYNCING})
 """States in which a list is under way."""
 WATCHED = FOLLOWED | {State.LISTING}
@@ -30,49 +29,53 @@ def test_every_state_has_its_events() -> None:
     assert set(TABLE) == set(State)
 
 
-@pytest.mark.parametrize(("state", "event"), PAIRS)
-def test_a_list_is_begun_and_given_up_exactly_where_one_is_under_way(state: State, event: Event) -> None:
-    to, actions = advance(state, event)
-    ended = event in {Event.LISTED, Event.LISTED_ALONE, Event.LIST_FAILED, Event.LIST_FORBIDDEN}
-    runs = state in LISTS and not ended
-    for action in actions:
-        if action is Action.CANCEL_LIST:
-            assert runs
-            runs = False
-        if action is Action.LIST:
-            assert not runs
-            runs = True
-    assert runs == (to in LISTS)
+@pytest.mark.parametrize("state", State)
+def test_a_list_is_begun_and_given_up_exactly_where_one_is_under_way(state: State) -> None:
+    for event in Event:
+        to, actions = advance(state, event)
+        ended = event in {Event.LISTED, Event.LISTED_ALONE, Event.LIST_FAILED, Event.LIST_FORBIDDEN}
+        runs = state in LISTS and not ended
+        for action in actions:
+            if action is Action.CANCEL_LIST:
+                assert runs, event
+                runs = False
+            if action is Action.LIST:
+                assert not runs, event
+                runs = True
+        assert runs == (to in LISTS), event
 
 
-@pytest.mark.parametrize(("state", "event"), PAIRS)
-def test_who_is_not_followed_any_more_is_said_to_be_so(state: State, event: Event) -> None:
-    to, actions = advance(state, event)
-    leaves = state in FOLLOWED and to not in FOLLOWED
-    is_void = event in {Event.SESSION_LOST, Event.STOP}
-    assert (Action.END in actions) == (leaves and not is_void)
-    if leaves and is_void:
-        assert Action.CLOSE in actions
-    if state in FOLLOWED and event in SAID:
-        assert leaves
+@pytest.mark.parametrize("state", State)
+def test_who_is_not_followed_any_more_is_said_to_be_so(state: State) -> None:
+    for event in Event:
+        to, actions = advance(state, event)
+        leaves = state in FOLLOWED and to not in FOLLOWED
+        is_void = event in {Event.SESSION_LOST, Event.STOP}
+        assert (Action.END in actions) == (leaves and not is_void), event
+        if leaves and is_void:
+            assert Action.CLOSE in actions, event
+        if state in FOLLOWED and event in SAID:
+            assert leaves, event
 
 
-@pytest.mark.parametrize(("state", "event"), PAIRS)
-def test_no_watch_is_left_open_where_nobody_reads_it(state: State, event: Event) -> None:
-    to, actions = advance(state, event)
-    if state in WATCHED and to not in WATCHED:
-        assert Action.CLOSE in actions or Action.END in actions
-    if Action.REOPEN in actions:
-        assert to in WATCHED
+@pytest.mark.parametrize("state", State)
+def test_no_watch_is_left_open_where_nobody_reads_it(state: State) -> None:
+    for event in Event:
+        to, actions = advance(state, event)
+        if state in WATCHED and to not in WATCHED:
+            assert Action.CLOSE in actions or Action.END in actions, event
+        if Action.REOPEN in actions:
+            assert to in WATCHED, event
 
 
-@pytest.mark.parametrize(("state", "event"), PAIRS)
-def test_what_is_watched_is_sent_only_once_its_list_is(state: State, event: Event) -> None:
-    to, actions = advance(state, event)
-    begins = state not in FOLLOWED and to in FOLLOWED
-    assert (Action.START in actions) == begins
-    if begins:
-        assert event is Event.LISTED
+@pytest.mark.parametrize("state", State)
+def test_what_is_watched_is_sent_only_once_its_list_is(state: State) -> None:
+    for event in Event:
+        to, actions = advance(state, event)
+        begins = state not in FOLLOWED and to in FOLLOWED
+        assert (Action.START in actions) == begins, event
+        if begins:
+            assert event is Event.LISTED, event
 
 
 @pytest.mark.parametrize(("state", "by"), list(product(State, [Event.STOP, Event.STAND_DOWN])))

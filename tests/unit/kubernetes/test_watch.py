@@ -330,7 +330,7 @@ async def test_retry_after_is_waited_for(follow: Callable[..., Followed], monkey
 
     monkeypatch.setattr(asyncio, "sleep", sleep)
     watched = follow(ApiTransientError("429", status=429, retry_after_s=7), [bookmark(11)])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while watched.source.confirmed < 11:
             await real(0.005)
     assert slept[0] == 7

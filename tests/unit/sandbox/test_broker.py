@@ -9,7 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 from clusterinfo.sandbox.broker import EmbeddedBroker
 
-DEADLINE_S = 20
+DEADLINE_S = 120
 
 
 async def create_topic(broker: EmbeddedBroker, name: str, partitions: int) -> None:

@@ -13,7 +13,7 @@ from clusterinfo.sandbox.processes import SandboxError, unprivileged_account
 
 
 async def ask(postgres: EmbeddedPostgres, query: str) -> object:
-    connection = await asyncpg.connect(postgres.dsn(), timeout=10)
+    connection = await asyncpg.connect(postgres.dsn(), timeout=60)
     try:
         return await connection.fetchval(query)
     finally:
@@ -47,7 +47,7 @@ async def test_environment_and_password() -> None:
         assert set(environment) == {"DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME"}
         with pytest.raises(asyncpg.InvalidPasswordError):
             await asyncpg.connect(
-                host=postgres.host, port=postgres.port, user=postgres.user, password="wrong", timeout=10
+                host=postgres.host, port=postgres.port, user=postgres.user, password="wrong", timeout=60
             )
 
 

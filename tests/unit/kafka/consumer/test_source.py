@@ -30,6 +30,7 @@ from clusterinfo.model import Batch, PartitionLane, Receipt
 from clusterinfo.observations import Observation, OffsetGap
 from clusterinfo.pump import pump
 from tests.support.kafka import item, new_list
+from tests.support.members import until
 
 LANE = PartitionLane("kafka", "topic", 0, "group")
 PARTITION = TopicPartition("topic", 0)
@@ -108,7 +109,7 @@ class Lane:
         )
 
     async def next(self) -> Batch:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             batch = await self.source.read()
         assert batch is not None
         return batch
@@ -158,6 +159,7 @@ async def test_the_next_batch_is_there_before_this_one_is_acked(lanes: Callable[
     lane = lanes(FakeConsumer(range(30)))
     await lane.source.open(LANE, None)
     first = await lane.next()
+    await until(lambda: lane.consumer.position >= 20)
     await asyncio.sleep(0.1)
     assert lane.consumer.position == 20  # one batch ahead, not two
     assert await lane.next() is not None
@@ -296,7 +298,7 @@ async def test_a_large_message_waits_for_room_and_begins_a_batch(lanes: Callable
     assert not reading_on.done()
     assert lane.budget.held_bytes == 2 << 20
     lane.budget.give_back(2 << 20)
-    second = await asyncio.wait_for(reading_on, 5)
+    second = await asyncio.wait_for(reading_on, 60)
     assert second is not None
     assert second.records[0].offset == 3
     assert 3 << 20 < lane.budget.held_bytes <= 4 << 20
@@ -319,7 +321,7 @@ async def test_stopped_while_a_large_message_waits_it_holds_nothing(lanes: Calla
     waiting = asyncio.create_task(lane.source.read())
     await asyncio.sleep(0.05)
     lane.stopping.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await waiting is None
         await lane.source.close()
     lane.budget.give_back(2 << 20)
@@ -463,7 +465,7 @@ async def test_a_partition_taken_away_ends_the_lane_quietly(lanes: Callable[...,
     consumer = FakeConsumer(range(10))
     consumer.is_assigned = False
     lane = lanes(consumer)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         await lane.source.open(LANE, None)
         assert await lane.source.read() is None
 
@@ -475,7 +477,7 @@ async def test_asked_to_stop_it_ends_whatever_it_waits_for(lanes: Callable[..., 
     reading = asyncio.create_task(lane.source.read())
     await asyncio.sleep(0.05)
     lane.stopping.set()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(60):
         assert await reading is None
         assert await lane.source.read() is None
 
@@ -492,7 +494,7 @@ async def test_asked_to_stop_it_does_not_wait_for_offsets_that_nobody_tells(lane
     await asyncio.sleep(0.05)
     assert not opening.done()
     lane.stopping.set()
-    async with asyncio.timeout(1):
+    async with asyncio.timeout(60):
         await opening
         assert await lane.source.read() is None
 

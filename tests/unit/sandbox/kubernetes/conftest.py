@@ -35,10 +35,15 @@ class Client:
             if not token:
                 return pages
 
-    async def watch(self, path: str, **query: str) -> list[Any]:
-        """All events until the server ends the watch."""
+    async def watch(self, path: str, most: int | None = None, **query: str) -> list[Any]:
+        """All events until the server ends the watch, or the first `most`."""
+        events: list[Any] = []
         async with self.session.get(self.api.base_url + path, params={"watch": "1", **query}) as response:
-            return [orjson.loads(line) async for line in response.content]
+            async for line in response.content:
+                events.append(orjson.loads(line))
+                if len(events) == most:
+                    break
+        return events
 
 
 @pytest_asyncio.fixture
@@ -48,5 +53,5 @@ async def client() -> AsyncIterator[Client]:
     cluster.add_crd("widgets", "shop.example.com", "Widget", versions=("v1", "v1beta1"))
     async with SimulatedKubernetes(cluster, bookmark_interval_s=0.1) as api:
         headers = {"Authorization": f"Bearer {api.token}"}
-        async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=20)) as session:
+        async with aiohttp.ClientSession(headers=headers, timeout=aiohttp.ClientTimeout(total=60)) as session:
             yield Client(api, session)

@@ -66,7 +66,7 @@ def test_plain_http_names_none(tmp_path: Path) -> None:
 
 async def test_the_certificate_is_for_this_machine_and_for_some_days(api: SimulatedKubernetes) -> None:
     assert api.tls
-    pem = await asyncio.to_thread(ssl.get_server_certificate, (api.host, api.port), timeout=10)
+    pem = await asyncio.to_thread(ssl.get_server_certificate, (api.host, api.port), timeout=60)
     certificate = x509.load_pem_x509_certificate(pem.encode())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert {str(name.value) for name in names} == {"127.0.0.1", "localhost", "cluster.example"}
