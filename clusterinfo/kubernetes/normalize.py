@@ -276,8 +276,14 @@ def _head(api_version: str, kind: str) -> bytes:
 
 
 def _assemble(head: bytes, metadata: Joinable, members: Joinable) -> bytes:
-    within = b",".join(metadata.values())
-    return b",".join((b"%b%b}" % (head, within), *members.values())) + b"}"
+    parts = [head]
+    for value in metadata.values():
+        parts += value, b","
+    parts[-1] = b"}"
+    for value in members.values():
+        parts += b",", value
+    parts.append(b"}")
+    return b"".join(parts)
 
 
 def _content_hash(metadata: Joinable, members: Joinable) -> str:
