@@ -112,8 +112,12 @@ class Messages(fetcher.PartitionRecords):  # type: ignore[misc]
     """
 
     next_fetch_offset: int
-    _batch: Batch | LegacyBatch | None = None
-    _has_failed = False
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._records_iterator = None  # aiokafka's refers to its owner: an answer would go with a collection only
+        self._batch: Batch | LegacyBatch | None = None
+        self._has_failed = False
 
     def __iter__(self) -> Iterator[Message | Item]:
         """Over those of one call, which are read at once if it says how many it takes."""

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from itertools import islice
 from types import SimpleNamespace
@@ -53,6 +54,22 @@ def nothing_held() -> Iterator[None]:
     THREAD.submit(int).result()  # the thread has released what it did before
     gc.collect()
     assert not reading._held
+
+
+def test_an_answer_goes_with_whoever_read_it() -> None:
+    """A collection may be long in coming: hardly anything that it counts is left of a message."""
+    data = batch([good(0), good(1)])
+    messages = fetcher.PartitionRecords(
+        TopicPartition("topic", 0), fetcher.MemoryRecords(data), [], 0, None, None, True, 0
+    )
+    gone = weakref.ref(messages)
+    gc.disable()
+    try:
+        assert next(messages).offset == 0
+        del messages
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 def test_it_is_the_reader_in_use() -> None:
