@@ -228,7 +228,8 @@ def _judge_item(raw: bytes, item: Any, gvr: GroupVersionResource) -> str:
         return "items beyond the reference"
     if one is None:
         # Whoever repairs an item cannot tell a U+FFFD that was there from one that stands for what was no text.
-        expect(_is_deep(raw) and "\ufffd" in "".join(_identity(item)), "an item with an identity was refused")
+        texts = (*_identity(item), item["metadata"].get("resourceVersion") or "")
+        expect(_is_deep(raw) and "\ufffd" in "".join(texts), "an item with an identity was refused")
         return "items refused for a U+FFFD"
     expect(not one.is_repaired, "an item that is JSON was repaired")
     expect(same(tree(one.body), expected), f"normalised to {one.body[:2000]!r}")
