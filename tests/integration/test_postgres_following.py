@@ -165,6 +165,14 @@ async def test_a_number_that_comes_again_changes_nothing(bench: Bench) -> None:
     assert await bench.connection.fetchval("select next_number from watch_session") == 4
 
 
+async def test_an_end_that_comes_again_takes_no_number_back(bench: Bench) -> None:
+    """What is sent again may begin anywhere: here where the numbers were due, and then with all that came before."""
+    end, fourth, fifth = ended(3, unit(2)), event(4, "a", "107"), event(5, "a", "108")
+    await bench.store(*first_list(), event(1, "a", "105"), event(2, "a", "106"), end, fourth)
+    await bench.store(fifth, end, fourth, fifth, event(6, "a", "109"))
+    assert await bench.connection.fetchval("select next_number from watch_session") == 7
+
+
 async def test_a_progress_that_comes_again_begins_no_interval_that_a_hole_has_cut(bench: Bench) -> None:
     await bench.store(*first_list(), progress(1, 1))
     await bench.store(event(3, "c", "106", 2))
@@ -593,6 +601,13 @@ async def test_a_gap_marks_what_is_followed_until_the_next_number(bench: Bench, 
     assert await heard(bench) is None
     await bench.store(progress(3 if lost else 2, 4))
     assert await heard(bench) == (None if lost else at(4))
+
+
+async def test_a_number_that_comes_with_a_gap_proves_its_session_and_no_other(bench: Bench) -> None:
+    await bench.store(*first_list(), event(1, "a", "105"), *first_list("101", resource="pods", session=OTHER))
+    await store_after_a_gap(bench, event(2, "a", "106"), *first_list("110", 1, 2, resource="pods", session=OTHER))
+    rows = await bench.connection.fetch("select is_unverified from watch_session order by session")
+    assert [row["is_unverified"] for row in rows] == [False, True]
 
 
 async def test_a_gap_marks_nothing_that_is_said_on_other_partitions(bench: Bench) -> None:

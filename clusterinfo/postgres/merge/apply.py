@@ -132,6 +132,7 @@ async def apply(
         merged.add(await merge_chain(connection, staged, sorted([*staged.repeated, *left]), list(proven)))
     if batch.gap and isinstance(batch.lane, PartitionLane):
         await mark_gap_unverified(connection, batch.lane, batch, admission)
+        heard.mark_unverified()
     await note_corrections(connection, corrections(staged, merged, units))
     observations += await store_sessions(connection, heard, staged, merged.older)
     closed = await close_lists(connection, staged, proven, known.clusters, heard)

@@ -145,10 +145,10 @@ class Speaking:
         """The others."""
         return Speaking(self.place, {key: run for key, run in self.runs.items() if key not in sessions})
 
-    def moved(self, sessions: Mapping[SessionKey, Session]) -> dict[SessionKey, Session]:
+    def moved(self, sessions: Mapping[SessionKey, Session]) -> dict[int, Session]:
         """Those of these, as they were, whose first number was due: as they are stored since they were locked."""
         return {
-            key: replace(sessions[key], next_number=after, is_unverified=False)
+            sessions[key].id: replace(sessions[key], next_number=after, is_unverified=False)
             for key, (first, after) in self.runs.items()
             if sessions[key].next_number == first
         }
@@ -195,20 +195,29 @@ class Heard:
 
     sessions: dict[SessionKey, Session]
     """As they are after the batch."""
+    counted: set[SessionKey] = field(default_factory=set)
+    """Those of which a number came; the others are named by lists."""
     first: dict[int, int] = field(default_factory=dict)
     """id() of a record that came for the first time -> id of its session's row."""
     events: list[Cut | Ended | Progressed] = field(default_factory=list)
     """In their order."""
     named: dict[str, Named] = field(default_factory=dict)
     """By list."""
-    stored: Mapping[SessionKey, Session] = field(default_factory=dict)
-    """Those that are written already, as they are."""
+    stored: dict[int, Session] = field(default_factory=dict)
+    """By the id of its row what was written of a session since it was locked."""
 
     def cut(self, late: Record) -> None:
         """A record came too late to be kept: what is followed from its number on begins with a progress."""
         key = late.cluster, late.session
         session = self.sessions[key]
         self.sessions[key] = replace(session, cut_number=max(session.cut_number, late.number))
+
+    def mark_unverified(self) -> None:
+        """All sessions of the partition were, since messages are gone: a number that came proves its session again."""
+        self.stored.clear()
+        for key, session in self.sessions.items():
+            if key not in self.counted:
+                self.sessions[key] = replace(session, is_unverified=True)
 
 
 def listen(said: Iterable[Said], sessions: Mapping[SessionKey, Session], now: dt.datetime) -> Heard:
@@ -227,6 +236,7 @@ def listen(said: Iterable[Said], sessions: Mapping[SessionKey, Session], now: dt
 def _count(heard: Heard, record: Record, statement: WatchProgress | WatchEnded | None, now: dt.datetime) -> None:
     key, number = (record.cluster, record.session), record.number
     session = heard.sessions[key]
+    heard.counted.add(key)
     if session.is_first(number):
         heard.first[id(record)] = session.id
     if session.leaves_a_hole(number):

@@ -65,13 +65,13 @@ async def store_sessions(
     late = await _cut_late(connection, heard, staged, older)
     for event in heard.events:
         if isinstance(event, Cut):
-            await _save(connection, [event.session])
+            await _save(connection, heard, [event.session])
             await cut_coverage(connection, [event.session.id], [])
         elif isinstance(event, Ended):
-            await _save(connection, [event.session])
+            await _save(connection, heard, [event.session])
             await end_coverage(connection, event)
-    if changed := [session for key, session in heard.sessions.items() if session != heard.stored.get(key)]:
-        await _save(connection, changed)
+    if changed := [session for session in heard.sessions.values() if session != heard.stored.get(session.id)]:
+        await _save(connection, heard, changed)
     return [] if late else await _begin(connection, heard)
 
 
@@ -107,7 +107,8 @@ async def _begin(connection: Connection, heard: Heard) -> list[Observation]:
     return [UnitsFollowed(cluster=cluster, resources=tuple(of_cluster)) for cluster, of_cluster in kinds.items()]
 
 
-async def _save(connection: Connection, sessions: Sequence[Session]) -> None:
+async def _save(connection: Connection, heard: Heard, sessions: Sequence[Session]) -> None:
+    heard.stored |= {session.id: session for session in sessions}
     await connection.execute(
         statements()["save_sessions"],
         [session.id for session in sessions],
