@@ -159,6 +159,8 @@ def _own_values(data: bytes, pos: int, end: int, number: int) -> list[bytes] | N
                 return None
             length <<= 1
         after = pos + (length >> 1)
+        if after > end:
+            return None
         found[place] = data[pos:after]
         pos = after
         number -= 1

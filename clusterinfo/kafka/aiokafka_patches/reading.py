@@ -132,17 +132,19 @@ class Messages(fetcher.PartitionRecords):  # type: ignore[misc]
     def _read(self, allowance: Allowance | None, most: int) -> list[Message | Item]:
         """The next `most` messages, or all there are."""
         found: list[Message | Item] = []
+        start = self.next_fetch_offset
         try:
             while len(found) < most and (batch := self._next_batch()):
-                if batch.read(found, most, self.next_fetch_offset, allowance):
-                    self.next_fetch_offset = batch.next_offset
-                    self._batch = None
+                if not batch.read(found, most, self.next_fetch_offset, allowance):
+                    break
+                self.next_fetch_offset = batch.next_offset
+                self._batch = None
         except TooLargeError:
             raise
         except PausedError:
-            if not (found or (allowance and allowance.given)):
+            if not (found or (allowance and allowance.given) or self.next_fetch_offset > start):
                 raise
-            # Those that the call has are not lost; the rest is fetched again.
+            # Those that the call has are not lost, and what holds none is passed; the rest is fetched again.
         except BaseException:
             self._has_failed = True
             raise
@@ -270,6 +272,8 @@ class Batch:
             if offset >= start:
                 found.append(message)
         if self._pos != len(data):
+            if found:  # which are not lost: the next call says what is behind them
+                return False
             raise self._unreadable(f"{len(data) - self._pos} bytes after its last message")
         self.unpacked = None
         return True

@@ -72,6 +72,30 @@ def test_an_answer_goes_with_whoever_read_it() -> None:
         gc.enable()
 
 
+def test_the_last_message_before_bytes_too_many_is_not_lost() -> None:
+    data = batch([good(0), good(1) + b"x"])
+    messages = fetcher.PartitionRecords(
+        TopicPartition("topic", 0), fetcher.MemoryRecords(data), [], 0, None, None, True, 0
+    )
+    assert [next(messages).offset, next(messages).offset] == [0, 1]
+    with pytest.raises(CorruptRecordException, match="bytes after its last message"):
+        next(messages)
+
+
+def test_what_holds_no_message_is_passed_although_what_follows_takes_a_while() -> None:
+    """Else the same two would be fetched again for ever: a consumer's position stands before the first."""
+    marker = batch([good(0)], attributes=0x20)
+    data = marker + batch([good(0, 2 * reading.INLINE_BYTES)], "zstd", 1)
+    messages = fetcher.PartitionRecords(
+        TopicPartition("topic", 0), fetcher.MemoryRecords(data), [], 0, None, None, True, 0
+    )
+    with reading.at_most(64 * MIB, 0, 1):
+        assert list(messages) == []
+    assert messages.next_fetch_offset == 1
+    with reading.at_most(64 * MIB, 1, 1), pytest.raises(reading.PausedError):
+        list(messages)
+
+
 def test_it_is_the_reader_in_use() -> None:
     assert fetcher.MemoryRecords is reading.Batches
     assert fetcher.PartitionRecords is reading.Messages
