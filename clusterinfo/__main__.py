@@ -1,7 +1,7 @@
 """The executable, and `python -m clusterinfo`. Nothing is imported here that takes time.
 
 While the rest is, Ctrl-C ends the process by the signal itself, which a shell shows as 130: Python would print where
-it was. Nor is garbage collected, of which imports leave none: to look for it took a tenth of a start.
+it was. Nor is garbage collected, of which imports leave next to none: to look for it took a tenth of a start.
 """
 
 import gc

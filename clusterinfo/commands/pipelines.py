@@ -8,11 +8,10 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clusterinfo.errors import ConfigError
 from clusterinfo.exit_codes import EXIT_ATTENTION, EXIT_DONE, EXIT_STOPPED
-from clusterinfo.kubernetes.client import KubernetesClient
 from clusterinfo.kubernetes.collector import Collector
 from clusterinfo.kubernetes.election import LeaseName
 from clusterinfo.kubernetes.following import NumberingSink
@@ -38,6 +37,9 @@ from clusterinfo.telemetry.probes import probed
 from clusterinfo.telemetry.repeats import Repeats
 from clusterinfo.waiting import unless
 
+if TYPE_CHECKING:
+    from clusterinfo.kubernetes.client import KubernetesClient
+
 SUMMED = (
     "records", "rows_written", "rows_unchanged", "rows_ignored", "rows_deleted", "dead_letters", "size_bytes",
 )  # fmt: skip
@@ -57,6 +59,7 @@ async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event,
     observe = _observed(observe, how)
     lease = _lease(settings, how)
     from clusterinfo.kafka.producer import KafkaSink
+    from clusterinfo.kubernetes.client import KubernetesClient
 
     async with AsyncExitStack() as stack:
         ends = KubernetesClient.connect(settings), KafkaSink.connect(settings, observe)
@@ -71,6 +74,7 @@ async def collect(settings: Settings, observe: Observe, stopping: asyncio.Event,
 async def legacy(settings: Settings, observe: Observe, stopping: asyncio.Event, *, how: Pace, do_migrate: bool) -> int:
     """List or follow everything straight into the database."""
     from clusterinfo.commands.database import open_sink
+    from clusterinfo.kubernetes.client import KubernetesClient
 
     observe(Warned(message=LEGACY_NOTICE, remedy=LEGACY_REMEDY))
     observe = unverified = UnverifiedLists(_observed(observe, how))

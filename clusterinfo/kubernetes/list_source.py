@@ -383,14 +383,13 @@ class ListSource:
             if found is None:
                 whole = whole or (await asyncio.to_thread(parse_page, body, self.gvr.kind)).items
                 found = await self._normalized_item(whole[number])
-            items.append(found or "")
+            assert found  # what is read as a whole is an object, or there is a reason
+            items.append(found)
         return items
 
     async def _normalized_item(self, item: Slice | Members) -> NormalizedObject | str | None:
-        size_bytes = sum(map(len, item.values())) if isinstance(item, dict) else memoryview(item).nbytes
-        return (
-            await asyncio.to_thread(self._normalize, item) if size_bytes > LARGE_ITEM_BYTES else self._normalize(item)
-        )
+        is_large = _size_bytes(item) > LARGE_ITEM_BYTES
+        return await asyncio.to_thread(self._normalize, item) if is_large else self._normalize(item)
 
     def _normalize(self, item: Slice | Members) -> NormalizedObject | str | None:
         """The item, or why it cannot be read; None of one that was split and has to be read as a whole."""
@@ -529,6 +528,12 @@ class ListSource:
 
     def _observe_restart(self, reason: str) -> None:
         self._context.observe(ListRestarted(resource=self.gvr.dotted, reach=self.lane.reach, reason=reason))
+
+
+def _size_bytes(item: Slice | Members) -> int:
+    if isinstance(item, dict):
+        return sum(map(len, item)) + sum(map(len, item.values()))
+    return memoryview(item).nbytes
 
 
 def _why_not(item: NormalizedObject) -> str:

@@ -19,19 +19,18 @@ ROOT = "kubernetes_asyncio"
 
 def _register_empty() -> None:
     """The packages that import models, and what other modules take from them."""
-    spec = find_spec(ROOT)
-    if ROOT in sys.modules or spec is None or not spec.submodule_search_locations:
+    if ROOT in sys.modules or (spec := find_spec(ROOT)) is None or not spec.submodule_search_locations:
         return
     root = _register(ROOT, spec.submodule_search_locations[0])
-    client = root.client = _register(f"{ROOT}.client", f"{root.__path__[0]}/client")  # type: ignore[attr-defined]
-    client.models = _register(f"{ROOT}.client.models", "")  # type: ignore[attr-defined]
+    client = root.client = _register(f"{ROOT}.client", f"{spec.submodule_search_locations[0]}/client")  # type: ignore[attr-defined]
+    client.models = _register(f"{ROOT}.client.models")  # type: ignore[attr-defined]
     for module, name in (("configuration", "Configuration"), ("api_client", "ApiClient")):
         setattr(client, name, getattr(import_module(f"{ROOT}.client.{module}"), name))
 
 
-def _register(name: str, folder: str) -> ModuleType:
+def _register(name: str, *folders: str) -> ModuleType:
     package = sys.modules[name] = ModuleType(name)
-    package.__path__ = [folder]
+    package.__path__ = list(folders)
     return package
 
 
