@@ -172,6 +172,35 @@ def test_what_is_of_another_page_is_no_item_of_this_one(attributes: dict[str, ob
     assert record is not None
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ce_id", None),
+        ("ce_subject", None),
+        ("ce_subject", b"core/pods/ns/another"),
+        ("ce_subject", b"core/pods/-/o-2"),
+        ("ce_contenthash", None),
+        ("ce_contenthash", b"0" * 31),
+        ("ce_contenthash", b"A" * 32),
+        ("ce_managedat", b"yesterday"),
+        ("ce_uid", b"\xff"),
+    ],
+)
+def test_what_decoding_refuses_is_no_item(name: str, text: bytes | None) -> None:
+    page = new_list()
+    key, value, headers = wire.encode(replace(item(2, "pods", page), **WHO))
+    kept = [(one.encode(), text if one == name else was) for one, was in headers if one != name or text is not None]
+    assert both(sized(key) + sized(value) + encoded(kept), learnt(page)) == (None, None)
+
+
+@pytest.mark.parametrize("escape", [rb"\u0000", rb"\ud800", b"\0", b"\xff"])
+def test_a_name_that_no_database_holds_is_no_item(escape: bytes) -> None:
+    page = new_list()
+    key, value, headers = wire.encode(item(2, "pods", page))
+    said = [(name.encode(), text.replace(b"o-2", b"o\0") if name == "ce_subject" else text) for name, text in headers]
+    assert both(sized(key.replace(b"o-2", b"o" + escape)) + sized(value) + encoded(said), learnt(page)) == (None, None)
+
+
 def test_whatever_is_changed_in_an_item_it_is_what_decoding_makes_of_it_or_none() -> None:
     source, page = random.Random(22), new_list()
     alike = learnt(page)
