@@ -47,7 +47,6 @@ _ENCODER = msgspec.json.Encoder()
 _KEY = msgspec.json.Decoder(tuple[str, str, str, str, str])
 _OWN_KEY = msgspec.json.Decoder(tuple[str, str])
 _HASH = re.compile(rb"[0-9a-f]{32}")
-_HASH_DIGITS, _HEXADECIMAL = 32, b"0123456789abcdef"
 _UUID7 = re.compile(UUID7.encode())
 _LAST_UUID7 = b"e677d21f-dbff"  # milliseconds of the end of the year 9999, the last that Python and SQL agree on
 _SHARED = ("ce_snapshot", "ce_list", "ce_reach", "ce_apiversion", "ce_kind", "ce_ordering", "ce_state", "ce_session")
@@ -294,8 +293,7 @@ class Page:
             if (
                 not name
                 or len(key) > MAX_KEY_BYTES
-                or len(content_hash) != _HASH_DIGITS
-                or content_hash.translate(None, _HEXADECIMAL)
+                or not content_hash
                 or subject_ != f"{self._subject}/{namespace or '-'}/{name}".encode()
             ):
                 return None
@@ -306,7 +304,7 @@ class Page:
                 name=name,
                 uid=uid.decode(),
                 resource_version=version.decode(),
-                content_hash=content_hash.decode(),
+                content_hash=_content_hash(content_hash),
                 manager=manager.decode(),
                 operation=operation.decode(),
                 subresource=subresource.decode(),
