@@ -126,7 +126,7 @@ class Speaking:
 
     place: Place
     runs: Mapping[SessionKey, tuple[int, int]]
-    """Of each the first number that it says, and the one after those that follow that; (0, 0): it says none."""
+    """In order, of each the first number it says, and the one after those that follow that; (0, 0): it says none."""
 
     @classmethod
     def of(cls, place: Place, said: Iterable[Said]) -> Speaking:
@@ -136,7 +136,7 @@ class Speaking:
             key, number = key_of(record, statement), record.number
             first, after = runs.get(key, (number, number))
             runs[key] = (first, after + 1) if number == after and number else (first, after)
-        return cls(place, runs)
+        return cls(place, dict(sorted(runs.items())))
 
     def __bool__(self) -> bool:
         return bool(self.runs)

@@ -73,8 +73,7 @@ def _keys(units: Iterable[Unit], clusters: Clusters) -> tuple[list[int], list[st
 
 def _columns(speaking: Speaking) -> tuple[list[str], list[str]]:
     """Clusters, sessions."""
-    keys = sorted(speaking.runs)
-    return [cluster for cluster, _ in keys], [session for _, session in keys]
+    return [cluster for cluster, _ in speaking.runs], [session for _, session in speaking.runs]
 
 
 async def _lock(
@@ -83,15 +82,14 @@ async def _lock(
     """All units, or none if some are missing; then the sessions that are there."""
     if not news and not speaking:
         return {}, {}
-    units, keys = list(news), sorted(speaking.runs)
-    runs = [speaking.runs[key] for key in keys]
+    units, keys = list(news), list(speaking.runs)
     rows: Sequence[Any] = await connection.fetch(
         statements()["lock_units"],
         *_keys(news, clusters),
         *speaking.place,
         *_columns(speaking),
-        [first for first, _ in runs],
-        [after for _, after in runs],
+        [first for first, _ in speaking.runs.values()],
+        [after for _, after in speaking.runs.values()],
     )
     return (
         {units[row["place"] - 1]: UnitRow(*row[1:7]) for row in rows if row["place"]},
