@@ -9,8 +9,8 @@ from __future__ import annotations
 import argparse
 import asyncio
 import statistics
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tests.bench import TIMEOUT_S, WAIT, Servers, servers, stored
@@ -29,6 +29,8 @@ CONSUME = {
 """Setting -> values held against its default (BATCH_WAIT: 100ms, since the topic ends here)."""
 
 DEFAULT = ("default", "")
+TOPIC = "knobs"
+"""What consumers read."""
 BASELINE = {
     "collect": "defaults, with `KAFKA_PARTITION=auto` (0)",
     "consume": "defaults, with `BATCH_WAIT=100ms` (20ms)",
@@ -44,6 +46,10 @@ class Run:
     peak_mib: float
 
 
+Measured = Callable[[Servers, tuple[str, str]], Awaitable[Run]]
+"""A run of a command with a setting at a value."""
+
+
 def variants(knobs: Mapping[str, tuple[str, ...]]) -> Iterator[tuple[str, str]]:
     """Each setting with each of its values."""
     for name, values in knobs.items():
@@ -55,35 +61,36 @@ def setting(knob: tuple[str, str]) -> dict[str, str]:
     return {} if knob == DEFAULT else {knob[0]: knob[1]}
 
 
-async def collected(bench: Servers, knob: tuple[str, str], topic: str) -> Run:
-    env = bench.env(topic, "postgres") | setting(knob)
+async def collected(bench: Servers, knob: tuple[str, str]) -> Run:
+    env = bench.env(f"collect-{uuid.uuid4().hex[:8]}", "postgres") | setting(knob)
     ended = (await run("collect", "--once", env=env, timeout_s=TIMEOUT_S)).expect(0)
     line = ended.logged("Snapshot ended")[0]
     return Run(line["objects"] / line["seconds"], ended.peak_mib)
 
 
-async def consumed(bench: Servers, knob: tuple[str, str], topic: str) -> Run:
-    env = bench.env(topic, await bench.fresh()) | WAIT | setting(knob)
+async def consumed(bench: Servers, knob: tuple[str, str]) -> Run:
+    env = bench.env(TOPIC, await bench.fresh()) | WAIT | setting(knob)
     ended = (await run("consume", "--until-idle", "2s", env=env, timeout_s=TIMEOUT_S)).expect(0)
     return Run(stored(ended).rate, ended.peak_mib)
 
 
 async def measure(objects: int, rounds: int) -> None:
-    found: dict[str, dict[tuple[str, str], list[tuple[Run, Run]]]] = {
-        "collect": defaultdict(list),
-        "consume": defaultdict(list),
-    }
+    """A line of the table for each value, as soon as it is known."""
     async with servers(objects) as bench:
-        await collected(bench, DEFAULT, "knobs")
-        for n in range(rounds):
-            for i, knob in enumerate(variants(COLLECT)):
-                both = [await collected(bench, one, f"collect-{n}-{i}-{one[0]}") for one in in_turns(knob, n)]
-                found["collect"][knob].append(as_pair(both, n))
-            for knob in variants(CONSUME):
-                both = [await consumed(bench, one, "knobs") for one in in_turns(knob, n)]
-                found["consume"][knob].append(as_pair(both, n))
-    for command, pairs in found.items():
-        show(command, pairs)
+        await compare("collect", collected, bench, COLLECT, rounds)
+        (await run("collect", "--once", env=bench.env(TOPIC, "postgres"), timeout_s=TIMEOUT_S)).expect(0)
+        await compare("consume", consumed, bench, CONSUME, rounds)
+
+
+async def compare(
+    command: str, of: Measured, bench: Servers, knobs: Mapping[str, tuple[str, ...]], rounds: int
+) -> None:
+    peaks: list[float] = []
+    for knob in variants(knobs):
+        pairs = [as_pair([await of(bench, one) for one in in_turns(knob, n)], n) for n in range(rounds)]
+        peaks += [default.peak_mib for default, _ in pairs]
+        show(command, knob, pairs)
+    print(f"| `{command}` | {BASELINE[command]} | 1.00 | {statistics.median(peaks):.0f} |", flush=True)
 
 
 def in_turns(knob: tuple[str, str], n: int) -> tuple[tuple[str, str], tuple[str, str]]:
@@ -95,13 +102,10 @@ def as_pair(both: list[Run], n: int) -> tuple[Run, Run]:
     return (both[1], both[0]) if n % 2 else (both[0], both[1])
 
 
-def show(command: str, runs: Mapping[tuple[str, str], list[tuple[Run, Run]]]) -> None:
-    defaults = [default.peak_mib for pairs in runs.values() for default, _ in pairs]
-    print(f"| `{command}` | {BASELINE[command]} | 1.00 | {statistics.median(defaults):.0f} |", flush=True)
-    for (name, value), pairs in runs.items():
-        rate = statistics.median(with_it.rate / default.rate for default, with_it in pairs)
-        peak = statistics.median(with_it.peak_mib for _, with_it in pairs)
-        print(f"| `{command}` | `{name}={value}` | {rate:.2f} | {peak:.0f} |", flush=True)
+def show(command: str, knob: tuple[str, str], pairs: Sequence[tuple[Run, Run]]) -> None:
+    rate = statistics.median(with_it.rate / default.rate for default, with_it in pairs)
+    peak = statistics.median(with_it.peak_mib for _, with_it in pairs)
+    print(f"| `{command}` | `{knob[0]}={knob[1]}` | {rate:.2f} | {peak:.0f} |", flush=True)
 
 
 def main() -> None:
