@@ -240,7 +240,7 @@ class Settings(BaseModel):
     )
 
     kubeconfig: Path | None = Field(
-        default=None, description="kubeconfig file; in-cluster credentials, else ~/.kube/config unless set"
+        default=None, description="kubeconfig file; unset: in-cluster credentials, else ~/.kube/config"
     )
     kube_context: str | None = Field(default=None, description="context of the kubeconfig; its current one unless set")
     kube_compression: Literal["gzip", "none"] | None = Field(

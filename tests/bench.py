@@ -46,7 +46,7 @@ NOISE = "1024"
 """Digits that nothing compresses, in each object: a page then compresses 7 times, as of real clusters."""
 TOP = 15
 WAIT = {"BATCH_WAIT": "100ms"}
-"""At the end of a partition a batch waits for more, 1 s by default: of a topic that ends here, that is no work."""
+"""How long a batch waits for more than has come, 20 ms by default: at the end of a topic, that is no work."""
 
 
 @dataclass(slots=True)

@@ -47,7 +47,7 @@ class ShippedKafka(ApacheKafka):
         ports = {"9092": str(self.port), "29092": str(free_port()), "29093": str(free_port())}
         text = "\n".join(f"{name}={value}" for name, value in ours.items())
         text = re.sub(r"(?<=:)(\d{4,5})\b", lambda found: ports[found[1]], text)
-        text = re.sub(r"//kafka(-service)?:", "//localhost:", text)
+        text = re.sub(r"//kafka[\w.-]*:", "//localhost:", text)
         return text.replace(ours["log.dirs"], str(self.directory / "data")) + "\n"
 
 

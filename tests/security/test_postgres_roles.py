@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import uuid
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import asyncpg
 import pytest
@@ -211,3 +213,21 @@ async def test_grants_may_be_given_again(apart: Apart) -> None:
     owner = await apart.connect("owner")
     await owner.execute(grants("clusterinfo", apart.name))
     await owner.close()
+
+
+async def test_a_database_prepared_as_documented_is_migrated_and_stored_in(kafka: ApacheKafka) -> None:
+    """docs/DEPLOYMENT.md: the Job's command as the owner, then consumers as the login that may store."""
+    text = (Path(__file__).parents[2] / "docs/DEPLOYMENT.md").read_text(encoding="utf-8")
+    (prepare,) = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    async with EmbeddedPostgres() as server, simulated_api(50) as api:
+        administrator = await asyncpg.connect(server.dsn(), timeout=60)
+        for statement in prepare.replace("'...'", f"'{PASSWORD}'").splitlines():
+            await administrator.execute(statement)
+        await administrator.close()
+        env = server.env("clusterinfo") | {"DB_PASSWORD": PASSWORD} | QUIET
+        consumer = env | {"DB_USER": "clusterinfo", "KAFKA_ENABLED": "true", "KAFKA_BROKERS": kafka.bootstrap}
+        consumer |= {"KAFKA_TOPIC": f"topic-{uuid.uuid4().hex[:8]}", "KAFKA_GROUP_ID": f"group-{uuid.uuid4().hex[:8]}"}
+        (await run("migrate", env=env | {"DB_USER": "clusterinfo-owner"})).expect(0)
+        (await run("collect", "--once", env=consumer | api.env)).expect(0)
+        (await run("consume", "--until-idle", "1s", "--no-migrate", env=consumer)).expect(0)
+        (await run("status", env=consumer)).expect(0)

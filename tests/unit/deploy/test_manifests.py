@@ -104,6 +104,14 @@ def test_the_development_servers_are_where_they_are_looked_for(service: str, por
     assert serving["image"] == COMPOSE["services"][name]["image"]
 
 
+def test_the_development_kafka_is_called_what_keda_resolves() -> None:
+    """From its own namespace: the broker answers with the name that all later requests go to."""
+    (kafka,) = find(manifests("overlays/dev"), "StatefulSet", "kafka")["spec"]["template"]["spec"]["containers"]
+    (advertised,) = [one["value"] for one in kafka["env"] if one["name"] == "KAFKA_ADVERTISED_LISTENERS"]
+    (trigger,) = find(manifests("components/keda"), "ScaledObject", "cluster-info-consumer")["spec"]["triggers"]
+    assert advertised == f"INSIDE://{trigger['metadata']['bootstrapServers']}"
+
+
 def test_example_secret_is_not_applied() -> None:
     for path in (path for path in K8S.rglob("kustomization.yaml") if "prod" not in path.parts):
         resources = set(yaml.safe_load(path.read_text()).get("resources", [])) - {"../../base"}
