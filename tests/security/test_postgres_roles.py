@@ -231,3 +231,15 @@ async def test_a_database_prepared_as_documented_is_migrated_and_stored_in(kafka
         (await run("collect", "--once", env=consumer | api.env)).expect(0)
         (await run("consume", "--until-idle", "1s", "--no-migrate", env=consumer)).expect(0)
         (await run("status", env=consumer)).expect(0)
+
+
+async def test_an_owner_who_may_create_no_role_is_told() -> None:
+    async with EmbeddedPostgres() as server:
+        administrator = await asyncpg.connect(server.dsn(), timeout=60)
+        await administrator.execute(f"create role owner login password '{PASSWORD}'")
+        await administrator.execute("create database apart owner owner")
+        env = server.env("apart") | {"DB_USER": "owner", "DB_PASSWORD": PASSWORD}
+        told = (await run("migrate", env=env)).expect(0).stderr
+        await administrator.close()
+    for role in (WRITER, READER):
+        assert f"no right to create the role {role}: have it created" in told
