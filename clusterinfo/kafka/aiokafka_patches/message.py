@@ -112,7 +112,7 @@ class Message(NamedTuple):
     """Of its key, its value and its headers, as far as they were read, and their lengths."""
 
 
-class Item(NamedTuple):
+class Item(msgspec.Struct, frozen=True, gc=False):
     """A message that is an item of a page, and was read as such; `end`: where it ends in its batch."""
 
     offset: int

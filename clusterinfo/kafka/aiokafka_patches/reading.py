@@ -257,10 +257,11 @@ class Batch:
         if self.is_control_batch:
             return True
         data = self._unpack(INLINE_BYTES if allowance else None) if self.unpacked is None else self.unpacked
+        items_from = max(start, allowance.start) if allowance and allowance.most else self.next_offset
         while self._left > 0:
             if len(found) >= most:
                 return False
-            if allowance and (item := self._item(data, start, allowance)):
+            if allowance and self._expected >= items_from and (item := self._item(data, allowance)):
                 found.append(item)
                 continue
             begin, end = self._bounds(data)
@@ -281,20 +282,16 @@ class Batch:
         self.unpacked = None
         return True
 
-    def _item(self, data: bytes, start: int, allowance: Allowance) -> Item | None:
-        """The next message, if it is wanted, and an item of a page; only for who says how many messages it takes."""
-        if not (allowance.most and allowance.alike.page and self._expected >= max(start, allowance.start)):
+    def _item(self, data: bytes, allowance: Allowance) -> Item | None:
+        """The next message, if it is an item of the page of those before it; it is not read otherwise."""
+        if allowance.alike.page is None:
             return None
         item = read_item(data, self._pos, self.base_offset, allowance.alike)
-        if (
-            item is None
-            or item.size_bytes > allowance.left_bytes
-            or not self._expected <= item.offset < self.next_offset
-        ):
-            return None
-        allowance.left_bytes -= item.size_bytes
-        self._move(item.offset, item.end)
-        return item
+        if item and item.size_bytes <= allowance.left_bytes and self._expected <= item.offset < self.next_offset:
+            allowance.left_bytes -= item.size_bytes
+            self._move(item.offset, item.end)
+            return item
+        return None
 
     def _move(self, offset: int, end: int) -> None:
         self._expected = offset + 1
