@@ -3,8 +3,9 @@
 The headers of a harmless message are read by aiokafka's compiled reader, which takes 3 µs for 19 of them where Python
 takes 13: it gets them as a batch of their own, so that it can neither make more than their bytes nor read beyond them.
 Whatever it refuses is read here, which finds what is wrong with it. The first headers, which a page's messages have the
-same to the byte, are read once (`Alike`); an item of such a page is a record as soon as it is read (`Item`). For why
-and until when, see `reading`.
+same to the byte, are read once (`Alike`); an item of such a page is a record as soon as it is read (`Item`): its key
+tells its subject, which tells where its other values stand, and whatever stands elsewhere is read as any other message.
+For why and until when, see `reading`.
 
 Source: https://kafka.apache.org/documentation/#record
 """
@@ -125,7 +126,8 @@ class Alike:
     """The first headers of a message, if the one before had the same: they need not be read where they come again.
 
     Attributes: `headers`; `encoded`, the bytes that they are, of which b"" are none; `page`, if that message was an
-    item of one.
+    item of one, and of its items `encoded_to_id`, the bytes from their headers' number to the id, which begins `id_at`
+    bytes behind that number's place, and `number`, how many headers they have at least.
     """
 
     def __init__(self) -> None:
