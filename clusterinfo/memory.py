@@ -1,4 +1,4 @@
-"""What the allocator does with what is freed: what is large goes back to the system at once, of the rest 4 MiB stay.
+"""What the allocator does with what is freed: what is large goes back to the system at once, of the rest 1 MiB stays.
 
 glibc gives back what has over 128 KiB, and raises that to 32 MiB as such blocks are freed: they then lie between small
 ones, and stay. Measured, under all that a stranger can send: `consume` peaks at 123 MiB so, at 159 MiB otherwise. Of
@@ -18,7 +18,7 @@ import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 LARGE_BLOCK_BYTES = 768 * 1024
-KEPT_BYTES = 4 * 1024 * 1024
+KEPT_BYTES = 1 * 1024 * 1024
 
 
 def give_large_blocks_back() -> bool:
