@@ -9,7 +9,6 @@ import datetime as dt
 import uuid
 from dataclasses import dataclass
 from enum import StrEnum
-from operator import attrgetter
 
 import msgspec
 import xxhash
@@ -178,16 +177,22 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.type is RecordType.WATCH_PROGRESS or self.type is RecordType.WATCH_ENDED
 
 
-_OF_PAGE = attrgetter(
-    "list", "list_version", "observed_at", "cluster", "group", "resource", "kind", "api_version", "epoch", "reach",
-    "ordering",
-)  # fmt: skip
-
-
 def page_of(record: Record) -> tuple[object, ...] | None:
     """What the items of a page have alike beside what is their own; None of what is no item of a list."""
     if record.list and not record.number and record.type is RecordType.OBSERVED:
-        return _OF_PAGE(record)
+        return (  # an `attrgetter` of these takes three times as long
+            record.list,
+            record.list_version,
+            record.observed_at,
+            record.cluster,
+            record.group,
+            record.resource,
+            record.kind,
+            record.api_version,
+            record.epoch,
+            record.reach,
+            record.ordering,
+        )
     return None
 
 

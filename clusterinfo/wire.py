@@ -62,6 +62,8 @@ OWN = (
     "ce_subresource", "ce_managedat",
 )  # fmt: skip
 """Attributes that an item of a page has for itself, in the order of its headers."""
+Own = tuple[bytes, bytes, bytes, tuple[str, str, str], bytes]
+"""Values of `OWN` from `ce_uid` on, the three that tell who wrote it as text; empty for what is absent."""
 _REQUIRED = {
     RecordType.OBSERVED: ("resource", "name", "api_version", "kind", "content_hash"),
     RecordType.DELETED: ("resource", "name", "list_version"),
@@ -280,39 +282,38 @@ class Page:
             return None
         return cls(first) if page_of(first) else None
 
-    def item(self, key: bytes, value: bytes, own: Sequence[bytes], offset: int) -> Record | None:
-        """The record of a message that has the same headers, and `own`: values of `OWN`, b"" for what is absent.
+    def identity(self, key: bytes) -> tuple[str, str, bytes]:
+        """Namespace, name and `ce_subject` of the item that has this key. Raises ValueError if there is none such."""
+        if not key.startswith(self._key) or b"\\" in key or len(key) > MAX_KEY_BYTES:
+            raise ValueError("not a key of this page, or an unusual one")
+        namespace, name = _OWN_KEY.decode(b"[" + key[len(self._key) :])
+        if not name:
+            raise ValueError("a key without a name")
+        return namespace, name, f"{self._subject}/{namespace or '-'}/{name}".encode()
 
-        Of a message within the bounds of `decode`, whose values hold no NUL. None if anything is unusual.
+    def item(self, namespace: str, name: str, value: bytes, own: Own, offset: int) -> Record:
+        """The record of a message that has the headers of this page, a `ce_id`, the `ce_subject` of its key, and `own`.
+
+        Of a message within the bounds of `decode`, whose values hold no NUL. Raises ValueError or RecordError if
+        anything is unusual.
         """
-        id_, subject_, uid, version, content_hash, manager, operation, subresource, managed_at = own
-        if not (value and id_ and key.startswith(self._key)) or b"\\" in key or b"\0" in key:
-            return None
-        try:
-            namespace, name = _OWN_KEY.decode(b"[" + key[len(self._key) :])
-            if (
-                not name
-                or len(key) > MAX_KEY_BYTES
-                or not content_hash
-                or subject_ != f"{self._subject}/{namespace or '-'}/{name}".encode()
-            ):
-                return None
-            return replace(
-                self._first,
-                body=value,
-                namespace=namespace,
-                name=name,
-                uid=uid.decode(),
-                resource_version=version.decode(),
-                content_hash=_content_hash(content_hash),
-                manager=manager.decode(),
-                operation=operation.decode(),
-                subresource=subresource.decode(),
-                managed_at=_moment_of(managed_at, "managedat") if managed_at else None,
-                offset=offset,
-            )
-        except (msgspec.DecodeError, UnicodeDecodeError, RecordError):
-            return None
+        uid, version, content_hash, (manager, operation, subresource), managed_at = own
+        if not value or not _HASH.fullmatch(content_hash):
+            raise ValueError("no body, or no hash")
+        return replace(
+            self._first,
+            body=value,
+            namespace=namespace,
+            name=name,
+            uid=uid.decode(),
+            resource_version=version.decode(),
+            content_hash=content_hash.decode(),
+            manager=manager,
+            operation=operation,
+            subresource=subresource,
+            managed_at=_moment_of(managed_at, "managedat") if managed_at else None,
+            offset=offset,
+        )
 
 
 class _Alike(NamedTuple):
@@ -435,6 +436,8 @@ def _moment_of(text: bytes, name: str) -> dt.datetime:
         moment = dt.datetime.fromisoformat(text.decode("ascii"))
     except ValueError as error:
         raise RecordError(f"ce_{name} is {quoted(text)}, expected an RFC 3339 timestamp") from error
+    if moment.tzinfo is dt.UTC and 1 < moment.year < dt.MAXYEAR:  # as it is written
+        return moment
     if moment.tzinfo is None:
         raise RecordError(f"ce_{name} is {quoted(text)}, which has no time zone")
     try:

@@ -56,7 +56,7 @@ def _page(random: Random, first: int) -> list[bytes]:
     """Items of a page, of which some are garbled in what they have of their own."""
     page, records = Listing("48987", resource="pods", kind="Pod"), []
     for delta in range(first, first + 6):
-        key, value, headers = wire.encode(page.item(f"app-{delta}", str(delta), uid=f"u-{delta}"))
+        key, value, headers = wire.encode(page.item(f"app-{delta}", str(delta), uid=f"{delta:036d}"))
         encoded: list[tuple[bytes, bytes | None]] = [(name.encode(), text) for name, text in headers]
         if random.random() < 0.4:
             at = random.randrange(len(encoded) // 2, len(encoded))

@@ -3,8 +3,9 @@
 The headers of a harmless message are read by aiokafka's compiled reader, which takes 3 µs for 19 of them where Python
 takes 13: it gets them as a batch of their own, so that it can neither make more than their bytes nor read beyond them.
 Whatever it refuses is read here, which finds what is wrong with it. The first headers, which a page's messages have the
-same to the byte, are read once (`Alike`); an item of such a page is a record as soon as it is read (`Item`). For why
-and until when, see `reading`.
+same to the byte, are read once (`Alike`); an item of such a page is a record as soon as it is read (`Item`): its key
+tells its subject, which tells where its other values stand, and whatever stands elsewhere is read as any other message.
+For why and until when, see `reading`.
 
 Source: https://kafka.apache.org/documentation/#record
 """
@@ -16,23 +17,46 @@ from functools import lru_cache
 from itertools import takewhile
 from typing import NamedTuple
 
+import msgspec
 from aiokafka.errors import KafkaError
 from aiokafka.record.default_records import DefaultRecordBatch
 
+from clusterinfo.errors import RecordError
 from clusterinfo.model import Record
-from clusterinfo.wire import MAX_HEADERS, MAX_HEADERS_BYTES, OWN, Page
+from clusterinfo.wire import MAX_HEADERS, MAX_HEADERS_BYTES, OWN, Own, Page
 
 Headers = list[tuple[str, bytes | None]]
 
 _LONG = 0x81  # bits of a length that is no number from 0 to 63, in one byte
+_MOST_BYTES = 1024  # of an id, or of a subject, that is looked at without reading what stands before it
 _BATCH_OF_ONE = struct.pack(">16xB40xi", 2, 1)  # a batch's header, of which only the format and the number matter here
 _NOTHING_BUT_HEADERS = b"\0\0\0\1\1"  # a message's attributes, time and offset, its key and its value: both null
 PASSED_AT_ONCE = 1000
 """Messages: 2 ms. Kafka takes a million of eight bytes as one batch."""
-_OWN = [(place, bytes((2 * len(name),)) + name.encode(), len(name) + 1) for place, name in enumerate(OWN)]
-"""Place, name as a header has it, its length in front, and the bytes of both."""
+_OWN_OF_ALL = 5  # headers: id, subject, uid, version and hash; what lacks one is read as any other message
 _WORTH = 4  # headers that come again, from which on a message is read in two parts
-_CACHED = 1024  # lengths of headers whose beginning is remembered
+_CACHED = 1024  # lengths of headers whose beginning is remembered, and of those who wrote what
+_MOST_WHO_BYTES = 512  # of the headers that name one of them
+
+
+def _length(number: int) -> bytes:
+    """A length from 0 to 8,191, as it stands in front."""
+    number *= 2
+    return bytes((number,)) if number < 0x80 else bytes((number & 0x7F | 0x80, number >> 7))
+
+
+_LENGTHS = [_length(number) for number in range(_MOST_BYTES)]
+_FRONTS = [b"\0", *(_length(number - (1 if number <= 64 else 2)) for number in range(1, _MOST_BYTES))]
+"""The length in front of a value, by the bytes of both; NUL where there is none such."""
+_FRONTS[65] = b"\0"
+_ID, _SUBJECT, _UID, _VERSION, _HASH, _MANAGER, _OPERATION, _SUBRESOURCE, _MANAGED_AT = (
+    _length(len(name)) + name.encode() for name in OWN
+)
+UID_BYTES, HASH_BYTES = len("2da1cbcb-68a2-4a3c-9d2f-a90b5a02a3f2"), len("0123456789abcdef0123456789abcdef")
+_TIME_BYTES = len("2026-11-22T12:00:00.000000Z")
+_UID, _HASH, _MANAGED_AT = _UID + _length(UID_BYTES), _HASH + _length(HASH_BYTES), _MANAGED_AT + _length(_TIME_BYTES)
+_VERSION_AFTER, _WHO_AFTER = UID_BYTES + len(_VERSION), len(_HASH) + HASH_BYTES
+_MANAGED_AT_BYTES = len(_MANAGED_AT) + _TIME_BYTES
 
 
 class Unread(NamedTuple):
@@ -53,10 +77,12 @@ class TooLargeError(KafkaError):  # type: ignore[misc]
 class Allowance:
     """What a call may still read, in bytes; the messages before offset `start` are passed over.
 
-    `most`: messages that it takes, 0 if that is not known; `given`: those that it has read.
+    `most`: messages that it takes, 0 if that is not known; `given`: those that it has read; `alike`: of the messages
+    that the calls before it have read.
     """
 
-    def __init__(self, size_bytes: int, start: int, most: int = 0) -> None:
+    def __init__(self, size_bytes: int, start: int, most: int = 0, alike: Alike | None = None) -> None:
+        self.alike = alike or Alike()
         self.left_bytes = size_bytes
         self.start = start
         self.most = most
@@ -87,25 +113,28 @@ class Message(NamedTuple):
     """Of its key, its value and its headers, as far as they were read, and their lengths."""
 
 
-class Item(NamedTuple):
-    """A message that is an item of a page, and was read as such."""
+class Item(msgspec.Struct, frozen=True, gc=False):
+    """A message that is an item of a page, and was read as such; `end`: where it ends in its batch."""
 
     offset: int
     size_bytes: int
     record: Record
+    end: int
 
 
 class Alike:
     """The first headers of a message, if the one before had the same: they need not be read where they come again.
 
     Attributes: `headers`; `encoded`, the bytes that they are, of which b"" are none; `page`, if that message was an
-    item of one.
+    item of one, and of its items `encoded_to_id`, the bytes from their headers' number to the id, which begins `id_at`
+    bytes behind that number's place, and `number`, how many headers they have at least.
     """
 
     def __init__(self) -> None:
         self.headers: Headers = []
         self.encoded = b""
         self.page: Page | None = None
+        self.encoded_to_id, self.id_at, self.number = b"", 0, 0
         self._last: Headers = []
 
     def learn(self, data: bytes, pos: int, headers: Headers, key: bytes | None, value: bytes | None) -> None:
@@ -120,51 +149,104 @@ class Alike:
             for _ in range(number):
                 _, end = _header(data, end, len(data))
             self.headers, self.encoded = headers[:number], data[pos:end]
-            self.page = Page.of(key, value, self.headers, headers[number:])
+            self.encoded_to_id = self.encoded + _ID
+            self.id_at, self.number = 1 + len(self.encoded_to_id), number + _OWN_OF_ALL
+            if number + len(OWN) < MAX_HEADERS:
+                self.page = Page.of(key, value, self.headers, headers[number:])
 
 
 def _are_equal(pair: tuple[object, object]) -> bool:
     return pair[0] == pair[1]
 
 
-def read_item(data: bytes, pos: int, end: int, offset: int, alike: Alike) -> Item | None:
-    """The item of `alike.page` whose key begins at `pos` and that ends at `end`; None for any other message."""
-    size_bytes = end - pos
+def read_item(data: bytes, begin: int, base_offset: int, alike: Alike) -> Item | None:
+    """The item of `alike.page` whose length is at `begin`; None for any other message, and whatever is unusual."""
+    page = alike.page
+    assert page is not None
     try:
-        key, pos = _span(data, pos, end)
-        value, pos = _span(data, pos, end)
-        number, pos = read_varint(data, pos, end)
-        if not key or not value or _too_much(number, end - pos) or not data.startswith(alike.encoded, pos, end):
-            return None
-        own = _own_values(data, pos + len(alike.encoded), end, number - len(alike.headers))
-    except (ValueError, IndexError):  # it is cut short
+        length, pos = _number(data, begin)
+        end = pos + length
+        _, pos = _number(data, pos + 1)  # after a byte of attributes, its time
+        delta, key_at = _number(data, pos)
+        length, pos = _number(data, key_at)
+        namespace, name, subject = page.identity(data[pos : pos + length])
+        length, value_at = _number(data, pos + length)
+        headers_at = value_at + length
+        own = _own_values(data, headers_at, end, subject, alike)
+        record = page.item(namespace, name, data[value_at:headers_at], own, base_offset + delta)
+    except (ValueError, IndexError, msgspec.DecodeError, RecordError):
         return None
-    record = alike.page.item(key, value, own, offset) if own and alike.page else None
-    return Item(offset, size_bytes, record) if record else None
+    return Item(base_offset + delta, end - key_at, record, end)
 
 
-def _own_values(data: bytes, pos: int, end: int, number: int) -> list[bytes] | None:
-    """The values of `OWN` at `pos`, b"" for what is absent, if these are `number` headers, none empty, up to `end`."""
-    if data.find(b"\0", pos, end) >= 0:  # in a value; or the length of one that is empty
-        return None
-    found = [b""] * len(_OWN)
-    for place, name, name_bytes in _OWN:
-        if not data.startswith(name, pos):
-            continue
-        pos += name_bytes
-        length, pos = data[pos], pos + 1
-        if length & _LONG:
-            length, pos = read_varint(data, pos - 1, end)
-            if length < 0:  # null
-                return None
-            length <<= 1
-        after = pos + (length >> 1)
-        if after > end:
-            return None
-        found[place] = data[pos:after]
-        pos = after
-        number -= 1
-    return None if number or pos != end else found
+def _own_values(data: bytes, pos: int, end: int, subject: bytes, alike: Alike) -> Own:
+    """What the headers of an item, from their number at `pos` up to `end`, say beside those of its page.
+
+    Raises ValueError or IndexError if these are not all that it has, or unusual.
+    """
+    begin = pos + alike.id_at
+    if not data.startswith(alike.encoded_to_id, pos + 1) or end > len(data) or end - pos > MAX_HEADERS_BYTES:
+        raise ValueError("headers of another page, or too many")
+    said = _SUBJECT + _LENGTHS[len(subject)] + subject + _UID
+    id_end = data.find(said, begin, end)
+    uid_at = id_end + len(said)
+    length_at = uid_at + _VERSION_AFTER
+    version_at = length_at + 1
+    hash_at = version_at + (data[length_at] >> 1)
+    if not (
+        id_end > begin
+        and data.startswith(_FRONTS[id_end - begin], begin)
+        and data.startswith(_VERSION, uid_at + UID_BYTES)
+        and data.startswith(_HASH, hash_at)
+        and not data[length_at] & _LONG
+    ):
+        raise ValueError("other headers, or in another order")
+    who_at, who_end = hash_at + _WHO_AFTER, end
+    version, content_hash, managed_at = data[version_at:hash_at], data[who_at - HASH_BYTES : who_at], b""
+    if data.startswith(_MANAGED_AT, end - _MANAGED_AT_BYTES):
+        managed_at, who_end = data[end - _TIME_BYTES : end], end - _MANAGED_AT_BYTES
+    if not 0 <= who_end - who_at <= _MOST_WHO_BYTES or data.find(b"\0", begin, end) >= 0:
+        raise ValueError("names of who wrote it that are longer than usual, or an empty value")
+    who, of_who = _who(data[who_at:who_end])
+    if data[pos] != 2 * (alike.number + of_who + bool(managed_at)):
+        raise ValueError("another number of headers")
+    return data[uid_at : uid_at + UID_BYTES], version, content_hash, who, managed_at
+
+
+def _value(data: bytes, pos: int, name: bytes) -> tuple[bytes, int]:
+    """The value at `pos` that has `name` in front of it, and where it ends; b"" if another name is there."""
+    if not data.startswith(name, pos):
+        return b"", pos
+    length, begin = _number(data, pos + len(name))
+    return data[begin : begin + length], begin + length
+
+
+@lru_cache(_CACHED)
+def _who(headers: bytes) -> tuple[tuple[str, str, str], int]:
+    """What these headers say of who wrote a version, and how many they are. Raises ValueError, IndexError."""
+    manager, pos = _value(headers, 0, _MANAGER)
+    operation, pos = _value(headers, pos, _OPERATION)
+    subresource, pos = _value(headers, pos, _SUBRESOURCE)
+    if pos != len(headers):
+        raise ValueError("other headers")
+    number = bool(manager) + bool(operation) + bool(subresource)
+    return (manager.decode(), operation.decode(), subresource.decode()), number
+
+
+def _number(data: bytes, pos: int) -> tuple[int, int]:
+    """The number from 0 to 2^20 at `pos`, and where it ends. Raises ValueError for any other, IndexError."""
+    number, after = data[pos], pos + 1
+    if number > 0x7F:
+        high, after = data[after], after + 1
+        number = number & 0x7F | (high & 0x7F) << 7
+        if high > 0x7F:
+            high, after = data[after], after + 1
+            number |= high << 14
+            if high > 0x7F:
+                raise ValueError("a larger number")
+    if number & 1:
+        raise ValueError("a negative number")
+    return number >> 1, after
 
 
 def read_message(

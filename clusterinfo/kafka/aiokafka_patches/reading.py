@@ -45,7 +45,7 @@ from clusterinfo.offload import offload
 UNPACKED_BYTES = 16 * 1024 * 1024
 """Of unpacked batches held at once; one that is needed and not held any more is unpacked again."""
 
-INLINE_BYTES = 640 * 1024
+INLINE_BYTES = codecs.KEPT_BYTES
 """What is unpacked on the event loop, as the batches of collectors are (512 KiB): 1.5 ms, and six partitions may have
 one in the same turn."""
 
@@ -85,12 +85,13 @@ _allowance: ContextVar[Allowance | None] = ContextVar("allowance", default=None)
 
 
 @contextmanager
-def at_most(size_bytes: int, start: int, most: int = 0) -> Iterator[None]:
+def at_most(size_bytes: int, start: int, most: int = 0, alike: Alike | None = None) -> Iterator[None]:
     """What is awaited inside reads messages of that many bytes at most. Raises TooLargeError for more, PausedError.
 
-    `most`: how many it takes, if that is known; it must take them all.
+    `most`: how many it takes, if that is known; it must take them all. `alike`: of what was read of the partition
+    before, so that a page which goes on need not be learnt again.
     """
-    token = _allowance.set(Allowance(size_bytes, start, most))
+    token = _allowance.set(Allowance(size_bytes, start, most, alike))
     try:
         yield
     finally:
@@ -244,7 +245,6 @@ class Batch:
         self._codec: int = header.compression_type
         self._left: int = _RECORDS.unpack_from(view)[0]
         self._pos = 0
-        self._alike = Alike()
         self._expected = self.base_offset  # offset of the next message, or before it
         self.unpacked: bytes | None = None
         self._failure: UnreadableError | None = None
@@ -257,9 +257,13 @@ class Batch:
         if self.is_control_batch:
             return True
         data = self._unpack(INLINE_BYTES if allowance else None) if self.unpacked is None else self.unpacked
+        items_from = max(start, allowance.start) if allowance and allowance.most else self.next_offset
         while self._left > 0:
             if len(found) >= most:
                 return False
+            if allowance and self._expected >= items_from and (item := self._item(data, allowance)):
+                found.append(item)
+                continue
             begin, end = self._bounds(data)
             offset, pos = self._offset(data, begin, end)
             if allowance and self.base_offset <= offset < allowance.start < self.next_offset:
@@ -267,7 +271,7 @@ class Batch:
                 if not allowance.pass_over():
                     raise PausedError
                 continue
-            message = self._message(data, pos, end, offset, allowance)
+            message = read_message(data, pos, end, offset, allowance, alike=allowance.alike if allowance else None)
             self._move(offset, end)
             if offset >= start:
                 found.append(message)
@@ -278,19 +282,16 @@ class Batch:
         self.unpacked = None
         return True
 
-    def _message(self, data: bytes, pos: int, end: int, offset: int, allowance: Allowance | None) -> Message | Item:
-        """The one whose key begins at `pos`; as an item of a page only for who says how many messages it takes."""
-        if (
-            self._alike.page
-            and allowance
-            and allowance.most
-            and pos >= 0
-            and end - pos <= allowance.left_bytes
-            and (item := read_item(data, pos, end, offset, self._alike))
-        ):
+    def _item(self, data: bytes, allowance: Allowance) -> Item | None:
+        """The next message, if it is an item of the page of those before it; it is not read otherwise."""
+        if allowance.alike.page is None:
+            return None
+        item = read_item(data, self._pos, self.base_offset, allowance.alike)
+        if item and item.size_bytes <= allowance.left_bytes and self._expected <= item.offset < self.next_offset:
             allowance.left_bytes -= item.size_bytes
+            self._move(item.offset, item.end)
             return item
-        return read_message(data, pos, end, offset, allowance, alike=self._alike)
+        return None
 
     def _move(self, offset: int, end: int) -> None:
         self._expected = offset + 1

@@ -17,7 +17,7 @@ from aiokafka.errors import ConsumerStoppedError, IllegalStateError, KafkaError
 
 from clusterinfo.errors import one_line
 from clusterinfo.kafka.aiokafka_patches import reading
-from clusterinfo.kafka.aiokafka_patches.message import Item, Message
+from clusterinfo.kafka.aiokafka_patches.message import Alike, Item, Message
 from clusterinfo.kafka.errors import is_final, translate
 from clusterinfo.model import PartitionLane
 from clusterinfo.observations import Observe, Recovered, Retrying
@@ -42,6 +42,7 @@ class AssignedPartition:
         self.lane = lane
         self.is_given_up = False
         self.waits_since_s: float | None = None
+        self._alike = Alike()
         self._failures: Counter[str] = Counter()  # by step, in a row
         self._consumer = consumer
         self._partition = TopicPartition(lane.topic, lane.partition)
@@ -94,7 +95,7 @@ class AssignedPartition:
     async def _getmany(self, timeout_ms: int, most: int, start: int, size_bytes: int) -> Any:
         while True:
             try:
-                with reading.at_most(size_bytes, start, most):
+                with reading.at_most(size_bytes, start, most, self._alike):
                     return await self._consumer.getmany(self._partition, timeout_ms=timeout_ms, max_records=most)
             except reading.PausedError as pause:
                 await pause.end()

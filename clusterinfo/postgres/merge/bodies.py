@@ -62,11 +62,12 @@ def fidelity_of(record: Record) -> int:
 
     Of what would have to be repaired and is too large for that, the identity.
     """
-    if len(record.body) > MAX_REPAIRED_BYTES and _is_beyond_repair(record.body):
+    body = record.body
+    if len(body) > MAX_REPAIRED_BYTES and _is_beyond_repair(body):
         return IDENTITY_ONLY
     if record.state == "oversize":
         return STUB
-    return SANITISED if is_suspect(record.body) and sanitise(record.body) != record.body else WHOLE
+    return SANITISED if is_suspect(body) and sanitise(body) != body else WHOLE
 
 
 def _is_beyond_repair(body: bytes) -> bool:

@@ -25,6 +25,7 @@ from clusterinfo.errors import FatalError
 from clusterinfo.model import Record, RecordType
 from clusterinfo.postgres.connection import Connection, Row
 from clusterinfo.postgres.errors import is_of_the_record, server_message
+from clusterinfo.postgres.merge import array_text
 from clusterinfo.postgres.merge.bodies import NOTHING, Body, body_of, repaired_body_of
 from clusterinfo.postgres.merge.copy_text import PIECE_BYTES, pieces_of
 from clusterinfo.postgres.merge.dead_letters import DeadLetter, dead_letter
@@ -163,13 +164,14 @@ async def merge_single(connection: Connection, staged: Staged) -> tuple[Merged, 
     return merged, [at[place - 1] for place in classes["chain"]["places"]] if "chain" in classes else []
 
 
-def parameters_of(rows: Sequence[ObjectRow]) -> list[list[Any]]:
+def parameters_of(rows: Sequence[ObjectRow]) -> list[list[Any] | str]:
     """The parameters of `merge_rows`: columns of what rows have alike, each once; of each row which one; its own."""
     columns = dict(zip(ObjectRow._fields, zip(*rows, strict=True), strict=True))
-    own = [list(columns.pop(name)) for name in _OWN]
+    names, uids, versions, hashes = (columns.pop(name) for name in _OWN)
     alike: dict[tuple[Any, ...], int] = {}
     pages = [alike.setdefault(page, len(alike) + 1) for page in zip(*columns.values(), strict=True)]
-    return [*map(list, zip(*alike, strict=True)), pages, *own]
+    own = array_text.of_texts(names), array_text.of_texts(uids), array_text.of_texts(versions)
+    return [*map(list, zip(*alike, strict=True)), array_text.of_numbers(pages), *own, array_text.of_bytes(hashes)]
 
 
 def _times(rows: Sequence[ObjectRow], of_class: Row) -> Iterable[tuple[int, tuple[Any, ...]]]:

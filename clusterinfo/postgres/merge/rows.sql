@@ -56,7 +56,7 @@ with limits as materialized (  -- once a kind, not once an object
         end as class
     from (
         select *
-        from unnest($11::integer[], $12::text[], $13::text[], $14::text[], $15::bytea[])
+        from unnest($11::text::integer[], $12::text::text[], $13::text::text[], $14::text::text[], $15::text::bytea[])
             with ordinality as object (page, name, uid, resource_version, content_hash, place)
         join unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::boolean[], $6::smallint[], $7::smallint[],
             $8::timestamptz[], $9::timestamptz[], $10::text[])

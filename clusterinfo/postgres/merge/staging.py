@@ -203,38 +203,38 @@ def _sighting(staged: Staged, record: Record, unit: UnitRow, at: dt.datetime) ->
 
 
 def _stage_object(staged: Staged, record: Record, seen: _Sighting) -> None:
+    namespace, name, uid, version = record.namespace, record.name, record.uid, record.resource_version
     deleted = record.type is RecordType.DELETED
     reach = None
     # Counted before it may be refused: the list's count and digest are of all its items, stored or dead-lettered.
     if (tally := seen.tally) is not None:
         tally.count += 1
-        tally.digest += item_digest(record.namespace, record.name, record.resource_version)
-        reach = record.reach if record.reach in ("", record.namespace) else None
-    if max(len(record.namespace), len(record.name), len(record.uid)) > MAX_NAME_CHARACTERS:
+        tally.digest += item_digest(namespace, name, version)
+        reach = record.reach if not record.reach or record.reach == namespace else None
+    if len(namespace) > MAX_NAME_CHARACTERS or len(name) > MAX_NAME_CHARACTERS or len(uid) > MAX_NAME_CHARACTERS:
         raise RecordError(f"a namespace, name or uid of more than {MAX_NAME_CHARACTERS} characters")
     fidelity = fidelity_of(record)
     if fidelity == IDENTITY_ONLY and not deleted:
         reason = f"its body has {len(record.body)} bytes, more than are repaired, and may be what jsonb cannot hold"
         staged.dead_letters.append(dead_letter(record, reason))
     staged.records.append(record)
-    staged.rows.append(
-        ObjectRow(
-            seen.unit_id,
-            record.namespace,
-            record.name,
-            record.uid,
-            record.resource_version,
-            record.epoch,
-            seen.live_at,
-            deleted,
-            fidelity,
-            record.normalization,
-            bytes.fromhex(record.content_hash),
-            seen.at,
-            seen.seen_at,
-            reach,
-        )
+    row = (
+        seen.unit_id,
+        namespace,
+        name,
+        uid,
+        version,
+        record.epoch,
+        seen.live_at,
+        deleted,
+        fidelity,
+        record.normalization,
+        bytes.fromhex(record.content_hash),
+        seen.at,
+        seen.seen_at,
+        reach,
     )
+    staged.rows.append(tuple.__new__(ObjectRow, row))  # in a quarter of the time that its own function takes
 
 
 def _tally(staged: Staged, record: Record, unit: UnitRow, live_at: int) -> Tally:

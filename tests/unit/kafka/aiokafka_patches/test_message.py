@@ -13,7 +13,7 @@ from clusterinfo.errors import RecordError
 from clusterinfo.kafka.aiokafka_patches import message
 from clusterinfo.model import Record
 from clusterinfo.wire import MAX_HEADERS, MAX_HEADERS_BYTES
-from tests.support.batches import Headers, sized, varint
+from tests.support.batches import Headers, framed, sized, varint
 from tests.support.kafka import item, new_list
 from tests.support.records import NOON
 
@@ -119,9 +119,14 @@ def test_headers_that_come_again_are_the_same(monkeypatch: pytest.MonkeyPatch) -
     assert 400 < used < 1800
 
 
+OFFSET = 7
+UID = "5180eaa4-7a47-4e30-81ab-2135c8f2a0e5"
+BEFORE_KEY = b"\0" + varint(300) + varint(OFFSET)
+
+
 def of_page(number: int, page: str, **attributes: object) -> bytes:
     """An item as a message from its key on."""
-    key, value, headers = wire.encode(replace(item(number, "pods", page), **attributes))
+    key, value, headers = wire.encode(replace(item(number, "pods", page), **({"uid": UID} | attributes)))
     return sized(key) + sized(value) + encoded([(name.encode(), text) for name, text in headers])
 
 
@@ -131,11 +136,16 @@ WHO = {"manager": "kubectl", "operation": "Update", "subresource": "scale", "man
 def both(data: bytes, alike: message.Alike) -> tuple[Record | None, Record | None]:
     """What a message is as an item of the page, and what decoding makes of it, if it is not refused."""
     assert alike.page is not None
-    quick = message.read_item(data + FOLLOWS, 0, len(data), 7, alike)
-    whole = message.read_message(data + FOLLOWS, 0, len(data), 7, None)
-    assert quick is None or quick.size_bytes == whole.size_bytes
+    framed_ = b"before" + framed(BEFORE_KEY + data)
+    quick = message.read_item(framed_ + FOLLOWS, len(b"before"), 1000, alike)
+    whole = message.read_message(data + FOLLOWS, 0, len(data), 1000 + OFFSET, None)
+    assert quick is None or (quick.offset, quick.size_bytes, quick.end) == (
+        whole.offset,
+        whole.size_bytes,
+        len(framed_),
+    )
     try:
-        record = None if whole.checksum else wire.decode(whole.key, whole.value, whole.headers, 7)
+        record = None if whole.checksum else wire.decode(whole.key, whole.value, whole.headers, whole.offset)
     except RecordError:
         record = None
     return quick.record if quick else None, record
@@ -151,13 +161,57 @@ def learnt(page: str) -> message.Alike:
 
 @pytest.mark.parametrize(
     "attributes",
-    [{}, WHO, {"namespace": ""}, {"name": "ä😀" * 30}, {"uid": "x" * 200}, {"body": b"x" * 9000}, {"uid": ""}],
-    ids=["as they come", "with who wrote", "of a cluster", "in other letters", "with a long uid", "large", "no uid"],
+    [
+        {},
+        WHO,
+        {"namespace": ""},
+        {"name": "ä😀" * 30},
+        {"name": "x" * 500},
+        {"body": b"x" * 9000},
+        {"manager": "x" * 90},
+    ],
+    ids=["as they come", "with who wrote", "of a cluster", "in other letters", "long", "large", "by a long name"],
 )
 def test_an_item_of_a_page_is_read_at_once(attributes: dict[str, object]) -> None:
     page = new_list()
     quick, record = both(of_page(2, page, **attributes), learnt(page))
     assert quick == record is not None
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"uid": ""},
+        {"uid": "uid-2"},
+        {"resource_version": ""},
+        {"resource_version": "1" * 64},
+        {"manager": "x" * 600},
+        {"name": "x" * 1100},
+        {"body": b"x" * (1 << 20)},
+    ],
+    ids=["no uid", "another uid", "no version", "a long version", "by a very long name", "very long", "very large"],
+)
+def test_what_is_unusual_is_read_as_any_other_message(attributes: dict[str, object]) -> None:
+    page = new_list()
+    quick, record = both(of_page(2, page, **attributes), learnt(page))
+    assert quick is None
+    assert record is not None
+
+
+@pytest.mark.parametrize("headers", [50, 51])
+def test_of_a_page_of_too_many_headers_nothing_is_read_at_once(headers: int) -> None:
+    """As many as its items have are said in one byte."""
+    key, value, said = wire.encode(replace(item(2, "pods", new_list()), uid=UID))
+    more = [(b"h%02d" % number, b"v") for number in range(headers - (len(said) - 5))]
+    data = sized(key) + sized(value) + encoded([*more, *((name.encode(), text) for name, text in said)])
+    alike = message.Alike()
+    for _ in range(2):
+        message.read_message(data, 0, len(data), 0, None, alike=alike)
+    assert len(alike.headers) >= headers
+    assert (alike.page is None) == (len(alike.headers) + len(wire.OWN) >= MAX_HEADERS)
+    if alike.page:
+        quick, record = both(data, alike)
+        assert quick == record is not None
 
 
 @pytest.mark.parametrize(
@@ -188,7 +242,7 @@ def test_what_is_of_another_page_is_no_item_of_this_one(attributes: dict[str, ob
 )
 def test_what_decoding_refuses_is_no_item(name: str, text: bytes | None) -> None:
     page = new_list()
-    key, value, headers = wire.encode(replace(item(2, "pods", page), **WHO))
+    key, value, headers = wire.encode(replace(item(2, "pods", page), uid=UID, **WHO))
     kept = [(one.encode(), text if one == name else was) for one, was in headers if one != name or text is not None]
     assert both(sized(key) + sized(value) + encoded(kept), learnt(page)) == (None, None)
 
@@ -196,7 +250,7 @@ def test_what_decoding_refuses_is_no_item(name: str, text: bytes | None) -> None
 @pytest.mark.parametrize("escape", [rb"\u0000", rb"\ud800", b"\0", b"\xff"])
 def test_a_name_that_no_database_holds_is_no_item(escape: bytes) -> None:
     page = new_list()
-    key, value, headers = wire.encode(item(2, "pods", page))
+    key, value, headers = wire.encode(replace(item(2, "pods", page), uid=UID))
     said = [(name.encode(), text.replace(b"o-2", b"o\0") if name == "ce_subject" else text) for name, text in headers]
     assert both(sized(key.replace(b"o-2", b"o" + escape)) + sized(value) + encoded(said), learnt(page)) == (None, None)
 
