@@ -8,7 +8,6 @@ was, is bisected.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import datetime as dt
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -212,7 +211,7 @@ def _named(observation: Observation, census: Census) -> Observation:
     """With what its collector calls the cluster, as far as the batch says so."""
     if isinstance(observation, Drifted | ForeignRecords | UnitFailed | UnitGone | UnitsFollowed | UnitVerified):
         record = census.clusters.get(observation.cluster)
-        return dataclasses.replace(observation, cluster_name=record.cluster_name if record else "")
+        return msgspec.structs.replace(observation, cluster_name=record.cluster_name if record else "")
     return observation
 
 

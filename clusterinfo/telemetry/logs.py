@@ -5,17 +5,17 @@ Records of libraries take the same way, warnings and up, at most 5 lines in 10 s
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import sys
 from typing import Any
 
+import msgspec
 import orjson
-import structlog
 
 from clusterinfo import observations as seen
 from clusterinfo.errors import without_userinfo
 from clusterinfo.observations import Observation
+from clusterinfo.telemetry.without_rich import structlog
 
 FOREIGN_LINES, FOREIGN_WINDOW_S = 5, 10.0
 _FIRST_KEYS = ("level", "msg", "timestamp")
@@ -175,7 +175,7 @@ def _fields(observation: Observation) -> dict[str, Any]:
     """What a line says of it: seconds to the millisecond, a cluster by its name and id."""
     fields = {
         name: round(value, _DIGITS) if isinstance(value, float) else value
-        for name, value in dataclasses.asdict(observation).items()
+        for name, value in msgspec.structs.asdict(observation).items()
         if name != "is_news"
     }
     if "cluster_name" in fields:

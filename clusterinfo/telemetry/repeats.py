@@ -6,8 +6,9 @@ Pure: told by observations.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
+
+import msgspec
 
 from clusterinfo import observations as seen
 from clusterinfo.observations import Observation, Observe
@@ -24,7 +25,7 @@ class Repeats:
         if isinstance(observation, seen.Repeatable):
             about, said = _said(observation)
             if self._last.get(about) == said:
-                observation = dataclasses.replace(observation, is_news=False)
+                observation = msgspec.structs.replace(observation, is_news=False)
             self._last[about] = said
         self._observe(observation)
 

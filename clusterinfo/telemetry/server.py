@@ -1,12 +1,9 @@
-"""Where observations meet: metrics, health and the given observers; serves `/metrics`, `/livez`, `/readyz`."""
+"""Where observations meet: metrics, health and the given observers; `endpoints.py` serves what they know."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-from aiohttp import web
-from prometheus_client.aiohttp import make_aiohttp_handler
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from clusterinfo import observations as seen
 from clusterinfo.errors import ConfigError
@@ -40,40 +37,20 @@ class Telemetry:
         if not settings.metrics_address or not wanted:
             yield
             return
-        runner = web.AppRunner(self._app(), access_log=None, handle_signals=False, shutdown_timeout=1)
-        await runner.setup()
-        try:
-            await self._listen(runner, settings.metrics_address, explicit)
+        async with AsyncExitStack() as serving:
+            await self._listen(serving, settings.metrics_address, explicit)
             yield
-        finally:
-            await runner.cleanup()
 
-    async def _listen(self, runner: web.AppRunner, address: str, explicit: bool) -> None:
-        host, port = parse_address(address)
+    async def _listen(self, serving: AsyncExitStack, address: str, explicit: bool) -> None:
+        from clusterinfo.telemetry.endpoints import listening
+
         try:
-            await web.TCPSite(runner, host, port).start()
+            await serving.enter_async_context(listening(self.metrics, self.health, *parse_address(address)))
         except OSError as error:
             message = f"METRICS_ADDRESS is {address!r}, where nothing can be served: {error.strerror or error}"
             if explicit:
                 raise ConfigError(f"{message}; use another address, or an empty one to switch it off") from error
             self.observe(seen.Warned(message=message, remedy="set METRICS_ADDRESS, empty to switch it off"))
-
-    def _app(self) -> web.Application:
-        app = web.Application()
-        app.router.add_get("/metrics", make_aiohttp_handler(self.metrics.registry))
-        # What Kubernetes calls it since 1.16, and what it was called before.
-        app.router.add_get("/livez", self._livez)
-        app.router.add_get("/healthz", self._livez)
-        app.router.add_get("/readyz", self._readyz)
-        return app
-
-    async def _livez(self, _: web.Request) -> web.Response:
-        lines = self.health.not_alive
-        return web.Response(status=503 if lines else 200, text="\n".join(lines or ["ok"]) + "\n")
-
-    async def _readyz(self, _: web.Request) -> web.Response:
-        lines = self.health.not_ready
-        return web.Response(status=503 if lines else 200, text="\n".join(lines or ["ok"]) + "\n")
 
 
 def parse_address(address: str) -> tuple[str | None, int]:

@@ -4,7 +4,6 @@ fire when they should."""
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import datetime as dt
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import aiohttp
+import msgspec
 import pytest
 import yaml
 from prometheus_client import generate_latest
@@ -48,7 +48,7 @@ def test_names_and_types_of_metrics_keep_the_conventions(tool: Run, tmp_path: Pa
 def observation(kind: type[Observation]) -> Observation:
     """One of that sort, filled with anything."""
     hints = get_type_hints(kind)
-    return kind(**{one.name: example(hints[one.name]) for one in dataclasses.fields(kind) if one.init})
+    return kind(**{one.name: example(hints[one.name]) for one in msgspec.structs.fields(kind)})
 
 
 def example(hint: Any) -> Any:

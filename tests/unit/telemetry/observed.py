@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, get_type_hints
+
+import msgspec
 
 from clusterinfo import observations as seen
 from clusterinfo.observations import Observation
@@ -23,7 +24,7 @@ VALUES: dict[Any, Any] = {
 def all_observations() -> list[Observation]:
     kinds = [kind for kind in vars(seen).values() if isinstance(kind, type) and issubclass(kind, Observation)]
     return [
-        kind(**{field.name: VALUES[get_type_hints(kind)[field.name]] for field in dataclasses.fields(kind)})
+        kind(**{field.name: VALUES[get_type_hints(kind)[field.name]] for field in msgspec.structs.fields(kind)})
         for kind in kinds
         if kind not in (Observation, seen.Repeatable)
     ]
