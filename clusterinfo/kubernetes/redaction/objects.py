@@ -2,37 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from functools import lru_cache, partial
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+
+import xxhash
 
 from clusterinfo.kubernetes.discovery import matches
 from clusterinfo.kubernetes.pages import Slice, split_object
 from clusterinfo.kubernetes.redaction.fingerprints import Place, fingerprint
-from clusterinfo.kubernetes.redaction.patch import Edit, edits_of, find, rewrite, rewritten
+from clusterinfo.kubernetes.redaction.patch import find, rewrite, rewritten
 from clusterinfo.kubernetes.redaction.paths import NONE, Path, Wanted
 from clusterinfo.kubernetes.redaction.places import (
     CLOSED_KINDS,
     COPY_MARKS,
     REQUESTS,
-    SECRET_MAPS,
     holds_request,
     is_copy,
     is_judged,
     secret_maps,
 )
-from clusterinfo.kubernetes.redaction.replicas import Replicas
+from clusterinfo.kubernetes.redaction.replicas import Replicas, Unchanged
 from clusterinfo.kubernetes.redaction.search import LARGE_BYTES
 from clusterinfo.kubernetes.redaction.walk import Rules, fingerprint_map, label
 from clusterinfo.model import GroupVersionResource
 
 _COPY_MARKS = tuple(mark.encode() for mark in COPY_MARKS)
 
-_SLOTS = 1 << 17
-"""Objects of which is remembered that no rule changes them, by 8 bytes each: as long as one stays as it is, it is not
-searched again."""
-
 _SHORT_BYTES = 1024
 """Pieces of an object that are rewritten are remembered up to this length, 2,048 of them: 4 MB at most."""
+_SPEC = label("spec")
+_MAX_OPEN = 1024
+_VERSION = re.compile(rb'"resourceVersion":"[0-9]+"')
 
 Members = dict[str, bytes]
 """Name -> JSON of the value."""
@@ -58,77 +60,94 @@ class Redaction:
         self._cluster = cluster
         self._configmap_values = configmap_values
         self._redact, self._keep = tuple(redact), tuple(keep)
-        self._clean = memoryview(bytearray(_SLOTS * 8)).cast("q")
-        self._replicas = Replicas()
-        self._rewrite_short = lru_cache(maxsize=2048)(self._rewrite)
+        self._seed = secrets.randbits(64)
+        """So that nobody can make up JSON that passes for other JSON."""
+        self._unchanged = Unchanged()
+        self._replicas = Replicas(self._unchanged, self._seed)
+        self._rewrite_short = lru_cache(maxsize=2048)(rewritten)
+        self._open: dict[tuple[str, ...], Rules | None] = {}
         self._wanted_of = lru_cache(maxsize=1024)(self._find_wanted)
-        self._is_always_cleaned = lru_cache(maxsize=1024)(self._find_always_cleaned)
 
     def fingerprint(self, value: bytes, kind: str, namespace: str, field: str) -> str:
         """The text that stands for `value` in the `field` of an object."""
         return fingerprint(self._key, Place(self._cluster, namespace, kind, field), value)
 
-    def edits(
-        self,
-        body: bytes,
-        members: Collection[str],
-        gvr: GroupVersionResource,
-        namespace: str,
-        content: tuple[str, ...] | None = None,
-    ) -> list[Edit] | None:
-        """What all rules replace in the JSON of an object, in order; None if it has to be taken apart. `members`: the
-        topmost names.
+    def clean_spec(
+        self, metadata: Members, members: Members, gvr: GroupVersionResource, namespace: str, content_hash: str
+    ) -> bool:
+        """Apply every rule, in place, to an object of which rules concern its spec alone, if anything; else False.
 
-        That it is nothing is remembered of `content`, which names what stands in `body`.
+        Takes `"name":value` for each name, where `clean` takes values. That no rule concerns anything is remembered of
+        the `content_hash`.
         """
-        if len(body) > LARGE_BYTES or self._is_always_cleaned(gvr.resource, gvr.group):
-            return None
-        if gvr.kind == "Secret" and not SECRET_MAPS.keys().isdisjoint(members):
-            return None
-        key = hash(content)
-        if content is not None and self._clean[key % _SLOTS] == key:
-            return []
-        search = partial(self._search, gvr=gvr, namespace=namespace)
-        edits = self._replicas.edits(body, (gvr.group, gvr.resource, namespace), search)
-        if edits is None:
-            edits = search(body)
-        if content is not None and edits == []:
-            self._clean[key % _SLOTS] = key
-        return edits
-
-    def _search(self, data: bytes, gvr: GroupVersionResource, namespace: str) -> list[Edit] | None:
-        spans = find(data)
-        return edits_of(data, spans, partial(self._rewritten, gvr=gvr, namespace=namespace)) if spans else []
-
-    def _rewritten(self, piece: bytes, gvr: GroupVersionResource, namespace: str) -> tuple[int, bytes] | None:
-        """A piece after all rules. Environments are the same from replica to replica and from change to change."""
-        is_short = len(piece) <= _SHORT_BYTES
-        return (self._rewrite_short if is_short else self._rewrite)(piece, gvr, namespace)
-
-    def _rewrite(self, piece: bytes, gvr: GroupVersionResource, namespace: str) -> tuple[int, bytes] | None:
-        return rewritten(piece, self._rules(gvr, namespace, "", NONE))
+        rules = self._open_rules(gvr, namespace)
+        if rules is None:
+            return False
+        version = metadata.get("resourceVersion", b"")
+        # The hash leaves the version out, so it must be none of a rule's texts.
+        is_content = not version or _VERSION.fullmatch(version) is not None
+        if is_content and content_hash in self._unchanged:
+            return True
+        inner = [one for one in metadata.values() if one is not version or not is_content]
+        outer = [one for name, one in members.items() if name != "spec"]
+        rest = b'{"metadata":{%b},%b}' % (b",".join(inner), b",".join(outer))
+        digest = xxhash.xxh3_128_digest(rest, self._seed)
+        if digest not in self._unchanged and (len(rest) > LARGE_BYTES or find(rest)):
+            return False
+        before = members.get("spec")
+        if before is not None and (spec := self._rewritten_spec(before[len(_SPEC) :], rules)) is not None:
+            members["spec"] = _SPEC + spec
+            self._unchanged.add(digest)
+        elif is_content:
+            self._unchanged.add(content_hash)
+        return True
 
     def clean(self, metadata: Members, members: Members, gvr: GroupVersionResource, namespace: str) -> None:
         """Apply every rule, in place, to an object's metadata and its other members."""
-        wanted = self._wanted_of(gvr.resource, gvr.group)
         maps = secret_maps(gvr, configmap_values=self._configmap_values)
         for name, value in members.items():
-            rules = self._rules(gvr, namespace, name, wanted)
             if name in maps:
-                members[name] = fingerprint_map(value, name, rules.conceal, encoded=maps[name])
+                conceal = self._rules(gvr, namespace, name).conceal
+                members[name] = fingerprint_map(value, name, conceal, encoded=maps[name])
             else:
-                members[name] = rewrite(value, name, rules)
+                members[name] = self._rewritten(value, name, gvr, namespace)
         before = _joined(metadata)
-        after = rewrite(before, "metadata", self._rules(gvr, namespace, "metadata", wanted))
+        after = self._rewritten(before, "metadata", gvr, namespace)
         if after is not before:
             metadata.clear()
             metadata.update({name: bytes(value) for name, value in split_object(after).items()})
 
-    def _find_always_cleaned(self, resource: str, group: str) -> bool:
-        if self._wanted_of(resource, group) != NONE:
+    def _rewritten(self, value: bytes, name: str, gvr: GroupVersionResource, namespace: str) -> bytes:
+        """A member's value after all rules."""
+        rules = self._open_rules(gvr, namespace)
+        if rules is None:
+            return rewrite(value, name, self._rules(gvr, namespace, name), self._rewrite_piece)
+        if name == "spec":
+            spec = self._rewritten_spec(value, rules)
+            return value if spec is None else spec
+        return rewrite(value, name, rules, self._rewrite_piece)
+
+    def _rewritten_spec(self, spec: bytes, rules: Rules) -> bytes | None:
+        return self._replicas.rewritten(spec, rules, lambda one: rewrite(one, "spec", rules, self._rewrite_piece))
+
+    def _rewrite_piece(self, piece: bytes, rules: Rules) -> tuple[int, bytes] | None:
+        """Environments are the same in many containers, and from change to change."""
+        return (self._rewrite_short if len(piece) <= _SHORT_BYTES else rewritten)(piece, rules)
+
+    def _open_rules(self, gvr: GroupVersionResource, namespace: str) -> Rules | None:
+        """What applies to all members of a kind alike; None if members have rules of their own."""
+        key = gvr.group, gvr.resource, gvr.kind, namespace
+        if key not in self._open:
+            if len(self._open) >= _MAX_OPEN:
+                self._open.clear()
+            self._open[key] = None if self._is_always_cleaned(gvr) else self._rules(gvr, namespace, "")
+        return self._open[key]
+
+    def _is_always_cleaned(self, gvr: GroupVersionResource) -> bool:
+        if self._wanted_of(gvr.resource, gvr.group) != NONE:
             return True
-        is_core = not group and (resource == "secrets" or (resource == "configmaps" and self._configmap_values))
-        return is_core or resource in REQUESTS or resource in CLOSED_KINDS
+        maps = secret_maps(gvr, configmap_values=self._configmap_values)
+        return bool(maps) or gvr.resource in REQUESTS or gvr.resource in CLOSED_KINDS
 
     def _find_wanted(self, resource: str, group: str) -> Wanted:
         redact, keep = (
@@ -137,14 +156,14 @@ class Redaction:
         )
         return Wanted(redact, keep)
 
-    def _rules(self, gvr: GroupVersionResource, namespace: str, name: str, wanted: Wanted) -> Rules:
+    def _rules(self, gvr: GroupVersionResource, namespace: str, name: str) -> Rules:
         is_open = is_judged(gvr, name)
         return Rules(
             conceal=lambda value, field: self.fingerprint(value, gvr.dotted, namespace, field),
             judges=is_open,
             reads=is_open,
             hides_request=holds_request(gvr),
-            wanted=wanted.below(name),
+            wanted=self._wanted_of(gvr.resource, gvr.group).below(name),
         )
 
 

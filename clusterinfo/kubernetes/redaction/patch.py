@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
 
 from clusterinfo.kubernetes.redaction import values
 from clusterinfo.kubernetes.redaction.names import judge
@@ -34,11 +33,13 @@ _ENDS = b",]} "
 _MANY = 50
 """More pieces than that are walked together."""
 _ESCAPE = re.compile(rb"\\.", re.DOTALL)
+RewritePiece = Callable[[bytes, Rules], tuple[int, bytes] | None]
+"""How many bytes of a piece, from its beginning, are replaced, and by what."""
 _UNJUDGED = tuple(f'"{name}"'.encode() for name in UNJUDGED_BELOW)
 
 
-def rewrite(data: bytes, name: str, rules: Rules) -> bytes:
-    """What `walk` returns for the member `name` of an object."""
+def rewrite(data: bytes, name: str, rules: Rules, rewrite_piece: RewritePiece | None = None) -> bytes:
+    """What `walk` returns for the member `name` of an object. `rewrite_piece`: `rewritten`, with a memory."""
     if rules.hides_request or rules.wanted != NONE or name in UNJUDGED_BELOW or judge(name).is_secret:
         return walk(data, name, rules)
     if not rules.judges:
@@ -48,7 +49,7 @@ def rewrite(data: bytes, name: str, rules: Rules) -> bytes:
     spans = find(data)
     if not spans:
         return data
-    edits = edits_of(data, spans, partial(rewritten, rules=rules))
+    edits = edits_of(data, spans, rules, rewrite_piece or rewritten)
     return walk(data, name, rules) if edits is None else edited(data, edits)
 
 
@@ -74,11 +75,9 @@ def _around(data: bytes, places: Iterable[int]) -> Iterator[Span]:
 
 Edit = tuple[int, int, bytes]
 """From where to where, and what stands there instead."""
-Rewritten = Callable[[bytes], tuple[int, bytes] | None]
-"""How many bytes of a piece, from its beginning, are replaced, and by what."""
 
 
-def edits_of(data: bytes, spans: Sequence[Span], rewrite_piece: Rewritten) -> list[Edit] | None:
+def edits_of(data: bytes, spans: Sequence[Span], rules: Rules, rewrite_piece: RewritePiece) -> list[Edit] | None:
     """What is replaced in the pieces at `spans`, in order; None if one of them is no object by itself."""
     if not spans[0][0] or len(spans) > _MANY:
         return None
@@ -90,26 +89,21 @@ def edits_of(data: bytes, spans: Sequence[Span], rewrite_piece: Rewritten) -> li
             return None
         quotes += _quotes(before)
         done = begin
-        replaced = None if quotes % 2 else rewrite_piece(data[begin:end])
+        replaced = None if quotes % 2 else rewrite_piece(data[begin:end], rules)
         if replaced is None:
             return None
         edits.append((begin, begin + replaced[0], replaced[1]))
     return edits
 
 
-def is_judged_behind(before: bytes) -> bool:
-    """True if what stands behind `before` in an object's JSON is no part of a text, and its names are judged."""
-    return _quotes(before) % 2 == 0 and not any(name in before for name in _UNJUDGED)
-
-
-def edited(data: bytes, edits: Iterable[Edit], start: int = 0) -> bytes:
-    """`data`, which begins at `start`, after `edits`."""
+def edited(data: bytes, edits: Iterable[Edit]) -> bytes:
+    """`data` after `edits`."""
     parts: list[bytes] = []
-    done = start
+    done = 0
     for begin, end, shown in edits:
-        parts += data[done - start : begin - start], shown
+        parts += data[done:begin], shown
         done = end
-    return b"".join((*parts, data[done - start :]))
+    return b"".join((*parts, data[done:]))
 
 
 def _quotes(text: bytes) -> int:

@@ -1,93 +1,127 @@
-"""Containers, which are the same in all replicas of a Pod: what the rules replace in them is found out once.
+"""Specs, which are the same in all replicas of a Pod but for two names: each is rewritten once.
 
-They are half of a Pod, and hold most of what is secret in it. A list comes in the order of namespaces and names, so
-that replicas stand side by side. What is remembered holds only if no rule concerns the rest of the object: what stands
-around the containers could change what they mean.
+A list comes in the order of namespaces and names, so that replicas stand side by side. The names that are of one
+replica alone, of its node and of the volume with its token, give way to placeholders before a spec is looked up, and
+stand there again in what the rules leave of it.
+
+They are whole texts, values or elements, and hold no hint: no rule concerns them but those that replace any text in a
+place that is secret. Such a rule replaces the placeholder, too, which is no value that is harmless under any name. Then
+it is missing in the result, and every replica is rewritten by itself.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Callable
-from typing import NamedTuple
+from functools import lru_cache
 
-import msgspec
 import xxhash
 
-from clusterinfo.kubernetes.redaction.patch import Edit, find, is_judged_behind
-from clusterinfo.kubernetes.redaction.search import may_concern_words
+from clusterinfo.kubernetes.redaction.search import holds_hint
 
-_BEGINS = b'ontainers":[{'
-"""Of `initContainers` or `containers`, whichever comes first."""
-_ENDS = b'],"restartPolicy":"'
-"""What follows the containers of a Pod, as API servers write it."""
+_NODE = b'"nodeName":"'
 _VOLUME = b'"kube-api-access-'
 _VOLUME_BYTES = len(_VOLUME + b'bcdfg"')
-_ANY_VOLUME = _VOLUME + b'00000"'
-"""The volume of the service account's token, whose name no other Pod has."""
+_PLAIN = re.compile(rb'"[a-z0-9][a-z0-9.-]*+"')
 _MAX_BYTES = 32 * 1024
-_MAX_KNOWN = 256
-_WHOLE = msgspec.json.Decoder(msgspec.Raw)
+_MAX_KNOWN, _MAX_KNOWN_BYTES = 256, 1 << 20
+_SLOTS = 1 << 17
+
+Names = dict[bytes, bytes]
+"""Placeholders, and what they stand for, as JSON."""
 
 
-class Place(NamedTuple):
-    """Where the containers stand in an object's JSON, and which they are."""
+class Unchanged:
+    """Digests of JSON that no rule changes, 8 bytes each: as long as it stays as it is, it is not searched again."""
 
-    begin: int
-    end: int
-    digest: bytes
-    containers: bytes
-    """Without what is of one replica alone."""
+    def __init__(self) -> None:
+        self._slots = memoryview(bytearray(_SLOTS * 8)).cast("q")
+
+    def __contains__(self, digest: bytes | str) -> bool:
+        key = hash(digest)
+        return self._slots[key % _SLOTS] == key
+
+    def add(self, digest: bytes | str) -> None:
+        """In the place of another one, if need be."""
+        key = hash(digest)
+        self._slots[key % _SLOTS] = key
 
 
 class Replicas:
-    """What is replaced in containers, by the digest of what they are and by `key`, which says for whom."""
+    """What the rules make of specs, by the digest of what replicas have in common and by `key`, which says for whom.
 
-    def __init__(self) -> None:
-        self._known: dict[tuple[bytes, object], list[Edit] | None] = {}
-        self._seed = secrets.randbits(64)
-        """So that nobody can make up containers that pass for others."""
+    `seed`: a secret one, so that nobody can make up a spec that passes for another.
+    """
 
-    def edits(self, body: bytes, key: object, edits: Callable[[bytes], list[Edit] | None]) -> list[Edit] | None:
-        """What is replaced in the object, in order; None if that has to be found out in all of it.
+    def __init__(self, unchanged: Unchanged, seed: int) -> None:
+        self._unchanged = unchanged
+        self._seed = seed
+        self._known: dict[tuple[bytes, object], list[bytes] | None] = {}
+        self._known_bytes = 0
+        self._node, self._volume = (b'"~%d~"' % secrets.randbits(64) for _ in range(2))
+        self._placeholder = re.compile(b"(%b|%b)" % (self._node, self._volume))
+        self._is_member = re.compile(self._placeholder.pattern + rb"\s*:")
 
-        `edits`: what is replaced in a JSON; None if that cannot be said without what stands around it.
-        """
-        place = self._place(body)
-        if place is None:
+    def rewritten(self, spec: bytes, key: object, rewrite: Callable[[bytes], bytes]) -> bytes | None:
+        """What `rewrite` makes of a spec, or has made of another replica's; None if it changes nothing."""
+        if len(spec) > _MAX_BYTES:
+            return _unless(spec, rewrite(spec))
+        common, names = self._common(spec)
+        digest = xxhash.xxh3_128_digest(common, self._seed)
+        if names and digest in self._unchanged:
             return None
-        known = self._known
-        if (place.digest, key) not in known:
-            if len(known) >= _MAX_KNOWN:
-                known.clear()
-            known[place.digest, key] = self._found(place.containers, edits)
-        found = known[place.digest, key]
-        if found is None or find(body[: place.begin] + body[place.end :]):
-            return None
-        if found and not is_judged_behind(body[: place.begin]):
-            return None
-        return [(place.begin + begin, place.begin + end, shown) for begin, end, shown in found]
-
-    def _place(self, body: bytes) -> Place | None:
-        begin = body.find(_BEGINS) + len(_BEGINS) - 1
-        end = body.find(_ENDS, begin)
-        if begin < len(_BEGINS) or not 0 < end - begin <= _MAX_BYTES:
-            return None
-        containers = body[begin:end]
-        if (at := containers.find(_VOLUME)) >= 0:
-            volume = containers[at : at + _VOLUME_BYTES]
-            if may_concern_words(volume):
+        if (digest, key) not in self._known:
+            shown = rewrite(common)
+            if shown == common:
+                if names:
+                    self._unchanged.add(digest)
                 return None
-            containers = containers.replace(volume, _ANY_VOLUME)
-        return Place(begin, end, xxhash.xxh3_128_digest(containers, self._seed), containers)
+            self._remember((digest, key), self._parts(common, shown))
+        parts = self._known[digest, key]
+        if parts is None:
+            return _unless(spec, rewrite(spec))
+        return b"".join([names.get(part, part) for part in parts])
 
-    def _found(self, containers: bytes, edits: Callable[[bytes], list[Edit] | None]) -> list[Edit] | None:
-        whole = b"[%s]" % containers
-        try:
-            _WHOLE.decode(b'{"":%s}' % whole)
-        except (msgspec.DecodeError, RecursionError):
-            return None  # they end somewhere else
-        found = edits(whole)
-        if found is None or any(_VOLUME in shown for _, _, shown in found):
-            return None
-        return [(begin - 1, end - 1, shown) for begin, end, shown in found]
+    def _common(self, spec: bytes) -> tuple[bytes, Names]:
+        """What a spec has in common with those of other replicas."""
+        names: Names = {}
+        if (at := spec.rfind(_NODE)) >= 0:
+            start = at + len(_NODE) - 1
+            node = spec[start : spec.find(b'"', start + 1) + 1]
+            if _is_plain_node(node):
+                # Behind a colon or bracket it is no part of another text.
+                behind = spec[at:].replace(b":" + node, b":" + self._node).replace(b"[" + node, b"[" + self._node)
+                spec = spec[:at] + behind
+                names[self._node] = node
+        if (at := spec.find(_VOLUME)) >= 0:
+            volume = spec[at : at + _VOLUME_BYTES]
+            if _is_plain(volume):
+                spec = spec.replace(b":" + volume, b":" + self._volume)
+                names[self._volume] = volume
+        return spec, names
+
+    def _parts(self, common: bytes, shown: bytes) -> list[bytes] | None:
+        """What the rules made of it, parted at placeholders; None if one is gone, or names a member in no JSON."""
+        parts = self._placeholder.split(shown)
+        is_whole = parts[1::2] == self._placeholder.findall(common) and not self._is_member.search(common)
+        return parts if is_whole else None
+
+    def _remember(self, key: tuple[bytes, object], parts: list[bytes] | None) -> None:
+        if len(self._known) >= _MAX_KNOWN or self._known_bytes > _MAX_KNOWN_BYTES:
+            self._known.clear()
+            self._known_bytes = 0
+        self._known[key] = parts
+        self._known_bytes += sum(map(len, parts or ()))
+
+
+def _unless(before: bytes, after: bytes) -> bytes | None:
+    return None if after == before else after
+
+
+def _is_plain(name: bytes) -> bool:
+    """True if no rule can tell a text from any other."""
+    return _PLAIN.fullmatch(name) is not None and not holds_hint(name)
+
+
+_is_plain_node = lru_cache(maxsize=4096)(_is_plain)

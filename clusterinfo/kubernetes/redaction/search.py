@@ -94,6 +94,11 @@ def span_around(data: bytes, at: int, after: int = 0) -> Span:
     return data.rfind(b"{", after, at) + 1, end if end >= 0 else len(data)
 
 
+def holds_hint(data: bytes) -> bool:
+    """False if no rule can tell `data`, in lower case, from other texts."""
+    return _HINT.are_in(data)
+
+
 def may_concern_text(raw: bytes) -> bool:
     """False if no rule for texts changes the JSON string `raw`."""
     return _may_concern_short(raw) if len(raw) <= _SHORT_BYTES else _may_concern_text(raw)
@@ -229,17 +234,17 @@ def is_harmless(piece: bytes, following: bytes) -> bool:
 
 def _names_on(piece: bytes) -> bool:
     """True for `"name":"DB_PASSWORD","valueFrom":`, behind whose inner object a value might come."""
-    named = any(judge(name.decode("utf-8", "replace")).is_secret for name in _NAMED.findall(piece))
-    return named and piece.rstrip().endswith(b":")
+    if not piece.rstrip().endswith(b":"):
+        return False
+    return any(judge(name.decode("utf-8", "replace")).is_secret for name in _NAMED.findall(piece))
 
 
 def _names_value(piece: bytes) -> bool:
     """True for `"name":"DB_PASSWORD","value":"x"`."""
     for found in _NAMED.finditer(piece):
         before = piece[: found.start()]
-        if judge(found[1].decode("utf-8", "replace")).is_secret and (
-            _VALUE.search(piece) or _goes_on(before) or piece.rstrip().endswith(b"[")
-        ):
+        may_be = _VALUE.search(piece) or _goes_on(before) or piece.rstrip().endswith(b"[")
+        if may_be and judge(found[1].decode("utf-8", "replace")).is_secret:
             return True
     return False
 

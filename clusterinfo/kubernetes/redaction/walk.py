@@ -48,7 +48,7 @@ _STRONG = Verdict(is_secret=True, is_strong=True)
 _WHOLE = msgspec.json.Decoder(msgspec.Raw)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rules:
     """What applies to one member of an object: `judges`: names count; `reads`: texts do."""
 

@@ -17,10 +17,13 @@ from clusterinfo.json_repair import MAX_DEPTH
 from clusterinfo.kubernetes import pages
 from clusterinfo.kubernetes.normalize import NormalizedObject, _decoded, _searched, normalize
 from clusterinfo.kubernetes.pages import parse_page, scan_object
-from clusterinfo.kubernetes.redaction import replicas
-from clusterinfo.kubernetes.redaction.names import looks_secret
+from clusterinfo.kubernetes.redaction import objects, replicas
+from clusterinfo.kubernetes.redaction.names import Verdict, looks_secret
 from clusterinfo.kubernetes.redaction.objects import Redaction
 from clusterinfo.kubernetes.redaction.patch import find
+from clusterinfo.kubernetes.redaction.replicas import Replicas, Unchanged
+from clusterinfo.kubernetes.redaction.search import holds_hint
+from clusterinfo.kubernetes.redaction.values import is_harmless
 from clusterinfo.model import GroupVersionResource
 
 RECORDED = Path(__file__).parents[2] / "recorded"
@@ -635,8 +638,9 @@ POD = b'{"kind":"Pod","apiVersion":"v1","metadata":{"name":"a","resourceVersion"
         ((b"", b""), 1),
         ((b'"resourceVersion":"1"', b'"resourceVersion":"2"'), 1),
         ((b'"resourceVersion":"1"', b'"resourceVersion":"p://u:hunter2@h"'), 2),
-        ((b'"Pod"', b'"Secret"'), 2),
-        ((b'"v1"', b'"v2"'), 2),
+        ((b'"name":"a"', b'"name":"b"'), 2),
+        ((b'"Pod"', b'"Secret"'), 1),
+        ((b'"v1"', b'"v2"'), 1),
         ((b'"nodeName":"a"', b'"nodeName":"b"'), 2),
     ],
 )
@@ -730,6 +734,12 @@ def test_who_wrote_last(fields: Any, who: tuple[str, str, str, str | None]) -> N
     assert one.content_hash == normalize(compact({"metadata": {"name": "x"}}), PODS, KEYLESS).content_hash
 
 
+def take_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every object from now on, with nothing remembered of replicas."""
+    monkeypatch.setattr(Redaction, "clean_spec", lambda *_: False)
+    monkeypatch.setattr(Replicas, "rewritten", lambda _, spec, key, rewrite: rewrite(spec))
+
+
 def test_what_is_patched_is_what_is_taken_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = [
         {"name": "DB_PASSWORD", "value": "hunter2"},
@@ -740,7 +750,7 @@ def test_what_is_patched_is_what_is_taken_apart(monkeypatch: pytest.MonkeyPatch)
     ]
     raw = compact(named(spec={"containers": [{"name": "main", "env": environment}]}))
     patched = normalize(raw, PODS, Redaction(b"k"))
-    monkeypatch.setattr(Redaction, "edits", lambda *_: None)
+    take_apart(monkeypatch)
 
     assert patched == normalize(raw, PODS, Redaction(b"k"))
     assert b"hunter2" not in patched.body
@@ -786,20 +796,61 @@ def test_what_is_remembered_of_a_replica_changes_no_other(
     assert b"hunter2" not in normalize(first, PODS, redaction).body
     found = normalize(raw, PODS, redaction)
     assert found == normalize(raw, PODS, redaction)
-    monkeypatch.setattr(Redaction, "edits", lambda *_: None)
+    take_apart(monkeypatch)
 
     assert found == normalize(raw, PODS, Redaction(b"k"))
 
 
+NAMES = ("node-1", "node-type", "true", "42", "aws", "my-token", "name", "DB_PASSWORD", 'a"b', "--x", "")
+
+
+@pytest.mark.parametrize("first", NAMES)
+def test_the_node_of_a_replica_is_a_text_like_any_other(first: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever its name stands: as a password, an argument, the name of a variable, or of a member."""
+    redaction, found_of = Redaction(b"k"), []
+    for node in (first, *NAMES):
+        variables = [
+            {"name": "TOKEN", "value": node},
+            {"name": node, "value": "hunter2"},
+            {"value": node, "name": "PW"},
+        ]
+        references = {"tlsSecret": {"name": node, node: "hunter2"}, "existingSecret": node, "note": f'say "{node}'}
+        containers = [{"args": ["--password", node], "env": variables}]
+        for spec in ({"values": [node], **references}, {"containers": containers}, {"credentials": {"a": [node]}}):
+            raw = compact(named(spec={"x": 1, "password": "hunter2!", "nodeName": node, **spec}))
+            found_of.append((raw, normalize(raw, PODS, redaction)))
+    take_apart(monkeypatch)
+
+    for raw, found in found_of:
+        assert found == normalize(raw, PODS, Redaction(b"k"))
+
+
+def test_a_placeholder_is_harmless_under_no_name() -> None:
+    known = Replicas(Unchanged(), 0)
+    for placeholder, bits in itertools.product((known._node, known._volume), itertools.product((0, 1), repeat=5)):
+        text, verdict = placeholder.decode()[1:-1], Verdict(True, *map(bool, bits))
+        assert not any(is_harmless(text, verdict, name) for name in ("", "token", "secretKey", text[1:]))
+        assert not holds_hint(placeholder)
+
+
 def test_a_replica_is_searched_where_it_differs(monkeypatch: pytest.MonkeyPatch) -> None:
-    redaction, searched = Redaction(b"k"), Mock(side_effect=find)
-    monkeypatch.setattr(replicas, "find", searched)
+    redaction = Redaction(b"k")
     normalize(compact(named(spec=_replica())), PODS, redaction)
-    monkeypatch.setattr(Redaction, "_search", lambda *_, **__: pytest.fail("all of it"))
+    monkeypatch.setattr(objects, "rewrite", lambda *_, **__: pytest.fail("all of it"))
 
-    normalize(compact(named(spec=_replica("kube-api-access-22222"))), PODS, redaction)
+    one = normalize(compact(named(spec=_replica("kube-api-access-22222"))), PODS, redaction)
 
-    assert [b"hunter2" in call.args[0] for call in searched.call_args_list] == [False, False]
+    assert b"kube-api-access-22222" in one.body
+
+
+@pytest.mark.parametrize("bound", ["_MAX_KNOWN", "_MAX_KNOWN_BYTES"])
+def test_what_is_remembered_of_replicas_is_bounded(bound: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, bound, {"_MAX_KNOWN": 3, "_MAX_KNOWN_BYTES": 100}[bound])
+    known = Replicas(Unchanged(), 0)
+
+    for number in range(20):
+        assert known.rewritten(b'{"a":%d}' % number, "key", lambda spec: spec + b" " * 30) is not None
+        assert len(known._known) <= 3
 
 
 def test_a_member_without_a_name_is_none_that_says_where_a_secret_is() -> None:
