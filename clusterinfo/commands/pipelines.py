@@ -17,7 +17,7 @@ from clusterinfo.kubernetes.election import LeaseName
 from clusterinfo.kubernetes.following import NumberingSink
 from clusterinfo.kubernetes.leadership import Leadership, lease_name
 from clusterinfo.kubernetes.live import Event
-from clusterinfo.memory import give_large_blocks_back
+from clusterinfo.memory import KAFKA_BATCH_BYTES, TLS_BUFFER_BYTES, give_large_blocks_back
 from clusterinfo.model import Outcome, Pace
 from clusterinfo.numbering import NumberingLanes
 from clusterinfo.observations import (
@@ -152,7 +152,7 @@ async def _collect_into(
 ) -> int:
     collector = Collector(client, sink, settings, observe)
     if how is Pace.FOLLOW:
-        give_large_blocks_back()  # such as the buffers of a watch's TLS connection
+        give_large_blocks_back(TLS_BUFFER_BYTES)
     if lease is not None:
         await _lead(Leadership(client, lease, observe, cluster=client.cluster.name), collector, sink, stopping, how=how)
         return EXIT_DONE
@@ -201,7 +201,7 @@ async def consume(
     from clusterinfo.commands.database import open_sink
     from clusterinfo.kafka.consumer.group import ConsumerGroup
 
-    give_large_blocks_back()
+    give_large_blocks_back(KAFKA_BATCH_BYTES)
     observe = stored = Sum(observe)
     async with AsyncExitStack() as stack:
         ends = open_sink(settings, observe, do_migrate=do_migrate), ConsumerGroup.connect(settings, observe)

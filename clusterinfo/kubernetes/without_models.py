@@ -4,16 +4,12 @@ Its packages import what belongs to each of 700 kinds as soon as anything of the
 start, for classes that no page is ever put into. Here these packages are registered empty, unless they were imported
 already, so that their modules come one by one. Whoever wants one of its names imports it from here.
 
-urllib3, of which it takes what encodes a password, is imported when it is used: 30 ms of a start.
-
 Issue: https://github.com/tomplus/kubernetes_asyncio/issues/293. It can go when the packages import lazily.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -38,22 +34,7 @@ def _register(name: str, *folders: str) -> ModuleType:
     return package
 
 
-@contextmanager
-def _imported_when_used(name: str) -> Iterator[None]:
-    """Who imports the module `name` within the block has one that imports it as soon as anything of it is asked for."""
-    if name in sys.modules:
-        yield
-        return
-    later = sys.modules[name] = ModuleType(name)
-    later.__getattr__ = lambda attribute: getattr(import_module(name), attribute)  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        del sys.modules[name]
-
-
-with _imported_when_used("urllib3"):
-    _register_empty()
+_register_empty()
 
 from kubernetes_asyncio.client import ApiClient, Configuration  # noqa: E402
 from kubernetes_asyncio.config.config_exception import ConfigException  # noqa: E402

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from clusterinfo.memory import give_large_blocks_back
+from clusterinfo.memory import KAFKA_BATCH_BYTES, give_large_blocks_back
 from clusterinfo.offload import offload
 
 
@@ -41,9 +41,9 @@ async def test_what_it_raises_is_raised() -> None:
 
 
 FREED = """
-from clusterinfo.memory import give_large_blocks_back
+from clusterinfo.memory import KAFKA_BATCH_BYTES, give_large_blocks_back
 def resident(): return int(open("/proc/self/statm").read().split()[1]) * 4096
-switched = {switched} and give_large_blocks_back()
+switched = {switched} and give_large_blocks_back(KAFKA_BATCH_BYTES)
 blocks, small = [], []
 bytearray(20_000_000)  # freed: from here on glibc would keep what is smaller
 before = resident()
@@ -63,6 +63,6 @@ def test_large_blocks_go_back_as_soon_as_they_are_freed() -> None:
         return int(done.stdout)
 
     if not hasattr(ctypes.CDLL(None), "mallopt"):  # another C library: there is nothing to switch
-        assert not give_large_blocks_back()
+        assert not give_large_blocks_back(KAFKA_BATCH_BYTES)
         return
     assert left(switched=True) < 2_000_000 < left(switched=False)

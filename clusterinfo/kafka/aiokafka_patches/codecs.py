@@ -22,17 +22,14 @@ from aiokafka.errors import CorruptRecordException
 # A batch of our own holds 512 KiB, or one record that is at most 8 MiB (sink.py). Others may pack a little more.
 LIMIT_BYTES = 12 * 1024 * 1024
 
-KEPT_BYTES = 640 * 1024
-"""The limit of what is decompressed on the event loop, into one buffer that is kept: the pages of a new one take a
-tenth of the time."""
-_kept: list[bytearray] = []  # none while it is in use
-
 _MODULES = (
     "aiokafka.record.default_records",
     "aiokafka.record.legacy_records",
     "aiokafka.record._crecords.default_records",
     "aiokafka.record._crecords.legacy_records",
 )
+Decompress = Callable[[bytes, int, bytearray | None], bytes]
+"""Of a payload, a limit in bytes, and a buffer of so many."""
 _XERIAL = b"\x82SNAPPY\x00"  # the framing of snappy-java: a header of 16 bytes, then blocks with their length in front
 _ZSTD_LEVEL = 1
 _GZIP_WBITS = 31  # zlib.decompressobj: 16 + the largest window reads a gzip stream
@@ -57,18 +54,23 @@ def zstd_encode(payload: bytes | bytearray | memoryview) -> bytes:
     return bytes(cramjam.zstd.compress(payload, level=_ZSTD_LEVEL))
 
 
-def decompress(codec: str, payload: bytes | memoryview, limit_bytes: int | None = None) -> bytes:
-    """`payload` decompressed. Raises CorruptRecordException if it cannot be, or is larger than the limit."""
+def decompress(
+    codec: str, payload: bytes | memoryview, limit_bytes: int | None = None, buffer: bytearray | None = None
+) -> bytes:
+    """`payload` decompressed. Raises CorruptRecordException if it cannot be, or is larger than the limit.
+
+    `buffer`: of so many bytes, for the formats that need one: it takes as long again to have the pages of a new one.
+    """
     limit_bytes = limit_bytes or LIMIT_BYTES
     try:
-        return _DECOMPRESS[codec](bytes(payload), limit_bytes)
+        return _DECOMPRESS[codec](bytes(payload), limit_bytes, buffer)
     except (cramjam.DecompressionError, zlib.error, struct.error, ValueError, MemoryError) as error:
         reason = str(error)[:100]
     # Not from within: an error that knows the first one holds the buffers of its frames, 12 MiB each.
     raise CorruptRecordException(f"cannot decompress within {limit_bytes} bytes: {reason}")
 
 
-def _gzip(payload: bytes, limit_bytes: int) -> bytes:
+def _gzip(payload: bytes, limit_bytes: int, _: bytearray | None = None) -> bytes:
     stream = zlib.decompressobj(_GZIP_WBITS)
     data = stream.decompress(payload, limit_bytes)
     if not stream.eof:
@@ -76,7 +78,7 @@ def _gzip(payload: bytes, limit_bytes: int) -> bytes:
     return data
 
 
-def _snappy(payload: bytes, limit_bytes: int) -> bytes:
+def _snappy(payload: bytes, limit_bytes: int, _: bytearray | None = None) -> bytes:
     if not payload.startswith(_XERIAL):
         return _snappy_block(payload, limit_bytes)
     data = bytearray()
@@ -97,34 +99,23 @@ def _snappy_block(block: bytes, limit_bytes: int) -> bytes:
     return bytes(cramjam.snappy.decompress_raw(block))
 
 
-def _into(decompress_into: Callable[[bytes, bytearray], int]) -> Callable[[bytes, int], bytes]:
+def _into(decompress_into: Callable[[bytes, bytearray], int]) -> Decompress:
     """Decompress into a buffer that grows by doubling up to the limit: no format promises to carry its size."""
 
-    def decompress_within(payload: bytes, limit_bytes: int) -> bytes:
-        if limit_bytes == KEPT_BYTES:
-            return _in_kept(decompress_into, payload)
-        size_bytes = min(max(len(payload) * 32, 4096), limit_bytes)
+    def decompress_within(payload: bytes, limit_bytes: int, buffer: bytearray | None) -> bytes:
+        buffer = bytearray(min(max(len(payload) * 32, 4096), limit_bytes)) if buffer is None else buffer
         while True:
-            buffer = bytearray(size_bytes)
             try:
                 return bytes(memoryview(buffer)[: decompress_into(payload, buffer)])
             except cramjam.DecompressionError:
-                if size_bytes == limit_bytes:
+                if len(buffer) == limit_bytes:
                     raise
-                size_bytes = min(size_bytes * 4, limit_bytes)
+                buffer = bytearray(min(len(buffer) * 4, limit_bytes))
 
     return decompress_within
 
 
-def _in_kept(decompress_into: Callable[[bytes, bytearray], int], payload: bytes) -> bytes:
-    buffer = _kept.pop() if _kept else bytearray(KEPT_BYTES)
-    try:
-        return bytes(memoryview(buffer)[: decompress_into(payload, buffer)])
-    finally:
-        _kept[:] = [buffer]
-
-
-_DECOMPRESS: dict[str, Callable[[bytes, int], bytes]] = {
+_DECOMPRESS: dict[str, Decompress] = {
     "gzip": _gzip,
     "snappy": _snappy,
     "lz4": _into(cramjam.lz4.decompress_into),

@@ -3,8 +3,9 @@
 The headers of a harmless message are read by aiokafka's compiled reader, which takes 3 µs for 19 of them where Python
 takes 13: it gets them as a batch of their own, so that it can neither make more than their bytes nor read beyond them.
 Whatever it refuses is read here, which finds what is wrong with it. The first headers, which a page's messages have the
-same to the byte, are read once (`Alike`); an item of such a page is a record as soon as it is read (`Item`): its key
-tells its subject, which tells where its other values stand, and whatever stands elsewhere is read as any other message.
+same to the byte (`Alike`), are compared; an item of such a page is a record as soon as it is read (`Item`): its key
+tells its subject, which tells where its other values stand. Whatever stands elsewhere is read as any other message, as
+is what has no uid of 36 characters: some aggregated APIs give none.
 For why and until when, see `reading`.
 
 Source: https://kafka.apache.org/documentation/#record
@@ -28,13 +29,13 @@ from clusterinfo.wire import MAX_HEADERS, MAX_HEADERS_BYTES, OWN, Own, Page
 Headers = list[tuple[str, bytes | None]]
 
 _LONG = 0x81  # bits of a length that is no number from 0 to 63, in one byte
-_MOST_BYTES = 1024  # of an id, or of a subject, that is looked at without reading what stands before it
+_MOST_BYTES = 1024  # of the subject of an item
 _BATCH_OF_ONE = struct.pack(">16xB40xi", 2, 1)  # a batch's header, of which only the format and the number matter here
 _NOTHING_BUT_HEADERS = b"\0\0\0\1\1"  # a message's attributes, time and offset, its key and its value: both null
 PASSED_AT_ONCE = 1000
 """Messages: 2 ms. Kafka takes a million of eight bytes as one batch."""
 _OWN_OF_ALL = 5  # headers: id, subject, uid, version and hash; what lacks one is read as any other message
-_WORTH = 4  # headers that come again, from which on a message is read in two parts
+_MOST_ALIKE_BYTES = 4096  # of a message's key and headers: what a lane keeps of one
 _CACHED = 1024  # lengths of headers whose beginning is remembered, and of those who wrote what
 _MOST_WHO_BYTES = 512  # of the headers that name one of them
 
@@ -46,9 +47,6 @@ def _length(number: int) -> bytes:
 
 
 _LENGTHS = [_length(number) for number in range(_MOST_BYTES)]
-_FRONTS = [b"\0", *(_length(number - (1 if number <= 64 else 2)) for number in range(1, _MOST_BYTES))]
-"""The length in front of a value, by the bytes of both; NUL where there is none such."""
-_FRONTS[65] = b"\0"
 _ID, _SUBJECT, _UID, _VERSION, _HASH, _MANAGER, _OPERATION, _SUBRESOURCE, _MANAGED_AT = (
     _length(len(name)) + name.encode() for name in OWN
 )
@@ -123,36 +121,32 @@ class Item(msgspec.Struct, frozen=True, gc=False):
 
 
 class Alike:
-    """The first headers of a message, if the one before had the same: they need not be read where they come again.
+    """The first headers of the items of a page, which two messages in a row have alike.
 
-    Attributes: `headers`; `encoded`, the bytes that they are, of which b"" are none; `page`, if that message was an
-    item of one, and of its items `encoded_to_id`, the bytes from their headers' number to the id, which begins `id_at`
-    bytes behind that number's place, and `number`, how many headers they have at least.
+    Attributes: `page`, None until there are two such; of its items `encoded_to_id`, what stands between their headers'
+    number and the id, whose length is `id_at` bytes behind that number's place; `number`, how many they have at least.
     """
 
     def __init__(self) -> None:
-        self.headers: Headers = []
-        self.encoded = b""
         self.page: Page | None = None
         self.encoded_to_id, self.id_at, self.number = b"", 0, 0
         self._last: Headers = []
 
-    def learn(self, data: bytes, pos: int, headers: Headers, key: bytes | None, value: bytes | None) -> None:
-        """Take in a message with other first headers: all that it has, which begin at `pos`, its key and its value."""
-        last, has_changed = self._last, bool(self.encoded)
-        self._last, self.headers, self.encoded, self.page = headers, [], b"", None
-        if has_changed:  # another page begins, of which the next message has more
+    def learn(self, encoded: bytes, headers: Headers, key: bytes | None, value: bytes | None) -> None:
+        """Take in a message that is no item of the page: key, value, headers; these `encoded`, without their number."""
+        if self.page and encoded.startswith(self.encoded_to_id):  # an unusual one, but of this page
             return
+        last, self._last, self.page = self._last, [], None
+        if len(key or b"") + len(encoded) > _MOST_ALIKE_BYTES:
+            return
+        self._last = headers
         number = sum(1 for _ in takewhile(_are_equal, zip(headers, last, strict=False)))
-        if number >= _WORTH:
-            end = pos
+        if number + len(OWN) < MAX_HEADERS and (page := Page.of(key, value, headers[:number], headers[number:])):
+            end = 0
             for _ in range(number):
-                _, end = _header(data, end, len(data))
-            self.headers, self.encoded = headers[:number], data[pos:end]
-            self.encoded_to_id = self.encoded + _ID
+                _, end = _header(encoded, end, len(encoded))
+            self.page, self.encoded_to_id = page, encoded[:end] + _ID
             self.id_at, self.number = 1 + len(self.encoded_to_id), number + _OWN_OF_ALL
-            if number + len(OWN) < MAX_HEADERS:
-                self.page = Page.of(key, value, self.headers, headers[number:])
 
 
 def _are_equal(pair: tuple[object, object]) -> bool:
@@ -182,20 +176,21 @@ def read_item(data: bytes, begin: int, base_offset: int, alike: Alike) -> Item |
 def _own_values(data: bytes, pos: int, end: int, subject: bytes, alike: Alike) -> Own:
     """What the headers of an item, from their number at `pos` up to `end`, say beside those of its page.
 
-    Raises ValueError or IndexError if these are not all that it has, or unusual.
+    They are, each with its name and length in front: number | those of the page | id | subject | uid, of 36 bytes |
+    version | hash, of 32 | who wrote it, 0 to 3 | when, of 27, or nothing. Raises ValueError or IndexError if these are
+    not all that it has, or unusual.
     """
     begin = pos + alike.id_at
     if not data.startswith(alike.encoded_to_id, pos + 1) or end > len(data) or end - pos > MAX_HEADERS_BYTES:
         raise ValueError("headers of another page, or too many")
+    id_bytes, id_at = _number(data, begin)
     said = _SUBJECT + _LENGTHS[len(subject)] + subject + _UID
-    id_end = data.find(said, begin, end)
-    uid_at = id_end + len(said)
+    uid_at = id_at + id_bytes + len(said)
     length_at = uid_at + _VERSION_AFTER
     version_at = length_at + 1
     hash_at = version_at + (data[length_at] >> 1)
     if not (
-        id_end > begin
-        and data.startswith(_FRONTS[id_end - begin], begin)
+        data.startswith(said, id_at + id_bytes)
         and data.startswith(_VERSION, uid_at + UID_BYTES)
         and data.startswith(_HASH, hash_at)
         and not data[length_at] & _LONG
@@ -268,12 +263,10 @@ def read_message(
         if unread := _too_much(number, end - pos):
             headers, kept_bytes = _first_headers(data, pos, min(end, pos + MAX_HEADERS_BYTES), min(number, MAX_HEADERS))
             unread = unread._replace(omitted_bytes=end - pos - kept_bytes)
-        elif alike and (found := _after_alike(data, pos, end, number, alike)) is not None:
-            headers = found
         elif (found := _compiled_headers(data[headers_at:end])) is not None:
             headers = found
             if alike:
-                alike.learn(data, pos, headers, key, value)
+                alike.learn(data[pos:end], headers, key, value)
         else:
             headers = _all_headers(data, pos, end, number)
     except ValueError as error:
@@ -329,15 +322,6 @@ def _too_much(number: int, size_bytes: int) -> Unread | None:
             "bytes: not read"
         )
     return None
-
-
-def _after_alike(data: bytes, pos: int, end: int, number: int, alike: Alike) -> Headers | None:
-    """The headers at `pos`, if they begin with those; None if they do not, or aiokafka does not read the others."""
-    number -= len(alike.headers)
-    if not alike.encoded or number < 0 or not data.startswith(alike.encoded, pos, end):
-        return None
-    others = _compiled_headers(bytes((2 * number,)) + data[pos + len(alike.encoded) : end])
-    return None if others is None else alike.headers + others
 
 
 def _compiled_headers(encoded: bytes) -> Headers | None:

@@ -45,9 +45,10 @@ from clusterinfo.offload import offload
 UNPACKED_BYTES = 16 * 1024 * 1024
 """Of unpacked batches held at once; one that is needed and not held any more is unpacked again."""
 
-INLINE_BYTES = codecs.KEPT_BYTES
+INLINE_BYTES = 640 * 1024
 """What is unpacked on the event loop, as the batches of collectors are (512 KiB): 1.5 ms, and six partitions may have
 one in the same turn."""
+_inline_buffer = bytearray(INLINE_BYTES)
 
 _LENGTH = struct.Struct(">8xi")
 _RECORDS = struct.Struct(">57xi")
@@ -256,7 +257,7 @@ class Batch:
         """Append its next messages from offset `start` on, until there are `most`; True once there are no more."""
         if self.is_control_batch:
             return True
-        data = self._unpack(INLINE_BYTES if allowance else None) if self.unpacked is None else self.unpacked
+        data = self._unpack(inline=allowance is not None) if self.unpacked is None else self.unpacked
         items_from = max(start, allowance.start) if allowance and allowance.most else self.next_offset
         while self._left > 0:
             if len(found) >= most:
@@ -330,14 +331,15 @@ class Batch:
             except UnreadableError as error:
                 self._failure = error
 
-    def _unpack(self, inline_bytes: int | None) -> bytes:
+    def _unpack(self, *, inline: bool) -> bytes:
         """Its messages, unpacked. Raises PausedError if they are more than may be here, or seem to be broken."""
         if self._failure:
             raise self._failure
         try:
-            return self._keep(self._unpacked(inline_bytes or codecs.LIMIT_BYTES))
+            unpacked = self._unpacked(INLINE_BYTES, _inline_buffer) if inline else self._unpacked(codecs.LIMIT_BYTES)
+            return self._keep(unpacked)
         except UnreadableError:
-            if inline_bytes:
+            if inline:
                 raise PausedError(self) from None
             raise
 
@@ -348,14 +350,14 @@ class Batch:
         _held[next(_numbers)] = self
         return data
 
-    def _unpacked(self, limit_bytes: int) -> bytes:
+    def _unpacked(self, limit_bytes: int, buffer: bytearray | None = None) -> bytes:
         packed = self._view[_HEADER_BYTES:]
         if not self._codec:
             return bytes(packed)
         if self._codec not in _CODECS:
             raise self._unreadable(f"its compression is {self._codec}, which is none")
         try:
-            return codecs.decompress(_CODECS[self._codec], packed, limit_bytes)
+            return codecs.decompress(_CODECS[self._codec], packed, limit_bytes, buffer)
         except CorruptRecordException as error:
             raise self._unreadable(str(error)) from error
 

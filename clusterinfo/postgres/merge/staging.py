@@ -234,7 +234,7 @@ def _stage_object(staged: Staged, record: Record, seen: _Sighting) -> None:
         seen.seen_at,
         reach,
     )
-    staged.rows.append(tuple.__new__(ObjectRow, row))  # in a quarter of the time that its own function takes
+    staged.rows.append(ObjectRow._make(row))  # takes less time than its own function
 
 
 def _tally(staged: Staged, record: Record, unit: UnitRow, live_at: int) -> Tally:

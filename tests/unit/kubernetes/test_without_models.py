@@ -34,13 +34,3 @@ def test_no_model_is_imported() -> None:
 
 def test_who_imported_all_of_it_before_keeps_it() -> None:
     assert "kubernetes_asyncio.client.models.v1_pod" in imported("import kubernetes_asyncio")
-
-
-def test_urllib3_is_imported_when_it_is_used() -> None:
-    program = (
-        "import sys; from clusterinfo.kubernetes.without_models import Configuration; "
-        "print('urllib3' in sys.modules, Configuration().get_basic_auth_token(), 'urllib3' in sys.modules)"
-    )
-    found = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, timeout=60, text=True)
-
-    assert found.stdout.split() == ["False", "Basic", "Og==", "True"]

@@ -98,27 +98,6 @@ def test_compiled_or_not_the_headers_are_the_same(monkeypatch: pytest.MonkeyPatc
     assert found == [read(case) for case in cases]
 
 
-def test_headers_that_come_again_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever follows them, behind those of another page too; and often they are not read again."""
-    source = random.Random(21)
-    alike, used, after_alike = message.Alike(), 0, message._after_alike
-    pages = [[(b"h%d" % number, b"v" * page) for number in range(8)] for page in (1, 2)]
-
-    def counted(*arguments: Any) -> Any:
-        nonlocal used
-        found = after_alike(*arguments)
-        used += found is not None
-        return found
-
-    monkeypatch.setattr(message, "_after_alike", counted)
-    for number in range(2000):
-        page = pages[number // 100 % 2]
-        headers = encoded([*page[: source.choice([8, 8, 8, 3])], *drawn(source)])
-        headers = headers if source.random() < 0.7 else mangled(headers, source)
-        assert read(headers, alike) == read(headers)
-    assert 400 < used < 1800
-
-
 OFFSET = 7
 UID = "5180eaa4-7a47-4e30-81ab-2135c8f2a0e5"
 BEFORE_KEY = b"\0" + varint(300) + varint(OFFSET)
@@ -198,20 +177,47 @@ def test_what_is_unusual_is_read_as_any_other_message(attributes: dict[str, obje
     assert record is not None
 
 
-@pytest.mark.parametrize("headers", [50, 51])
+@pytest.mark.parametrize("headers", [54, 55, 56])
 def test_of_a_page_of_too_many_headers_nothing_is_read_at_once(headers: int) -> None:
-    """As many as its items have are said in one byte."""
-    key, value, said = wire.encode(replace(item(2, "pods", new_list()), uid=UID))
-    more = [(b"h%02d" % number, b"v") for number in range(headers - (len(said) - 5))]
-    data = sized(key) + sized(value) + encoded([*more, *((name.encode(), text) for name, text in said)])
-    alike = message.Alike()
-    for _ in range(2):
-        message.read_message(data, 0, len(data), 0, None, alike=alike)
-    assert len(alike.headers) >= headers
-    assert (alike.page is None) == (len(alike.headers) + len(wire.OWN) >= MAX_HEADERS)
+    """How many an item has is said in one byte."""
+    page, alike = new_list(), message.Alike()
+
+    def with_more(number: int) -> bytes:
+        key, value, said = wire.encode(replace(item(number, "pods", page), uid=UID))
+        more = [(b"h%02d" % number, b"v") for number in range(headers - (len(said) - 5))]
+        return sized(key) + sized(value) + encoded([*more, *((name.encode(), text) for name, text in said)])
+
+    for number in range(2):
+        data = with_more(number)
+        message.read_message(data, 0, len(data), number, None, alike=alike)
+    assert (alike.page is not None) == (headers + len(wire.OWN) < MAX_HEADERS)
     if alike.page:
-        quick, record = both(data, alike)
+        quick, record = both(with_more(2), alike)
         assert quick == record is not None
+
+
+def test_a_page_that_is_interrupted_is_learnt_again() -> None:
+    """By a change that was watched, or by another list of the same run: what all of them have alike is no page."""
+    page, alike, other = new_list(), message.Alike(), replace(item(9, "pods", new_list()), list="", session=new_list())
+    changed = wire.encode(replace(other, uid=UID))
+    change = (
+        sized(changed.key) + sized(changed.value) + encoded([(name.encode(), text) for name, text in changed.headers])
+    )
+    before = new_list()
+    found = []
+    for data in [of_page(0, before), of_page(1, before), *(of_page(number, page) for number in range(3)), change] + [
+        of_page(number, page) for number in range(3, 6)
+    ]:
+        message.read_message(data, 0, len(data), 0, None, alike=alike)
+        found.append(alike.page is not None)
+    assert found == [False, True, False, True, True, False, False, True, True]
+
+
+def test_of_what_is_long_nothing_is_kept() -> None:
+    alike, shared = message.Alike(), [(b"h%d" % number, b"v" * 500) for number in range(9)]
+    for _ in range(2):
+        read(encoded(shared), alike)
+    assert alike._last == []
 
 
 @pytest.mark.parametrize(
