@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from clusterinfo.kubernetes.normalize import normalize
-from clusterinfo.kubernetes.redaction import objects
+from clusterinfo.kubernetes.redaction import objects, replicas
 from clusterinfo.kubernetes.redaction.objects import Redaction
-from clusterinfo.kubernetes.redaction.replicas import Replicas
+from clusterinfo.kubernetes.redaction.replicas import Replicas, Unchanged
 from clusterinfo.kubernetes.redaction.walk import walk
 from clusterinfo.model import GroupVersionResource
 
@@ -96,6 +96,7 @@ SPECS = {
     "a node as a password behind it": b'{"nodeName":"node-1","password":"node-1","tokens":["node-1"]}',
     "a node as a member": b'{"nodeName":"node-1","x":{"node-1":"y","password":"z"},"y":["node-1"]}',
     "a node as a name": b'{"nodeName":"node-1","env":[{"name":"node-1","value":"x"},{"name":"PIN","value":"node-1"}]}',
+    "a node as a member of no JSON": b'{"nodeName":"node-1","password":{"a":"node-1":"hunter2"}}',
     "a node behind a white space": b'{"nodeName":"node-1","x":{"y": "node-1"},"node-1" :1,"password":"z"}',
     "a node in a text": rb'{"nodeName":"node-1","x":"[\"node-1\",{\"token\":\"node-1\"}]"}',
     "a node that is a secret": b'{"nodeName":"%b"}' % (b"ghp_" + b"a" * 36),
@@ -138,6 +139,39 @@ def test_what_looks_like_a_placeholder_stays() -> None:
         ):
             assert normalize(raw_of(spec), PODS, redaction).body == plain(raw_of(spec), fresh())
             assert normalize(raw_of(spec), PODS, redaction).body == plain(raw_of(spec), fresh())
+
+
+def test_after_all_is_forgotten_it_is_remembered_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "_MAX_KNOWN_BYTES", 100)
+    known, rewritten = Replicas(Unchanged(), 0), []
+
+    def rewrite(spec: bytes) -> bytes:
+        rewritten.append(spec)
+        return spec + b" " * 30
+
+    for number in range(10):
+        for _ in range(2):
+            known.rewritten(b'{"a":%d}' % number, "key", rewrite)
+
+    assert len(rewritten) == 10
+
+
+def test_what_lies_in_the_same_place_is_not_taken_for_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas, "_SLOTS", 1)
+    unchanged = Unchanged()
+    unchanged.add(b"one")
+    assert b"one" in unchanged
+    assert b"another" not in unchanged
+    unchanged.add(b"another")
+    assert b"one" not in unchanged
+
+
+def test_a_large_spec_is_not_remembered() -> None:
+    redaction = fresh()
+    for spec in (spec_of(), spec_of().replace(b"{", b'{"a":"%b",' % (b"x" * 40_000), 1)):
+        assert normalize(raw_of(spec), PODS, redaction).body == plain(raw_of(spec), fresh())
+
+    assert len(redaction._replicas._known) == 1
 
 
 def test_rules_of_kinds_and_namespaces_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
