@@ -78,6 +78,39 @@ def test_a_fingerprint_is_of_its_kind_and_namespace() -> None:
     assert len(found) == 6  # a kind's name is no part of a fingerprint
 
 
+OTHER_KINDS = {
+    "requests": GroupVersionResource(
+        "certificates.k8s.io", "v1", "certificatesigningrequests", "CertificateSigningRequest", namespaced=False
+    ),
+    "open texts": GroupVersionResource("", "v1", "configmaps", "ConfigMap", namespaced=True),
+    "schemas": GroupVersionResource(
+        "apiextensions.k8s.io", "v1", "customresourcedefinitions", "CustomResourceDefinition", namespaced=False
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_KINDS.values(), ids=OTHER_KINDS)
+def test_a_kind_with_rules_of_its_own_is_not_taken_for_another(kind: GroupVersionResource) -> None:
+    redaction = fresh()
+    for spec, more in (
+        (b'{"request":"aHVudGVyMg=="}', b""),
+        (b'{"password":"hunter2"}', b""),
+        (b'{"a":1}', b',"data":{"password":"hunter2"}'),
+    ):
+        raw = raw_of(spec, more=more)
+        normalize(raw, PODS, redaction)
+        assert normalize(raw, kind, redaction).body == plain(raw, fresh(), kind)
+
+
+def test_what_is_not_judged_stays() -> None:
+    redaction = fresh()
+    raw = raw_of(b'{"password":"hunter2"}', more=b',"data":{"password":"hunter2"}')
+    normalize(raw, PODS, redaction)
+
+    assert b'"data":{"password":"hunter2"}' in normalize(raw, OTHER_KINDS["open texts"], redaction).body
+    assert b'"spec":{"password":"hunter2"}' in normalize(raw, OTHER_KINDS["schemas"], redaction).body
+
+
 SPECS = {
     "deep": b'{"a":' * 150 + spec_of() + b"}" * 150,
     "white space": spec_of().replace(b":", b" : ").replace(b",", b" ,\n\t"),

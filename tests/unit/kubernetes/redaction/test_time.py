@@ -122,3 +122,9 @@ def test_a_long_value_is_harmless_under_no_beginning(begin: str) -> None:
     shown = walk(json.dumps(f"x token={begin}{'hunter2' * 200} y").encode(), "note", RULES)
 
     assert shown == b'"x token=[hidden] y"'
+
+
+def test_an_escape_begins_no_value() -> None:
+    raw = json.dumps("x token=\\nhunter2 y").encode()
+
+    assert walk(raw, "note", RULES) == raw
