@@ -23,7 +23,7 @@ PACKED = ("U2VjcmV0", "NlY3Jld", "TZWNyZX", "H4sI")
 _LINE = r"(?:^|(?<=\\n)|(?<=\"))(?P<before>[ \t]*(?:- +)?)"
 """Begins one, also of a text within JSON within the text."""
 _KIND = re.compile(
-    rf"{_LINE}[\"']?kind[\"']?:[ \t]*[\"']?Secret(?:List)?[\"']?[ \t]*(?:#[^\n\\]*+)?(?=\r?$|\\{{1,15}}[nr\"]|\")",
+    rf"{_LINE}[\"']?kind[\"']?:[ \t]*[\"']?Secret(?:List)?[\"']?[ \t]*(?=\r?$|#|\\{{1,15}}[nr\"]|\")",
     re.MULTILINE,
 )
 _VALUES = re.compile(rf"{_LINE}[\"']?(?:data|stringData|items)[\"']?:", re.MULTILINE)

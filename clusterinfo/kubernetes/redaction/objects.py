@@ -33,7 +33,8 @@ _COPY_MARKS = tuple(mark.encode() for mark in COPY_MARKS)
 _SHORT_BYTES = 1024
 """Pieces of an object that are rewritten are remembered up to this length, 2,048 of them: 4 MB at most."""
 _SPEC = label("spec")
-_MAX_OPEN = 1024
+_MAX_KINDS = 1024
+"""Kinds in namespaces, of which the rules are remembered."""
 _VERSION = re.compile(rb'"resourceVersion":"[0-9]+"')
 
 Members = dict[str, bytes]
@@ -61,11 +62,11 @@ class Redaction:
         self._configmap_values = configmap_values
         self._redact, self._keep = tuple(redact), tuple(keep)
         self._seed = secrets.randbits(64)
-        """So that nobody can make up JSON that passes for other JSON."""
+        """So that nobody can make up JSON that passes for other JSON; by chance, one of 2^47 does (`Unchanged`)."""
         self._unchanged = Unchanged()
         self._replicas = Replicas(self._unchanged, self._seed)
         self._rewrite_short = lru_cache(maxsize=2048)(rewritten)
-        self._open: dict[tuple[str, ...], Rules | None] = {}
+        self._rules_of_kinds: dict[tuple[str, ...], Rules | None] = {}
         self._wanted_of = lru_cache(maxsize=1024)(self._find_wanted)
 
     def fingerprint(self, value: bytes, kind: str, namespace: str, field: str) -> str:
@@ -80,17 +81,15 @@ class Redaction:
         Takes `"name":value` for each name, where `clean` takes values. That no rule concerns anything is remembered of
         the `content_hash`.
         """
-        rules = self._open_rules(gvr, namespace)
+        rules = self._rules_of_kind(gvr, namespace)
         if rules is None:
             return False
         version = metadata.get("resourceVersion", b"")
         # The hash leaves the version out, so it must be none of a rule's texts.
-        is_content = not version or _VERSION.fullmatch(version) is not None
-        if is_content and content_hash in self._unchanged:
+        is_hashed = not version or _VERSION.fullmatch(version) is not None
+        if is_hashed and content_hash in self._unchanged:
             return True
-        inner = [one for one in metadata.values() if one is not version or not is_content]
-        outer = [one for name, one in members.items() if name != "spec"]
-        rest = b'{"metadata":{%b},%b}' % (b",".join(inner), b",".join(outer))
+        rest = _without_spec(metadata, members, version if is_hashed else None)
         digest = xxhash.xxh3_128_digest(rest, self._seed)
         if digest not in self._unchanged and (len(rest) > LARGE_BYTES or find(rest)):
             return False
@@ -98,7 +97,7 @@ class Redaction:
         if before is not None and (spec := self._rewritten_spec(before[len(_SPEC) :], rules)) is not None:
             members["spec"] = _SPEC + spec
             self._unchanged.add(digest)
-        elif is_content:
+        elif is_hashed:
             self._unchanged.add(content_hash)
         return True
 
@@ -119,7 +118,7 @@ class Redaction:
 
     def _rewritten(self, value: bytes, name: str, gvr: GroupVersionResource, namespace: str) -> bytes:
         """A member's value after all rules."""
-        rules = self._open_rules(gvr, namespace)
+        rules = self._rules_of_kind(gvr, namespace)
         if rules is None:
             return rewrite(value, name, self._rules(gvr, namespace, name), self._rewrite_piece)
         if name == "spec":
@@ -134,14 +133,14 @@ class Redaction:
         """Environments are the same in many containers, and from change to change."""
         return (self._rewrite_short if len(piece) <= _SHORT_BYTES else rewritten)(piece, rules)
 
-    def _open_rules(self, gvr: GroupVersionResource, namespace: str) -> Rules | None:
+    def _rules_of_kind(self, gvr: GroupVersionResource, namespace: str) -> Rules | None:
         """What applies to all members of a kind alike; None if members have rules of their own."""
         key = gvr.group, gvr.resource, gvr.kind, namespace
-        if key not in self._open:
-            if len(self._open) >= _MAX_OPEN:
-                self._open.clear()
-            self._open[key] = None if self._is_always_cleaned(gvr) else self._rules(gvr, namespace, "")
-        return self._open[key]
+        if key not in self._rules_of_kinds:
+            if len(self._rules_of_kinds) >= _MAX_KINDS:
+                self._rules_of_kinds.clear()
+            self._rules_of_kinds[key] = None if self._is_always_cleaned(gvr) else self._rules(gvr, namespace, "")
+        return self._rules_of_kinds[key]
 
     def _is_always_cleaned(self, gvr: GroupVersionResource) -> bool:
         if self._wanted_of(gvr.resource, gvr.group) != NONE:
@@ -165,6 +164,13 @@ class Redaction:
             hides_request=holds_request(gvr),
             wanted=self._wanted_of(gvr.resource, gvr.group).below(name),
         )
+
+
+def _without_spec(metadata: Members, members: Members, version: bytes | None) -> bytes:
+    """An object's JSON without its spec and `version`, of `"name":value`s."""
+    inner = [one for one in metadata.values() if one is not version]
+    outer = [one for name, one in members.items() if name != "spec"]
+    return b'{"metadata":{%b},%b}' % (b",".join(inner), b",".join(outer))
 
 
 def without_copies(annotations: bytes) -> bytes:

@@ -38,7 +38,7 @@ RewritePiece = Callable[[bytes, Rules], tuple[int, bytes] | None]
 _UNJUDGED = tuple(f'"{name}"'.encode() for name in UNJUDGED_BELOW)
 
 
-def rewrite(data: bytes, name: str, rules: Rules, rewrite_piece: RewritePiece | None = None) -> bytes:
+def rewrite(data: bytes, name: str, rules: Rules, rewrite_piece: RewritePiece) -> bytes:
     """What `walk` returns for the member `name` of an object. `rewrite_piece`: `rewritten`, with a memory."""
     if rules.hides_request or rules.wanted != NONE or name in UNJUDGED_BELOW or judge(name).is_secret:
         return walk(data, name, rules)
@@ -49,8 +49,8 @@ def rewrite(data: bytes, name: str, rules: Rules, rewrite_piece: RewritePiece | 
     spans = find(data)
     if not spans:
         return data
-    edits = edits_of(data, spans, rules, rewrite_piece or rewritten)
-    return walk(data, name, rules) if edits is None else edited(data, edits)
+    edits = _edits_of(data, spans, rules, rewrite_piece)
+    return walk(data, name, rules) if edits is None else _edited(data, edits)
 
 
 def find(data: bytes) -> list[Span]:
@@ -73,11 +73,11 @@ def _around(data: bytes, places: Iterable[int]) -> Iterator[Span]:
             yield begin, end
 
 
-Edit = tuple[int, int, bytes]
+_Edit = tuple[int, int, bytes]
 """From where to where, and what stands there instead."""
 
 
-def edits_of(data: bytes, spans: Sequence[Span], rules: Rules, rewrite_piece: RewritePiece) -> list[Edit] | None:
+def _edits_of(data: bytes, spans: Sequence[Span], rules: Rules, rewrite_piece: RewritePiece) -> list[_Edit] | None:
     """What is replaced in the pieces at `spans`, in order; None if one of them is no object by itself."""
     if not spans[0][0] or len(spans) > _MANY:
         return None
@@ -96,7 +96,7 @@ def edits_of(data: bytes, spans: Sequence[Span], rules: Rules, rewrite_piece: Re
     return edits
 
 
-def edited(data: bytes, edits: Iterable[Edit]) -> bytes:
+def _edited(data: bytes, edits: Iterable[_Edit]) -> bytes:
     """`data` after `edits`."""
     parts: list[bytes] = []
     done = 0

@@ -135,7 +135,8 @@ _STRING = rb'"((?:[^"\\]++|\\.)*+)"'
 _MEMBER = re.compile(rb'"([^"\\]*+)"\s*+:\s*+(?:' + _STRING + rb'|([^\s,"\[\]}]++)|(\[)?)', re.DOTALL)
 _NAMED = re.compile(rb'(?<![^\s,{])"(?:name|key)"\s*+:\s*+"([^"\\]++)"')
 _VALUE = re.compile(rb'"(?:' + "|".join(VALUE_MEMBERS).encode() + rb')"\s*+:')
-_VALUE_BEHIND = re.compile(rb'[}\]]\s*,(?:[^{}]*,)?\s*"(?:' + "|".join(VALUE_MEMBERS).encode() + rb')"\s*:')
+_BEHIND = re.compile(rb"[}\]]\s*+(,[^{}]*+)")
+_VALUE_NEXT = re.compile(rb"," + rb"\s*+" + _VALUE.pattern)
 _WORD = re.compile(rb'"[\w.]*+"')
 """A text without what stands between a name and its value: only a secret's shape can tell."""
 _PLAIN_STRING = re.compile(rb'"[^"\\]*+"')
@@ -219,7 +220,7 @@ def _value_follows(*behind: bytes) -> bool:
             return True
         depth += 1 - bare.count(b"}")
         if depth <= 0:
-            return bool(_VALUE_BEHIND.search(piece))
+            return any(_VALUE_NEXT.search(members[1]) for members in _BEHIND.finditer(piece))
     return True
 
 
@@ -241,17 +242,21 @@ def _names_on(piece: bytes) -> bool:
 
 def _names_value(piece: bytes) -> bool:
     """True for `"name":"DB_PASSWORD","value":"x"`."""
-    for found in _NAMED.finditer(piece):
-        before = piece[: found.start()]
-        may_be = _VALUE.search(piece) or _goes_on(before) or piece.rstrip().endswith(b"[")
-        if may_be and judge(found[1].decode("utf-8", "replace")).is_secret:
+    named = [*_NAMED.finditer(piece)]
+    may_follow = bool(named) and (bool(_VALUE.search(piece)) or piece.rstrip().endswith(b"["))
+    quotes = done = 0
+    for found in named:
+        before = piece[done : found.start()]  # from the last one on: none is read for each that is behind it
+        done, quotes = found.start(), quotes + before.count(b'"')
+        may_follow = may_follow or quotes % 2 == 1 or _goes_on(before)
+        if may_follow and judge(found[1].decode("utf-8", "replace")).is_secret:
             return True
     return False
 
 
 def _goes_on(before: bytes) -> bool:
     """True if the object may have begun in a piece before: behind another object, or a brace within its value."""
-    return b"}" in before or b"]" in before or b"\\" in before or before.count(b'"') % 2 == 1
+    return b"}" in before or b"]" in before or b"\\" in before
 
 
 def _holds_member(piece: bytes, following: bytes) -> bool:

@@ -38,7 +38,9 @@ _OPEN_QUOTED = rf"{_QUOTE}(?P<quoted>{_CONTENT})(?:(?P=quote)|(?P<open>[^\s\"']*
 """The same, or as far as it goes: messages are cut, and some values are longer than is read here."""
 
 _ASSIGNED = re.compile(rf"{_NAME}(?:[ ]?=(?![=~>])[ ]?|[ ]?=>[ ]?(?=[\"']))")
-_ASSIGNED_VALUE = re.compile(rf"{_OPEN_QUOTED}|(?P<bare>(?:[^\s\"'&;,]|[&;,](?![\w.%+\-]{{1,60}}=))++)")
+_ASSIGNED_VALUE = re.compile(rf"{_OPEN_QUOTED}|(?P<bare>(?!\\)(?:[^\s\"'&;,]++|[&;,](?![\w.%+\-]{{1,60}}=))++)")
+_MAX_HARMLESS_CHARS = 1000
+"""A longer bare value behind `=` is secret as a whole: `token=$(token=$(...` would be read to its end for each `=`."""
 _COLON = re.compile(
     rf"(?P<before>(?:^|[\n{{,;\"'(\[])[ \t]*(?:- +|\? +)?|[ /]){_NAME}:[ \t]+(?P<marks>(?:[&!][\w!./:\-]*+[ \t]+)?)"
 )
@@ -165,8 +167,10 @@ def _assigned(found: re.Match[str]) -> Span | None:
         return None
     if value["bare"] is None:
         return _quoted(value, verdict, found["name"])
-    secret = value["bare"].rstrip("&;,)")
-    return None if secret.startswith("\\") else _unless_harmless(secret, value.start("bare"), verdict, found["name"])
+    secret, start = value["bare"].rstrip("&;,)"), value.start("bare")
+    if len(secret) > _MAX_HARMLESS_CHARS:
+        return start, start + len(secret)
+    return _unless_harmless(secret, start, verdict, found["name"])
 
 
 def _unless_harmless(secret: str, start: int, verdict: Verdict, name: str) -> Span | None:

@@ -135,8 +135,9 @@ def _decoded(secret: str) -> str:
 # --- no secrets whatever they are called -----------------------------------------------------------------------------
 
 _PLACEHOLDER = re.compile(
-    r"(?:\$\([\w.-]+\)|\$\{[\w.-]+\}|\$[A-Z_][A-Z0-9_]*|\{\{[^{}]*\}\}|%[A-Z_]+%|<[\w -]{1,40}>|\*{3,}|[xX]{3,})+"
+    r"(?:\$\([\w.-]+\)|\$\{[\w.-]+\}|\$[A-Z_][A-Z0-9_]*|\{\{[^{}]*\}\}|%[A-Z_]+%|<[\w -]{1,40}>|\*{3,}|[xX]{3,})++"
 )
+"""What was read is not read in another way: `xxxxxx` may be one or two, and each more would double the time."""
 _PLAIN = re.compile(
     r"(?i:true|false|yes|no|on|off|enabled|disabled|none|null|nil|required|optional|auto|always|never|default|\d{1,5}"
     r"|\d+(?:\.\d+)?(?:ms|s|m|h|d|w)|arn:aws[\w-]*:[^\s]+)"

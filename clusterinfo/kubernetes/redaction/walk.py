@@ -104,11 +104,12 @@ class _Output:
         self._written = BytesIO()  # whose value is handed over without another copy
         self._done = 0
         self._edits: list[tuple[int, int, bytes]] = []
+        self._enough = _MANY
 
     def add(self, start: int, end: int, shown: bytes) -> bool:
         """True if it is time to settle."""
         self._edits.append((start, end, shown))
-        return len(self._edits) >= _MANY
+        return len(self._edits) >= self._enough
 
     def settle(self, limit: int) -> None:
         """Write all edits that end before `limit`, where the first edit may begin that is still to come."""
@@ -122,6 +123,7 @@ class _Output:
                 self._written.write(shown)
                 self._done = end
         self._edits = later
+        self._enough = max(_MANY, 2 * len(later))  # those that have to wait are not sorted for each that comes
 
     def whole(self) -> bytes:
         """The same bytes as came if there was no edit."""
