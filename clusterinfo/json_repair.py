@@ -34,18 +34,18 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 # Each pattern takes so much at once at most that another thread waits for it for a millisecond or two.
 _PAIR = rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
 _SOUND_ESCAPE = rb'\\["\\/bfnrt]|\\u(?!0000|[dD][89a-fA-F])[0-9a-fA-F]{4}|' + _PAIR
-_SOUND = re.compile(rb"(?:[^\\]{1,256}+|%b){1,1024}+" % _SOUND_ESCAPE)
+_SOUND = re.compile(rb"(?>(?:[^\\]{1,256}+|%b){1,1024})" % _SOUND_ESCAPE)
 _ESCAPE = re.compile(rb"\\(?:u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _CONTROL = re.compile(rb"[\x00-\x1f]")
 _CONTROLS = {bytes([code]): rb"\u%04x" % code if code else _REPLACEMENT for code in range(32)}
 
 # Of a string, up to its end; and whatever needs no repair, of any depth: strings, literals, numbers, and between them.
-_PIECE = re.compile(rb'(?:[^"\\]{1,256}+|%b|\\u[0-9a-fA-F]{4}|\\.){1,1024}+' % _PAIR, re.DOTALL)
+_PIECE = re.compile(rb'(?>(?:[^"\\]{1,256}+|%b|\\u[0-9a-fA-F]{4}|\\.){1,1024})' % _PAIR, re.DOTALL)
 _END = rb'(?=[ \t\r\n{}\[\],:"]|\Z)'
 _SOUND_NUMBER = rb"-?(?:0|[1-9][0-9]{0,99}+)(?:\.[0-9]{1,99}+)?(?:[eE][+-]?[0-9]{1,3}+)?" + _END
-_SOUND_STRING = rb'"(?:[^"\\\x00-\x1f]{1,256}+|%b){0,32}+"' % _SOUND_ESCAPE
+_SOUND_STRING = rb'"(?>(?:[^"\\\x00-\x1f]{1,256}+|%b){0,32})"' % _SOUND_ESCAPE
 _SOUND_RUN = re.compile(
-    rb"(?:[ \t\r\n,:]{1,256}+|%b|%b|(?:true|false|null)%b){1,256}+" % (_SOUND_STRING, _SOUND_NUMBER, _END)
+    rb"(?>(?:[ \t\r\n,:]{1,256}+|%b|%b|(?:true|false|null)%b){1,256})" % (_SOUND_STRING, _SOUND_NUMBER, _END)
 )
 _BARE = re.compile(rb'[^ \t\r\n{}\[\],:"]+')
 _NUMBER = re.compile(rb"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE]([+-]?[0-9]+))?")

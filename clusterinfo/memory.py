@@ -1,11 +1,11 @@
 """What the allocator does with what is freed: large blocks go back to the system at once, of the rest 1 MiB stays.
 
-glibc gives blocks of 128 KiB back, and raises that to 32 MiB as such blocks are freed: they then lie between small
+glibc gives back blocks from 128 KiB on, and raises that to 32 MiB as such blocks are freed: they then lie between small
 ones, and stay. Measured, under all that a stranger can send: `consume` peaks at 123 MiB so, at 159 MiB otherwise. Of
 small ones it gives back what is over 128 KiB at the heap's end.
 
-What comes again at once is not given back, or each object costs two pages to be faulted in, a fifth of the processor
-time of one that has not changed: the bodies of a batch that is stored.
+The bodies of a batch are small, and stay: the next batch needs as much at once, and to fault in two pages for each
+object would be a fifth of the processor time of one that has not changed.
 
 Source: mallopt(3), M_MMAP_THRESHOLD: "the dynamic adjustment [...] is disabled [if it is] set", and M_TRIM_THRESHOLD.
 """
@@ -16,8 +16,9 @@ import ctypes
 import sys
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-TLS_BUFFER_BYTES = 256 * 1024
-"""Of each connection over TLS that asyncio has: 300 watches that are opened at once leave 21 MiB, else 66 to 91."""
+ASYNCIO_TLS_BUFFER_BYTES = 256 * 1024
+"""asyncio's own buffer of a connection over TLS, in whose place the client of Kubernetes puts a small one: 300 watches
+that are opened at once leave 21 MiB if theirs go back when they are freed, else 66 to 91."""
 KAFKA_BATCH_BYTES = 768 * 1024
 """More than a batch of Kafka's that is unpacked on the event loop, or a piece of COPY."""
 _KEPT_BYTES = 1024 * 1024

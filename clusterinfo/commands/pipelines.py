@@ -17,7 +17,7 @@ from clusterinfo.kubernetes.election import LeaseName
 from clusterinfo.kubernetes.following import NumberingSink
 from clusterinfo.kubernetes.leadership import Leadership, lease_name
 from clusterinfo.kubernetes.live import Event
-from clusterinfo.memory import KAFKA_BATCH_BYTES, TLS_BUFFER_BYTES, give_large_blocks_back
+from clusterinfo.memory import ASYNCIO_TLS_BUFFER_BYTES, KAFKA_BATCH_BYTES, give_large_blocks_back
 from clusterinfo.model import Outcome, Pace
 from clusterinfo.numbering import NumberingLanes
 from clusterinfo.observations import (
@@ -152,7 +152,7 @@ async def _collect_into(
 ) -> int:
     collector = Collector(client, sink, settings, observe)
     if how is Pace.FOLLOW:
-        give_large_blocks_back(TLS_BUFFER_BYTES)
+        give_large_blocks_back(ASYNCIO_TLS_BUFFER_BYTES)
     if lease is not None:
         await _lead(Leadership(client, lease, observe, cluster=client.cluster.name), collector, sink, stopping, how=how)
         return EXIT_DONE

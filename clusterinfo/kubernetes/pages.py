@@ -35,7 +35,7 @@ _CROWDED, _CROWDED_OBJECTS = 20, 200
 _SAMPLES, _SAMPLE_BYTES = 100, 500
 _ITEMS = re.compile(rb'"items"\s*+:\s*+\Z')
 _BESIDE = re.compile(rb"\}\s*+,\s*+\{")
-_BRACKET = re.compile(rb'(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+"){0,500}+[{}\[\]]?+', re.DOTALL)
+_BRACKET = re.compile(rb'(?>(?:[^"{}\[\]]++|"(?:[^"\\]++|\\.)*+"){0,500})[{}\[\]]?+', re.DOTALL)
 # A string, or one of the characters that give structure. A quote that begins no whole string is a lone quote.
 _TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"|[{}\[\],:"]', re.DOTALL)
 _CLOSING = {b"{": b"}", b"[": b"]"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import asyncio.sslproto
 import ctypes
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import threading
 
 import pytest
 
-from clusterinfo.memory import KAFKA_BATCH_BYTES, give_large_blocks_back
+from clusterinfo.memory import ASYNCIO_TLS_BUFFER_BYTES, KAFKA_BATCH_BYTES, give_large_blocks_back
 from clusterinfo.offload import offload
 
 
@@ -66,3 +67,7 @@ def test_large_blocks_go_back_as_soon_as_they_are_freed() -> None:
         assert not give_large_blocks_back(KAFKA_BATCH_BYTES)
         return
     assert left(switched=True) < 2_000_000 < left(switched=False)
+
+
+def test_what_asyncio_has_of_a_connection_over_tls_goes_back() -> None:
+    assert asyncio.sslproto.SSLProtocol.max_size >= ASYNCIO_TLS_BUFFER_BYTES

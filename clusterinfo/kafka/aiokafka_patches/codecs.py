@@ -29,7 +29,7 @@ _MODULES = (
     "aiokafka.record._crecords.legacy_records",
 )
 Decompress = Callable[[bytes, int, bytearray | None], bytes]
-"""Of a payload, a limit in bytes, and a buffer of so many."""
+"""(payload, limit in bytes, buffer of that size or None) -> what it unpacks to."""
 _XERIAL = b"\x82SNAPPY\x00"  # the framing of snappy-java: a header of 16 bytes, then blocks with their length in front
 _ZSTD_LEVEL = 1
 _GZIP_WBITS = 31  # zlib.decompressobj: 16 + the largest window reads a gzip stream
@@ -59,7 +59,8 @@ def decompress(
 ) -> bytes:
     """`payload` decompressed. Raises CorruptRecordException if it cannot be, or is larger than the limit.
 
-    `buffer`: of so many bytes, for the formats that need one: it takes as long again to have the pages of a new one.
+    `buffer`: of `limit_bytes`, overwritten by lz4 and zstd. Without it one is allocated, whose page faults take as long
+    again.
     """
     limit_bytes = limit_bytes or LIMIT_BYTES
     try:
@@ -70,7 +71,7 @@ def decompress(
     raise CorruptRecordException(f"cannot decompress within {limit_bytes} bytes: {reason}")
 
 
-def _gzip(payload: bytes, limit_bytes: int, _: bytearray | None = None) -> bytes:
+def _gzip(payload: bytes, limit_bytes: int, _: bytearray | None) -> bytes:
     stream = zlib.decompressobj(_GZIP_WBITS)
     data = stream.decompress(payload, limit_bytes)
     if not stream.eof:
@@ -78,7 +79,7 @@ def _gzip(payload: bytes, limit_bytes: int, _: bytearray | None = None) -> bytes
     return data
 
 
-def _snappy(payload: bytes, limit_bytes: int, _: bytearray | None = None) -> bytes:
+def _snappy(payload: bytes, limit_bytes: int, _: bytearray | None) -> bytes:
     if not payload.startswith(_XERIAL):
         return _snappy_block(payload, limit_bytes)
     data = bytearray()
@@ -100,7 +101,7 @@ def _snappy_block(block: bytes, limit_bytes: int) -> bytes:
 
 
 def _into(decompress_into: Callable[[bytes, bytearray], int]) -> Decompress:
-    """Decompress into a buffer that grows by doubling up to the limit: no format promises to carry its size."""
+    """Decompress into a buffer that grows fourfold up to the limit: no format promises to carry its size."""
 
     def decompress_within(payload: bytes, limit_bytes: int, buffer: bytearray | None) -> bytes:
         buffer = bytearray(min(max(len(payload) * 32, 4096), limit_bytes)) if buffer is None else buffer

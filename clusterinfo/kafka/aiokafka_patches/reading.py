@@ -49,6 +49,7 @@ INLINE_BYTES = 640 * 1024
 """What is unpacked on the event loop, as the batches of collectors are (512 KiB): 1.5 ms, and six partitions may have
 one in the same turn."""
 _inline_buffer = bytearray(INLINE_BYTES)
+"""Overwritten by each batch that is unpacked on the event loop; never used in a thread."""
 
 _LENGTH = struct.Struct(">8xi")
 _RECORDS = struct.Struct(">57xi")

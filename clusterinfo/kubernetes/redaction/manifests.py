@@ -32,7 +32,7 @@ _VALUES_IN_JSON = re.compile(r"\"(?:data|stringData|items)\\*+\"\s*:\s*[{\[]")
 _KIND_IN_FLOW = re.compile(r"[{,]\s{0,99}+[\"']?kind[\"']?:[ ]*[\"']?Secret(?:List)?[\"']?[ ]*(?=[,}\r\n])")
 _FLOW = r"(?:[^{}]|\{[^{}]*+\})"
 _FLOW_VALUES = r"[\s,{][\"']?(?:data|stringData|items)[\"']?:[ ]*[{\[]"
-_VALUES_BEHIND = re.compile(rf"(?:(?!{_FLOW_VALUES}){_FLOW})*+{_FLOW_VALUES}")
+_VALUES_BEHIND = re.compile(rf"(?>(?:(?!{_FLOW_VALUES}){_FLOW})*){_FLOW_VALUES}")
 _VALUES_BEFORE = re.compile(rf"{_FLOW_VALUES}[^{{}}]*+\}}{_FLOW}*+\Z")
 _MAX_FLOW_CHARS, _MAX_FLOWS = 1000, 100
 """In `{kind: Secret, data: {...}}`, YAML's other style: how far apart they are looked for, and how often."""

@@ -34,7 +34,7 @@ _SHORT_BYTES = 1024
 """Pieces of an object that are rewritten are remembered up to this length, 2,048 of them: 4 MB at most."""
 _SPEC = label("spec")
 _MAX_KINDS = 1024
-"""Kinds in namespaces, of which the rules are remembered."""
+"""Pairs of a kind and a namespace whose rules are remembered."""
 _VERSION = re.compile(rb'"resourceVersion":"[0-9]+"')
 
 Members = dict[str, bytes]
@@ -62,7 +62,8 @@ class Redaction:
         self._configmap_values = configmap_values
         self._redact, self._keep = tuple(redact), tuple(keep)
         self._seed = secrets.randbits(64)
-        """So that nobody can make up JSON that passes for other JSON; by chance, one of 2^47 does (`Unchanged`)."""
+        """So that nobody can make up JSON that passes for other JSON; by chance, one of 2^47 does (`Unchanged`). A
+        content hash has no seed: whoever forges one hides nothing but what they wrote themselves."""
         self._unchanged = Unchanged()
         self._replicas = Replicas(self._unchanged, self._seed)
         self._rewrite_short = lru_cache(maxsize=2048)(rewritten)

@@ -28,7 +28,7 @@ from clusterinfo.kubernetes.redaction.search import (
 from clusterinfo.kubernetes.redaction.walk import Rules, decode, quote, rewrite_string, walk
 from clusterinfo.userinfo import ats, may_hold_userinfo
 
-_FLAT = re.compile(rb'(?:[^"{}\[\]\\]++|"(?:[^"\\]++|\\.)*+"|\[[^"{}\[\]]*+\])*+\}', re.DOTALL)
+_FLAT = re.compile(rb'(?>(?:[^"{}\[\]\\]++|"(?:[^"\\]++|\\.)*+"|\[[^"{}\[\]]*+\]){0,1000})\}', re.DOTALL)
 _ENDS = b",]} "
 _MANY = 50
 """More pieces than that are walked together."""

@@ -135,8 +135,8 @@ _STRING = rb'"((?:[^"\\]++|\\.)*+)"'
 _MEMBER = re.compile(rb'"([^"\\]*+)"\s*+:\s*+(?:' + _STRING + rb'|([^\s,"\[\]}]++)|(\[)?)', re.DOTALL)
 _NAMED = re.compile(rb'(?<![^\s,{])"(?:name|key)"\s*+:\s*+"([^"\\]++)"')
 _VALUE = re.compile(rb'"(?:' + "|".join(VALUE_MEMBERS).encode() + rb')"\s*+:')
-_BEHIND = re.compile(rb"[}\]]\s*+(,[^{}]*+)")
-_VALUE_NEXT = re.compile(rb"," + rb"\s*+" + _VALUE.pattern)
+_MEMBERS_BEHIND = re.compile(rb"[}\]]\s*+(,[^{}]*+)")
+_VALUE_NEXT = re.compile(rb",\s*+" + _VALUE.pattern)
 _WORD = re.compile(rb'"[\w.]*+"')
 """A text without what stands between a name and its value: only a secret's shape can tell."""
 _PLAIN_STRING = re.compile(rb'"[^"\\]*+"')
@@ -220,7 +220,7 @@ def _value_follows(*behind: bytes) -> bool:
             return True
         depth += 1 - bare.count(b"}")
         if depth <= 0:
-            return any(_VALUE_NEXT.search(members[1]) for members in _BEHIND.finditer(piece))
+            return any(_VALUE_NEXT.search(members[1]) for members in _MEMBERS_BEHIND.finditer(piece))
     return True
 
 

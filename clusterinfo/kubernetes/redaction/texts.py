@@ -28,8 +28,8 @@ NEEDLES = (*names.NEEDLES, "identified")
 
 _NAME = r"(?<![\w.])(?P<name>[A-Za-z_][\w.\-]{0,99}+)(?![\w.\-])"
 _CONTENT = (
-    r"(?:(?(escape)(?!(?<!\\)(?P=quote))[^\n]|(?:\\[^\n]|(?!(?P=quote))[^\n\\]))){0,4000}+(?=(?P=quote))"
-    r"|(?:(?!(?P=quote))[^\n]){0,4000}+"
+    r"(?>(?:(?(escape)(?!(?<!\\)(?P=quote))[^\n]|(?:\\[^\n]|(?!(?P=quote))[^\n\\]))){0,4000})(?=(?P=quote))"
+    r"|(?>(?:(?!(?P=quote))[^\n]){0,4000})"
 )
 _QUOTE = r"(?P<quote>(?P<escape>(?<!\\)\\++|\\{1,15}+)?[\"'])"  # no run of backslashes is read from each of them
 _QUOTED = rf"{_QUOTE}(?P<quoted>{_CONTENT})(?P=quote)"
@@ -38,21 +38,22 @@ _OPEN_QUOTED = rf"{_QUOTE}(?P<quoted>{_CONTENT})(?:(?P=quote)|(?P<open>[^\s\"']*
 """The same, or as far as it goes: messages are cut, and some values are longer than is read here."""
 
 _ASSIGNED = re.compile(rf"{_NAME}(?:[ ]?=(?![=~>])[ ]?|[ ]?=>[ ]?(?=[\"']))")
-_ASSIGNED_VALUE = re.compile(rf"{_OPEN_QUOTED}|(?P<bare>(?!\\)(?:[^\s\"'&;,]++|[&;,](?![\w.%+\-]{{1,60}}=))++)")
+_NEXT = r"[&;,][\w.%+\-]{1,60}="
+_ASSIGNED_VALUE = re.compile(rf"{_OPEN_QUOTED}|(?P<bare>(?!\\|{_NEXT})[^\s\"']+?(?=[\s\"']|{_NEXT}|\Z))")
 _MAX_HARMLESS_CHARS = 1000
-"""A longer bare value behind `=` is secret as a whole: `token=$(token=$(...` would be read to its end for each `=`."""
+"""A longer bare value behind `=` is secret without a look: in `token=$(token=$(...` each would be read to the end."""
 _COLON = re.compile(
     rf"(?P<before>(?:^|[\n{{,;\"'(\[])[ \t]*(?:- +|\? +)?|[ /]){_NAME}:[ \t]+(?P<marks>(?:[&!][\w!./:\-]*+[ \t]+)?)"
 )
-_COLON_VALUE = re.compile(
-    rf"(?P<block>[|>][-+\d]*[ \t]*(?:\n++[ \t]+[^\n]*+)++)|{_OPEN_QUOTED}|(?P<bare>[^\s\"'|>&*{{\[#][^\n\"']*+)"
-)
+_BLOCK = r"(?=\n++[ \t])[\s\S]+?(?<!\n)(?=\n++(?![ \t])|\Z)"
+_COLON_VALUE = re.compile(rf"(?P<block>[|>][-+\d]*[ \t]*{_BLOCK})|{_OPEN_QUOTED}|(?P<bare>[^\s\"'|>&*{{\[#][^\n\"']*+)")
 _COLON_WORD = re.compile(rf"{_OPEN_QUOTED}|(?P<bare>[^\s\"'|>&*{{\[#][^\s\"']*+)")
 _COLON_FLOW = re.compile(rf"{_OPEN_QUOTED}|(?P<bare>[^\s\"'|>&*{{\[#][^\n\"',{{}}\[\]]*+)")
 _FLOW_ENDS = re.compile(r"[^\n{}\"']{0,400}+\}")
+_LINE_OF_LIST = r"\n[ \t]*+-[ ]++(?![\w.\-/]+:(?:\s|\Z))[^\s{\[&*|>]"
 _LIST = re.compile(
     rf"(?:^|[\n{{,])[ \t]*(?:- +)?{_NAME}:[ \t]*+"
-    r"(?P<items>\[[^\n\[\]{}]*+\]|(?:\n[ \t]*- +(?![\w.\-/]+:(?:\s|\Z))[^\s{\[&*|>][^\n]*+)++)"
+    rf"(?P<items>\[[^\n\[\]{{}}]*+\]|(?={_LINE_OF_LIST})[\s\S]+?(?=(?!{_LINE_OF_LIST})\n|\Z))"
 )
 _ITEM = re.compile(r"(?P<before>(?:[\[,]|\n[ \t]*-)[ \t]*[\"']?)(?P<item>[^\n\"',\[\]]++)")
 _JSON = re.compile(rf"{_QUOTE}(?P<name>[\w.\-/]{{1,100}}+)(?P=quote)\s{{0,20}}:\s{{0,20}}(?P<opening>(?P=quote))")
@@ -69,7 +70,7 @@ _REVERSED_PAIR = re.compile(
     rf"(?=[ \t]*\n[ \t]*{_PAIR_NAME}(?:\n|\Z))"
 )
 _SQL = re.compile(
-    r"(?i:\bpassword|\bidentified[ ]+by)[ ]+(?P<quote>\\*+[\"'])(?P<quoted>(?:[^\n\"']|''){1,1000}+)(?P=quote)"
+    r"(?i:\bpassword|\bidentified[ ]+by)[ ]+(?P<quote>\\*+[\"'])(?P<quoted>(?>(?:[^\n\"']|''){1,1000}))(?P=quote)"
 )
 _ARGUMENT = re.compile(rf"--?{_NAME}=(?P<quoted>(?P<quote>)(?!.*\s-)[\s\S]+)")
 _SIGNATURE = re.compile(r"(?i:(?<=[?&;])(?:sig|x-amz-signature|x-goog-signature|signature)=)(?P<bare>[^\s\"'&;]{8,}+)")

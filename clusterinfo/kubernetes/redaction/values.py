@@ -29,7 +29,9 @@ class Shape(NamedTuple):
 
 
 SHAPES = (
-    Shape("a JSON Web Token", ("eyJ",), re.compile(r"eyJ[\w-]{8,}+(?:\.[\w-]{8,}+(?:\.[\w-]*+){1,3})?+", re.ASCII)),
+    Shape(
+        "a JSON Web Token", ("eyJ",), re.compile(r"eyJ[\w-]{8,}+(?>(?:\.[\w-]{8,}+(?>(?:\.[\w-]*+){1,3}))?)", re.ASCII)
+    ),
     Shape("an AWS access key id", ("AKIA", "ASIA"), re.compile(r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[A-Z0-9]{16}(?!\w)")),
     Shape(
         "a GitHub token",
@@ -44,7 +46,7 @@ SHAPES = (
         ("PRIVATE KEY",),
         re.compile(
             r"-----BEGIN (?:[A-Z0-9]{1,20} ){0,3}PRIVATE KEY(?: BLOCK)?-----"
-            r"(?:[^-]|-(?!----END))*+(?:-----END [A-Z0-9 ]{1,60}-----)?"
+            r"[\s\S]*?(?=-----END|\Z)(?:-----END [A-Z0-9 ]{1,60}-----)?"
         ),
     ),
     Shape(
@@ -137,7 +139,7 @@ def _decoded(secret: str) -> str:
 _PLACEHOLDER = re.compile(
     r"(?:\$\([\w.-]+\)|\$\{[\w.-]+\}|\$[A-Z_][A-Z0-9_]*|\{\{[^{}]*\}\}|%[A-Z_]+%|<[\w -]{1,40}>|\*{3,}|[xX]{3,})++"
 )
-"""What was read is not read in another way: `xxxxxx` may be one or two, and each more would double the time."""
+"""Never read in two ways: `xxxxxx` may be one placeholder or two, and each `x` more would take half as long again."""
 _PLAIN = re.compile(
     r"(?i:true|false|yes|no|on|off|enabled|disabled|none|null|nil|required|optional|auto|always|never|default|\d{1,5}"
     r"|\d+(?:\.\d+)?(?:ms|s|m|h|d|w)|arn:aws[\w-]*:[^\s]+)"

@@ -123,7 +123,7 @@ class _Output:
                 self._written.write(shown)
                 self._done = end
         self._edits = later
-        self._enough = max(_MANY, 2 * len(later))  # those that have to wait are not sorted for each that comes
+        self._enough = max(_MANY, 2 * len(later))  # those that wait are sorted again once they are twice as many
 
     def whole(self) -> bytes:
         """The same bytes as came if there was no edit."""

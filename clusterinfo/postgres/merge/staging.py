@@ -234,7 +234,7 @@ def _stage_object(staged: Staged, record: Record, seen: _Sighting) -> None:
         seen.seen_at,
         reach,
     )
-    staged.rows.append(ObjectRow._make(row))  # takes less time than its own function
+    staged.rows.append(ObjectRow._make(row))  # faster than calling the class
 
 
 def _tally(staged: Staged, record: Record, unit: UnitRow, live_at: int) -> Tally:

@@ -197,7 +197,7 @@ def test_of_a_page_of_too_many_headers_nothing_is_read_at_once(headers: int) -> 
 
 
 def test_a_page_that_is_interrupted_is_learnt_again() -> None:
-    """By a change that was watched, or by another list of the same run: what all of them have alike is no page."""
+    """A watched change, or an item of another list, ends the page; two items of the next begin it."""
     page, alike, other = new_list(), message.Alike(), replace(item(9, "pods", new_list()), list="", session=new_list())
     changed = wire.encode(replace(other, uid=UID))
     change = (
