@@ -140,11 +140,15 @@ class Alike:
         if len(key or b"") + len(encoded) > _MOST_ALIKE_BYTES:
             return
         self._last = headers
-        number, end = sum(1 for _ in takewhile(_are_equal, zip(headers, last, strict=False))), 0
-        for _ in range(number):
-            _, end = _header(encoded, end, len(encoded))
-        if number + len(OWN) < MAX_HEADERS and encoded.startswith(_ID, end):
-            self.page, self.encoded_to_id = Page.of(key, value, headers[:number], headers[number:]), encoded[:end] + _ID
+        number = sum(1 for _ in takewhile(_are_equal, zip(headers, last, strict=False)))
+        shared, own = headers[:number], headers[number:]
+        if not own or own[0][0] != OWN[0] or number + len(OWN) >= MAX_HEADERS:
+            return
+        if page := Page.of(key, value, shared, own):
+            end = 0
+            for _ in shared:
+                _, end = _header(encoded, end, len(encoded))
+            self.page, self.encoded_to_id = page, encoded[:end] + _ID
             self.id_at, self.number = 1 + len(self.encoded_to_id), number + _OWN_OF_ALL
 
 
