@@ -24,7 +24,7 @@ async def test_what_is_offloaded_is_done_one_after_another_and_the_loop_goes_on(
         assert inside == 1
         names.add(threading.current_thread().name)
         turned.clear()
-        assert turned.wait(60), "the loop stands still"
+        assert turned.wait(60), "the loop stalls"
         inside -= 1
         return number
 

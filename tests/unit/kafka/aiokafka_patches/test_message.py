@@ -239,6 +239,7 @@ def test_what_is_of_another_page_is_no_item_of_this_one(attributes: dict[str, ob
         ("ce_subject", None),
         ("ce_subject", b"core/pods/ns/another"),
         ("ce_subject", b"core/pods/-/o-2"),
+        ("ce_subject", b"core/pods/ns/o-3"),
         ("ce_contenthash", None),
         ("ce_contenthash", b"0" * 31),
         ("ce_contenthash", b"A" * 32),
@@ -251,6 +252,49 @@ def test_what_decoding_refuses_is_no_item(name: str, text: bytes | None) -> None
     key, value, headers = wire.encode(replace(item(2, "pods", page), uid=UID, **WHO))
     kept = [(one.encode(), text if one == name else was) for one, was in headers if one != name or text is not None]
     assert both(sized(key) + sized(value) + encoded(kept), learnt(page)) == (None, None)
+
+
+def own(said: Headers, *changes: tuple[str, str, bytes | None]) -> Headers:
+    """Headers of which one, by its name, has another name and value (None: its own)."""
+    changed = {name.encode(): (other.encode(), text) for name, other, text in changes}
+    return [(changed[name][0], changed[name][1] or text) if name in changed else (name, text) for name, text in said]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("ce_contenthash", "ce_contenthasj", None),
+        ("ce_resourceversion", "ce_resourceversiom", None),
+        ("ce_uid", "ce_uie", None),
+        ("ce_uid", "ce_uid", b"\0" * 36),
+        ("ce_manager", "ce_manager", b"a\0b"),
+        ("ce_id", "ce_id", b"x" * (MAX_HEADERS_BYTES + 1)),
+    ],
+    ids=["another hash", "another version", "another uid", "a uid of NUL", "a manager with NUL", "too many bytes"],
+)
+def test_headers_of_another_name_or_value_make_no_item(change: tuple[str, str, bytes | None]) -> None:
+    page = new_list()
+    key, value, headers = wire.encode(replace(item(2, "pods", page), uid=UID, **WHO))
+    said = own([(name.encode(), text) for name, text in headers], change)
+    assert said != [(name.encode(), text) for name, text in headers]
+    quick, _ = both(sized(key) + sized(value) + encoded(said), learnt(page))
+    assert quick is None
+
+
+@pytest.mark.parametrize("more", [-1, 1])
+def test_another_number_of_headers_makes_no_item(more: int) -> None:
+    page = new_list()
+    key, value, headers = wire.encode(replace(item(2, "pods", page), uid=UID))
+    said = encoded([(name.encode(), text) for name, text in headers])
+    counted = varint(len(headers) + more) + said[1:]
+    assert both(sized(key) + sized(value) + counted, learnt(page))[0] is None
+
+
+def test_what_ends_behind_its_batch_is_no_item() -> None:
+    page = new_list()
+    whole = BEFORE_KEY + of_page(2, page)
+    assert message.read_item(framed(whole), 0, 0, learnt(page)) is not None
+    assert message.read_item(varint(len(whole) + 9) + whole, 0, 0, learnt(page)) is None
 
 
 @pytest.mark.parametrize("escape", [rb"\u0000", rb"\ud800", b"\0", b"\xff"])

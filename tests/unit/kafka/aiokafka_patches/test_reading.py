@@ -278,6 +278,13 @@ def test_items_of_a_page_are_the_records_that_decoding_makes_of_them(most: int) 
         assert item_.size_bytes == whole.size_bytes
 
 
+def test_an_item_whose_offset_is_none_of_its_batch_is_read_as_no_message() -> None:
+    data = batch([good(delta) for delta in (0, 1, 2, 1, 9, 5)])
+    found = [message for step in in_steps(data, 64) for message in step]
+    assert [(one.offset, isinstance(one, Item)) for one in found[2:]] == [(2, True), (3, False), (4, False), (5, True)]
+    assert all("offset is none of its batch" in one.checksum.reason for one in found[3:5])
+
+
 def test_a_step_that_is_too_large_is_read_again_from_where_it_began() -> None:
     data = batch([good(number, 1000) for number in range(9)])
     messages = fetcher.PartitionRecords(None, fetcher.MemoryRecords(data), [], 0, None, None, True, 0)
